@@ -1,0 +1,162 @@
+"""From text columns to their kinds: what a person would say on looking at the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.data.columns import Column, Kind, Label, Signature, Target, Task
+from podium.data.problems import BadData, Problem
+from podium.data.typed import BOOLEANS, INTEGER, NUMBER, blank, typed_column
+from podium.project import ColumnOptions, Project
+
+MISSING_MARKS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
+"""Texts that mean "no value" in a column whose other cells are numbers or dates; in a column of text they are text."""
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+MOST_CLASSES = 20
+MOST_LEVELS = 1000
+
+
+def infer_signature(table: pa.Table, project: Project) -> Signature:
+    """Name the inputs, the target and what is left out, from the cells and the project's overrides."""
+    _check_names(table, project)
+    inputs, ignored = [], {project.target: "the target"}
+    for name in table.column_names:
+        if name == project.target:
+            continue
+        options = project.columns.get(name, ColumnOptions())
+        column = infer_column(name, table[name], options)
+        reason = "left out by the project" if options.ignore else _useless(table[name], column)
+        if reason and options.kind is None:
+            ignored[name] = reason
+        else:
+            inputs.append(column)
+    if not inputs:
+        raise BadData([Problem("no-inputs", "no column is left to learn from")])
+    return Signature(tuple(inputs), infer_target(table[project.target], project), ignored)
+
+
+def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> Column:
+    """One column's kind, missing marks, categories and range, overridden by what the project says."""
+    plain = Column(name, "category", nullable=True, missing=options.missing)
+    text = blank(cells, plain)
+    kind, marks = (options.kind, ()) if options.kind else _kind(text)
+    column = Column(
+        name,
+        kind,
+        nullable=True,
+        missing=(*options.missing, *(mark for mark in marks if mark not in options.missing)),
+        unknown=options.unknown,
+        unit=options.unit,
+        format=options.format,
+    )
+    values, wrong = typed_column(cells, column)
+    if wrong:
+        raise BadData(wrong)
+    return _described(column, values, options)
+
+
+def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
+    """The task and its classes; whole-number labels stay numbers."""
+    text = blank(cells, Column(project.target, "category", missing=project.target_missing)).drop_null()
+    labels = sorted(pc.unique(text).to_pylist())
+    numeric, whole = _all(text, NUMBER), _all(text, INTEGER)
+    task = project.task or _task(len(labels), numeric, whole)
+    if len(labels) < 2:
+        raise BadData([Problem("one-class", "the target has a single value", column=project.target)])
+    if task == "regression":
+        if not numeric:
+            raise BadData([Problem("invalid-type", "a regression target must be numbers", column=project.target)])
+        return Target(project.target, task)
+    if task == "binary" and len(labels) != 2:
+        raise BadData([Problem("classes", f"a binary target has two classes, this has {len(labels)}", column=project.target)])
+    classes: list[Label] = sorted({int(float(label)) for label in labels}) if whole else list(labels)
+    return Target(project.target, task, tuple(classes))
+
+
+def target_codes(cells: pa.ChunkedArray, target: Target, missing: tuple[str, ...]) -> pd.Series:
+    """The target as numbers: the class's place, or the value itself; NaN where it is missing."""
+    text = blank(cells, Column(target.name, "category", missing=missing))
+    if target.task == "regression" or isinstance(target.classes[0], int):
+        numbers = pc.cast(text, pa.float64()).to_pandas().astype(float)
+        if target.task == "regression":
+            return numbers
+        return numbers.map({float(label): float(code) for code, label in enumerate(target.classes)})
+    return text.to_pandas().map({label: float(code) for code, label in enumerate(target.classes)}).astype(float)
+
+
+def _check_names(table: pa.Table, project: Project) -> None:
+    known = ", ".join(table.column_names[:20])
+    wanted: Mapping[str, str] = {project.target: "target", **dict.fromkeys(project.columns, "columns")}
+    if project.split.column:
+        wanted = {**wanted, project.split.column: "split.column"}
+    problems = [
+        Problem("unknown-column", f"{place} names a column that the data does not have (it has: {known})", column=name)
+        for name, place in wanted.items()
+        if name not in table.column_names
+    ]
+    if problems:
+        raise BadData(problems)
+
+
+def _kind(text: pa.ChunkedArray) -> tuple[Kind, tuple[str, ...]]:
+    marks = tuple(mark for mark in MISSING_MARKS if pc.any(pc.equal(text, mark)).as_py())
+    rest = pc.filter(text, pc.invert(pc.is_in(text, value_set=pa.array(marks, pa.string())))) if marks else text
+    rest = rest.drop_null()
+    if len(rest) == 0:
+        return "category", ()
+    if _all(rest, NUMBER):
+        return ("integer" if _all(rest, INTEGER) else "number"), marks
+    if _all(rest, DATE):
+        return "date", marks
+    if pc.all(pc.is_in(pc.utf8_lower(rest), value_set=pa.array(list(BOOLEANS)))).as_py():
+        return "boolean", marks
+    return "category", ()
+
+
+def _all(text: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(text, f"^({pattern})$")).as_py())
+
+
+def _task(labels: int, numeric: bool, whole: bool) -> Task:
+    if labels == 2:
+        return "binary"
+    return "regression" if numeric and not (whole and labels <= MOST_CLASSES) else "multiclass"
+
+
+def _useless(cells: pa.ChunkedArray, column: Column) -> str:
+    """Why a column cannot help, or nothing."""
+    rows = len(cells)
+    distinct = len(pc.unique(cells))
+    if distinct <= 1 or (not column.categories and column.low is None):
+        return "the same in every row"
+    if column.kind == "category" and distinct > max(MOST_LEVELS, rows // 2, 20):
+        return "different in almost every row, like a name"
+    if column.kind == "integer" and distinct == rows > 20 and column.high is not None and column.low is not None:
+        if column.high - column.low == rows - 1:
+            return "a running number"
+    return ""
+
+
+def _described(column: Column, values: pd.Series, options: ColumnOptions) -> Column:
+    present = values.dropna()
+    categories: tuple[str, ...] = options.categories
+    if column.is_text and not categories:
+        categories = tuple(sorted(present.unique().tolist()))
+    numbers = present.to_numpy(dtype=float) if not column.is_text and len(present) else np.array([])
+    return Column(
+        column.name,
+        column.kind,
+        nullable=len(present) < len(values) if options.nullable is None else options.nullable,
+        missing=column.missing,
+        categories=categories,
+        unknown=column.unknown,
+        low=float(numbers.min()) if len(numbers) else None,
+        high=float(numbers.max()) if len(numbers) else None,
+        unit=column.unit,
+        format=column.format,
+    )

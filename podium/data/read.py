@@ -1,0 +1,139 @@
+"""CSV, gzip or Parquet bytes to a table of text columns: one reader for the pipeline and for the service."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from podium.data.problems import BadData, Malformed, Problem, TooLarge, WrongType
+
+PARQUET = b"PAR1"
+FOREIGN = {b"PK\x03\x04": "a zip archive or a workbook", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+MOST_COLUMNS = 10_000
+LONGEST_CELL = 1 << 20
+
+
+def read_table(data: bytes, *, gzipped: bool = False, most_bytes: int = 1 << 30) -> pa.Table:
+    """Read a table as text, an empty cell being "" in CSV and null in Parquet.
+
+    Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. Raises BadData with every problem
+    found in the header and in the lengths of the rows.
+    """
+    if gzipped:
+        data = _gunzip(data, most_bytes)
+    if data.startswith(PARQUET):
+        return _as_text(_parquet(data))
+    for magic, name in FOREIGN.items():
+        if data.startswith(magic):
+            raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
+    return read_csv(data)
+
+
+def read_csv(data: bytes) -> pa.Table:
+    """Read comma-separated UTF-8 with a header line; raises BadData."""
+    text = data.removeprefix(b"\xef\xbb\xbf")
+    _check_text(text)
+    names = _header(text)
+    wrong: list[Problem] = []
+
+    def note(row: pacsv.InvalidRow) -> str:
+        number = row.number - 1 if row.number else None
+        wrong.append(
+            Problem("csv-row-length", f"has {row.actual_columns} cells", number, None, f"{row.expected_columns} cells")
+        )
+        return "skip"
+
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(text),
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=max(1 << 20, min(len(text), 1 << 28))),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            convert_options=pacsv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise BadData([Problem("csv-quote", "a quoted cell is not closed or a row cannot be split")]) from error
+    if wrong:
+        raise BadData(wrong)
+    if table.num_rows == 0:
+        raise BadData([Problem("empty-input", "there is a header but no row")])
+    return table
+
+
+def _check_text(text: bytes) -> None:
+    if not text.strip():
+        raise BadData([Problem("empty-input", "there is nothing in the file")])
+    if b"\0" in text:
+        raise BadData([Problem("invalid-encoding", f"byte {text.index(0)} is NUL", expected="UTF-8 text")])
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise BadData([Problem("invalid-encoding", f"byte {error.start} is not UTF-8", expected="UTF-8 text")]) from None
+    if text.count(b'"') % 2:
+        raise BadData([Problem("csv-quote", "a quoted cell is not closed")])
+
+
+def _header(text: bytes) -> list[str]:
+    """The column names, checked."""
+    try:
+        first = next(row for row in csv.reader(io.StringIO(text[: 1 << 22].decode(errors="ignore"))) if row)
+    except (csv.Error, StopIteration) as error:
+        raise BadData([Problem("csv-header", "the first line is no header")]) from error
+    if len(first) > MOST_COLUMNS:
+        raise TooLarge([Problem("too-many-columns", f"has {len(first)} columns", expected=f"at most {MOST_COLUMNS}")])
+    if len(first) == 1:
+        for mark, name in DELIMITERS.items():
+            if mark in first[0]:
+                raise BadData([Problem("csv-delimiter", f"the cells seem to be separated by {name}", expected="comma")])
+    problems = [
+        Problem("csv-header", "column name is empty or padded with blanks", column=f"#{place}")
+        for place, name in enumerate(first, 1)
+        if not name or name != name.strip()
+    ]
+    problems += [Problem("csv-header", "column name comes twice", column=f"#{i + 1}") for i, n in enumerate(first) if n in first[:i]]
+    if problems:
+        raise BadData(problems)
+    return first
+
+
+def _parquet(data: bytes) -> pa.Table:
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
+    if table.num_rows == 0:
+        raise BadData([Problem("empty-input", "there is no row")])
+    return table
+
+
+def _as_text(table: pa.Table) -> pa.Table:
+    try:
+        return pa.table({name: _column_as_text(table[name]) for name in table.column_names})
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise BadData([Problem("invalid-type", "a column holds lists or other nested values")]) from error
+
+
+def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column, "%Y-%m-%d")
+    return column.cast(pa.string())
+
+
+def _gunzip(data: bytes, most: int) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            text = stream.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
+    if len(text) > most:
+        raise TooLarge([Problem("too-large", "the unpacked file is over the limit", expected=f"at most {most} bytes")])
+    return text

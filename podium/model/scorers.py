@@ -1,0 +1,154 @@
+"""Fitted estimators as portable scorers: a matrix of features to a matrix of scores, or one vector to its scores.
+
+Scores are one probability a class in the order of the target's classes, or the one predicted value. Both ways in give the
+same bits: sums run in one stated order, and trees run in one engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, MutableSequence, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import lightgbm
+import numpy as np
+from lightgbm.basic import _LIB, _safe_call
+
+from podium.model.encode import Matrix
+
+Compiled = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
+"""A vector to write the features into, and a function that scores what lies there; for one thread."""
+
+
+class Scorer(Protocol):
+    def scores(self, features: Matrix) -> Matrix:
+        """(n, features) to (n, scores)."""
+
+    def compiled(self) -> Compiled: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Weighted sums with an identity, logistic or softmax link; `weights` is (outputs, features)."""
+
+    weights: tuple[tuple[float, ...], ...]
+    intercepts: tuple[float, ...]
+    link: str
+
+    def scores(self, features: Matrix) -> Matrix:
+        sums = np.empty((len(features), len(self.intercepts)))
+        for output, (weights, intercept) in enumerate(zip(self.weights, self.intercepts, strict=True)):
+            total = np.full(len(features), intercept)
+            for place, weight in enumerate(weights):  # column by column: the order in which one record is summed
+                total += features[:, place] * weight
+            sums[:, output] = total
+        if self.link == "identity":
+            return sums
+        return np.array([LINKS[self.link](row) for row in sums.tolist()]).reshape(len(features), -1)
+
+    def compiled(self) -> Compiled:
+        vector = [0.0] * len(self.weights[0])
+        rows, link = list(zip(self.weights, self.intercepts, strict=True)), LINKS[self.link]
+
+        def score() -> Sequence[float]:
+            sums = []
+            for weights, total in rows:
+                for number, weight in zip(vector, weights, strict=True):
+                    total += number * weight
+                sums.append(total)
+            return link(sums)
+
+        return vector, score
+
+
+def _logistic(sums: Sequence[float]) -> Sequence[float]:
+    chance = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, sums[0]))))
+    return 1.0 - chance, chance
+
+
+def _softmax(sums: Sequence[float]) -> Sequence[float]:
+    top = max(sums)
+    parts = [math.exp(number - top) for number in sums]
+    whole = sum(parts)
+    return [part / whole for part in parts]
+
+
+LINKS: dict[str, Callable[[Sequence[float]], Sequence[float]]] = {
+    "identity": lambda sums: sums,
+    "logistic": _logistic,
+    "softmax": _softmax,
+}
+
+
+@dataclass(slots=True)
+class Trees:
+    """Boosted or averaged trees in LightGBM's text form, run by LightGBM.
+
+    `narrow` rounds the features to 32 bits first, as scikit-learn's trees do; `chance` says that the one output is the
+    probability of the second class.
+    """
+
+    text: str
+    features: int
+    outputs: int
+    narrow: bool = False
+    chance: bool = False
+    _booster: Any = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return self.text, self.features, self.outputs, self.narrow, self.chance
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.text, self.features, self.outputs, self.narrow, self.chance = state
+        self._booster = None
+
+    @property
+    def booster(self) -> lightgbm.Booster:
+        if self._booster is None:
+            self._booster = lightgbm.Booster(model_str=self.text)
+        return self._booster
+
+    def scores(self, features: Matrix) -> Matrix:
+        rows = np.ascontiguousarray(features, dtype=np.float32 if self.narrow else np.float64)
+        output = np.asarray(self.booster.predict(rows, num_threads=1), dtype=float).reshape(len(features), -1)
+        return np.hstack([1.0 - output, output]) if self.chance else output
+
+    def compiled(self) -> Compiled:
+        """The booster's single-row call; the buffers live as long as the function."""
+        vector: Any = ((ctypes.c_float if self.narrow else ctypes.c_double) * self.features)()
+        output, length, config = (ctypes.c_double * self.outputs)(), ctypes.c_int64(), ctypes.c_void_p()
+        booster = self.booster
+        normal, first, every, data_type = 0, 0, -1, 0 if self.narrow else 1
+        _safe_call(
+            _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
+                booster._handle, normal, first, every, data_type, ctypes.c_int32(self.features), b"num_threads=1", ctypes.byref(config)
+            )
+        )
+        call = _LIB.LGBM_BoosterPredictForMatSingleRowFast
+        arguments = (config, ctypes.addressof(vector), ctypes.addressof(length), ctypes.addressof(output))
+        call.argtypes = [ctypes.c_void_p] * 4
+        keep = _Fast(config, (booster, vector, output, length))
+
+        def score() -> Sequence[float]:
+            if call(*arguments):
+                raise RuntimeError("LightGBM could not score a record")
+            return keep.read(output)
+
+        if self.chance:
+            return vector, lambda: (1.0 - (chance := score()[0]), chance)
+        return vector, score
+
+
+class _Fast:
+    """Frees LightGBM's single-row configuration after its last use."""
+
+    def __init__(self, config: ctypes.c_void_p, held: tuple[object, ...]) -> None:
+        self._config, self._held = config, held
+
+    def read(self, output: Any) -> Sequence[float]:
+        return output[:]  # type: ignore[no-any-return]
+
+    def __del__(self) -> None:
+        _LIB.LGBM_FastConfigFree(self._config)

@@ -1,0 +1,104 @@
+"""A project: one file that says where a table lies and how to learn from it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from podium.data.columns import Kind, Policy, Task
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$")]
+
+
+class BadProject(Exception):
+    """The project file is wrong; every error is named with its place."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnOptions(Part):
+    """What the project knows better than the data shows."""
+
+    kind: Kind | None = None
+    ignore: bool = False
+    nullable: bool | None = None
+    missing: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    unknown: Policy = "warn"
+    unit: str = ""
+    format: str = "%Y-%m-%d"
+
+
+class Cleaning(Part):
+    drop_duplicates: bool = True
+    most_missing: float = Field(0.95, gt=0, le=1, description="columns with a larger share of missing cells are left out")
+
+
+class Features(Part):
+    most_levels: int = Field(20, ge=2, le=1000, description="levels of a category with a feature of their own")
+    most_features: int | None = Field(None, ge=1, description="features kept by selection; all that help when absent")
+
+
+class Split(Part):
+    kind: Literal["random", "stratified", "grouped", "time"] | None = None
+    column: str | None = Field(None, description="the group or the time, for grouped and time")
+    test_size: float = Field(0.2, gt=0, lt=1)
+    folds: int = Field(5, ge=2, le=20)
+
+
+class Project(Part):
+    """A validated project.toml; absent parts are inferred from the data."""
+
+    name: Name
+    title: str = ""
+    kind: Literal["table"] = "table"
+    data: S3Url
+    target: str
+    target_missing: tuple[str, ...] = ()
+    task: Task | None = None
+    metric: str | None = None
+    families: tuple[str, ...] = ()
+    budget: int = Field(4, ge=1, le=100, description="settings tried for each family")
+    seed: int = 0
+    columns: dict[str, ColumnOptions] = {}
+    cleaning: Cleaning = Cleaning()
+    features: Features = Features()
+    split: Split = Split()
+
+    def deciding(self) -> dict[str, object]:
+        """The part that decides what a run makes; titles do not."""
+        return self.model_dump(mode="json", exclude={"title"})
+
+
+def load_project(folder: Path, name: str) -> Project:
+    """Read `folder/name/project.toml`; raises BadProject."""
+    path = folder / name / "project.toml"
+    try:
+        with path.open("rb") as file:
+            entries = tomllib.load(file)
+    except FileNotFoundError:
+        known = ", ".join(project_names(folder)) or "none"
+        raise BadProject(f"there is no {path} (projects here: {known})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadProject(f"{path} is no TOML: {error}") from None
+    return parse_project({"name": name, **entries}, str(path))
+
+
+def parse_project(entries: dict[str, object], place: str) -> Project:
+    """Validate a project's entries; raises BadProject with every error at once."""
+    try:
+        return Project.model_validate(entries)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'project'}: {e['msg']}" for e in error.errors()]
+        raise BadProject(f"{place} has {len(lines)} error(s):\n" + "\n".join(lines)) from None
+
+
+def project_names(folder: Path) -> list[str]:
+    """The projects of a folder, in order."""
+    return sorted(path.parent.name for path in folder.glob("*/project.toml"))
