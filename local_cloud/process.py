@@ -1,0 +1,71 @@
+"""Child processes that end when their owner ends them, and free ports for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class DidNotStart(Exception):
+    """A child process ended or stayed silent instead of serving; its log is named."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Process:
+    """A child process in a group of its own, its output in a log file."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def wait_for(self, url: str, seconds: float = 30) -> None:
+        """Wait until `url` gives any HTTP answer; raises DidNotStart."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not self.running():
+                raise DidNotStart(f"{self._child.args[0]} ended with code {self._child.returncode}; see {self.log}")  # type: ignore[index]
+            try:
+                with urllib.request.urlopen(url, timeout=1):
+                    return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise DidNotStart(f"nothing answers at {url}; see {self.log}")
+
+    def stop(self, seconds: float = 15) -> None:
+        """Ask it to end, and kill what is left of its group after a while."""
+        if self.running():
+            self._child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()

@@ -1,0 +1,118 @@
+"""What every stage of a run shares: its project, its snapshot, and where its one output lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import luigi
+
+from luigi_tasks.target import StoredTarget, store
+from podium.project import BadProject, Project, load_project
+from podium.provenance import run_name
+from podium.settings import StoreSettings
+from podium.store import datasets
+
+
+class ProjectParameter(luigi.Parameter):
+    """A project's name, checked on the command line before anything runs."""
+
+    def parse(self, text: str) -> str:
+        try:
+            load_project(StoreSettings().projects, text)
+        except BadProject as error:
+            raise SystemExit(str(error)) from None
+        return text
+
+
+class Ingest(luigi.Task):
+    """Take a snapshot of the source as it is now; the output says which."""
+
+    project: str = ProjectParameter(description="folder name under projects/")
+
+    @cached_property
+    def url(self) -> str:
+        url = load_project(StoreSettings().projects, self.project).data
+        allowed = {StoreSettings().bucket, *StoreSettings().source_buckets}
+        bucket = datasets.split_url(url)[0]
+        if bucket not in allowed:
+            raise BadProject(f"{url} lies in none of the configured buckets ({', '.join(sorted(allowed))}): see PODIUM_SOURCE_BUCKETS")
+        return url
+
+    @cached_property
+    def etag(self) -> str:
+        """The state of the source, looked at once, so that one run means one state."""
+        bucket, key = datasets.split_url(self.url)
+        return store(bucket).etag(key)
+
+    def output(self) -> StoredTarget:
+        return StoredTarget(datasets.receipt_key(self.project, self.url, self.etag))
+
+    def run(self) -> None:
+        source = store(datasets.split_url(self.url)[0])
+        snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
+        self.output().write(datasets.to_json(snapshot))
+
+
+class Snapshot(luigi.ExternalTask):
+    """The bytes that a run starts from."""
+
+    project: str = luigi.Parameter()
+    snapshot: str = luigi.Parameter()
+
+    def output(self) -> StoredTarget:
+        return StoredTarget(datasets.snapshot_key(self.project, self.snapshot))
+
+
+class Stage(luigi.Task):
+    """A pure function of a snapshot and a project; without a snapshot, of the source as it is now.
+
+    A stage names its `file`, what it `needs`, and `make`s the bytes of its output.
+    """
+
+    project: str = ProjectParameter(description="folder name under projects/")
+    snapshot: str = luigi.Parameter(default="", description="sha256 of an earlier snapshot; empty: the source as it is now")
+
+    file: str
+
+    def needs(self) -> Any:
+        raise NotImplementedError
+
+    def make(self) -> bytes:
+        raise NotImplementedError
+
+    @cached_property
+    def config(self) -> Project:
+        return load_project(StoreSettings().projects, self.project)
+
+    @cached_property
+    def run_name(self) -> str:
+        return run_name(self.config, self.snapshot)
+
+    def requires(self) -> Any:
+        return self.needs() if self.snapshot else Ingest(self.project)
+
+    def output(self) -> StoredTarget | list[StoredTarget]:
+        return self.target(self.file) if self.snapshot else []
+
+    def target(self, file: str) -> StoredTarget:
+        return StoredTarget(f"runs/{self.project}/{self.run_name}/{file}")
+
+    def complete(self) -> bool:
+        if self.snapshot:
+            return bool(super().complete())
+        ingested = Ingest(self.project)
+        return ingested.complete() and self.of_latest().complete()
+
+    def of_latest(self) -> Stage:
+        """This stage for the snapshot that the source became."""
+        receipt = datasets.from_json(Ingest(self.project).output().read())
+        stage: Stage = self.clone(snapshot=receipt.sha256)
+        return stage
+
+    def run(self) -> Iterator[Stage]:
+        if not self.snapshot:
+            yield self.of_latest()
+        else:
+            self.target(self.file).write(self.make())

@@ -1,0 +1,45 @@
+"""A Luigi target that is one object in the store, written once."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import luigi
+
+from podium.settings import StoreSettings
+from podium.store.s3 import Exists, Store
+
+
+@functools.cache
+def _store_of(process: int, bucket: str) -> Store:
+    return StoreSettings(bucket=bucket).store()
+
+
+def store(bucket: str | None = None) -> Store:
+    """The bucket's store; each process has its own, as connections do not survive a fork."""
+    return _store_of(os.getpid(), bucket or StoreSettings().bucket)
+
+
+class StoredTarget(luigi.Target):
+    """`exists` asks S3 for this very key."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    @property
+    def url(self) -> str:
+        return store().url(self.key)
+
+    def exists(self) -> bool:
+        return store().exists(self.key)
+
+    def read(self) -> bytes:
+        return store().read(self.key).data
+
+    def write(self, data: bytes) -> None:
+        """Create the object; what another worker wrote first stays, as it came from the same inputs."""
+        try:
+            store().create(self.key, data)
+        except Exists:
+            pass

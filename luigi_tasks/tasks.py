@@ -1,0 +1,208 @@
+"""The stages, each a few lines around one function of podium/."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from datetime import UTC, datetime
+from typing import Any
+
+import luigi
+import pandas as pd
+
+from luigi_tasks.stage import Ingest, Snapshot, Stage
+from luigi_tasks.target import store
+from podium import provenance
+from podium.data.read import read_table
+from podium.learn.clean import Clean as CleanRows
+from podium.learn.clean import clean, from_parquet, to_parquet
+from podium.learn.explore import explore, report_html
+from podium.learn.families import families_of
+from podium.learn.publish import Claim, candidate_files, manifest_of
+from podium.learn.rank import rank
+from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
+from podium.learn.split import train_and_test
+from podium.learn.train import Candidate, features, train
+from podium.model.encode import Encoder
+from podium.settings import StoreSettings
+from podium.store.aliases import AliasMoved, promote, read_alias
+from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, publish, version_prefix
+
+__all__ = ["Clean", "Explore", "Features", "Ingest", "Pipeline", "Promote", "Publish", "Rank", "Select", "Snapshot", "Train"]
+
+
+class Clean(Stage):
+    """Raw text to typed rows."""
+
+    file = "clean.parquet"
+
+    def needs(self) -> luigi.Task:
+        return Snapshot(self.project, self.snapshot)
+
+    def make(self) -> bytes:
+        table = read_table(self.input().read(), gzipped=self.config.data.endswith(".gz"))
+        return to_parquet(clean(table, self.config))
+
+
+class CleanedStage(Stage):
+    """A stage that reads the clean rows."""
+
+    def needs(self) -> dict[str, Any]:
+        return {"clean": self.clone(Clean)}
+
+    def clean(self) -> CleanRows:
+        return from_parquet(self.input()["clean"].read())
+
+    def training(self) -> CleanRows:
+        rows = self.clean()
+        return rows.rows(train_and_test(rows, self.config)[0])
+
+
+class Explore(CleanedStage):
+    """Figures and facts of the training rows, one self-contained page."""
+
+    file = "report.html"
+
+    def make(self) -> bytes:
+        title = self.config.title or self.project
+        return report_html(title, explore(self.training()), StoreSettings().templates).encode()
+
+
+class Features(CleanedStage):
+    """The encoder, fitted on the training rows."""
+
+    file = "features.pkl"
+
+    def make(self) -> bytes:
+        return pickle.dumps(features(self.training(), self.config))
+
+
+class Select(CleanedStage):
+    """A verdict on every feature."""
+
+    file = "selection.json"
+
+    def needs(self) -> dict[str, Any]:
+        return {"clean": self.clone(Clean), "features": self.clone(Features)}
+
+    def make(self) -> bytes:
+        rows, encoder = self.training(), _encoder(self.input()["features"])
+        most = self.config.features.most_features
+        matrix, target = encoder.transform(rows.inputs), rows.target.to_numpy()
+        return verdicts_to_json(select(matrix, target, encoder.names, rows.signature.target, most, self.config.seed))
+
+
+class Train(CleanedStage):
+    """One family, searched by cross-validation and fitted."""
+
+    family: str = luigi.Parameter()
+
+    @property
+    def file(self) -> str:  # type: ignore[override]
+        return f"candidates/{self.family}.pkl"
+
+    def needs(self) -> dict[str, Any]:
+        return {"clean": self.clone(Clean), "features": self.clone(Features), "selection": self.clone(Select)}
+
+    def make(self) -> bytes:
+        kept = kept_places(verdicts_from_json(self.input()["selection"].read()))
+        encoder = _encoder(self.input()["features"]).only(kept)
+        return pickle.dumps(train(self.family, self.training(), encoder, self.config))
+
+
+class RankedStage(CleanedStage):
+    """A stage that reads every candidate."""
+
+    def needs(self) -> dict[str, Any]:
+        families = families_of(self.config.families)
+        return {"clean": self.clone(Clean), "candidates": [self.clone(Train, family=name) for name in families]}
+
+    def candidates(self) -> list[Candidate]:
+        return [pickle.loads(target.read()) for target in self.input()["candidates"]]
+
+
+class Rank(RankedStage):
+    """The leaderboard; the only look at the test rows."""
+
+    file = LEADERBOARD_FILE
+
+    def make(self) -> bytes:
+        rows = self.clean()
+        training, test = train_and_test(rows, self.config)
+        board = rank(self.candidates(), rows.rows(training), rows.rows(test), self.config)
+        return board.to_csv(index=False).encode()
+
+
+class Publish(RankedStage):
+    """An immutable version: models, leaderboard, report, golden rows, and last the manifest."""
+
+    file = "publish.json"
+
+    def needs(self) -> dict[str, Any]:
+        return {**super().needs(), "leaderboard": self.clone(Rank), "report": self.clone(Explore)}
+
+    def make(self) -> bytes:
+        claim = self._claim()
+        board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
+        files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(self.candidates(), self.training(), self.config)}
+        manifest = manifest_of(claim, self.config, self.clean(), files)
+        publish(store(), manifest, files)
+        place = store().url(version_prefix(self.project, claim.version))
+        return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()
+
+    def _claim(self) -> Claim:
+        """The version's name and parent, settled once, so that a resumed run publishes the same version."""
+        target = self.target("claim.json")
+        seen = read_alias(store(), self.project)
+        parent = seen[0].version if seen else None
+        target.write(Claim.now(datetime.now(UTC), self.run_name, self.snapshot, parent).to_json())
+        return Claim.from_json(target.read())
+
+
+class Promote(Stage):
+    """Make the version the champion, if the champion is still the one that it was made to follow."""
+
+    file = "promote.json"
+
+    def needs(self) -> luigi.Task:
+        published: luigi.Task = self.clone(Publish)
+        return published
+
+    def make(self) -> bytes:
+        made = json.loads(self.input().read())
+        by, now = provenance.actor(StoreSettings().actor), datetime.now(UTC)
+        try:
+            alias = promote(store(), self.project, made["version"], made["parent"], by, f"run {self.run_name}", now)
+            outcome = {"promoted": True, "version": made["version"], "alias": alias.model_dump()}
+        except AliasMoved as refusal:
+            outcome = {"promoted": False, "version": made["version"], "reason": str(refusal)}
+        return json.dumps(outcome, indent=1).encode()
+
+
+class Pipeline(Stage):
+    """The whole graph; says at the end what came out and where it lies."""
+
+    file = "summary.txt"
+
+    def needs(self) -> dict[str, Any]:
+        return {"promote": self.clone(Promote), "leaderboard": self.clone(Rank), "report": self.clone(Explore)}
+
+    def make(self) -> bytes:
+        outcome = json.loads(self.input()["promote"].read())
+        board = pd.read_csv(io.BytesIO(self.input()["leaderboard"].read()))
+        lines = [
+            f"{self.project}: version {outcome['version']}",
+            "is the champion" if outcome["promoted"] else f"was not promoted: {outcome['reason']}",
+            board[["rank", "model", "eval_metric", "score_val", "score_test", "ci_low", "ci_high", "tied_with_best"]]
+            .round(4)
+            .to_string(index=False),
+            f"files   {store().url(version_prefix(self.project, outcome['version']))}",
+            f"report  {self.input()['report'].url}",
+        ]
+        return "\n".join(lines).encode()
+
+
+def _encoder(target: Any) -> Encoder:
+    encoder: Encoder = pickle.loads(target.read())
+    return encoder

@@ -1,0 +1,1 @@
+"""From a clean table to ranked candidates: pure functions, each the body of one task."""

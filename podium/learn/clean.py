@@ -1,0 +1,119 @@
+"""Raw text table to typed rows that can be learned from, with a note on everything that was left out."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from podium.data.columns import Column, Signature
+from podium.data.infer import infer_signature, target_codes
+from podium.data.problems import BadData, Problem
+from podium.data.typed import typed_column, typed_frame
+from podium.project import Project
+
+FEWEST_ROWS = 20
+ORDER, TARGET = "podium:order", "podium:target"
+SIGNATURE = TypeAdapter(Signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Typed inputs, the target as numbers, what to split by (or None) and the notes; all of the same length."""
+
+    inputs: pd.DataFrame
+    target: pd.Series
+    order: pd.Series | None
+    signature: Signature
+    notes: tuple[str, ...]
+
+    def rows(self, places: np.ndarray) -> Clean:
+        order = None if self.order is None else self.order.iloc[places]
+        return replace(self, inputs=self.inputs.iloc[places], target=self.target.iloc[places], order=order)
+
+
+def clean(table: pa.Table, project: Project) -> Clean:
+    """Infer the signature, type every cell, and drop what cannot be learned from; raises BadData."""
+    signature = _without_empty(infer_signature(table, project), table, project)
+    inputs = typed_frame(table, signature.inputs, signature.ignored)
+    target = target_codes(table[project.target], signature.target, project.target_missing)
+    order = _order(table, project)
+    keep = target.notna()
+    notes = [f"{int((~keep).sum())} rows without a target were left out"] if not keep.all() else []
+    if project.cleaning.drop_duplicates:
+        twice = pd.concat([inputs, target.rename(TARGET)], axis=1).duplicated() & keep
+        notes += [f"{int(twice.sum())} repeated rows were left out"] if twice.any() else []
+        keep &= ~twice
+    notes += [f"column {name} was left out: {reason}" for name, reason in signature.ignored.items() if name != project.target]
+    if keep.sum() < FEWEST_ROWS:
+        raise BadData([Problem("too-few-rows", f"{int(keep.sum())} usable rows", expected=f"at least {FEWEST_ROWS}")])
+    rows = np.flatnonzero(keep.to_numpy())
+    result = Clean(inputs, target, order, signature, tuple(notes)).rows(rows)
+    return replace(
+        result,
+        inputs=result.inputs.reset_index(drop=True),
+        target=result.target.reset_index(drop=True),
+        order=None if result.order is None else result.order.reset_index(drop=True),
+    )
+
+
+def to_parquet(data: Clean) -> bytes:
+    """One Parquet file with the signature and the notes in its metadata."""
+    frame = data.inputs.assign(**{TARGET: data.target})
+    if data.order is not None:
+        frame[ORDER] = data.order
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    facts = {b"signature": SIGNATURE.dump_json(data.signature), b"notes": json.dumps(data.notes).encode()}
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(facts), file)
+    return file.getvalue()
+
+
+def from_parquet(data: bytes) -> Clean:
+    """The inverse of `to_parquet`."""
+    table = pq.read_table(pa.BufferReader(data))
+    facts = table.schema.metadata
+    signature = SIGNATURE.validate_json(facts[b"signature"])
+    frame = table.to_pandas()
+    inputs = pd.DataFrame({column.name: _restored(frame[column.name], column) for column in signature.inputs})
+    order = frame[ORDER] if ORDER in frame else None
+    return Clean(inputs, frame[TARGET], order, signature, tuple(json.loads(facts[b"notes"])))
+
+
+def _restored(cells: pd.Series, column: Column) -> pd.Series:
+    if not column.is_text:
+        return cells.astype(float)
+    text = cells.astype(object)
+    return text.where(text.notna(), None)
+
+
+def _without_empty(signature: Signature, table: pa.Table, project: Project) -> Signature:
+    """Leave out the columns that are missing almost everywhere."""
+    ignored, inputs = dict(signature.ignored), []
+    for column in signature.inputs:
+        share = typed_column(table[column.name], column)[0].isna().mean()
+        if share > project.cleaning.most_missing:
+            ignored[column.name] = f"missing in {share:.0%} of the rows"
+        else:
+            inputs.append(column)
+    return Signature(tuple(inputs), signature.target, ignored)
+
+
+def _order(table: pa.Table, project: Project) -> pd.Series | None:
+    """What a split by time or by group goes by: sortable text, where dates and numbers sort as they should."""
+    name = project.split.column
+    if name is None:
+        return None
+    options = project.columns.get(name)
+    if project.split.kind == "time" and options is not None and options.kind in ("date", "number", "integer"):
+        column = Column(name, options.kind, nullable=True, missing=options.missing, format=options.format)
+        return typed_column(table[name], column)[0]
+    cells = table[name].to_pandas()
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers if project.split.kind == "time" and numbers.notna().all() else cells.astype(str)

@@ -1,0 +1,186 @@
+"""Training rows to figures and facts: what a person looks at before believing a model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from podium.data.columns import Column
+from podium.learn.clean import Clean
+
+MOST_PANELS = 24
+MOST_BARS = 12
+INK, FIRST, SECOND = "#334155", "#2563eb", "#f59e0b"
+PALETTE = [FIRST, SECOND, "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as PNG in base64 with its title and a sentence on how to read it."""
+
+    title: str
+    caption: str
+    png: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """Everything that the report shows."""
+
+    rows: int
+    target: str
+    task: str
+    columns: list[dict[str, object]]
+    notes: tuple[str, ...]
+    pictures: list[Picture]
+
+
+def explore(data: Clean) -> Exploration:
+    """Describe every column and draw the target, the distributions, the missing cells and the correlations."""
+    target = data.signature.target
+    facts = [_facts(column, data.inputs[column.name]) for column in data.signature.inputs]
+    pictures = [_target(data), *_distributions(data)]
+    if data.inputs.isna().to_numpy().any():
+        pictures.append(_missing(data))
+    if sum(not column.is_text for column in data.signature.inputs) > 1:
+        pictures.append(_correlations(data))
+    return Exploration(len(data.inputs), target.name, target.task, facts, data.notes, pictures)
+
+
+def report_html(title: str, exploration: Exploration, templates: Path) -> str:
+    """One self-contained page."""
+    pages = Environment(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined)
+    return pages.get_template("report.html").render(title=title, report=exploration)
+
+
+def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
+    present = cells.dropna()
+    facts: dict[str, object] = {
+        "name": column.name,
+        "kind": column.kind,
+        "unit": column.unit,
+        "missing": f"{cells.isna().mean():.1%}",
+        "distinct": int(present.nunique()),
+    }
+    if column.is_text or not len(present):
+        counts = present.value_counts()
+        facts["summary"] = ", ".join(f"{level} {count / len(cells):.0%}" for level, count in counts.head(4).items())
+    else:
+        low, middle, high = np.quantile(present.astype(float), [0, 0.5, 1])
+        facts["summary"] = f"{low:.4g} … {middle:.4g} … {high:.4g}"
+    return facts
+
+
+def _picture(figure: Figure, title: str, caption: str) -> Picture:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    return Picture(title, caption, base64.b64encode(file.getvalue()).decode())
+
+
+def _quiet(axes: Axes, title: str = "") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK)
+    if title:
+        axes.set_title(title[:32], fontsize=9, color=INK)
+
+
+def _target(data: Clean) -> Picture:
+    figure = Figure(figsize=(6, 2.6))
+    axes = figure.subplots()
+    target = data.signature.target
+    if target.classes:
+        counts = data.target.value_counts().sort_index()
+        names = [str(target.classes[int(code)])[:20] for code in counts.index]
+        bars = axes.bar(names, counts.to_numpy(), color=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+        axes.bar_label(bars, fontsize=8)
+    else:
+        axes.hist(data.target.to_numpy(), bins=40, color=FIRST)
+    axes.set_xlabel(target.name)
+    axes.set_ylabel("rows")
+    _quiet(axes)
+    return _picture(figure, "The target", "How often each value comes. Rare classes are hard to learn and easy to miss.")
+
+
+def _groups(data: Clean) -> list[tuple[str, np.ndarray]]:
+    """Rows by class, or by the lower and the upper half of a number."""
+    target = data.signature.target
+    codes = data.target.to_numpy()
+    if target.classes and len(target.classes) <= len(PALETTE):
+        return [(str(name), codes == code) for code, name in enumerate(target.classes)]
+    middle = np.median(codes)
+    return [("lower half", codes <= middle), ("upper half", codes > middle)]
+
+
+def _distributions(data: Clean) -> list[Picture]:
+    columns = [column for column in data.signature.inputs if data.inputs[column.name].notna().any()]
+    pictures = []
+    groups = _groups(data)
+    for start in range(0, min(len(columns), MOST_PANELS * 2), MOST_PANELS):
+        some = columns[start : start + MOST_PANELS]
+        rows = -(-len(some) // 4)
+        figure = Figure(figsize=(11, 2.1 * rows), layout="constrained")
+        panels = figure.subplots(rows, 4, squeeze=False).ravel()
+        for axes, column in zip(panels, some, strict=False):
+            (_bars if column.is_text else _histogram)(axes, data.inputs[column.name], groups)
+            _quiet(axes, column.name)
+        for axes in panels[len(some) :]:
+            axes.set_visible(False)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(groups), fontsize=9, frameon=False)
+        caption = "Each column by target. Where the colours part, the column says something about the target."
+        pictures.append(_picture(figure, "The columns", caption))
+    return pictures
+
+
+def _histogram(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]) -> None:
+    numbers = cells.to_numpy(dtype=float)
+    low, high = np.nanquantile(numbers, [0.005, 0.995])
+    bins = np.linspace(low, high if high > low else low + 1, 25)
+    for place, (name, mask) in enumerate(groups):
+        axes.hist(numbers[mask], bins=bins, density=True, alpha=0.55, color=PALETTE[place], label=name)
+    axes.set_yticks([])
+
+
+def _bars(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]) -> None:
+    levels = cells.value_counts().index[:MOST_BARS]
+    width = 0.8 / len(groups)
+    for place, (name, mask) in enumerate(groups):
+        shares = cells[mask].value_counts(normalize=True).reindex(levels, fill_value=0)
+        axes.bar(np.arange(len(levels)) + place * width, shares.to_numpy(), width, color=PALETTE[place], label=name)
+    axes.set_xticks(np.arange(len(levels)) + 0.4 - width / 2, [str(level)[:10] for level in levels], rotation=45, ha="right")
+    axes.set_yticks([])
+
+
+def _missing(data: Clean) -> Picture:
+    shares = data.inputs.isna().mean()
+    shares = shares[shares > 0].sort_values()[-30:]
+    figure = Figure(figsize=(6, 0.5 + 0.25 * len(shares)))
+    axes = figure.subplots()
+    axes.barh([str(name)[:30] for name in shares.index], shares.to_numpy(), color=SECOND)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    _quiet(axes)
+    return _picture(figure, "Missing cells", "Share of the rows without a value. A feature of its own says where one is missing.")
+
+
+def _correlations(data: Clean) -> Picture:
+    names = [column.name for column in data.signature.inputs if not column.is_text][:40]
+    table = data.inputs[names].assign(**{f"→ {data.signature.target.name}": data.target}).rank().corr()
+    size = max(4.0, 0.28 * len(table))
+    figure = Figure(figsize=(size + 1, size))
+    axes = figure.subplots()
+    image = axes.imshow(table.to_numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    ticks = [str(name)[:22] for name in table.columns]
+    axes.set_xticks(range(len(table)), ticks, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(table)), ticks, fontsize=7)
+    figure.colorbar(image, shrink=0.6)
+    caption = "Spearman's rank correlation; the last row is the target. Strong blocks off the diagonal say the same twice."
+    return _picture(figure, "Correlations", caption)

@@ -1,0 +1,70 @@
+"""Candidates to the files and the manifest of a version."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import pandas as pd
+
+from podium import provenance
+from podium.learn.clean import Clean
+from podium.learn.train import Candidate
+from podium.model.golden import GOLDEN, record_golden
+from podium.model.pickles import dump
+from podium.project import Project
+from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, Manifest, describe, model_file
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The name of a version before it is published: its time, its run, and the champion that it follows."""
+
+    version: str
+    created: str
+    run: str
+    snapshot: str
+    parent: str | None
+
+    @classmethod
+    def now(cls, now: datetime, run: str, snapshot: str, parent: str | None) -> Claim:
+        return cls(f"{now:%Y%m%dT%H%M%SZ}-{run[:8]}", now.isoformat(timespec="seconds"), run, snapshot, parent)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Claim:
+        return cls(**json.loads(data))
+
+
+def candidate_files(candidates: list[Candidate], training: Clean, project: Project) -> dict[str, bytes]:
+    """Every model pickled, and the golden rows that prove them."""
+    models = [candidate.model for candidate in candidates]
+    golden = record_golden(models, training.inputs, project.seed)
+    return {model_file(model.family): dump(model) for model in models} | {GOLDEN_FILE: GOLDEN.dump_json(golden)}
+
+
+def manifest_of(claim: Claim, project: Project, data: Clean, files: Mapping[str, bytes]) -> Manifest:
+    """Bind the files to everything that made them."""
+    board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
+    rows = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
+    return Manifest(
+        project=project.name,
+        version=claim.version,
+        created=claim.created,
+        run=claim.run,
+        parent=claim.parent,
+        champion=str(rows[0]["model"]),
+        files=describe(files),
+        signature=data.signature,
+        leaderboard=rows,
+        data={"url": project.data, "sha256": claim.snapshot, "rows": len(data.inputs)},
+        configuration=project.model_dump(mode="json"),
+        git=provenance.git_revision(),
+        libraries=provenance.libraries(),
+        lock=provenance.lock_digest(),
+    )

@@ -1,0 +1,57 @@
+"""Candidates to a leaderboard: ranked by validation, reported on the test rows, ties named as ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from podium.learn.clean import Clean
+from podium.learn.metrics import interval, metric_name, metrics_of, resampled, score
+from podium.learn.train import Candidate
+from podium.project import Project
+
+FAR = 1e300
+"""Stands for an infinite error in a CSV."""
+
+
+def rank(candidates: list[Candidate], training: Clean, test: Clean, project: Project) -> pd.DataFrame:
+    """One row a model, the best first.
+
+    Columns: rank, model, eval_metric, score_val and score_test (higher is better), every metric of the task on the test
+    rows under its own name and sign, fit_time and pred_time_val in seconds, the 95 % interval of score_test, and
+    tied_with_best: on the validation rows the best is not better than this one beyond chance.
+    """
+    name = metric_name(test.signature.target, project.metric)
+    metrics = metrics_of(test.signature.target)
+    order = sorted(candidates, key=lambda candidate: (-candidate.score_val, candidate.model.family))
+    truth = test.target.to_numpy()
+    on_test = [candidate.model.scores(test.inputs) for candidate in order]
+    spread = resampled(metrics[name], truth, on_test, project.seed)
+    ties = _ties(order, training, project)
+    rows = []
+    for place, (candidate, scores) in enumerate(zip(order, on_test, strict=True)):
+        low, high = interval(spread[:, place])
+        rows.append(
+            {
+                "rank": place + 1,
+                "model": candidate.model.family,
+                "eval_metric": name,
+                "score_val": candidate.score_val,
+                "score_test": score(metrics[name], truth, scores),
+                **{key: metric.figure(truth, scores) for key, metric in metrics.items()},
+                "fit_time": round(candidate.fit_time, 4),
+                "pred_time_val": round(candidate.pred_time, 4),
+                "ci_low": low,
+                "ci_high": high,
+                "tied_with_best": ties[place],
+            }
+        )
+    return pd.DataFrame(rows).replace([np.inf, -np.inf], [FAR, -FAR])
+
+
+def _ties(order: list[Candidate], training: Clean, project: Project) -> list[bool]:
+    """Whether the best's lead over each is within the 95 % interval of its paired differences."""
+    metric = metrics_of(training.signature.target)[metric_name(training.signature.target, project.metric)]
+    truth = training.target.to_numpy()[order[0].validated]
+    figures = resampled(metric, truth, [candidate.validation for candidate in order], project.seed)
+    return [interval(figures[:, 0] - figures[:, place])[0] <= 0 for place in range(len(order))]

@@ -1,0 +1,117 @@
+"""One family, searched and fitted: everything that learns from rows learns inside the folds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from podium.data.columns import Signature
+from podium.data.problems import BadData, Problem
+from podium.learn.clean import Clean
+from podium.learn.families import FAMILIES, Settings
+from podium.learn.metrics import metric_name, metrics_of, score
+from podium.learn.select import kept_places, select
+from podium.learn.split import folds
+from podium.model.encode import Encoder, Matrix, fit_encoder
+from podium.model.model import Model
+from podium.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A fitted model with its scores on rows that its fold had not seen.
+
+    `validated` are the places of these rows among the training rows and `validation` their scores; times in seconds,
+    `pred_time` for all validation rows.
+    """
+
+    model: Model
+    settings: Settings
+    validated: np.ndarray
+    validation: Matrix
+    score_val: float
+    fit_time: float
+    pred_time: float
+
+
+def features(data: Clean, project: Project) -> Encoder:
+    """The encoder fitted on these rows."""
+    return fit_encoder(data.inputs, data.signature.inputs, project.features.most_levels)
+
+
+def selected(encoder: Encoder, data: Clean, project: Project) -> Encoder:
+    """The encoder with the features that these rows say should stay."""
+    verdicts = select(
+        encoder.transform(data.inputs),
+        data.target.to_numpy(),
+        encoder.names,
+        data.signature.target,
+        project.features.most_features,
+        project.seed,
+    )
+    return encoder.only(kept_places(verdicts))
+
+
+def train(name: str, data: Clean, encoder: Encoder, project: Project) -> Candidate:
+    """Search `project.budget` settings of a family by cross-validation on the training rows and fit the best on them all."""
+    metric = metrics_of(data.signature.target)[metric_name(data.signature.target, project.metric)]
+    prepared = [_prepared(data, fit, check, project) for fit, check in folds(data, project)]
+    validated = np.concatenate([part.places for part in prepared])
+    truth = data.target.to_numpy()[validated]
+    best: tuple[float, int] | None = None
+    results = []
+    for number, settings in enumerate(FAMILIES[name].tried[: project.budget]):
+        started = time.perf_counter()
+        scores = np.vstack([_fold_scores(name, settings, part, data.signature, project.seed) for part in prepared])
+        figure = score(metric, truth, scores)
+        results.append((settings, scores, figure, time.perf_counter() - started))
+        if best is None or figure > best[0]:
+            best = figure, number
+    if best is None:
+        raise ValueError(f"family {name} has nothing to try")
+    settings, scores, figure, _ = results[best[1]]
+    started = time.perf_counter()
+    model = fitted(name, settings, data, encoder, project.seed)
+    fit_time = time.perf_counter() - started
+    started = time.perf_counter()
+    model.scores(data.inputs.iloc[validated])
+    return Candidate(model, settings, validated, scores, figure, fit_time, time.perf_counter() - started)
+
+
+def fitted(name: str, settings: Settings, data: Clean, encoder: Encoder, seed: int) -> Model:
+    """A family's model fitted on all of these rows."""
+    _check_classes(data)
+    target, family = data.signature.target, FAMILIES[name]
+    estimator = family.build(target, seed, settings).fit(encoder.transform(data.inputs), data.target.to_numpy())
+    return Model(name, data.signature, encoder, family.export(estimator, target, len(encoder.features)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    places: np.ndarray
+    features: Matrix
+    target: np.ndarray
+    unseen: Matrix
+
+
+def _prepared(data: Clean, fit: np.ndarray, check: np.ndarray, project: Project) -> _Fold:
+    rows = data.rows(fit)
+    _check_classes(rows)
+    encoder = selected(features(rows, project), rows, project)
+    return _Fold(check, encoder.transform(rows.inputs), rows.target.to_numpy(), encoder.transform(data.inputs.iloc[check]))
+
+
+def _fold_scores(name: str, settings: Settings, part: _Fold, signature: Signature, seed: int) -> Matrix:
+    family, target = FAMILIES[name], signature.target
+    estimator = family.build(target, seed, settings).fit(part.features, part.target)
+    return family.export(estimator, target, part.features.shape[1]).scores(part.unseen)
+
+
+def _check_classes(data: Clean) -> None:
+    """Every class must be there to learn from; raises BadData."""
+    counts = data.target.value_counts()
+    if any(counts.get(float(code), 0) == 0 for code in range(len(data.signature.target.classes))):
+        message = "some classes have too few rows for this split: gather more, merge them, or use fewer folds"
+        raise BadData([Problem("too-few-rows", message, column=data.signature.target.name)])

@@ -1,0 +1,64 @@
+"""Golden rows: inputs with the scores that a model gave when it was made, by which it is proved wherever it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from podium.data.columns import Column, Value
+from podium.data.typed import frame_rows, rows_frame
+from podium.model.model import Model, OneRecord
+
+MOST_ROWS = 32
+CLOSE = 1e-9
+"""Allowed difference, absolute and relative, to scores that another processor recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Typed rows in the order of the inputs, and for each family its scores."""
+
+    rows: list[tuple[Value, ...]]
+    scores: dict[str, list[list[float]]]
+
+
+GOLDEN = TypeAdapter(Golden)
+
+
+class ProofFailed(Exception):
+    """A loaded model does not answer as it did when it was made."""
+
+
+def record_golden(models: list[Model], inputs: pd.DataFrame, seed: int) -> Golden:
+    """Scores of some rows, and of rows with each optional cell missing and with an unseen category."""
+    rows = frame_rows(inputs.sample(min(MOST_ROWS, len(inputs)), random_state=seed).sort_index())
+    rows += _odd(rows[0], models[0].signature.inputs)
+    frame = rows_frame(rows, models[0].signature.inputs)
+    return Golden(rows, {model.family: model.scores(frame).tolist() for model in models})
+
+
+def _odd(row: tuple[Value, ...], columns: tuple[Column, ...]) -> list[tuple[Value, ...]]:
+    empty = tuple(None if column.nullable else cell for cell, column in zip(row, columns, strict=True))
+    unseen = tuple("\N{SNOWMAN}" if column.is_text else cell for cell, column in zip(row, columns, strict=True))
+    far = tuple(cell if isinstance(cell, str) or cell is None else cell * 1e6 + 1e6 if c.kind in ("number", "integer") else cell for cell, c in zip(row, columns, strict=True))
+    return [empty, unseen, far]
+
+
+def prove(model: Model, golden: Golden) -> float:
+    """The largest difference to the recorded scores; raises ProofFailed when it is more than rounding."""
+    got = model.scores(rows_frame(golden.rows, model.signature.inputs))
+    recorded = np.array(golden.scores[model.family])
+    if got.shape != recorded.shape or not np.allclose(got, recorded, rtol=CLOSE, atol=CLOSE):
+        raise ProofFailed(f"{model.family} does not reproduce its golden rows")
+    return float(np.abs(got - recorded).max())
+
+
+def proved_fast_path(model: Model, golden: Golden) -> OneRecord | None:
+    """The compiled one-record path, if it gives the very bits of the frame path on every golden row; else None."""
+    fast = model.compiled()
+    slow = model.scores(rows_frame(golden.rows, model.signature.inputs)).tolist()
+    same = all(list(fast(row)) == scores for row, scores in zip(golden.rows, slow, strict=True))
+    return fast if same else None

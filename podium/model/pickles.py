@@ -1,0 +1,42 @@
+"""Model to bytes and back; only Podium's own classes are ever constructed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+from podium.data.columns import Column, Signature, Target
+from podium.model.encode import Encoder, Levels, Missing, Number
+from podium.model.model import Model
+from podium.model.scorers import Linear, Trees
+
+ALLOWED = {(kind.__module__, kind.__qualname__): kind for kind in (Column, Encoder, Levels, Linear, Missing, Model, Number, Signature, Target, Trees)}
+
+
+class Refused(Exception):
+    """The pickle asks for something that no Podium model holds, or is damaged."""
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return ALLOWED[module, name]
+        except KeyError:
+            raise Refused(f"a model file may not construct {module}.{name}") from None
+
+
+def dump(model: Model) -> bytes:
+    return pickle.dumps(model, protocol=5)
+
+
+def load(data: bytes) -> Model:
+    """Raises Refused; the bytes must have been verified before."""
+    try:
+        model = _Reader(io.BytesIO(data)).load()
+    except Refused:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise Refused(f"the model file cannot be read: {type(error).__name__}") from error
+    if not isinstance(model, Model):
+        raise Refused(f"the file holds a {type(model).__name__}, not a model")
+    return model

@@ -1,0 +1,129 @@
+"""Versions: files, then the manifest that binds them, then never a change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from podium.data.columns import Signature
+from podium.store.s3 import Exists, NotThere, Store, StoreError
+
+MANIFEST = "manifest.json"
+GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE = "golden.json", "leaderboard.csv", "report.html"
+
+
+class VersionExists(StoreError):
+    """Another version of this name is there already."""
+
+
+class NotPublished(StoreError):
+    """There is no such version, or its manifest never came."""
+
+
+class Damaged(StoreError):
+    """A file is not the one that the manifest binds."""
+
+
+class File(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """Everything that is known of a version; what it does not name does not belong to it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = 1
+    project: str
+    version: str
+    created: str
+    run: str
+    parent: str | None
+    champion: str
+    files: dict[str, File]
+    signature: Signature
+    leaderboard: list[dict[str, Any]]
+    data: dict[str, str | int]
+    configuration: dict[str, Any]
+    git: str | None
+    libraries: dict[str, str]
+    lock: str | None
+
+    @property
+    def families(self) -> list[str]:
+        """The models of this version, the best first."""
+        return [str(row["model"]) for row in self.leaderboard]
+
+
+def model_file(family: str) -> str:
+    return f"models/{family}.pkl"
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def describe(files: Mapping[str, bytes]) -> dict[str, File]:
+    return {name: File(sha256=digest(data), size=len(data)) for name, data in files.items()}
+
+
+def version_prefix(project: str, version: str) -> str:
+    return f"versions/{project}/{version}/"
+
+
+def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write the files and last the manifest; again with the same bytes changes nothing. Raises VersionExists."""
+    prefix = version_prefix(manifest.project, manifest.version)
+    for name, data in files.items():
+        _create_same(store, prefix + name, data)
+    _create_same(store, prefix + MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def _create_same(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except Exists:
+        if store.read(key).data != data:
+            raise VersionExists(f"{store.url(key)} is there already with other content") from None
+
+
+def read_manifest(store: Store, project: str, version: str) -> tuple[Manifest, bytes]:
+    """The manifest and its bytes. Raises NotPublished, Damaged."""
+    try:
+        data = store.read(version_prefix(project, version) + MANIFEST).data
+    except NotThere:
+        raise NotPublished(f"{project} has no version {version}") from None
+    return parse_manifest(data, project, version), data
+
+
+def parse_manifest(data: bytes, project: str, version: str) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise Damaged(f"the manifest of {project} {version} is not valid ({error.error_count()} errors)") from None
+    if (manifest.project, manifest.version) != (project, version):
+        raise Damaged(f"the manifest of {project} {version} speaks of another version")
+    return manifest
+
+
+def read_file(manifest: Manifest, name: str, fetch: Callable[[str], bytes]) -> bytes:
+    """One file's bytes through `fetch(key)`, verified. Raises Damaged."""
+    bound = manifest.files.get(name)
+    if bound is None:
+        raise Damaged(f"{manifest.project} {manifest.version} has no file {name}")
+    data = fetch(version_prefix(manifest.project, manifest.version) + name)
+    if len(data) != bound.size or digest(data) != bound.sha256:
+        raise Damaged(f"{name} of {manifest.project} {manifest.version} is not what was published")
+    return data
+
+
+def list_versions(store: Store, project: str) -> list[str]:
+    """The names of the versions whose manifest is there, the newest last."""
+    keys = store.keys(f"versions/{project}/")
+    return sorted(key.split("/")[2] for key in keys if key.endswith("/" + MANIFEST) and key.count("/") == 3)
