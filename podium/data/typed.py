@@ -121,9 +121,14 @@ def _numbers(marks: Iterable[str]) -> set[float]:
     return {float(mark) for mark in marks if re.fullmatch(NUMBER, mark)}
 
 
-def typed_rows(rows: Sequence[Mapping[str, object]], columns: Sequence[Column]) -> list[tuple[Value, ...]]:
-    """Decoded JSON objects to tuples of typed cells in the order of `columns`; raises BadData with every wrong cell."""
-    names = {column.name for column in columns}
+def typed_rows(
+    rows: Sequence[Mapping[str, object]], columns: Sequence[Column], ignored: Iterable[str] = ()
+) -> list[tuple[Value, ...]]:
+    """Decoded JSON objects to tuples of typed cells in the order of `columns`.
+
+    Columns of `ignored` may be there and are left out. Raises BadData with every wrong cell.
+    """
+    names = {column.name for column in columns} | set(ignored)
     problems: list[Problem] = []
     typed = []
     for number, row in enumerate(rows, 1):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from podium.data.columns import Target
@@ -32,11 +33,18 @@ def _f1(target: Vector, scores: Matrix) -> float:
 
 
 def _roc_auc(target: Vector, scores: Matrix) -> float:
-    if scores.shape[1] == 2:
-        return float(sk.roc_auc_score(target, scores[:, 1])) if len(np.unique(target)) == 2 else float("nan")
-    present = np.unique(target).astype(int)
-    each = [sk.roc_auc_score(target == label, scores[:, label]) for label in present if 0 < (target == label).sum() < len(target)]
-    return float(np.mean(each)) if each else float("nan")
+    """Of the second class, or the mean of each class against the others."""
+    labels = [1] if scores.shape[1] == 2 else np.unique(target).astype(int).tolist()
+    return float(np.mean([_area(target == label, scores[:, label]) for label in labels]))
+
+
+def _area(positive: np.ndarray, scores: Vector) -> float:
+    """Mann and Whitney's U over the number of pairs; ties count half."""
+    hits = int(positive.sum())
+    if not 0 < hits < len(positive):
+        return float("nan")
+    above = rankdata(scores)[positive].sum() - hits * (hits + 1) / 2
+    return float(above / (hits * (len(positive) - hits)))
 
 
 def _balanced(target: Vector, scores: Matrix) -> float:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
-from podium.store.versions import Damaged, read_manifest
+from podium.store.versions import Damaged, digest, read_manifest
 
 CHAMPION = "champion"
 
@@ -17,11 +17,12 @@ class AliasMoved(StoreError):
 
 
 class Alias(BaseModel):
-    """Where an alias points; `sequence` counts its moves from 1."""
+    """Where an alias points, bound to the manifest's sha256; `sequence` counts its moves from 1."""
 
     model_config = ConfigDict(frozen=True)
 
     version: str
+    manifest: str
     sequence: int
     previous: str | None
     at: str
@@ -51,7 +52,7 @@ def read_alias(store: Store, project: str, alias: str = CHAMPION) -> tuple[Alias
 
 def promote(store: Store, project: str, version: str, expect: str | None, by: str, reason: str, now: datetime) -> Alias:
     """Move the champion from `expect` (None: never set) to a published version. Raises AliasMoved, NotPublished."""
-    read_manifest(store, project, version)
+    manifest = digest(read_manifest(store, project, version)[1])
     seen = read_alias(store, project)
     current = seen[0] if seen else None
     if current and current.version == version:
@@ -59,7 +60,9 @@ def promote(store: Store, project: str, version: str, expect: str | None, by: st
     if (current.version if current else None) != expect:
         raise AliasMoved(_lost(project, current, expect))
     sequence = current.sequence + 1 if current else 1
-    alias = Alias(version=version, sequence=sequence, previous=expect, at=now.isoformat(), by=by, reason=reason)
+    alias = Alias(
+        version=version, manifest=manifest, sequence=sequence, previous=expect, at=now.isoformat(), by=by, reason=reason
+    )
     data = alias.model_dump_json(indent=1).encode()
     try:
         if seen:

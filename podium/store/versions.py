@@ -15,6 +15,10 @@ MANIFEST = "manifest.json"
 GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE = "golden.json", "leaderboard.csv", "report.html"
 
 
+Fetch = Callable[[str, str], bytes]
+"""From a key and the sha256 that is expected there to the bytes, which the caller verifies."""
+
+
 class VersionExists(StoreError):
     """Another version of this name is there already."""
 
@@ -112,14 +116,18 @@ def parse_manifest(data: bytes, project: str, version: str) -> Manifest:
     return manifest
 
 
-def read_file(manifest: Manifest, name: str, fetch: Callable[[str], bytes]) -> bytes:
-    """One file's bytes through `fetch(key)`, verified. Raises Damaged."""
+def read_file(manifest: Manifest, name: str, fetch: Fetch) -> bytes:
+    """One file's verified bytes. Raises Damaged."""
     bound = manifest.files.get(name)
     if bound is None:
         raise Damaged(f"{manifest.project} {manifest.version} has no file {name}")
-    data = fetch(version_prefix(manifest.project, manifest.version) + name)
-    if len(data) != bound.size or digest(data) != bound.sha256:
-        raise Damaged(f"{name} of {manifest.project} {manifest.version} is not what was published")
+    return verified(fetch(version_prefix(manifest.project, manifest.version) + name, bound.sha256), bound.sha256, name)
+
+
+def verified(data: bytes, sha256: str, name: str) -> bytes:
+    """The bytes, if they are the ones that were published. Raises Damaged."""
+    if digest(data) != sha256:
+        raise Damaged(f"{name} is not what was published")
     return data
 
 

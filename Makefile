@@ -1,0 +1,46 @@
+# Everything a person types. `make help` lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := bash
+
+.PHONY: help setup demo smoke test lint lock bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## make .venv with exactly the locked packages
+
+.venv/ready: requirements-dev.lock setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || echo "LightGBM needs libgomp: apt-get install libgomp1"
+	@echo "setting up .venv …"; started=$$(date +%s); set -e; \
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock; \
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	touch .venv/ready; echo "set up in $$(( $$(date +%s) - started )) s"
+
+demo: setup ## embedded S3, a table, the pipeline and the service, until Ctrl-C
+	@$(BIN)/podium demo $(ARGS)
+
+smoke: setup ## the same headless, every way in called, a model swapped under load
+	@$(BIN)/podium smoke $(ARGS)
+
+test: setup ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## style, types, Dockerfiles
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.train Dockerfile.serve
+
+lock: setup ## resolve the dependencies again (ARGS=--upgrade for newer ones)
+	.ci/lock $(ARGS)
+
+bench: setup ## measure what the README claims
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+clean: ## remove .venv and the demo's data
+	rm -rf .venv .podium build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The `podium` command: it sees every room, and no room sees it."""

@@ -1,0 +1,56 @@
+"""`podium demo`: the whole of Podium on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from cli.running import breast_cancer, put_table, run_pipeline, start_service
+from local_cloud import LocalCloud
+from local_cloud.process import DidNotStart, free_ports, is_free
+
+PROJECT, KEY = "breast-cancer", "raw/breast-cancer.csv"
+
+
+def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
+    """Start everything, say where it is, wait for Ctrl-C, stop everything."""
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    if not is_free(port):
+        port = free_ports(1)[0]
+    try:
+        with LocalCloud(folder, port, s3_port) as cloud:
+            new = put_table(cloud, KEY, breast_cancer())
+            print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {'was put there' if new else 'is there already'}\n", flush=True)
+            run_pipeline(cloud.environment, PROJECT)
+            service = start_service(cloud.environment, port, folder)
+            try:
+                print(_where(cloud, port, folder), flush=True)
+                while not over.wait(0.5):
+                    if not service.running():
+                        print(f"The service ended by itself; see {service.log}", file=sys.stderr)
+                        return 1
+            finally:
+                print("\nstopping …", flush=True)
+                service.stop()
+    except DidNotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return 130 if over.is_set() else error.returncode
+    return 0
+
+
+def _where(cloud: LocalCloud, port: int, folder: Path) -> str:
+    url = f"http://127.0.0.1:{port}"
+    return (
+        f"Podium serves at  {url}\n"
+        f"  the project     {url}/projects/{PROJECT}\n"
+        f"  the API         {url}/docs\n"
+        f"  S3              {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs in {folder})\n"
+        "Ctrl-C ends it all."
+    )

@@ -1,0 +1,107 @@
+"""`podium` and its subcommands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import uvicorn
+
+from cli.demo import run_demo
+from cli.smoke import run_smoke
+from podium import __version__
+from podium.project import BadProject, load_project, project_names
+from podium.settings import StoreSettings
+from service.settings import ServiceSettings
+
+HOME = Path(".podium")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def podium() -> None:
+    """From a table on S3 to the best model in service.
+
+    \b
+    podium demo                     everything on this machine, until Ctrl-C
+    podium serve                    the service, with S3 by the AWS_… variables
+    luigi --module luigi_tasks Pipeline --project NAME
+    """
+
+
+@podium.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+def serve(host: str, port: int) -> None:
+    """Serve every project that has a champion. Settings: `podium config show`."""
+    uvicorn.run("service:create_app", factory=True, host=host, port=port, access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=20)
+
+
+@podium.command()
+@click.option("--port", default=8000, show_default=True, help="of the service; a free one when it is taken")
+@click.option("--s3-port", default=0, help="of the embedded S3; a free one by default")
+@click.option("--folder", type=click.Path(path_type=Path), default=HOME / "demo", show_default=True, help="keeps S3's data between demos")
+def demo(port: int, s3_port: int, folder: Path) -> None:
+    """Embedded S3, a table, the pipeline, the service: up until Ctrl-C."""
+    raise SystemExit(run_demo(folder.resolve(), port, s3_port or None))
+
+
+@podium.command()
+@click.option("--folder", type=click.Path(path_type=Path), help="keep what it makes here; a temporary folder by default")
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON")
+def smoke(folder: Path | None, as_json: bool) -> None:
+    """Run the whole chain headless, call every way in, swap a model under load, and say what was seen."""
+    raise SystemExit(run_smoke(folder.resolve() if folder else None, as_json))
+
+
+@podium.group()
+def config() -> None:
+    """What is configured, and where it comes from."""
+
+
+@config.command("show")
+@click.option("--json", "as_json", is_flag=True)
+def config_show(as_json: bool) -> None:
+    """Every setting with its value and its origin; secrets are not shown."""
+    settings = ServiceSettings()
+    rows = []
+    for name, field in ServiceSettings.model_fields.items():
+        value = getattr(settings, name)
+        rows.append(
+            {
+                "setting": f"PODIUM_{name.upper()}",
+                "value": "•••" if "secret" in name and value else str(value),
+                "origin": "environment" if name in settings.model_fields_set else "default",
+                "meaning": field.description or "",
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        click.echo(f"{row['setting']:<26} {row['value']:<40} {row['origin']:<12} {row['meaning']}")
+
+
+@podium.group()
+def projects() -> None:
+    """The projects of this checkout."""
+
+
+@projects.command("check")
+@click.argument("names", nargs=-1)
+def projects_check(names: tuple[str, ...]) -> None:
+    """Validate project files; every error at once."""
+    folder, wrong = StoreSettings().projects, 0
+    for name in names or project_names(folder):
+        try:
+            load_project(folder, name)
+            click.echo(f"{name}: valid")
+        except BadProject as error:
+            wrong += 1
+            click.echo(str(error), err=True)
+    raise SystemExit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    podium()

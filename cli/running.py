@@ -1,0 +1,55 @@
+"""The pieces that a demo is made of: demo tables on S3, the pipeline, the service."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sklearn import datasets
+
+from local_cloud import LocalCloud
+from local_cloud.process import Process
+from podium.settings import ROOT
+
+
+def breast_cancer() -> pd.DataFrame:
+    """scikit-learn's own table, with the diagnosis in words."""
+    bunch = datasets.load_breast_cancer(as_frame=True)
+    return bunch.data.assign(diagnosis=[bunch.target_names[code] for code in bunch.target])
+
+
+def put_table(cloud: LocalCloud, key: str, frame: pd.DataFrame) -> bool:
+    """Put a CSV on S3 unless these very bytes lie there; says whether it did."""
+    data = frame.to_csv(index=False).encode()
+    client: Any = cloud.client()
+    bucket = cloud.environment["PODIUM_BUCKET"]
+    if any(entry["Key"] == key for entry in client.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])):
+        if client.get_object(Bucket=bucket, Key=key)["Body"].read() == data:
+            return False
+    client.put_object(Bucket=bucket, Key=key, Body=data)
+    return True
+
+
+def run_pipeline(environment: Mapping[str, str], project: str, task: str = "Pipeline", *more: str, quiet: bool = False) -> float:
+    """The luigi command as a user types it; returns the seconds, raises CalledProcessError."""
+    luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
+    command = [luigi, "--module", "luigi_tasks", task, "--project", project, "--local-scheduler", "--workers", "2", *more]
+    started = time.perf_counter()
+    subprocess.run(command, env=environment | {"LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}, check=True, cwd=ROOT, stdout=sys.stderr if quiet else None)
+    return time.perf_counter() - started
+
+
+def start_service(environment: Mapping[str, str], port: int, folder: Path) -> Process:
+    """The service with its cache under `folder`, answering when this returns."""
+    own = {**environment, "PODIUM_CACHE": str(folder / "cache")}
+    process = Process([sys.executable, "-m", "cli.main", "serve", "--port", str(port)], folder / "logs" / "service.log", own)
+    process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
+    return process
+
+

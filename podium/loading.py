@@ -1,0 +1,66 @@
+"""From an alias to proved models: every byte verified, every model shown to answer as it did when it was made."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from podium.model.golden import GOLDEN, Golden, prove, proved_fast_path
+from podium.model.model import Model, OneRecord
+from podium.model.pickles import load
+from podium.store.aliases import Alias
+from podium.store.cache import Cache
+from podium.store.s3 import Store
+from podium.store.versions import (
+    GOLDEN_FILE,
+    MANIFEST,
+    Fetch,
+    Manifest,
+    model_file,
+    parse_manifest,
+    read_file,
+    verified,
+    version_prefix,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version in memory: its models, the best first, the fast paths that were proved, and how exactly they answered."""
+
+    manifest: Manifest
+    models: dict[str, Model]
+    fast: dict[str, OneRecord | None]
+    largest_difference: float
+
+
+def load_manifest(project: str, version: str, sha256: str, fetch: Fetch) -> Manifest:
+    """The manifest that an alias binds. Raises Damaged."""
+    data = verified(fetch(version_prefix(project, version) + MANIFEST, sha256), sha256, MANIFEST)
+    return parse_manifest(data, project, version)
+
+
+def load_version(project: str, alias: Alias, fetch: Fetch) -> Loaded:
+    """Verify, construct and prove every model of a version. Raises Damaged, Refused, ProofFailed, StoreError."""
+    manifest = load_manifest(project, alias.version, alias.manifest, fetch)
+    golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
+    models = {family: load_model(manifest, family, fetch) for family in manifest.families}
+    differences = [prove(model, golden) for model in models.values()]
+    fast = {family: proved_fast_path(model, golden) for family, model in models.items()}
+    _warm(fast, golden)
+    return Loaded(manifest, models, fast, max(differences))
+
+
+def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
+    return load(read_file(manifest, model_file(family), fetch))
+
+
+def fetcher(store: Store, cache: Cache) -> Fetch:
+    """Files from the cache, else from the store."""
+    return functools.partial(cache.fetch, store)
+
+
+def _warm(fast: dict[str, OneRecord | None], golden: Golden) -> None:
+    for path in filter(None, fast.values()):
+        for row in golden.rows:
+            path(row)

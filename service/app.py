@@ -1,0 +1,82 @@
+"""The application: its parts in order of creation, its endpoints as one list."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from podium import __version__
+from podium.store.cache import Cache
+from service.asgi import LimitedBody, SecurityHeaders
+from service.fast_lane import FastLane
+from service.live import Live
+from service.openapi import install_openapi
+from service.pages import Pages
+from service.problems import install_problems
+from service.reconcile import Reconcile
+from service.results import Results
+from service.routes import operations, predict, projects
+from service.settings import ServiceSettings
+from service.spread import Spread
+from service.state import State
+from service.webhooks import Webhooks
+
+
+def create_app(settings: ServiceSettings | None = None) -> FastAPI:
+    """The service for `uvicorn --factory`; a function, so that nothing happens at import and tests choose the settings."""
+    settings = settings or ServiceSettings()
+    live = Live(settings.default_project)
+    app = FastAPI(title="Podium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.state.settings, app.state.live = settings, live
+    for router in (operations.router, predict.router, projects.router):
+        app.include_router(router)
+    _mount_assets(app, settings)
+    install_problems(app)
+    install_openapi(app, live)
+    app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(FastLane, live=live, served=lambda snapshot: app.state.podium.served(snapshot))
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the cluster, look at the store once, then keep looking; close in reverse."""
+    settings: ServiceSettings = app.state.settings
+    async with contextlib.AsyncExitStack() as stack:
+        spread, results = Spread(settings), Results()
+        stack.push_async_callback(run_in_threadpool, spread.close)
+        stack.callback(results.close)
+        store = settings.store()
+        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, settings.poll_seconds)
+        webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
+        app.state.podium = State(settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates))
+        await reconcile.look()
+        loop = asyncio.create_task(reconcile.run())
+        stack.push_async_callback(_ended, loop)
+        yield
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _mount_assets(app: FastAPI, settings: ServiceSettings) -> None:
+    """Styles and Swagger UI from this host, the latter out of a package."""
+    app.mount("/static", StaticFiles(directory=settings.static), name="static")
+    swagger = importlib.resources.files("fastapi_offline") / "static"
+    app.mount("/swagger", StaticFiles(directory=str(swagger)), name="swagger")
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def docs() -> str:
+        pages: Pages = app.state.podium.pages
+        return pages.docs()

@@ -1,0 +1,61 @@
+"""ASGI's types, and the limit on bodies that holds for every path."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from service.problems import BodyTooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"),
+]
+
+
+class LimitedBody:
+    """Counts bodies while they arrive, whatever length they declare."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self._app, self._most = app, most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            if declared.isdigit() and int(declared) > self._most:
+                raise BodyTooLarge(f"at most {self._most} bytes are taken")
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise BodyTooLarge(f"at most {self._most} bytes are taken")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class SecurityHeaders:
+    """The headers that keep browsers from doing what pages did not ask for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in SECURITY if pair[0] not in present)]
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

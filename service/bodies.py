@@ -1,0 +1,87 @@
+"""Bodies of every media type to inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from podium.data.columns import Signature
+from podium.data.problems import BadData, Malformed, Problem
+from service.inputs import Inputs, from_form, from_json, from_table
+from service.problems import CrossSite, UnsupportedMedia
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "application/x-parquet")
+SMALL = 10_000
+"""Bodies up to this size are parsed where they arrive; larger ones in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's bytes, or the fields of its form."""
+
+    media: str
+    data: bytes
+    fields: dict[str, str]
+
+    @property
+    def is_form(self) -> bool:
+        return self.media in FORMS
+
+    @property
+    def is_upload(self) -> bool:
+        return self.media == "multipart/form-data"
+
+
+async def read_body(request: Request) -> Body:
+    """The body with its media type; raises UnsupportedMedia, CrossSite, Malformed."""
+    media, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    media = media.strip()
+    charset = next((p.split("=", 1)[1].strip(' "') for p in parameters.split(";") if p.strip().startswith("charset=")), "utf-8")
+    if request.headers.get("content-encoding", "identity") != "identity" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMedia("bodies are UTF-8 and not compressed")
+    if media in FORMS:
+        _check_site(request)
+        return await _read_form(request, media)
+    if media != "application/json" and media not in TABLES:
+        raise UnsupportedMedia("send application/json, text/csv, Parquet or a form")
+    return Body(media, await request.body(), {})
+
+
+async def _read_form(request: Request, media: str) -> Body:
+    try:
+        form = await request.form(max_files=1, max_fields=1000)
+    except HTTPException as error:
+        code = "upload-incomplete" if "boundary" not in str(error.detail).lower() else "multipart-malformed"
+        raise Malformed([Problem(code, "the form cannot be read")]) from None
+    names = [name for name, _ in form.multi_items()]
+    if len(set(names)) < len(names):
+        raise Malformed([Problem("duplicate-field", "the form names a field twice")])
+    files = [value for value in form.values() if isinstance(value, UploadFile)]
+    if media == "multipart/form-data" and not files:
+        raise BadData([Problem("empty-input", "no file was chosen")])
+    data = await files[0].read() if files else b""
+    return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)})
+
+
+def _check_site(request: Request) -> None:
+    """Browsers say where a form came from; raises CrossSite for another site's."""
+    origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+    foreign = origin not in ("", "null") and origin.split("://", 1)[-1] != host
+    if foreign or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise CrossSite("send forms from the pages of this service")
+
+
+async def parse(body: Body, signature: Signature, most: int) -> Inputs:
+    """Typed inputs; raises BadData."""
+    if body.media == "application/json":
+        if len(body.data) <= SMALL:
+            return from_json(body.data, signature, most)
+        return await run_in_threadpool(from_json, body.data, signature, most)
+    if body.media == "application/x-www-form-urlencoded":
+        return await run_in_threadpool(from_form, body.fields, signature)
+    return await run_in_threadpool(from_table, body.data, signature, most)

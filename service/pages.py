@@ -1,0 +1,111 @@
+"""The pages, rendered from what serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from podium.data.columns import Column
+from podium.data.problems import Problem
+from service.answers import one_prediction
+from service.live import Snapshot
+from service.openapi import describe
+
+SHOWN_ROWS = 100
+MOST_CHOICES = 200
+
+
+class Pages:
+    """Jinja templates with escaping on; no page needs a script."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pages = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        self._pages.filters["figure"] = _figure
+
+    def index(self, snapshots: Sequence[Snapshot]) -> str:
+        return self._pages.get_template("index.html").render(snapshots=snapshots, title=_title)
+
+    def docs(self) -> str:
+        return self._pages.get_template("docs.html").render()
+
+    def project(
+        self,
+        snapshot: Snapshot,
+        values: Mapping[str, str] | None = None,
+        problems: Sequence[Problem] = (),
+        result: dict[str, Any] | None = None,
+        single: bool = False,
+    ) -> str:
+        """The project page, with a result or with the problems of the last try."""
+        names = set(snapshot.signature.names)
+        at_field = {problem.column: problem for problem in problems if problem.column in names and (problem.row or 1) == 1 and values}
+        return self._pages.get_template("project.html").render(
+            snapshot=snapshot,
+            title=_title(snapshot),
+            fields=[_field(column) for column in snapshot.signature.inputs],
+            values=values or {},
+            problems=[problem for problem in problems if problem not in at_field.values()],
+            at_field=at_field,
+            board=snapshot.manifest.leaderboard,
+            models=_models(snapshot, result) if result and single else None,
+            table=_rows(result) if result and not single else None,
+            result=result,
+        )
+
+
+def _title(snapshot: Snapshot) -> str:
+    return str(snapshot.manifest.configuration.get("title") or snapshot.project)
+
+
+def _field(column: Column) -> dict[str, Any]:
+    """How a column is asked for."""
+    kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
+    kind = kinds[column.kind]
+    choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
+    if len(choices) > MOST_CHOICES or (column.kind == "date" and column.format != "%Y-%m-%d"):
+        kind = "text"
+    return {
+        "name": column.name,
+        "kind": kind,
+        "step": "1" if column.kind == "integer" else "any",
+        "choices": choices,
+        "unit": column.unit,
+        "required": not column.nullable,
+        "hint": _range(column) if not column.is_text and column.kind != "boolean" else "",
+        "help": describe(column),
+    }
+
+
+def _range(column: Column) -> str:
+    if column.low is None or column.high is None:
+        return ""
+    if column.kind == "date":
+        low, high = (date(1970, 1, 1) + timedelta(days=number) for number in (column.low, column.high))
+        return f"{low} – {high}"
+    return f"{column.low:g} – {column.high:g}"
+
+
+def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line a model for a single record, the champion first."""
+    target = snapshot.signature.target
+    return [
+        {"family": family, "champion": family == snapshot.champion, **one_prediction(list(map(float, rows[0])), target)}
+        for family, rows in result["scores"].items()
+    ]
+
+
+def _rows(result: dict[str, Any]) -> dict[str, Any]:
+    table = result["table"]
+    shown = table.slice(0, SHOWN_ROWS)
+    return {"count": table.num_rows, "shown": shown.num_rows, "names": table.column_names, "rows": list(zip(*shown.to_pydict().values(), strict=True))}
+
+
+def _figure(value: object) -> str:
+    """Numbers to four digits, everything else as it is."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

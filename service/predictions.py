@@ -1,0 +1,30 @@
+"""Where scores come from: one record in this thread, a few in another, many on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.concurrency import run_in_threadpool
+
+from podium.model.encode import Matrix
+from service.inputs import Inputs
+from service.live import Snapshot
+from service.spread import Spread
+
+Scores = dict[str, Matrix | Sequence[Sequence[float]]]
+
+
+async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Scores:
+    """For each family (n, scores), the same numbers whichever way they are computed."""
+    if inputs.count > threshold:
+        frame = inputs.as_frame(snapshot.signature)
+        return {family: await run_in_threadpool(spread.scores, snapshot, family, frame) for family in families}
+    rows = inputs.as_rows()
+    scores: Scores = {}
+    for family in families:
+        fast = snapshot.fast[family]
+        if fast is not None:
+            scores[family] = [fast(row) for row in rows]  # microseconds a row
+        else:
+            scores[family] = await run_in_threadpool(snapshot.models[family].scores, inputs.as_frame(snapshot.signature))
+    return scores

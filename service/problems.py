@@ -1,0 +1,112 @@
+"""Every error as an RFC 9457 problem: what is wrong and where, never the values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from podium.data.problems import BadData
+from podium.store.s3 import StoreError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """An error that is its own HTTP meaning."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Something went wrong here"
+    retry_after: ClassVar[int | None] = None
+
+
+class UnknownProject(ServiceError):
+    status, code, title = 404, "unknown-project", "No such project"
+
+
+class UnknownModel(ServiceError):
+    status, code, title = 404, "unknown-model", "No such model"
+
+
+class UnknownResult(ServiceError):
+    status, code, title = 404, "unknown-result", "No such result"
+
+
+class ModelNotReady(ServiceError):
+    status, code, title, retry_after = 503, "model-not-ready", "No model is in service", 5
+
+
+class NotAcceptable(ServiceError):
+    status, code, title = 406, "not-acceptable", "No such form of answer"
+
+
+class UnsupportedMedia(ServiceError):
+    status, code, title = 415, "unsupported-media-type", "This media type is not read here"
+
+
+class BodyTooLarge(ServiceError):
+    status, code, title = 413, "too-large", "The body is over the limit"
+
+
+class BadSignature(ServiceError):
+    status, code, title = 401, "bad-signature", "The hint is not signed as it should be"
+
+
+class CrossSite(ServiceError):
+    status, code, title = 403, "csrf", "This form was sent from another site"
+
+
+TITLES = {400: "Malformed input", 413: "Too large", 415: "This media type is not read here", 422: "Input that the model cannot use"}
+
+
+def problem(status: int, code: str, title: str, detail: str, request: Request, **more: Any) -> Response:
+    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail, "instance": request.url.path}
+    headers = more.pop("headers", {})
+    body |= {"code": code, **more, "error": detail}
+    return Response(json.dumps(body), status, headers, media_type=MEDIA_TYPE)
+
+
+def bad_data(error: BadData, request: Request) -> Response:
+    errors = [each.as_json() for each in error.problems]
+    return problem(error.status, error.code, TITLES[error.status], str(error), request, errors=errors)
+
+
+def service_error(error: ServiceError, request: Request) -> Response:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    return problem(error.status, error.code, error.title, str(error), request, headers=headers)
+
+
+def install_problems(app: FastAPI) -> None:
+    """Render every exception that an endpoint lets through."""
+
+    @app.exception_handler(BadData)
+    async def _(request: Request, error: BadData) -> Response:
+        return bad_data(error, request)
+
+    @app.exception_handler(ServiceError)
+    async def _(request: Request, error: ServiceError) -> Response:
+        return service_error(error, request)
+
+    @app.exception_handler(StoreError)
+    async def _(request: Request, error: StoreError) -> Response:
+        detail = "the store does not answer; predictions go on, this needs it"
+        return problem(503, "store-unavailable", "The store does not answer", detail, request, headers={"Retry-After": "5"})
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> Response:
+        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+        return problem(error.status_code, code, str(error.detail), str(error.detail), request, headers=dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> Response:
+        errors = [{"column": str(each["loc"][-1]), "code": "invalid-parameter", "message": each["msg"]} for each in error.errors()]
+        return problem(422, "invalid-parameter", "A parameter is wrong", "see errors", request, errors=errors)
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> Response:
+        return problem(500, "internal-error", ServiceError.title, "this is a fault of the service; it was logged", request)

@@ -1,0 +1,42 @@
+"""Result files for download, behind names that cannot be guessed, the oldest making room."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+from service.problems import UnknownResult
+
+MOST = 100
+
+
+class Results:
+    """CSV files in a folder that goes with the service."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="podium-results-")
+        self._kept: OrderedDict[str, dict[str, str]] = OrderedDict()
+
+    def put(self, data: bytes, headers: dict[str, str]) -> str:
+        """Keep a file with the headers of its answer; returns its name."""
+        name = secrets.token_urlsafe(18)
+        self._path(name).write_bytes(data)
+        self._kept[name] = headers
+        while len(self._kept) > MOST:
+            oldest, _ = self._kept.popitem(last=False)
+            self._path(oldest).unlink(missing_ok=True)
+        return name
+
+    def get(self, name: str) -> tuple[Path, dict[str, str]]:
+        """Raises UnknownResult."""
+        if name not in self._kept:
+            raise UnknownResult("there is no result of that name, or it made room for newer ones")
+        return self._path(name), self._kept[name]
+
+    def _path(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}.csv"
+
+    def close(self) -> None:
+        self._folder.cleanup()

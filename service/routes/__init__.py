@@ -1,0 +1,1 @@
+"""The endpoints: parse, one call, render."""

@@ -1,0 +1,64 @@
+"""Endpoints for machines that watch: liveness, readiness, status, hints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from service.problems import ModelNotReady
+from service.state import State, StateDep
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", summary="The process runs")
+async def livez() -> dict[str, str]:
+    return {"status": "alive"}
+
+
+@router.get("/readyz", summary="Every champion that the store names is in service")
+async def readyz(state: StateDep) -> dict[str, Any]:
+    """503 while no model is in service, or while one that should be could not be loaded and none before it serves."""
+    serving = {snapshot.project: snapshot.version for snapshot in state.live.all()}
+    missing = sorted(set(state.reconcile.failures) - set(serving))
+    if not serving or missing:
+        raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
+    return {"status": "ready", "serving": serving}
+
+
+@router.get("/status", summary="What serves, since when, and what went wrong")
+async def status(state: StateDep) -> dict[str, Any]:
+    return {
+        "uptime_seconds": round(time.time() - state.started, 1),
+        "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
+        "failures": state.reconcile.failures,
+        "store": {"looked_at": state.reconcile.looked_at, "error": state.reconcile.store_error},
+        "swaps": list(state.reconcile.receipts),
+        "dask": state.spread.state,
+    }
+
+
+def _serving(state: State, project: str) -> dict[str, Any]:
+    snapshot = state.live.get(project)
+    return {
+        "project": project,
+        "version": snapshot.version,
+        "sequence": snapshot.sequence,
+        "champion": snapshot.champion,
+        "models": list(snapshot.models),
+        "fast_path": snapshot.fast[snapshot.champion] is not None,
+        "predictions": state.predictions[project, snapshot.version],
+    }
+
+
+@router.post("/refresh", status_code=202, summary="A signed hint that the store has something new")
+async def refresh(request: Request, state: StateDep) -> Response:
+    """The hint's body is not believed: the service looks at the store. 200 for an id that came before."""
+    body = await request.body()
+    new = state.webhooks.accept(request.headers, body, time.time())
+    if new:
+        state.reconcile.hint()
+    return JSONResponse({"looking": new}, 202 if new else 200)

@@ -1,0 +1,67 @@
+"""What serves and why: pages, leaderboards, signatures, versions, reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from podium.store.cache import Cache
+from podium.loading import fetcher
+from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, list_versions, read_file
+from service.live import Snapshot
+from service.openapi import record_schema
+from service.state import State, StateDep
+
+router = APIRouter(tags=["projects"])
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+@router.get("/", response_class=HTMLResponse, summary="The projects in service")
+async def index(state: StateDep) -> str:
+    return state.pages.index(state.live.all())
+
+
+@router.get("/projects/{project}", response_class=HTMLResponse, summary="A project: leaderboard, form, upload, versions")
+async def project_page(project: str, state: StateDep) -> str:
+    return state.pages.project(state.live.get(project))
+
+
+@router.get("/projects/{project}/predict", include_in_schema=False)
+@router.get("/projects/{project}/batch", include_in_schema=False)
+async def back_to_form(project: str, state: StateDep) -> Response:
+    """Where a browser ends when somebody reloads a result."""
+    return RedirectResponse(f"/projects/{state.live.get(project).project}", 303)
+
+
+@router.get("/projects/{project}/schema", summary="The signature as JSON Schema")
+async def schema(project: str, state: StateDep) -> dict[str, Any]:
+    return record_schema(state.live.get(project))
+
+
+@router.get("/projects/{project}/versions", summary="Every published version and what serves")
+async def versions(project: str, state: StateDep) -> dict[str, Any]:
+    snapshot = state.live.get(project)
+    names = await run_in_threadpool(list_versions, state.store, project)
+    swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
+    return {"project": project, "serving": snapshot.version, "versions": names, "swaps": swaps}
+
+
+@router.get("/projects/{project}/leaderboard.csv", summary="The serving version's leaderboard", response_class=Response)
+async def leaderboard(project: str, state: StateDep) -> Response:
+    snapshot = state.live.get(project)
+    return Response(await _file(state, snapshot, LEADERBOARD_FILE), headers={"X-Model-Version": snapshot.version}, media_type="text/csv")
+
+
+@router.get("/projects/{project}/report", summary="The serving version's exploratory report", response_class=HTMLResponse)
+async def report(project: str, state: StateDep, request: Request) -> Response:
+    snapshot = state.live.get(project)
+    headers = {"X-Model-Version": snapshot.version, "Content-Security-Policy": REPORT_POLICY}
+    return Response(await _file(state, snapshot, REPORT_FILE), headers=headers, media_type="text/html")
+
+
+async def _file(state: State, snapshot: Snapshot, name: str) -> bytes:
+    fetch = fetcher(state.store, Cache(state.settings.cache))
+    return await run_in_threadpool(read_file, snapshot.manifest, name, fetch)

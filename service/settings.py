@@ -1,0 +1,26 @@
+"""What the service can be told, by PODIUM_… variables."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from podium.settings import ROOT, StoreSettings
+
+
+class ServiceSettings(StoreSettings):
+    """Settings enter here and go down as arguments."""
+
+    default_project: str = Field("", description="project behind /predict; the only one when empty")
+    refresh_secrets: tuple[SecretStr, ...] = Field((), description="keys that sign hints, as JSON; several while one is replaced")
+    poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
+    cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
+    dask_threshold: int = Field(10, ge=0, description="more records than this go to Dask")
+    dask_workers: int = Field(2, ge=0, description="processes of the local cluster; 0 keeps everything in this process")
+    dask_address: str = Field("", description="an existing scheduler instead of a local cluster")
+    dask_seconds: float = Field(120.0, gt=0, description="after this long the batch is answered in this process")
+    most_bytes: int = Field(200_000_000, gt=0, description="largest request body")
+    most_records: int = Field(1_000_000, gt=0, description="most rows of one request")
+    static: Path = Field(ROOT / "service" / "static", description="folder of the page assets")

@@ -1,0 +1,109 @@
+"""Many records over Dask: pieces to workers that load and verify the same version by its digest."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dask.distributed import Client, LocalCluster
+
+from podium.loading import fetcher, load_manifest, load_model
+from podium.model.encode import Matrix
+from podium.model.model import Model
+from podium.settings import StoreSettings
+from podium.store.cache import Cache
+from service.live import Snapshot
+from service.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+PIECES_PER_WORKER = 2
+
+
+@functools.lru_cache(maxsize=16)
+def _model(project: str, version: str, sha256: str, family: str, bucket: str, cache: str) -> Model:
+    """On a worker: the model, verified down from the manifest's digest, and kept."""
+    fetch = fetcher(StoreSettings(bucket=bucket).store(), Cache(Path(cache)))
+    return load_model(load_manifest(project, version, sha256, fetch), family, fetch)
+
+
+def _scores(piece: pd.DataFrame, *model: str) -> Matrix:
+    return _model(*model).scores(piece)
+
+
+class Spread:
+    """A Dask cluster: a local one with processes of its own, or one that runs already."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._client: Client | None = None
+        self._cluster: LocalCluster | None = None
+        self._starting = ThreadPoolExecutor(1)
+        self._started = self._starting.submit(self._start) if settings.dask_workers or settings.dask_address else None
+        self.batches = self.fallbacks = 0
+
+    def _start(self) -> None:
+        settings = self._settings
+        if settings.dask_address:
+            self._client = Client(settings.dask_address, set_as_default=False, timeout=30)
+            return
+        self._cluster = LocalCluster(
+            n_workers=settings.dask_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            silence_logs=logging.ERROR,
+        )
+        self._client = Client(self._cluster, set_as_default=False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """For /status."""
+        if self._started is None:
+            return {"mode": "off"}
+        if not self._started.done():
+            return {"mode": "starting"}
+        if error := self._started.exception():
+            return {"mode": "failed", "error": type(error).__name__}
+        workers = len(self._client.scheduler_info()["workers"]) if self._client else 0
+        return {"mode": "cluster", "workers": workers, "batches": self.batches, "fallbacks": self.fallbacks}
+
+    def scores(self, snapshot: Snapshot, family: str, frame: pd.DataFrame) -> Matrix:
+        """(n, scores), in the order of the rows; blocks, so it runs in a thread. Without the cluster, in this process."""
+        if self._started is None:
+            return snapshot.models[family].scores(frame)
+        try:
+            self._started.result(timeout=self._settings.dask_seconds)
+            result = self._spread(snapshot, family, frame)
+        except Exception:  # whatever is wrong with the cluster, the rows are answered here
+            log.exception("Dask did not answer; the batch is answered in this process")
+            self.fallbacks += 1
+            return snapshot.models[family].scores(frame)
+        self.batches += 1
+        return result
+
+    def _spread(self, snapshot: Snapshot, family: str, frame: pd.DataFrame) -> Matrix:
+        assert self._client is not None
+        count = min(len(frame), PIECES_PER_WORKER * max(1, len(self._client.scheduler_info()["workers"])))
+        cuts = np.linspace(0, len(frame), count + 1).astype(int)
+        pieces = [frame.iloc[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+        bucket, cache = self._settings.bucket, str(self._settings.cache)
+        model = (snapshot.project, snapshot.version, snapshot.manifest_sha256, family, bucket, cache)
+        futures = [self._client.submit(_scores, piece, *model, pure=False) for piece in pieces]
+        try:
+            return np.vstack([future.result(timeout=self._settings.dask_seconds) for future in futures])
+        finally:
+            self._client.cancel(futures, force=True)
+
+    def close(self) -> None:
+        self._starting.shutdown(wait=True)
+        if self._client:
+            self._client.close()
+        if self._cluster:
+            self._cluster.close()
