@@ -25,7 +25,8 @@ def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
     try:
         with LocalCloud(folder, port, s3_port) as cloud:
             new = put_table(cloud, KEY, breast_cancer())
-            print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {'was put there' if new else 'is there already'}\n", flush=True)
+            state = "was put there" if new else "is there already"
+            print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {state}\n", flush=True)
             run_pipeline(cloud.environment, PROJECT)
             service = start_service(cloud.environment, port, folder)
             try:

@@ -35,13 +35,23 @@ def podium() -> None:
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:
     """Serve every project that has a champion. Settings: `podium config show`."""
-    uvicorn.run("service:create_app", factory=True, host=host, port=port, access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=20)
+    uvicorn.run(
+        "service:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=20,
+    )
 
 
 @podium.command()
 @click.option("--port", default=8000, show_default=True, help="of the service; a free one when it is taken")
 @click.option("--s3-port", default=0, help="of the embedded S3; a free one by default")
-@click.option("--folder", type=click.Path(path_type=Path), default=HOME / "demo", show_default=True, help="keeps S3's data between demos")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=HOME / "demo", show_default=True, help="keeps S3's data between demos"
+)
 def demo(port: int, s3_port: int, folder: Path) -> None:
     """Embedded S3, a table, the pipeline, the service: up until Ctrl-C."""
     raise SystemExit(run_demo(folder.resolve(), port, s3_port or None))

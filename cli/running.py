@@ -8,7 +8,6 @@ import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from sklearn import datasets
@@ -27,21 +26,29 @@ def breast_cancer() -> pd.DataFrame:
 def put_table(cloud: LocalCloud, key: str, frame: pd.DataFrame) -> bool:
     """Put a CSV on S3 unless these very bytes lie there; says whether it did."""
     data = frame.to_csv(index=False).encode()
-    client: Any = cloud.client()
+    client = cloud.client()
     bucket = cloud.environment["PODIUM_BUCKET"]
-    if any(entry["Key"] == key for entry in client.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])):
-        if client.get_object(Bucket=bucket, Key=key)["Body"].read() == data:
-            return False
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
+    if key in [entry["Key"] for entry in listed] and client.get_object(Bucket=bucket, Key=key)["Body"].read() == data:
+        return False
     client.put_object(Bucket=bucket, Key=key, Body=data)
     return True
 
 
-def run_pipeline(environment: Mapping[str, str], project: str, task: str = "Pipeline", *more: str, quiet: bool = False) -> float:
+def run_pipeline(
+    environment: Mapping[str, str], project: str, task: str = "Pipeline", *more: str, quiet: bool = False
+) -> float:
     """The luigi command as a user types it; returns the seconds, raises CalledProcessError."""
     luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
     command = [luigi, "--module", "luigi_tasks", task, "--project", project, "--local-scheduler", "--workers", "2", *more]
     started = time.perf_counter()
-    subprocess.run(command, env=environment | {"LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}, check=True, cwd=ROOT, stdout=sys.stderr if quiet else None)
+    subprocess.run(
+        command,
+        env={**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")},
+        check=True,
+        cwd=ROOT,
+        stdout=sys.stderr if quiet else None,
+    )
     return time.perf_counter() - started
 
 
@@ -51,5 +58,3 @@ def start_service(environment: Mapping[str, str], port: int, folder: Path) -> Pr
     process = Process([sys.executable, "-m", "cli.main", "serve", "--port", str(port)], folder / "logs" / "service.log", own)
     process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
     return process
-
-

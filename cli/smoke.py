@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import click
 import pandas as pd
@@ -86,15 +86,22 @@ def _ways_in(seen: Seen, client: Client, frame: pd.DataFrame) -> None:
     record = _record(frame)
     one = client.post_json(PREDICT, record)
     first = one.json()["predictions"][0]
-    seen.check(one.status == 200 and first["prediction"] in ("benign", "malignant"), f"one record as JSON: {first['prediction']}")
-    seen.check(one.headers["x-model-version"] == one.json()["version"], f"the answer names its version: {one.headers['x-model-version']}")
+    seen.check(
+        one.status == 200 and first["prediction"] in ("benign", "malignant"), f"one record as JSON: {first['prediction']}"
+    )
+    seen.check(
+        one.headers["x-model-version"] == one.json()["version"],
+        f"the answer names its version: {one.headers['x-model-version']}",
+    )
     seen.check(client.post_json("/predict", record).json()["predictions"][0] == first, "the default project at /predict")
-    seen.check(client.post_json(PREDICT, list(record.values())).json()["predictions"][0] == first, "a bare array in training order")
+    seen.check(
+        client.post_json(PREDICT, list(record.values())).json()["predictions"][0] == first, "a bare array in training order"
+    )
     records = [_record(frame, row) for row in range(25)]
     few = [client.post_json(PREDICT, records[low : low + 10]).json()["predictions"] for low in (0, 10, 20)]
     client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
     many = client.post_json(PREDICT, records).json()["predictions"]
-    seen.check(sum(few, []) == many, "25 records over Dask: the same numbers as 10 at a time in the process")
+    seen.check(list(chain.from_iterable(few)) == many, "25 records over Dask: the same numbers as 10 at a time in the process")
     dask = client.get("/status").json()["dask"]
     seen.check(dask["batches"] >= 1 and dask["fallbacks"] == 0, f"Dask answered: {dask['workers']} workers")
     every = client.post_json(PREDICT + "?models=all", record).json()["predictions"][0]["models"]
@@ -105,7 +112,10 @@ def _ways_in(seen: Seen, client: Client, frame: pd.DataFrame) -> None:
     page = client.post_file(f"/projects/{PROJECT}/batch", table)
     link = page.text.split('href="/jobs/')[1].split('"')[0]
     download = list(csv.DictReader(io.StringIO(client.get("/jobs/" + link).text)))
-    seen.check(len(download) == 200 and "prediction_lightgbm" in download[0], "a CSV uploaded: a table and a CSV of all models to download")
+    seen.check(
+        len(download) == 200 and "prediction_lightgbm" in download[0],
+        "a CSV uploaded: a table and a CSV of all models to download",
+    )
     direct = client.post(PREDICT + ".csv", table, {"content-type": "text/csv"})
     same = [row["prediction"] for row in csv.DictReader(io.StringIO(direct.text))] == [row["prediction"] for row in download]
     seen.check(direct.status == 200 and same, "a CSV posted: the same predictions as CSV")
@@ -121,7 +131,10 @@ def _bad_input(seen: Seen, client: Client, frame: pd.DataFrame) -> None:
     record = _record(frame) | {"mean radius": "secret-text"}
     answer = client.post_json(PREDICT, record)
     echoed = b"secret-text" in answer.body
-    seen.check(answer.status == 422 and not echoed and answer.headers["content-type"].startswith("application/problem+json"), "a wrong cell: 422, not echoed")
+    seen.check(
+        answer.status == 422 and not echoed and answer.headers["content-type"].startswith("application/problem+json"),
+        "a wrong cell: 422, not echoed",
+    )
     seen.check(client.post(PREDICT, b"{", {"content-type": "application/json"}).status == 400, "broken JSON: 400")
     seen.check(client.post("/refresh", b"{}", {"content-type": "application/json"}).status == 401, "an unsigned hint: 401")
 
@@ -200,10 +213,14 @@ def _report_swap(seen: Seen, load: _Load, alias: Alias, before: str, found: floa
     seen.check(found is not None and alias.version != before, f"{what}: {delay:.3f} s, {before} → {alias.version}")
     seen.figure(name, delay)
     versions = [version for _, version in sorted(load.answers)]
-    changes = sum(one != other for one, other in zip(versions, versions[1:], strict=False))
-    seen.check(not load.failures, f"{len(load.answers)} requests during it, {len(load.failures)} failed {load.failures[:2] or ''}")
+    changes = sum(one != other for one, other in pairwise(versions))
+    seen.check(
+        not load.failures, f"{len(load.answers)} requests during it, {len(load.failures)} failed {load.failures[:2] or ''}"
+    )
     seen.figure(name.replace("_seconds", "_failed_requests"), len(load.failures))
-    seen.check(set(versions) == {before, alias.version}, f"no other version answered, {changes} change(s) as the clients saw it")
+    seen.check(
+        set(versions) == {before, alias.version}, f"no other version answered, {changes} change(s) as the clients saw it"
+    )
 
 
 def _say(seen: Seen, as_json: bool) -> None:

@@ -49,7 +49,12 @@ def watched_changes(event: dict[str, Any]) -> list[dict[str, str]]:
         key = unquote_plus(entry.get("key", ""))
         if record.get("eventName", "").startswith("ObjectCreated:") and key.startswith(WATCHED):
             bucket = record["s3"].get("bucket", {}).get("name", "")
-            facts = {"bucket": bucket, "key": key, "version_id": entry.get("versionId", ""), "sequencer": entry.get("sequencer", "")}
+            facts = {
+                "bucket": bucket,
+                "key": key,
+                "version_id": entry.get("versionId", ""),
+                "sequencer": entry.get("sequencer", ""),
+            }
             changes.append(facts)
     return changes
 

@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import boto3
 
@@ -55,7 +55,11 @@ class LocalCloud:
     def start(self) -> Self:
         self.start_events()
         self._s3 = start_s3(
-            self.folder, self._ports[:10], (self._secrets["access"], self._secrets["secret"]), BUCKET, f"{self.events_url}/notifications"
+            self.folder,
+            self._ports[:10],
+            (self._secrets["access"], self._secrets["secret"]),
+            BUCKET,
+            f"{self.events_url}/notifications",
         )
         client = self.client()
         if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
@@ -88,7 +92,7 @@ class LocalCloud:
             self._s3.stop()
             self._s3 = None
 
-    def client(self) -> object:
+    def client(self) -> Any:
         """A boto3 client of this S3."""
         return boto3.client(
             "s3",

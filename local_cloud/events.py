@@ -42,7 +42,11 @@ def s3_event(notice: dict[str, Any]) -> dict[str, Any] | None:
         "s3": {
             "s3SchemaVersion": "1.0",
             "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
-            "object": {"key": quote_plus(key, safe="/"), "size": facts.get("file_size", 0), "sequencer": f"{time.time_ns():016X}"},
+            "object": {
+                "key": quote_plus(key, safe="/"),
+                "size": facts.get("file_size", 0),
+                "sequencer": f"{time.time_ns():016X}",
+            },
         },
     }
     return {"Records": [record]}

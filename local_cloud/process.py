@@ -42,10 +42,15 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = log
+        self.log, self.name = log, Path(command[0]).name
         with log.open("ab") as output:
             self._child = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=dict(environment),
+                start_new_session=True,
             )
 
     @property
@@ -60,7 +65,7 @@ class Process:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.running():
-                raise DidNotStart(f"{self._child.args[0]} ended with code {self._child.returncode}; see {self.log}")  # type: ignore[index]
+                raise DidNotStart(f"{self.name} ended with code {self._child.returncode}; see {self.log}")
             try:
                 with urllib.request.urlopen(url, timeout=1):
                     return

@@ -30,7 +30,18 @@ def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str,
         f'[notification.webhook]\nenabled = true\nendpoint = "{webhook}"\npath_prefixes = {prefixes}\n'
         'event_types = ["create", "update", "rename"]\nworkers = 2\nmax_retries = 1\nbackoff_seconds = 1\n'
     )
-    names = ("s3", "s3.port.grpc", "master", "master.port.grpc", "volume", "volume.port.grpc", "filer", "filer.port.grpc", "admin", "admin.port.grpc")
+    names = (
+        "s3",
+        "s3.port.grpc",
+        "master",
+        "master.port.grpc",
+        "volume",
+        "volume.port.grpc",
+        "filer",
+        "filer.port.grpc",
+        "admin",
+        "admin.port.grpc",
+    )
     flags = [f"-{name if '.' in name else name + '.port'}={port}" for name, port in zip(names, ports, strict=True)]
     command = [
         *(str(Path(sysconfig.get_path("scripts")) / "weed"), f"-config_dir={settings}", f"-logdir={folder / 'logs'}", "mini"),

@@ -15,7 +15,7 @@ def _name(task: luigi.Task) -> str:
     return " ".join(filter(None, [task.get_task_family(), getattr(task, "family", "")]))
 
 
-def _say(mark: str, task: luigi.Task, text: str) -> None:
+def _say(mark: str, task: Ingest | Stage, text: str) -> None:
     print(f"{mark} {task.project:<16} {_name(task):<22} {text}", flush=True)
 
 
@@ -25,29 +25,29 @@ def _is_step(task: Any) -> bool:
 
 
 @luigi.Task.event_handler(luigi.Event.PROCESSING_TIME)
-def ended(task: luigi.Task, seconds: float) -> None:
+def ended(task: Any, seconds: float) -> None:
     if _is_step(task):
         _say("✓", task, f"{seconds:6.1f} s  {task.output().url}")
         summary(task)
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
-def present(task: luigi.Task) -> None:
+def present(task: Any) -> None:
     if isinstance(task, Stage):
         done = task if task.snapshot else task.of_latest()
-        _say("=", task, f"done before  {done.target(done.file).url}")
+        _say("=", task, f"done before  {done.own.url}")
         if not task.snapshot:
             summary(done)
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
-def failed(task: luigi.Task, error: BaseException) -> None:
+def failed(task: Any, error: BaseException) -> None:
     if isinstance(task, Ingest | Stage):
         _say("✗", task, f"{type(error).__name__}: {error}")
         for problem in error.problems if isinstance(error, BadData) else ():
             print(f"    {problem.as_json()}", file=sys.stderr, flush=True)
 
 
-def summary(task: luigi.Task) -> None:
+def summary(task: Any) -> None:
     if task.get_task_family() == "Pipeline":
         print("\n" + task.output().read().decode(), flush=True)

@@ -37,7 +37,9 @@ class Ingest(luigi.Task):
         allowed = {StoreSettings().bucket, *StoreSettings().source_buckets}
         bucket = datasets.split_url(url)[0]
         if bucket not in allowed:
-            raise BadProject(f"{url} lies in none of the configured buckets ({', '.join(sorted(allowed))}): see PODIUM_SOURCE_BUCKETS")
+            raise BadProject(
+                f"{url} lies in none of the configured buckets ({', '.join(sorted(allowed))}): see PODIUM_SOURCE_BUCKETS"
+            )
         return url
 
     @cached_property
@@ -91,10 +93,15 @@ class Stage(luigi.Task):
         return run_name(self.config, self.snapshot)
 
     def requires(self) -> Any:
-        return self.needs() if self.snapshot else Ingest(self.project)
+        return self.needs() if self.snapshot else Ingest(project=self.project)
 
     def output(self) -> StoredTarget | list[StoredTarget]:
-        return self.target(self.file) if self.snapshot else []
+        return self.own if self.snapshot else []
+
+    @property
+    def own(self) -> StoredTarget:
+        """Where this stage's output lies; its file may name parameters."""
+        return self.target(self.file.format_map(self.param_kwargs))
 
     def target(self, file: str) -> StoredTarget:
         return StoredTarget(f"runs/{self.project}/{self.run_name}/{file}")
@@ -102,12 +109,12 @@ class Stage(luigi.Task):
     def complete(self) -> bool:
         if self.snapshot:
             return bool(super().complete())
-        ingested = Ingest(self.project)
+        ingested = Ingest(project=self.project)
         return ingested.complete() and self.of_latest().complete()
 
     def of_latest(self) -> Stage:
         """This stage for the snapshot that the source became."""
-        receipt = datasets.from_json(Ingest(self.project).output().read())
+        receipt = datasets.from_json(Ingest(project=self.project).output().read())
         stage: Stage = self.clone(snapshot=receipt.sha256)
         return stage
 
@@ -115,4 +122,4 @@ class Stage(luigi.Task):
         if not self.snapshot:
             yield self.of_latest()
         else:
-            self.target(self.file).write(self.make())
+            self.own.write(self.make())

@@ -38,7 +38,7 @@ class Clean(Stage):
     file = "clean.parquet"
 
     def needs(self) -> luigi.Task:
-        return Snapshot(self.project, self.snapshot)
+        return Snapshot(project=self.project, snapshot=self.snapshot)
 
     def make(self) -> bytes:
         table = read_table(self.input().read(), gzipped=self.config.data.endswith(".gz"))
@@ -96,11 +96,8 @@ class Select(CleanedStage):
 class Train(CleanedStage):
     """One family, searched by cross-validation and fitted."""
 
-    family: str = luigi.Parameter()
-
-    @property
-    def file(self) -> str:  # type: ignore[override]
-        return f"candidates/{self.family}.pkl"
+    family: str = luigi.Parameter(description="a name of podium.learn.families.FAMILIES")
+    file = "candidates/{family}.pkl"
 
     def needs(self) -> dict[str, Any]:
         return {"clean": self.clone(Clean), "features": self.clone(Features), "selection": self.clone(Select)}
@@ -145,7 +142,11 @@ class Publish(RankedStage):
     def make(self) -> bytes:
         claim = self._claim()
         board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
-        files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(self.candidates(), self.training(), self.config)}
+        files = {
+            LEADERBOARD_FILE: board,
+            REPORT_FILE: report,
+            **candidate_files(self.candidates(), self.training(), self.config),
+        }
         manifest = manifest_of(claim, self.config, self.clean(), files)
         publish(store(), manifest, files)
         place = store().url(version_prefix(self.project, claim.version))

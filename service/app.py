@@ -57,7 +57,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         store = settings.store()
         reconcile = Reconcile(store, Cache(settings.cache), app.state.live, settings.poll_seconds)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
-        app.state.podium = State(settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates))
+        app.state.podium = State(
+            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates)
+        )
         await reconcile.look()
         loop = asyncio.create_task(reconcile.run())
         stack.push_async_callback(_ended, loop)

@@ -20,7 +20,7 @@ from podium.data.columns import Column, Value
 from podium.data.typed import EPOCH, EXACT
 from podium.model.model import OneRecord
 from service.answers import prediction_id
-from service.asgi import ASGIApp, Receive, Scope, Send
+from service.asgi import ASGIApp, Message, Receive, Scope, Send
 from service.live import Live, Snapshot
 
 Cell = Callable[[Any], Value]
@@ -84,11 +84,11 @@ def _project_of(scope: Scope) -> str | None:
     return project if plain else None
 
 
-def _again(first: dict[str, Any], receive: Receive) -> Receive:
+def _again(first: Message, receive: Receive) -> Receive:
     """The same messages for the next application."""
     waiting = [first]
 
-    async def replay() -> dict[str, Any]:
+    async def replay() -> Message:
         return waiting.pop() if waiting else await receive()
 
     return replay

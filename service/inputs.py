@@ -47,7 +47,9 @@ def from_table(data: bytes, signature: Signature, most: int, *, gzipped: bool = 
 def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
     """The fields of a form, each a text; raises BadData."""
     names = [name for name in signature.names if name in fields]
-    unknown = [Problem("unknown-field", "is no input of this model", column=name) for name in fields if name not in signature.names]
+    unknown = [
+        Problem("unknown-field", "is no input of this model", column=name) for name in fields if name not in signature.names
+    ]
     if unknown:
         raise BadData(unknown)
     return _from_text(pa.table({name: pa.array([fields[name]], pa.string()) for name in names}), signature, 1)
@@ -89,7 +91,9 @@ def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]
         elif not isinstance(record, list):
             problems.append(Problem("invalid-type", "is neither a record nor an array", number))
         elif len(record) != width:
-            problems.append(Problem("wrong-length", f"has {len(record)} values", number, None, f"{width} values in training order"))
+            problems.append(
+                Problem("wrong-length", f"has {len(record)} values", number, None, f"{width} values in training order")
+            )
         else:
             named.append(dict(zip(signature.names, record, strict=True)))
     if problems:

@@ -63,7 +63,9 @@ class Live:
         if not self._snapshots:
             raise ModelNotReady("no model is in service yet")
         if len(self._snapshots) > 1:
-            raise UnknownProject("several projects are in service: name one as /projects/NAME/predict, or set PODIUM_DEFAULT_PROJECT")
+            raise UnknownProject(
+                "several projects are in service: name one as /projects/NAME/predict, or set PODIUM_DEFAULT_PROJECT"
+            )
         return next(iter(self._snapshots.values()))
 
     def find(self, project: str) -> Snapshot | None:

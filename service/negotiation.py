@@ -7,7 +7,13 @@ from typing import Literal
 from service.problems import NotAcceptable
 
 Form = Literal["json", "csv", "html"]
-MEDIA: dict[str, Form] = {"application/json": "json", "text/csv": "csv", "text/html": "html", "application/*": "json", "text/*": "csv"}
+MEDIA: dict[str, Form] = {
+    "application/json": "json",
+    "text/csv": "csv",
+    "text/html": "html",
+    "application/*": "json",
+    "text/*": "csv",
+}
 
 
 def negotiated(suffix: str, accept: str, default: Form) -> Form:

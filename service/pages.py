@@ -42,7 +42,9 @@ class Pages:
     ) -> str:
         """The project page, with a result or with the problems of the last try."""
         names = set(snapshot.signature.names)
-        at_field = {problem.column: problem for problem in problems if problem.column in names and (problem.row or 1) == 1 and values}
+        at_field = {
+            problem.column: problem for problem in problems if problem.column in names and (problem.row or 1) == 1 and values
+        }
         return self._pages.get_template("project.html").render(
             snapshot=snapshot,
             title=_title(snapshot),
@@ -101,7 +103,12 @@ def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
 def _rows(result: dict[str, Any]) -> dict[str, Any]:
     table = result["table"]
     shown = table.slice(0, SHOWN_ROWS)
-    return {"count": table.num_rows, "shown": shown.num_rows, "names": table.column_names, "rows": list(zip(*shown.to_pydict().values(), strict=True))}
+    return {
+        "count": table.num_rows,
+        "shown": shown.num_rows,
+        "names": table.column_names,
+        "rows": list(zip(*shown.to_pydict().values(), strict=True)),
+    }
 
 
 def _figure(value: object) -> str:

@@ -61,7 +61,12 @@ class CrossSite(ServiceError):
     status, code, title = 403, "csrf", "This form was sent from another site"
 
 
-TITLES = {400: "Malformed input", 413: "Too large", 415: "This media type is not read here", 422: "Input that the model cannot use"}
+TITLES = {
+    400: "Malformed input",
+    413: "Too large",
+    415: "This media type is not read here",
+    422: "Input that the model cannot use",
+}
 
 
 def problem(status: int, code: str, title: str, detail: str, request: Request, **more: Any) -> Response:
@@ -100,11 +105,15 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
         code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
-        return problem(error.status_code, code, str(error.detail), str(error.detail), request, headers=dict(error.headers or {}))
+        return problem(
+            error.status_code, code, str(error.detail), str(error.detail), request, headers=dict(error.headers or {})
+        )
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
-        errors = [{"column": str(each["loc"][-1]), "code": "invalid-parameter", "message": each["msg"]} for each in error.errors()]
+        errors = [
+            {"column": str(each["loc"][-1]), "code": "invalid-parameter", "message": each["msg"]} for each in error.errors()
+        ]
         return problem(422, "invalid-parameter", "A parameter is wrong", "see errors", request, errors=errors)
 
     @app.exception_handler(Exception)

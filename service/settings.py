@@ -14,7 +14,9 @@ class ServiceSettings(StoreSettings):
     """Settings enter here and go down as arguments."""
 
     default_project: str = Field("", description="project behind /predict; the only one when empty")
-    refresh_secrets: tuple[SecretStr, ...] = Field((), description="keys that sign hints, as JSON; several while one is replaced")
+    refresh_secrets: tuple[SecretStr, ...] = Field(
+        (), description="keys that sign hints, as JSON; several while one is replaced"
+    )
     poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
     cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
     dask_threshold: int = Field(10, ge=0, description="more records than this go to Dask")

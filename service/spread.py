@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Spread:
         assert self._client is not None
         count = min(len(frame), PIECES_PER_WORKER * max(1, len(self._client.scheduler_info()["workers"])))
         cuts = np.linspace(0, len(frame), count + 1).astype(int)
-        pieces = [frame.iloc[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
+        pieces = [frame.iloc[low:high] for low, high in pairwise(cuts)]
         bucket, cache = self._settings.bucket, str(self._settings.cache)
         model = (snapshot.project, snapshot.version, snapshot.manifest_sha256, family, bucket, cache)
         futures = [self._client.submit(_scores, piece, *model, pure=False) for piece in pieces]

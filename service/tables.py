@@ -62,7 +62,9 @@ def _harmless(table: pa.Table) -> pa.Table:
     for place, name in enumerate(table.column_names):
         cells = table[name]
         if pa.types.is_string(cells.type):
-            risky = pc.and_(pc.match_substring_regex(cells, FORMULA), pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$")))
+            risky = pc.and_(
+                pc.match_substring_regex(cells, FORMULA), pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$"))
+            )
             marked = pc.binary_join_element_wise(pa.scalar("'"), cells, "")
             table = table.set_column(place, name, pc.if_else(pc.fill_null(risky, False), marked, cells))
     return table

@@ -136,10 +136,8 @@ def _useless(cells: pa.ChunkedArray, column: Column) -> str:
         return "the same in every row"
     if column.kind == "category" and distinct > max(MOST_LEVELS, rows // 2, 20):
         return "different in almost every row, like a name"
-    if column.kind == "integer" and distinct == rows > 20 and column.high is not None and column.low is not None:
-        if column.high - column.low == rows - 1:
-            return "a running number"
-    return ""
+    running = column.kind == "integer" and distinct == rows > 20 and (column.high or 0) - (column.low or 0) == rows - 1
+    return "a running number" if running else ""
 
 
 def _described(column: Column, values: pd.Series, options: ColumnOptions) -> Column:

@@ -99,7 +99,9 @@ def _header(text: bytes) -> list[str]:
         for place, name in enumerate(first, 1)
         if not name or name != name.strip()
     ]
-    problems += [Problem("csv-header", "column name comes twice", column=f"#{i + 1}") for i, n in enumerate(first) if n in first[:i]]
+    problems += [
+        Problem("csv-header", "column name comes twice", column=f"#{i + 1}") for i, n in enumerate(first) if n in first[:i]
+    ]
     if problems:
         raise BadData(problems)
     return first

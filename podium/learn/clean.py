@@ -82,7 +82,7 @@ def from_parquet(data: bytes) -> Clean:
     signature = SIGNATURE.validate_json(facts[b"signature"])
     frame = table.to_pandas()
     inputs = pd.DataFrame({column.name: _restored(frame[column.name], column) for column in signature.inputs})
-    order = frame[ORDER] if ORDER in frame else None
+    order = frame.get(ORDER)
     return Clean(inputs, frame[TARGET], order, signature, tuple(json.loads(facts[b"notes"])))
 
 

@@ -146,7 +146,7 @@ def _histogram(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndar
     low, high = np.nanquantile(numbers, [0.005, 0.995])
     bins = np.linspace(low, high if high > low else low + 1, 25)
     for place, (name, mask) in enumerate(groups):
-        axes.hist(numbers[mask], bins=bins, density=True, alpha=0.55, color=PALETTE[place], label=name)
+        axes.hist(numbers[mask], bins=bins.tolist(), density=True, alpha=0.55, color=PALETTE[place], label=name)
     axes.set_yticks([])
 
 
@@ -168,7 +168,9 @@ def _missing(data: Clean) -> Picture:
     axes.barh([str(name)[:30] for name in shares.index], shares.to_numpy(), color=SECOND)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     _quiet(axes)
-    return _picture(figure, "Missing cells", "Share of the rows without a value. A feature of its own says where one is missing.")
+    return _picture(
+        figure, "Missing cells", "Share of the rows without a value. A feature of its own says where one is missing."
+    )
 
 
 def _correlations(data: Clean) -> Picture:

@@ -106,5 +106,7 @@ def families_of(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The families to train, in the project's order; raises UnknownFamily."""
     unknown = [name for name in asked if name not in FAMILIES]
     if unknown:
-        raise UnknownFamily(f"unknown famil{'ies' if len(unknown) > 1 else 'y'} {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        raise UnknownFamily(
+            f"unknown famil{'ies' if len(unknown) > 1 else 'y'} {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
+        )
     return asked or tuple(FAMILIES)

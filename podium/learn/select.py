@@ -61,7 +61,7 @@ def verdicts_from_json(data: bytes) -> list[Verdict]:
 def _copies(features: Matrix, names: list[str]) -> dict[int, str]:
     """Features that never vary or repeat an earlier one."""
     spread = features.std(axis=0)
-    reasons = {place: "the same in every row" for place in np.flatnonzero(spread == 0).tolist()}
+    reasons = dict.fromkeys(np.flatnonzero(spread == 0).tolist(), "the same in every row")
     varying = np.flatnonzero(spread > 0)
     if len(varying) > 1:
         alike = np.abs(np.corrcoef(features[:, varying], rowvar=False)) > COPY

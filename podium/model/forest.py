@@ -54,4 +54,4 @@ def _tree(tree: Any, output: int) -> str:
 
 
 def _line(name: str, numbers: Iterable[Any]) -> str:
-    return f"{name}={' '.join(repr(number.item()) for number in numbers)}"  # type: ignore[attr-defined]
+    return f"{name}={' '.join(repr(number.item()) for number in numbers)}"

@@ -43,7 +43,10 @@ def record_golden(models: list[Model], inputs: pd.DataFrame, seed: int) -> Golde
 def _odd(row: tuple[Value, ...], columns: tuple[Column, ...]) -> list[tuple[Value, ...]]:
     empty = tuple(None if column.nullable else cell for cell, column in zip(row, columns, strict=True))
     unseen = tuple("\N{SNOWMAN}" if column.is_text else cell for cell, column in zip(row, columns, strict=True))
-    far = tuple(cell if isinstance(cell, str) or cell is None else cell * 1e6 + 1e6 if c.kind in ("number", "integer") else cell for cell, c in zip(row, columns, strict=True))
+    far = tuple(
+        cell if isinstance(cell, str) or cell is None else cell * 1e6 + 1e6 if c.kind in ("number", "integer") else cell
+        for cell, c in zip(row, columns, strict=True)
+    )
     return [empty, unseen, far]
 
 

@@ -10,7 +10,10 @@ from podium.model.encode import Encoder, Levels, Missing, Number
 from podium.model.model import Model
 from podium.model.scorers import Linear, Trees
 
-ALLOWED = {(kind.__module__, kind.__qualname__): kind for kind in (Column, Encoder, Levels, Linear, Missing, Model, Number, Signature, Target, Trees)}
+ALLOWED = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (Column, Encoder, Levels, Linear, Missing, Model, Number, Signature, Target, Trees)
+}
 
 
 class Refused(Exception):

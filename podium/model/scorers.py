@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import lightgbm
 import numpy as np
-from lightgbm.basic import _LIB, _safe_call
+from lightgbm.basic import _LIB, _safe_call  # type: ignore[attr-defined]
 
 from podium.model.encode import Matrix
 
@@ -123,7 +123,14 @@ class Trees:
         normal, first, every, data_type = 0, 0, -1, 0 if self.narrow else 1
         _safe_call(
             _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
-                booster._handle, normal, first, every, data_type, ctypes.c_int32(self.features), b"num_threads=1", ctypes.byref(config)
+                booster._handle,
+                normal,
+                first,
+                every,
+                data_type,
+                ctypes.c_int32(self.features),
+                b"num_threads=1",
+                ctypes.byref(config),
             )
         )
         call = _LIB.LGBM_BoosterPredictForMatSingleRowFast
@@ -148,7 +155,7 @@ class _Fast:
         self._config, self._held = config, held
 
     def read(self, output: Any) -> Sequence[float]:
-        return output[:]  # type: ignore[no-any-return]
+        return output[:]
 
     def __del__(self) -> None:
         _LIB.LGBM_FastConfigFree(self._config)

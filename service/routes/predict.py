@@ -63,7 +63,12 @@ def _page(
     result: str,
     headers: dict[str, str],
 ) -> Response:
-    shown: dict[str, Any] = {"scores": scores, "table": table, "download": f"/jobs/{result}/result.csv", "warnings": inputs.warnings}
+    shown: dict[str, Any] = {
+        "scores": scores,
+        "table": table,
+        "download": f"/jobs/{result}/result.csv",
+        "warnings": inputs.warnings,
+    }
     html = state.pages.project(snapshot, values=body.fields, result=shown, single=not body.is_upload)
     return Response(html, 200, headers, "text/html")
 
@@ -86,7 +91,9 @@ for suffix in SUFFIXES:
             response_class=Response,
             include_in_schema=not suffix,
             name=path,
-            summary="Predict" + (" for a file" if "batch" in path else "") + (" with the default project" if "{" not in path else ""),
+            summary="Predict"
+            + (" for a file" if "batch" in path else "")
+            + (" with the default project" if "{" not in path else ""),
         )
 
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from podium.store.cache import Cache
 from podium.loading import fetcher
+from podium.store.cache import Cache
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, list_versions, read_file
 from service.live import Snapshot
 from service.openapi import record_schema
@@ -52,7 +52,9 @@ async def versions(project: str, state: StateDep) -> dict[str, Any]:
 @router.get("/projects/{project}/leaderboard.csv", summary="The serving version's leaderboard", response_class=Response)
 async def leaderboard(project: str, state: StateDep) -> Response:
     snapshot = state.live.get(project)
-    return Response(await _file(state, snapshot, LEADERBOARD_FILE), headers={"X-Model-Version": snapshot.version}, media_type="text/csv")
+    return Response(
+        await _file(state, snapshot, LEADERBOARD_FILE), headers={"X-Model-Version": snapshot.version}, media_type="text/csv"
+    )
 
 
 @router.get("/projects/{project}/report", summary="The serving version's exploratory report", response_class=HTMLResponse)
