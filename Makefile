@@ -17,7 +17,7 @@ setup: .venv/ready ## make .venv with exactly the locked packages
 	@echo "setting up .venv …"; started=$$(date +%s); set -e; \
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.lock; \
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock; \
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
 	touch .venv/ready; echo "set up in $$(( $$(date +%s) - started )) s"
 

@@ -1,0 +1,1 @@
+"""Scripts behind the figures in the README; each prints ratios measured in one run."""

@@ -1,0 +1,31 @@
+"""The whole of learning in one process: what the task graph does, for benchmarks, tests and notebooks."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from podium.learn.clean import Clean, clean
+from podium.learn.families import families_of
+from podium.learn.publish import Claim, candidate_files, manifest_of
+from podium.learn.rank import rank
+from podium.learn.split import train_and_test
+from podium.learn.train import Candidate, features, selected, train
+from podium.project import Project
+from podium.store.versions import LEADERBOARD_FILE, Manifest
+
+
+def candidates(rows: Clean, project: Project) -> list[Candidate]:
+    """Every family trained on the training rows of a clean table."""
+    training = rows.rows(train_and_test(rows, project)[0])
+    encoder = selected(features(training, project), training, project)
+    return [train(family, training, encoder, project) for family in families_of(project.families)]
+
+
+def learn(table: pa.Table, project: Project, claim: Claim) -> tuple[Manifest, dict[str, bytes]]:
+    """A raw table to a manifest and its files, ready for `podium.store.versions.publish`; without a report."""
+    rows = clean(table, project)
+    found = candidates(rows, project)
+    training, test = (rows.rows(places) for places in train_and_test(rows, project))
+    board = rank(found, training, test, project).to_csv(index=False).encode()
+    files = {LEADERBOARD_FILE: board, **candidate_files(found, training, project)}
+    return manifest_of(claim, project, rows, files), files
