@@ -71,7 +71,7 @@ def main() -> None:
         return
     print(f"naive: FastAPI {fastapi.__version__}, pandas {pd.__version__}, LightGBM {lightgbm.__version__}")
     print(
-        f"{'connections':>11} {'naive/s':>9} {'podium/s':>9} {'ratio':>7} {'naive p50':>10} {'podium p50':>11} {'podium p99':>11}"
+        f"{'clients':>11} {'naive/s':>9} {'podium/s':>9} {'ratio':>7} {'naive p50':>10} {'podium p50':>11} {'podium p99':>11}"
     )
     for row in report:
         print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 from cli.running import breast_cancer, put_table, run_pipeline, start_service
@@ -17,33 +17,37 @@ PROJECT, KEY = "breast-cancer", "raw/breast-cancer.csv"
 
 def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
     """Start everything, say where it is, wait for Ctrl-C, stop everything."""
-    over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with Ctrl-C ignored
+        signal.signal(number, signal.default_int_handler)
     if not is_free(port):
         port = free_ports(1)[0]
     try:
         with LocalCloud(folder, port, s3_port) as cloud:
-            new = put_table(cloud, KEY, breast_cancer())
-            state = "was put there" if new else "is there already"
-            print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {state}\n", flush=True)
-            run_pipeline(cloud.environment, PROJECT)
-            service = start_service(cloud.environment, port, folder)
-            try:
-                print(_where(cloud, port, folder), flush=True)
-                while not over.wait(0.5):
-                    if not service.running():
-                        print(f"The service ended by itself; see {service.log}", file=sys.stderr)
-                        return 1
-            finally:
-                print("\nstopping …", flush=True)
-                service.stop()
+            return _demo(cloud, folder, port)
+    except KeyboardInterrupt:
+        print("\nstopped", flush=True)
+        return 0
     except DidNotStart as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        return 130 if over.is_set() else error.returncode
-    return 0
+        print(f"the pipeline failed; its output is above, the logs are in {folder / 'logs'}", file=sys.stderr)
+        return error.returncode
+
+
+def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
+    state = "was put there" if put_table(cloud, KEY, breast_cancer()) else "is there already"
+    print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {state}\n", flush=True)
+    run_pipeline(cloud.environment, PROJECT)
+    service = start_service(cloud.environment, port, folder)
+    try:
+        print(_where(cloud, port, folder), flush=True)
+        while service.running():
+            time.sleep(0.5)
+    finally:
+        service.stop()
+    print(f"the service ended by itself; see {service.log}", file=sys.stderr)
+    return 1
 
 
 def _where(cloud: LocalCloud, port: int, folder: Path) -> str:

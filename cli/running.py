@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -42,13 +44,16 @@ def run_pipeline(
     luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
     command = [luigi, "--module", "luigi_tasks", task, "--project", project, "--local-scheduler", "--workers", "2", *more]
     started = time.perf_counter()
-    subprocess.run(
-        command,
-        env={**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")},
-        check=True,
-        cwd=ROOT,
-        stdout=sys.stderr if quiet else None,
-    )
+    own = {**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}
+    child = subprocess.Popen(command, env=own, cwd=ROOT, stdout=sys.stderr if quiet else None, start_new_session=True)
+    try:
+        code = child.wait()
+    except BaseException:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
     return time.perf_counter() - started
 
 

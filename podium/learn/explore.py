@@ -137,7 +137,8 @@ def _distributions(data: Clean) -> list[Picture]:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(groups), fontsize=9, frameon=False)
         caption = "Each column by target. Where the colours part, the column says something about the target."
-        pictures.append(_picture(figure, "The columns", caption))
+        title = "The columns" if len(columns) <= MOST_PANELS else f"Columns {start + 1} to {start + len(some)}"
+        pictures.append(_picture(figure, title, caption))
     return pictures
 
 
