@@ -18,7 +18,6 @@ MISSING_MARKS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", 
 """Texts that mean "no value" in a column whose other cells are numbers or dates; in a column of text they are text."""
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 MOST_CLASSES = 20
-MOST_LEVELS = 1000
 
 
 def infer_signature(table: pa.Table, project: Project) -> Signature:
@@ -134,7 +133,7 @@ def _useless(cells: pa.ChunkedArray, column: Column) -> str:
     distinct = len(pc.unique(cells))
     if distinct <= 1 or (not column.categories and column.low is None):
         return "the same in every row"
-    if column.kind == "category" and distinct > max(MOST_LEVELS, rows // 2, 20):
+    if column.kind == "category" and distinct > max(rows // 2, 20):
         return "different in almost every row, like a name"
     running = column.kind == "integer" and distinct == rows > 20 and (column.high or 0) - (column.low or 0) == rows - 1
     return "a running number" if running else ""

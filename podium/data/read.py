@@ -85,7 +85,7 @@ def _check_text(text: bytes) -> None:
 def _header(text: bytes) -> list[str]:
     """The column names, checked."""
     try:
-        first = next(row for row in csv.reader(io.StringIO(text[: 1 << 22].decode(errors="ignore"))) if row)
+        first = next(row for row in csv.reader(io.StringIO(text[: 1 << 22].decode(errors="ignore"), newline=None)) if row)
     except (csv.Error, StopIteration) as error:
         raise BadData([Problem("csv-header", "the first line is no header")]) from error
     if len(first) > MOST_COLUMNS:

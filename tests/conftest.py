@@ -1,0 +1,120 @@
+"""What the tests share: real S3 servers, real models, a real service; everything stopped by whoever started it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cli.client import Client
+from cli.running import start_service
+from local_cloud import LocalCloud
+from local_cloud.process import Process, free_ports
+from podium.data.read import read_csv
+from podium.learn.publish import Claim
+from podium.learn.whole import learn
+from podium.project import Project
+from podium.store.aliases import promote, read_alias
+from podium.store.s3 import Store
+from podium.store.versions import Manifest, publish
+from tests import tables
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """SeaweedFS, events and the Lambda runtime; hints go to `cloud.service_port`."""
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def seaweed(cloud: LocalCloud) -> Any:
+    return cloud.client()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Any]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
+    server.stop()
+
+
+@pytest.fixture(params=["moto", "seaweed"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty bucket on each of the two servers: the contract holds on both."""
+    client = request.getfixturevalue(request.param)
+    bucket = f"test-{uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    return Store(client, bucket)
+
+
+@pytest.fixture(scope="session")
+def cloud_store(cloud: LocalCloud) -> Store:
+    return Store(cloud.client(), cloud.environment["PODIUM_BUCKET"])
+
+
+Put = Callable[..., Manifest]
+
+
+@pytest.fixture(scope="session")
+def put_champion(cloud_store: Store) -> Put:
+    """Learn a table and make the result the champion of a project."""
+
+    def put(frame: pd.DataFrame, **entries: Any) -> Manifest:
+        return publish_champion(cloud_store, frame, Project(data="s3://podium/none", **entries))
+
+    return put
+
+
+def publish_champion(store: Store, frame: pd.DataFrame, project: Project) -> Manifest:
+    seen = read_alias(store, project.name)
+    parent = seen[0].version if seen else None
+    now = datetime.now(UTC)
+    claim = Claim.now(now, uuid4().hex, "0" * 64, parent)
+    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, claim)
+    publish(store, manifest, files)
+    promote(store, project.name, manifest.version, parent, "tests", "a test", now)
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A real service of two projects: `mixed` with every kind of column, and `prices`, a regression."""
+    put_champion(tables.mixed(), name="mixed", target="bought", budget=1, columns=tables.MIXED_COLUMNS)
+    put_champion(tables.prices(), name="prices", target="price", budget=1)
+    folder = tmp_path_factory.mktemp("service")
+    process: Process = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": "1"}, cloud.service_port, folder)
+    client = Client(f"http://127.0.0.1:{cloud.service_port}")
+    try:
+        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 2, 60)
+        client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
+        yield client
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED.exists():
+        pytest.skip("needs the data folder that lies beside a checkout of the maintainers")
+    return SHARED
+
+
+@pytest.fixture
+def environment(cloud: LocalCloud, tmp_path: Path) -> dict[str, str]:
+    """For subprocesses: the cloud, and an own folder of projects."""
+    (tmp_path / "projects").mkdir()
+    return {**cloud.environment, "PODIUM_PROJECTS": str(tmp_path / "projects"), "PATH": os.environ["PATH"]}

@@ -1,0 +1,74 @@
+"""What a column is, seen from its cells."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from podium.data.infer import infer_column, infer_signature, infer_target
+from podium.data.problems import BadData
+from podium.project import ColumnOptions, Project
+
+KINDS = [
+    (["1", "2"], "integer", ()),
+    (["1.5", "2"], "number", ()),
+    (["1.5", "NA", "?"], "number", ("NA", "?")),
+    (["2020-01-01", "null"], "date", ("null",)),
+    (["True", "false"], "boolean", ()),
+    (["NA", "x"], "category", ()),
+    (["yes", "no"], "category", ()),
+]
+
+
+@pytest.mark.parametrize(("cells", "kind", "missing"), KINDS)
+def test_the_kind_is_seen(cells: list[str], kind: str, missing: tuple[str, ...]) -> None:
+    column = infer_column("x", pa.chunked_array([cells]), ColumnOptions())
+    assert (column.kind, column.missing) == (kind, missing)
+    assert column.nullable == bool(missing)
+
+
+def test_the_project_knows_better() -> None:
+    column = infer_column("x", pa.chunked_array([["1", "0", "3"]]), ColumnOptions(kind="number", missing=("0",), unit="mm"))
+    assert (column.kind, column.nullable, column.low, column.high, column.unit) == ("number", True, 1.0, 3.0, "mm")
+
+
+TARGETS = [
+    (["a", "b", "a"], "binary", ("a", "b")),
+    (["1", "0", "1"], "binary", (0, 1)),
+    (["10", "9", "2"], "multiclass", (2, 9, 10)),
+    (["a", "b", "c"], "multiclass", ("a", "b", "c")),
+    (["1.5", "2.5", "3.5"], "regression", ()),
+    ([str(number) for number in range(50)], "regression", ()),
+]
+
+
+@pytest.mark.parametrize(("cells", "task", "classes"), TARGETS)
+def test_the_task_is_seen_from_the_target(cells: list[str], task: str, classes: tuple[object, ...]) -> None:
+    target = infer_target(pa.chunked_array([cells]), Project(name="x", data="s3://podium/x", target="y"))
+    assert (target.task, target.classes) == (task, classes)
+
+
+def test_useless_columns_are_left_out_with_a_reason() -> None:
+    rows = 60
+    table = pa.table(
+        {
+            "id": [str(number) for number in range(100, 100 + rows)],
+            "same": ["x"] * rows,
+            "name": [f"person {number}" for number in range(rows)],
+            "good": [str(number % 7) for number in range(rows)],
+            "y": ["a", "b"] * (rows // 2),
+        }
+    )
+    signature = infer_signature(table, Project(name="x", data="s3://podium/x", target="y"))
+    assert signature.names == ("good",)
+    assert set(signature.ignored) == {"id", "same", "name", "y"}
+
+
+def test_a_target_that_is_not_there_is_named_with_what_is() -> None:
+    with pytest.raises(BadData, match="it has: a"):
+        infer_signature(pa.table({"a": ["1", "2"]}), Project(name="x", data="s3://podium/x", target="y"))
+
+
+def test_a_target_with_one_value_cannot_be_learned() -> None:
+    with pytest.raises(BadData, match="single value"):
+        infer_target(pa.chunked_array([["a", "a"]]), Project(name="x", data="s3://podium/x", target="y"))

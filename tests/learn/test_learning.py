@@ -1,0 +1,190 @@
+"""Cleaning, splitting, selecting, measuring and ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from podium.data.columns import Target
+from podium.data.problems import BadData
+from podium.data.read import read_csv
+from podium.learn.clean import Clean, clean, from_parquet, to_parquet
+from podium.learn.explore import explore, report_html
+from podium.learn.metrics import CLASSES, NUMBERS, UnknownMetric, metric_name
+from podium.learn.publish import Claim
+from podium.learn.rank import rank
+from podium.learn.select import select
+from podium.learn.split import folds, train_and_test
+from podium.learn.whole import candidates, learn
+from podium.project import Project
+from podium.settings import StoreSettings
+from tests import tables
+
+
+def project(**entries: object) -> Project:
+    return Project.model_validate({"name": "x", "data": "s3://podium/x", "target": "y", **entries})
+
+
+def rows_of(frame: pd.DataFrame, **entries: object) -> Clean:
+    return clean(read_csv(frame.to_csv(index=False).encode()), project(**entries))
+
+
+def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
+    frame = tables.flowers().rename(columns={"kind": "y"}).astype({"y": object})
+    frame.loc[0, "y"] = None
+    frame = pd.concat([frame, frame.iloc[[5]]])
+    rows = rows_of(frame.assign(same="x"))
+    assert len(rows.inputs) == len(rows.target) == 239
+    assert rows.notes == ("1 rows without a target were left out", "1 repeated rows were left out", "column same was left out: the same in every row")
+
+
+def test_zeros_can_be_declared_missing() -> None:
+    frame = pd.DataFrame({"dose": [0, 1, 2, 3, 4] * 10, "z": range(50), "y": ["a", "b"] * 25})
+    rows = rows_of(frame, columns={"dose": {"missing": ["0"]}}, cleaning={"drop_duplicates": False})
+    assert rows.inputs["dose"].isna().sum() == 10
+    assert rows.signature.inputs[0].low == 1
+
+
+def test_clean_rows_survive_parquet() -> None:
+    rows = clean(read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS))
+    again = from_parquet(to_parquet(rows))
+    pd.testing.assert_frame_equal(again.inputs, rows.inputs)
+    pd.testing.assert_series_equal(again.target, rows.target, check_names=False)
+    assert (again.signature, again.notes) == (rows.signature, rows.notes)
+
+
+def test_too_few_rows_are_said_to_be_too_few() -> None:
+    with pytest.raises(BadData, match="usable rows"):
+        rows_of(pd.DataFrame({"a": [1, 2, 3], "y": [0, 1, 0]}))
+
+
+def test_a_stratified_split_keeps_the_shares_and_repeats() -> None:
+    rows = rows_of(tables.flowers(), target="kind")
+    train, test = train_and_test(rows, project(target="kind"))
+    assert not set(train) & set(test)
+    assert len(test) == 48
+    shares = [rows.target.iloc[places].value_counts(normalize=True).sort_index() for places in (train, test)]
+    assert np.allclose(shares[0], shares[1], atol=0.03)
+    assert np.array_equal(train_and_test(rows, project(target="kind"))[1], test)
+
+
+def test_a_split_by_time_tests_on_the_latest() -> None:
+    frame = tables.mixed()
+    entries = {"target": "bought", "split": {"kind": "time", "column": "since"}, "columns": tables.MIXED_COLUMNS}
+    rows = rows_of(frame, **entries)
+    train, test = train_and_test(rows, project(**entries))
+    assert rows.inputs["since"].iloc[train].max() <= rows.inputs["since"].iloc[test].min()
+    for fit, check in folds(rows.rows(train), project(**entries)):
+        training = rows.rows(train).inputs["since"]
+        assert training.iloc[fit].max() <= training.iloc[check].min()
+
+
+def test_a_grouped_split_never_divides_a_group() -> None:
+    frame = tables.flowers().assign(batch=[f"b{place // 8}" for place in range(240)])
+    entries = {"target": "kind", "split": {"kind": "grouped", "column": "batch"}, "columns": {"batch": {"ignore": True}}}
+    rows = rows_of(frame, **entries)
+    train, test = train_and_test(rows, project(**entries))
+    assert rows.order is not None
+    assert not set(rows.order.iloc[train]) & set(rows.order.iloc[test])
+
+
+def test_selection_drops_noise_copies_and_constants() -> None:
+    random = np.random.default_rng(0)
+    signal = random.normal(size=400)
+    noise = random.normal(size=(400, 3))
+    features = np.column_stack([signal, signal * 2 + 1, np.ones(400), noise])
+    names = ["signal", "copy", "constant", "noise 1", "noise 2", "noise 3"]
+    verdicts = select(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    kept = {verdict.feature for verdict in verdicts if verdict.kept}
+    assert "signal" in kept
+    assert not kept & {"copy", "constant"}
+    assert [verdict.reason for verdict in verdicts[1:3]] == ["says the same as signal", "the same in every row"]
+    assert len(kept) < 4
+    one = select(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
+    assert [verdict.feature for verdict in one if verdict.kept] == ["signal"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_agree_with_scikit_learn(classes: int) -> None:
+    random = np.random.default_rng(0)
+    target = random.integers(0, classes, 200).astype(float)
+    scores = random.dirichlet(np.ones(classes), 200).round(2) + 0.01
+    scores /= scores.sum(axis=1, keepdims=True)
+    labels = scores.argmax(axis=1)
+    one = scores[:, 1] if classes == 2 else scores
+    expected = {
+        "accuracy": sk.accuracy_score(target, labels),
+        "balanced_accuracy": sk.balanced_accuracy_score(target, labels),
+        "f1": sk.f1_score(target, labels, average="binary" if classes == 2 else "macro"),
+        "roc_auc": sk.roc_auc_score(target, one, multi_class="ovr"),
+        "log_loss": sk.log_loss(target, scores),
+        "brier": sk.brier_score_loss(target, scores[:, 1]) if classes == 2 else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
+    }
+    assert {name: CLASSES[name].figure(target, scores) for name in CLASSES} == pytest.approx(expected)
+
+
+def test_errors_of_numbers_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    target, guess = random.normal(5, 1, 100), random.normal(5, 1, (100, 1))
+    expected = {
+        "rmse": sk.root_mean_squared_error(target, guess),
+        "mae": sk.mean_absolute_error(target, guess),
+        "r2": sk.r2_score(target, guess),
+        "mape": sk.mean_absolute_percentage_error(target, guess),
+    }
+    assert {name: NUMBERS[name].figure(target, guess) for name in NUMBERS} == pytest.approx(expected)
+
+
+def test_an_unknown_metric_is_named_with_those_that_exist() -> None:
+    with pytest.raises(UnknownMetric, match="rmse"):
+        metric_name(Target("y", "regression"), "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("frame", "target", "best"),
+    [(tables.flowers(), "kind", "log_loss"), (tables.prices(), "price", "rmse"), (tables.mixed(), "bought", "roc_auc")],
+)
+def test_a_leaderboard_ranks_by_validation_and_names_ties(frame: pd.DataFrame, target: str, best: str) -> None:
+    entries = project(target=target, budget=2, columns=tables.MIXED_COLUMNS if target == "bought" else {})
+    rows = clean(read_csv(frame.to_csv(index=False).encode()), entries)
+    train, test = train_and_test(rows, entries)
+    board = rank(candidates(rows, entries), rows.rows(train), rows.rows(test), entries)
+    assert list(board["rank"]) == [1, 2, 3, 4]
+    assert set(board["eval_metric"]) == {best}
+    assert board["score_val"].is_monotonic_decreasing
+    assert (board["ci_low"] <= board["score_test"]).all()
+    assert (board["score_test"] <= board["ci_high"]).all()
+    assert board["tied_with_best"].iloc[0]
+    assert list(board.columns[:5]) == ["rank", "model", "eval_metric", "score_val", "score_test"]
+
+
+def test_a_clear_win_is_no_tie() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(600, 2))
+    frame = pd.DataFrame({"a": features[:, 0], "b": features[:, 1], "y": np.where(features[:, 0] * features[:, 1] > 0, "p", "n")})
+    entries = project(budget=1)
+    rows = rows_of(frame, budget=1)
+    train, test = train_and_test(rows, entries)
+    board = rank(candidates(rows, entries), rows.rows(train), rows.rows(test), entries).set_index("model")
+    assert not board.loc["linear", "tied_with_best"]
+
+
+def test_the_same_inputs_give_the_same_models() -> None:
+    table = read_csv(tables.flowers().to_csv(index=False).encode())
+    claim = Claim("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
+    digests = []
+    for _ in range(2):
+        manifest, _ = learn(table, project(target="kind", budget=2), claim)
+        digests.append({name: file.sha256 for name, file in manifest.files.items() if name != "leaderboard.csv"})
+    assert digests[0] == digests[1]
+
+
+def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
+    rows = clean(read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS))
+    page = report_html("<Mixed>", explore(rows), StoreSettings().templates)
+    assert "&lt;Mixed&gt;" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert "(EUR)" in page
