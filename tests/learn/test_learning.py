@@ -37,7 +37,11 @@ def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
     frame = pd.concat([frame, frame.iloc[[5]]])
     rows = rows_of(frame.assign(same="x"))
     assert len(rows.inputs) == len(rows.target) == 239
-    assert rows.notes == ("1 rows without a target were left out", "1 repeated rows were left out", "column same was left out: the same in every row")
+    assert rows.notes == (
+        "1 rows without a target were left out",
+        "1 repeated rows were left out",
+        "column same was left out: the same in every row",
+    )
 
 
 def test_zeros_can_be_declared_missing() -> None:
@@ -120,7 +124,9 @@ def test_metrics_agree_with_scikit_learn(classes: int) -> None:
         "f1": sk.f1_score(target, labels, average="binary" if classes == 2 else "macro"),
         "roc_auc": sk.roc_auc_score(target, one, multi_class="ovr"),
         "log_loss": sk.log_loss(target, scores),
-        "brier": sk.brier_score_loss(target, scores[:, 1]) if classes == 2 else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
+        "brier": sk.brier_score_loss(target, scores[:, 1])
+        if classes == 2
+        else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
     }
     assert {name: CLASSES[name].figure(target, scores) for name in CLASSES} == pytest.approx(expected)
 
@@ -163,7 +169,9 @@ def test_a_leaderboard_ranks_by_validation_and_names_ties(frame: pd.DataFrame, t
 def test_a_clear_win_is_no_tie() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(600, 2))
-    frame = pd.DataFrame({"a": features[:, 0], "b": features[:, 1], "y": np.where(features[:, 0] * features[:, 1] > 0, "p", "n")})
+    frame = pd.DataFrame(
+        {"a": features[:, 0], "b": features[:, 1], "y": np.where(features[:, 0] * features[:, 1] > 0, "p", "n")}
+    )
     entries = project(budget=1)
     rows = rows_of(frame, budget=1)
     train, test = train_and_test(rows, entries)

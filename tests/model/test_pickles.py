@@ -73,7 +73,11 @@ class Payload:
 
 def test_nothing_but_models_is_constructed(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    for payload in (Payload(os.system, f"touch {marker}"), Payload(eval, f"open({str(marker)!r}, 'w')"), Payload(open, str(marker), "w")):
+    for payload in (
+        Payload(os.system, f"touch {marker}"),
+        Payload(eval, f"open({str(marker)!r}, 'w')"),
+        Payload(open, str(marker), "w"),
+    ):
         with pytest.raises(Refused):
             load(pickle.dumps(payload))
     assert not marker.exists()

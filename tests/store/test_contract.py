@@ -1,0 +1,259 @@
+"""What Podium needs of S3, on moto and on SeaweedFS alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pytest
+
+from podium.data.columns import Signature, Target
+from podium.store import datasets
+from podium.store.aliases import AliasMoved, promote, read_alias
+from podium.store.aliases import project_names as projects_in
+from podium.store.cache import Cache
+from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.versions import (
+    Damaged,
+    Manifest,
+    NotPublished,
+    VersionExists,
+    describe,
+    digest,
+    list_versions,
+    publish,
+    read_file,
+    read_manifest,
+)
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    etag = store.create("a/b c+ü.bin", b"\x00\xff")
+    blob = store.read("a/b c+ü.bin")
+    assert (blob.data, blob.etag) == (b"\x00\xff", etag)
+    assert store.exists("a/b c+ü.bin")
+    assert not store.exists("a/b")
+    assert list(store.keys("a/")) == ["a/b c+ü.bin"]
+
+
+def test_what_is_not_there_is_said_not_to_be(store: Store) -> None:
+    for call in (store.read, store.etag, lambda key: store.read_if_new(key, None)):
+        with pytest.raises(NotThere):
+            call("nothing")
+
+
+def test_an_object_is_created_once(store: Store) -> None:
+    store.create("once", b"first")
+    with pytest.raises(Exists):
+        store.create("once", b"second")
+    assert store.read("once").data == b"first"
+
+
+def test_an_object_is_replaced_only_as_it_was_seen(store: Store) -> None:
+    first = store.create("alias", b"1")
+    second = store.replace("alias", b"2", first)
+    with pytest.raises(Moved):
+        store.replace("alias", b"3", first)
+    with pytest.raises(Moved):
+        store.replace("never", b"3", first)
+    assert store.read("alias").data == b"2"
+    assert store.read_if_new("alias", second) is None
+    assert store.read("alias", seen=second).data == b"2"
+    with pytest.raises(Moved):
+        store.read("alias", seen=first)
+
+
+def test_a_bucket_that_is_not_there_is_a_store_error(store: Store) -> None:
+    with pytest.raises(StoreError):
+        list(Store(store._client, "no-such-bucket-here").keys(""))
+
+
+class LosesReplies:
+    """A client whose first conditional write gets through while its answer is lost, as the SDK retries it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._lost = client, False
+
+    def put_object(self, **arguments: Any) -> Any:
+        if not self._lost:
+            self._lost = True
+            self._client.put_object(**arguments)  # the SDK sees no answer and sends the same again:
+        return self._client.put_object(**arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_a_write_whose_answer_was_lost_is_known_as_ones_own(store: Store) -> None:
+    etag = Store(LosesReplies(store._client), store.bucket).create("mine", b"x")
+    assert store.read("mine").etag == etag
+    assert Store(LosesReplies(store._client), store.bucket).replace("mine", b"y", etag)
+    assert store.read("mine").data == b"y"
+
+
+class Conflicts:
+    """A client that is told 409 twice before its write is taken."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.calls = client, 0
+
+    def put_object(self, **arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls <= 2:
+            error: Any = {"Error": {"Code": "ConditionalRequestConflict", "Message": "try again"}}
+            raise botocore.exceptions.ClientError(error, "PutObject")
+        return self._client.put_object(**arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_a_conflict_is_tried_again(store: Store) -> None:
+    client = Conflicts(store._client)
+    Store(client, store.bucket).create("later", b"x")
+    assert client.calls == 3
+    assert store.read("later").data == b"x"
+
+
+def manifest(version: str, files: dict[str, bytes], parent: str | None = None) -> Manifest:
+    return Manifest(
+        project="p",
+        version=version,
+        created="2026-01-01T00:00:00+00:00",
+        run="r",
+        parent=parent,
+        champion="linear",
+        files=describe(files),
+        signature=Signature((), Target("y", "regression"), {}),
+        leaderboard=[{"model": "linear"}],
+        data={"sha256": "0"},
+        configuration={},
+        git=None,
+        libraries={},
+        lock=None,
+    )
+
+
+FILES = {"models/linear.pkl": b"model", "golden.json": b"{}"}
+
+
+def test_a_version_is_there_when_its_manifest_is(store: Store) -> None:
+    bound = manifest("v1", FILES)
+    with pytest.raises(NotPublished):
+        read_manifest(store, "p", "v1")
+    store.create("versions/p/v0/models/linear.pkl", b"a version that was never finished")
+    publish(store, bound, FILES)
+    assert read_manifest(store, "p", "v1")[0] == bound
+    assert list_versions(store, "p") == ["v1"]
+    assert read_file(bound, "golden.json", lambda key, _: store.read(key).data) == b"{}"
+
+
+def test_publishing_again_changes_nothing_and_never_overwrites(store: Store) -> None:
+    publish(store, manifest("v1", FILES), FILES)
+    publish(store, manifest("v1", FILES), FILES)
+    other = {**FILES, "models/linear.pkl": b"other"}
+    with pytest.raises(VersionExists):
+        publish(store, manifest("v1", other), other)
+    assert store.read("versions/p/v1/models/linear.pkl").data == b"model"
+
+
+def test_a_changed_file_is_damaged(store: Store) -> None:
+    bound = manifest("v1", FILES)
+    with pytest.raises(Damaged):
+        read_file(bound, "golden.json", lambda key, sha256: b"{ }")
+    with pytest.raises(Damaged):
+        read_file(bound, "other.json", lambda key, sha256: b"")
+
+
+def test_an_alias_moves_only_from_where_it_was_seen(store: Store) -> None:
+    for version in ("v1", "v2", "v3"):
+        publish(store, manifest(version, FILES), FILES)
+    assert read_alias(store, "p") is None
+    assert promote(store, "p", "v1", None, "ann", "first", NOW).sequence == 1
+    second = promote(store, "p", "v2", "v1", "ben", "better", NOW)
+    assert (second.sequence, second.previous) == (2, "v1")
+    with pytest.raises(AliasMoved, match=r"at v2 \(move 2, by ben\)"):
+        promote(store, "p", "v3", "v1", "cat", "late", NOW)
+    with pytest.raises(AliasMoved):
+        promote(store, "p", "v3", None, "cat", "very late", NOW)
+    assert promote(store, "p", "v2", "v1", "ben", "again", NOW) == second
+    found = read_alias(store, "p")
+    assert found is not None
+    assert found[0] == second
+    assert second.manifest == digest(store.read("versions/p/v2/manifest.json").data)
+    assert projects_in(store) == ["p"]
+
+
+def test_what_was_never_published_is_not_promoted(store: Store) -> None:
+    store.create("versions/p/v1/models/linear.pkl", b"model")
+    with pytest.raises(NotPublished):
+        promote(store, "p", "v1", None, "ann", "too early", NOW)
+    assert read_alias(store, "p") is None
+
+
+def together(calls: list[Callable[[], object]]) -> list[object]:
+    """Call all at once; what each returned or raised."""
+    outcomes: list[object] = [None] * len(calls)
+    gate = threading.Barrier(len(calls))
+
+    def run(place: int) -> None:
+        gate.wait()
+        try:
+            outcomes[place] = calls[place]()
+        except StoreError as error:
+            outcomes[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_of_many_promoters_at_once_one_wins_and_all_are_told(store: Store) -> None:
+    names = [f"v{number}" for number in range(8)]
+    for name in names:
+        publish(store, manifest(name, FILES), FILES)
+    outcomes = together([lambda name=name: promote(store, "p", name, None, name, "race", NOW) for name in names])
+    winners = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+    assert len(winners) == 1
+    assert sum(isinstance(outcome, AliasMoved) for outcome in outcomes) == 7
+    found = read_alias(store, "p")
+    assert found is not None
+    assert found[0] == winners[0]
+
+
+def test_a_snapshot_is_kept_once_under_its_digest(store: Store) -> None:
+    store.create("raw/t.csv", b"a,b\n1,2\n")
+    url, etag = store.url("raw/t.csv"), store.etag("raw/t.csv")
+    first = datasets.take_snapshot(store, url, etag, store, "p")
+    assert datasets.take_snapshot(store, url, etag, store, "p") == first
+    assert store.read(datasets.snapshot_key("p", first.sha256)).data == b"a,b\n1,2\n"
+    assert datasets.from_json(datasets.to_json(first)) == first
+    store.replace("raw/t.csv", b"a,b\n3,4\n", etag)
+    with pytest.raises(datasets.SourceChanged):
+        datasets.take_snapshot(store, url, etag, store, "p")
+
+
+def test_a_cached_file_needs_no_store_and_a_damaged_one_is_fetched_again(store: Store, tmp_path: Path) -> None:
+    store.create("file", b"content")
+    cache, sha256 = Cache(tmp_path), digest(b"content")
+    assert cache.fetch(store, "file", sha256) == b"content"
+    nowhere = Store(store._client, "no-such-bucket-here")
+    assert cache.fetch(nowhere, "file", sha256) == b"content"
+    (tmp_path / sha256).write_bytes(b"contenT")
+    assert cache.fetch(store, "file", sha256) == b"content"
+    assert (tmp_path / sha256).read_bytes() == b"content"
+
+
+def test_what_is_not_the_expected_content_is_not_cached(store: Store, tmp_path: Path) -> None:
+    store.create("file", b"content")
+    Cache(tmp_path).fetch(store, "file", digest(b"other"))
+    assert list(tmp_path.iterdir()) == []
