@@ -41,11 +41,22 @@ def present(task: Any) -> None:
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
+@luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def failed(task: Any, error: BaseException) -> None:
     if isinstance(task, Ingest | Stage):
         _say("✗", task, f"{type(error).__name__}: {error}")
         for problem in error.problems if isinstance(error, BadData) else ():
             print(f"    {problem.as_json()}", file=sys.stderr, flush=True)
+
+
+@luigi.Task.event_handler(luigi.Event.DEPENDENCY_MISSING)
+def missing(task: Any) -> None:
+    """Luigi keeps to itself why it could not look at a task, so look again and say it."""
+    try:
+        if not task.complete():
+            _say("✗", task, f"{task.output().url} is not there")
+    except Exception as error:
+        failed(task, error)
 
 
 def summary(task: Any) -> None:
