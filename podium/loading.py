@@ -36,8 +36,7 @@ class Loaded:
 
 def load_manifest(project: str, version: str, sha256: str, fetch: Fetch) -> Manifest:
     """The manifest that an alias binds. Raises Damaged."""
-    data = verified(fetch(version_prefix(project, version) + MANIFEST, sha256), sha256, MANIFEST)
-    return parse_manifest(data, project, version)
+    return parse_manifest(verified(version_prefix(project, version) + MANIFEST, sha256, fetch), project, version)
 
 
 def load_version(project: str, alias: Alias, fetch: Fetch) -> Loaded:

@@ -65,8 +65,6 @@ class Reconcile:
     async def _bring(self, project: str) -> None:
         try:
             found = await run_in_threadpool(self._load_new, project)
-        except NotThere:
-            return
         except (StoreError, Refused, ProofFailed) as error:
             log.error("%s stays as it is: %s", project, error)
             self.failures[project] = str(error)
@@ -83,7 +81,10 @@ class Reconcile:
 
     def _load_new(self, project: str) -> tuple[Snapshot, str, dict[str, Any]] | None:
         """In a thread: the snapshot that the alias asks for, or None when it is live."""
-        blob = self._store.read_if_new(alias_key(project), self._etags.get(project))
+        try:
+            blob = self._store.read_if_new(alias_key(project), self._etags.get(project))
+        except NotThere:  # gone between the listing and now
+            return None
         if blob is None:
             return None
         started = time.perf_counter()

@@ -117,17 +117,21 @@ def parse_manifest(data: bytes, project: str, version: str) -> Manifest:
 
 
 def read_file(manifest: Manifest, name: str, fetch: Fetch) -> bytes:
-    """One file's verified bytes. Raises Damaged."""
+    """One file's verified bytes. Raises Damaged, also when the file is missing."""
     bound = manifest.files.get(name)
     if bound is None:
         raise Damaged(f"{manifest.project} {manifest.version} has no file {name}")
-    return verified(fetch(version_prefix(manifest.project, manifest.version) + name, bound.sha256), bound.sha256, name)
+    return verified(version_prefix(manifest.project, manifest.version) + name, bound.sha256, fetch)
 
 
-def verified(data: bytes, sha256: str, name: str) -> bytes:
-    """The bytes, if they are the ones that were published. Raises Damaged."""
+def verified(key: str, sha256: str, fetch: Fetch) -> bytes:
+    """The bytes under a key, if they are the ones that were published. Raises Damaged."""
+    try:
+        data = fetch(key, sha256)
+    except NotThere:
+        raise Damaged(f"there is no {key}") from None
     if digest(data) != sha256:
-        raise Damaged(f"{name} is not what was published")
+        raise Damaged(f"{key} is not what was published")
     return data
 
 

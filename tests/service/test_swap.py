@@ -1,0 +1,239 @@
+"""A new champion comes into service without a failed request, and a bad one does not come at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.client import Client
+from cli.running import start_service
+from local_cloud import LocalCloud
+from local_cloud.process import free_ports
+from podium.project import Project
+from podium.store.aliases import Alias, alias_key, promote, read_alias
+from podium.store.s3 import Store
+from podium.store.versions import Manifest, describe, digest, read_manifest
+from tests import tables
+from tests.conftest import Put, publish_champion
+
+RECORD = {"petal": 2.5, "sepal": 5.1}
+PATH = "/projects/swap/predict"
+
+
+@pytest.fixture(scope="module")
+def versions(put_champion: Put) -> list[Manifest]:
+    """Two versions that answer differently; the second is the champion."""
+    entries: dict[str, Any] = {
+        "name": "swap",
+        "target": "kind",
+        "families": ["linear", "lightgbm", "random-forest"],
+        "budget": 1,
+    }
+    return [put_champion(tables.flowers(seed=seed), **entries) for seed in (2, 3)]
+
+
+@pytest.fixture(scope="module")
+def service(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    port = free_ports(1)[0]
+    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}
+    process = start_service(own, port, tmp_path_factory.mktemp("swap"))
+    client = Client(f"http://127.0.0.1:{port}")
+    try:
+        client.wait_until(lambda: serving(client) is not None, 60)
+        yield client
+    finally:
+        process.stop()
+
+
+def serving(client: Client) -> str | None:
+    found = [each["version"] for each in client.get("/status").json()["serving"] if each["project"] == "swap"]
+    return found[0] if found else None
+
+
+def move(store: Store, version: str) -> Alias:
+    seen = read_alias(store, "swap")
+    return promote(store, "swap", version, seen[0].version if seen else None, "tests", "a test", datetime.now(UTC))
+
+
+class Load:
+    """Clients that know the right answer of each version."""
+
+    def __init__(self, client: Client, right: dict[str, Any], count: int = 3) -> None:
+        self.client, self.right = client, right
+        self.requests = 0
+        self.wrong: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                answer = self.client.post_json(PATH, RECORD)
+                body = answer.json()
+                same = answer.status == 200 and answer.headers["x-model-version"] == body["version"]
+                if not same or body["predictions"] != self.right[body["version"]]:
+                    self.wrong.append(f"{answer.status} {answer.text[:200]}")
+            except (OSError, ValueError) as error:
+                self.wrong.append(repr(error))
+            self.requests += 1
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_swaps_under_load_fail_no_request_and_mix_no_version(
+    service: Client, cloud_store: Store, versions: list[Manifest]
+) -> None:
+    right = {}
+    for manifest in versions:
+        move(cloud_store, manifest.version)
+        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
+        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+    assert right[versions[0].version] != right[versions[1].version]
+    with Load(service, right) as load:
+        for turn in range(12):
+            wanted = versions[turn % 2].version
+            move(cloud_store, wanted)
+            service.wait_until(lambda wanted=wanted: serving(service) == wanted, 20)
+    assert load.wrong == []
+    assert load.requests > 100
+    receipt = service.get("/status").json()["swaps"][-1]
+    assert receipt["to"] == versions[1].version
+    assert receipt["golden_difference"] == 0
+    assert set(receipt["fast_paths"]) == {"linear", "lightgbm", "random-forest"}
+
+
+def point_at(store: Store, manifest: Manifest, files: dict[str, bytes], sha256: str | None = None) -> Alias:
+    """Publish without any check and move the alias there by force."""
+    data = manifest.model_dump_json().encode()
+    for name, content in {**files, "manifest.json": data}.items():
+        store.create(f"versions/swap/{manifest.version}/{name}", content)
+    seen = read_alias(store, "swap")
+    assert seen is not None
+    alias = seen[0].model_copy(
+        update={"version": manifest.version, "manifest": sha256 or digest(data), "sequence": seen[0].sequence + 1}
+    )
+    store.replace(alias_key("swap"), alias.model_dump_json().encode(), seen[1])
+    return alias
+
+
+Spoil = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]]
+
+
+def rebound(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest binds the spoiled files, so that only the later checks can see it."""
+    return manifest.model_copy(update={"files": describe(files)}), files
+
+
+def a_flipped_bit(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    data = bytearray(files["models/linear.pkl"])
+    data[len(data) // 2] ^= 1
+    return manifest, {**files, "models/linear.pkl": bytes(data)}
+
+
+def a_truncated_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest, {**files, "models/lightgbm.pkl": files["models/lightgbm.pkl"][:-100]}
+
+
+def a_missing_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest, {name: data for name, data in files.items() if name != "models/lightgbm.pkl"}
+
+
+def a_wrong_golden_answer(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    golden = json.loads(files["golden.json"])
+    golden["scores"]["linear"][0][0] += 0.01
+    return rebound(manifest, {**files, "golden.json": json.dumps(golden).encode()})
+
+
+def a_pickle_that_runs(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.system, ("touch /tmp/podium-must-not-exist",)
+
+    return rebound(manifest, {**files, "models/linear.pkl": pickle.dumps(Runs())})
+
+
+def another_projects_manifest(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest.model_copy(update={"project": "other"}), files
+
+
+BAD: list[tuple[Spoil, str]] = [
+    (a_flipped_bit, "is not what was published"),
+    (a_truncated_file, "is not what was published"),
+    (a_missing_file, "there is no"),
+    (a_wrong_golden_answer, "golden rows"),
+    (a_pickle_that_runs, "may not construct"),
+    (another_projects_manifest, "another version"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
+def test_a_bad_version_never_serves(
+    service: Client, cloud_store: Store, versions: list[Manifest], spoil: Spoil, reason: str
+) -> None:
+    good = versions[1].version
+    move(cloud_store, good)
+    service.wait_until(lambda: serving(service) == good, 20)
+    manifest = read_manifest(cloud_store, "swap", good)[0]
+    salt = b"\n" * (1 + [each for each, _ in BAD].index(spoil))  # of its own, so that no cached file stands in for a bad one
+    files = {name: cloud_store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
+    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": describe(files)})
+    bad, spoiled = spoil(named, files)
+    point_at(cloud_store, bad, spoiled)
+    service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
+    assert reason in service.get("/status").json()["failures"]["swap"]
+    assert serving(service) == good
+    assert service.post_json(PATH, RECORD).status == 200
+    assert service.get("/readyz").status == 200
+    assert not Path("/tmp/podium-must-not-exist").exists()
+    move(cloud_store, good)
+    service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
+
+
+def test_an_alias_that_is_no_alias_changes_nothing(service: Client, cloud_store: Store, versions: list[Manifest]) -> None:
+    seen = read_alias(cloud_store, "swap")
+    assert seen is not None
+    etag = cloud_store.replace(alias_key("swap"), b"{}", seen[1])
+    service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
+    assert service.post_json(PATH, RECORD).status == 200
+    cloud_store.replace(alias_key("swap"), seen[0].model_dump_json().encode(), etag)
+    service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
+
+
+def test_predictions_go_on_while_s3_is_down(tmp_path: Path) -> None:
+    """S3 of its own, stopped while the service runs."""
+    port = free_ports(1)[0]
+    with LocalCloud(tmp_path / "cloud", port) as own:
+        store = Store(own.client(), "podium")
+        project = Project(name="down", data="s3://podium/x", target="kind", families=("linear",), budget=1)
+        publish_champion(store, tables.flowers(), project)
+        process = start_service({**own.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}, port, tmp_path)
+        try:
+            client = Client(f"http://127.0.0.1:{port}")
+            client.wait_until(lambda: client.get("/readyz").status == 200, 30)
+            own.stop()
+            end = time.monotonic() + 60
+            while client.get("/status").json()["store"]["error"] is None:
+                assert client.post_json("/predict", RECORD).status == 200
+                assert time.monotonic() < end
+            assert client.post_json("/predict", RECORD).status == 200
+            assert client.get("/readyz").status == 200
+            assert client.get("/projects/down/versions").status == 503
+        finally:
+            process.stop()
