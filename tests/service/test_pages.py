@@ -1,0 +1,116 @@
+"""The pages in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from cli.client import Client
+from tests import tables
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Client) -> Iterator[Page]:
+    """A page of the service; whatever the browser complains about fails the test."""
+    complaints: list[str] = []
+    opened = browser.new_page(base_url=f"http://{service._host}")
+    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("requestfailed", lambda request: complaints.append(request.url))
+    yield opened
+    opened.close()
+    assert [
+        text for text in complaints if "422" not in text and not text.endswith("/result.csv")
+    ] == []  # downloads leave the page
+
+
+def fill(page: Page, **cells: str) -> None:
+    values = {"income": "41000.5", "visits": "3", "since": "2022-05-17", "score": "0.25", **cells}
+    for name, text in values.items():
+        page.fill(f"[name={name}]", text)
+    page.select_option("[name=city]", "Bonn")
+    page.select_option("[name=member]", "true")
+
+
+def test_a_newcomer_predicts_one_record_and_downloads_it(page: Page, service: Client) -> None:
+    page.goto("/")
+    page.click("text=mixed")
+    assert page.locator("tr.champion").first.locator("td").first.inner_text() == "1"
+    fill(page)
+    page.locator("button", has_text="Predict").first.click()
+    shown = page.locator("#result .answer").inner_text()
+    expected = service.post_json("/projects/mixed/predict", tables.RECORD).json()["predictions"][0]["prediction"]
+    assert shown == expected
+    assert page.locator("#result tbody tr").count() == 4
+    assert page.input_value("[name=income]") == "41000.5"
+    with page.expect_download() as download:
+        page.click("text=Download as CSV")
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert rows[0]["prediction"] == expected
+
+
+def test_a_wrong_field_is_told_at_the_field_and_can_be_mended(page: Page) -> None:
+    page.goto("/projects/mixed")
+    fill(page, since="2022-05-17")
+    page.eval_on_selector("[name=income]", "field => { field.type = 'text'; field.value = 'much' }")
+    page.locator("button", has_text="Predict").first.click()
+    assert "a number" in page.locator("label.wrong small").inner_text()
+    assert (page.input_value("[name=income]"), page.input_value("[name=since]")) == ("much", "2022-05-17")
+    page.fill("[name=income]", "40000")
+    page.locator("button", has_text="Predict").first.click()
+    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+
+
+def test_a_file_gives_a_table_of_all_models_and_a_csv(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    tables.mixed(150, seed=5).to_csv(path, index=False)
+    page.goto("/projects/mixed")
+    page.set_input_files("input[type=file]", path)
+    page.click("text=Predict the file")
+    assert page.locator("#result h2").inner_text() == "150 predictions"
+    assert page.locator("#result tbody tr").count() == 100
+    with page.expect_download() as download:
+        page.click("text=Download as CSV")
+    assert len(list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))) == 150
+
+
+def test_pages_work_without_script_on_a_phone_in_the_dark(browser: Browser, service: Client) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(f"http://{service._host}/projects/mixed")
+    fill(page)
+    page.locator("button", has_text="Predict").first.click()
+    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+    context.close()
+
+
+def test_the_api_page_shows_the_live_fields(page: Page) -> None:
+    page.goto("/docs")
+    page.get_by_text("Predict bought").click()
+    page.wait_for_selector("text=Request body")
+    assert "training order" in page.inner_text("#swagger-ui")
