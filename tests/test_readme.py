@@ -43,7 +43,7 @@ def test_every_setting_is_documented() -> None:
 def test_every_key_of_a_project_is_documented() -> None:
     table = README.split("## A new project")[1].split("## The pipeline")[0]
     for name in set(Project.model_fields) - {"name", "kind"}:
-        assert f"`{name}`" in table, name
+        assert f"`{name}`" in table or f"`{name}." in table, name
 
 
 def test_the_example_project_is_valid() -> None:
@@ -61,6 +61,6 @@ def test_every_family_metric_and_task_is_named() -> None:
 
 def test_every_file_and_picture_that_is_named_exists() -> None:
     for path in re.findall(r"`((?:podium|service|luigi_tasks|tests|docs|benchmarks|templates|projects)/[\w./-]*)`", README):
-        assert (ROOT / path).exists(), path
+        assert "NAME" in path or (ROOT / path).exists(), path
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
