@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := bash
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help setup demo smoke test lint lock bench clean
 .DEFAULT_GOAL := help
