@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, read_body
 from service.inputs import Inputs
 from service.live import Snapshot
-from service.negotiation import negotiated
+from service.negotiation import Form, negotiated
 from service.predictions import Scores, score
 from service.problems import bad_data
 from service.state import State, StateDep
@@ -41,45 +43,51 @@ async def predict(request: Request, state: StateDep, project: str = "", models: 
         return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
     scores = await score(snapshot, families, inputs, state.spread, state.settings.dask_threshold)
     state.served(snapshot)
-    identity = prediction_id()
-    headers = answer_headers(snapshot, identity)
-    if form == "json":
-        return Response(json_answer(snapshot, identity, scores, inputs.warnings), 200, headers, "application/json")
-    table = await run_in_threadpool(result_table, inputs.table, scores, snapshot.signature.target)
-    download = await run_in_threadpool(to_csv, table, raw=raw)
-    if form == "csv":
-        return Response(download, 200, headers | _as_file(snapshot), "text/csv")
-    return _page(request, state, snapshot, body, inputs, scores, table, state.results.put(download, headers), headers)
+    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), raw)
+    if form == "json" and inputs.count <= state.settings.dask_threshold:
+        return _json(state, done)
+    return await run_in_threadpool(RENDERERS[form], state, done)
 
 
-def _page(
-    request: Request,
-    state: State,
-    snapshot: Snapshot,
-    body: Body,
-    inputs: Inputs,
-    scores: Scores,
-    table: pa.Table,
-    result: str,
-    headers: dict[str, str],
-) -> Response:
-    shown: dict[str, Any] = {
-        "scores": scores,
-        "table": table,
-        "download": f"/jobs/{result}/result.csv",
-        "warnings": inputs.warnings,
-    }
-    html = state.pages.project(snapshot, values=body.fields, result=shown, single=not body.is_upload)
-    return Response(html, 200, headers, "text/html")
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """A request and what was predicted for it."""
+
+    snapshot: Snapshot
+    body: Body
+    inputs: Inputs
+    scores: Scores
+    headers: dict[str, str]
+    raw: bool
+
+    def table(self) -> pa.Table:
+        return result_table(self.inputs.table, self.scores, self.snapshot.signature.target)
+
+
+def _json(state: State, done: Predicted) -> Response:
+    payload = json_answer(done.snapshot, done.headers["X-Prediction-Id"], done.scores, done.inputs.warnings)
+    return Response(payload, 200, done.headers, "application/json")
+
+
+def _csv(state: State, done: Predicted) -> Response:
+    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.csv"'}
+    return Response(to_csv(done.table(), raw=done.raw), 200, done.headers | named, "text/csv")
+
+
+def _page(state: State, done: Predicted) -> Response:
+    table = done.table()
+    download = f"/jobs/{state.results.put(to_csv(table, raw=done.raw), done.headers)}/result.csv"
+    shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, "warnings": done.inputs.warnings}
+    html = state.pages.project(done.snapshot, values=done.body.fields, result=shown, single=not done.body.is_upload)
+    return Response(html, 200, done.headers, "text/html")
+
+
+RENDERERS: dict[Form, Callable[[State, Predicted], Response]] = {"json": _json, "csv": _csv, "html": _page}
 
 
 def _form_again(error: BadData, request: Request, state: State, snapshot: Snapshot, body: Body) -> Response:
     html = state.pages.project(snapshot, values=body.fields, problems=error.problems)
     return Response(html, error.status, {"X-Model-Version": snapshot.version}, "text/html")
-
-
-def _as_file(snapshot: Snapshot) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{snapshot.project}-predictions.csv"'}
 
 
 for suffix in SUFFIXES:
