@@ -29,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from cli.client import Client
+from cli.running import desk_of
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
 from podium.data.read import read_csv
@@ -36,9 +37,8 @@ from podium.learn.families import FAMILIES
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
+from podium.promotion import Desk, promote
 from podium.settings import ROOT
-from podium.store.aliases import promote
-from podium.store.s3 import Store
 from podium.store.versions import publish
 
 TREES = {"n_estimators": 200, "num_leaves": 31}
@@ -90,7 +90,7 @@ def measure(folder: Path, rounds: int, seconds: int, connections: list[int]) -> 
     )
     ports = free_ports(2)
     with LocalCloud(folder, ports[0]) as cloud:
-        _publish(Store(cloud.client(), cloud.environment["PODIUM_BUCKET"]), frame)
+        _publish(desk_of(cloud), frame)
         _naive_files(folder, frame)
         service = _serve(
             "service:create_app",
@@ -176,14 +176,16 @@ def _serve(app: str, port: int, folder: Path, environment: dict[str, str]) -> Pr
     return Process(command, folder / "logs" / f"{port}.log", {**environment, "PYTHONPATH": str(ROOT)})
 
 
-def _publish(store: Store, frame: pd.DataFrame) -> None:
+def _publish(desk: Desk, frame: pd.DataFrame) -> None:
     """The champion is LightGBM with the settings of the benchmark."""
     FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], tried=(TREES,))
     project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=("lightgbm",), budget=1)
     now = datetime.now(UTC)
-    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, Claim.now(now, "benchmark", "none", None))
-    publish(store, manifest, files)
-    promote(store, "bench", manifest.version, None, "benchmark", "benchmark", now)
+    manifest, files = learn(
+        read_csv(frame.to_csv(index=False).encode()), project, Claim.now(now, "benchmark", "none", None), "benchmark"
+    )
+    publish(desk.store, manifest, files, desk.signer)
+    promote(desk, "bench", manifest.version, "benchmark", now)
 
 
 def _naive_files(folder: Path, frame: pd.DataFrame) -> None:

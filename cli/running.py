@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,10 @@ from sklearn import datasets
 
 from local_cloud import LocalCloud
 from local_cloud.process import Process
+from podium.promotion import Desk
 from podium.settings import ROOT
+from podium.store.s3 import Store
+from podium.store.signing import Keys, Signer, Trust
 
 
 def breast_cancer() -> pd.DataFrame:
@@ -55,6 +59,15 @@ def run_pipeline(
     if code:
         raise subprocess.CalledProcessError(code, command)
     return time.perf_counter() - started
+
+
+def desk_of(cloud: LocalCloud) -> Desk:
+    """Where a person with the cloud's own keys promotes."""
+    environment = cloud.environment
+    store, keys = Store(cloud.client(), environment["PODIUM_BUCKET"]), Keys(json.loads(environment["PODIUM_TRAINER_KEYS"]))
+    return Desk(
+        store, Trust(keys, keys), Signer.parse(environment["PODIUM_SIGNING_KEY"]), "demo", lambda key, _: store.read(key).data
+    )
 
 
 def start_service(environment: Mapping[str, str], port: int, folder: Path) -> Process:

@@ -8,7 +8,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ import pandas as pd
 
 from cli.client import Client
 from cli.demo import KEY, PROJECT
-from cli.running import breast_cancer, put_table, run_pipeline, start_service
+from cli.running import breast_cancer, desk_of, put_table, run_pipeline, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
-from podium.store.aliases import Alias, parse_alias, promote
-from podium.store.s3 import Store
+from podium.promotion import Desk, rollback
+from podium.store.history import Entry, read_champion
 
 PREDICT = f"/projects/{PROJECT}/predict"
 SWAP_SECONDS = 30
@@ -70,9 +70,9 @@ def run_smoke(folder: Path | None, as_json: bool) -> int:
         seen.figure("service_ready_seconds", time.perf_counter() - started)
         _ways_in(seen, client, frame)
         _bad_input(seen, client, frame)
-        store = Store(cloud.client(), cloud.environment["PODIUM_BUCKET"])
-        _new_champion(seen, client, cloud, store, frame)
-        _poll_alone(seen, client, cloud, store, frame)
+        desk = desk_of(cloud)
+        _new_champion(seen, client, cloud, desk, frame)
+        _poll_alone(seen, client, cloud, desk, frame)
     _say(seen, as_json)
     return 1 if seen.wrong else 0
 
@@ -161,11 +161,10 @@ class _Load:
             self.answers.append((time.time(), answer.headers.get("x-model-version", "")))
             time.sleep(0.002)
 
-    def until(self, version: Callable[[], str | None], seconds: float) -> float | None:
+    def until(self, wanted: str, seconds: float) -> float | None:
         """When the load first saw a version; None when it never did."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            wanted = version()
             found = next((at for at, seen in self.answers if seen == wanted), None)
             if found:
                 return found
@@ -183,34 +182,36 @@ class _Load:
             thread.join()
 
 
-def _alias(store: Store) -> Alias:
-    return parse_alias(store.read(f"aliases/{PROJECT}/champion.json").data)
+def _champion(desk: Desk) -> Entry:
+    entry = read_champion(desk.store, PROJECT, desk.trust.promoters)
+    assert entry is not None and entry.champion
+    return entry
 
 
-def _new_champion(seen: Seen, client: Client, cloud: LocalCloud, store: Store, frame: pd.DataFrame) -> None:
+def _new_champion(seen: Seen, client: Client, cloud: LocalCloud, desk: Desk, frame: pd.DataFrame) -> None:
     """Changed data makes a new version, and the service swaps to it while it is asked."""
-    before = _alias(store).version
+    before = _champion(desk).version
     put_table(cloud, KEY, frame.sample(frac=0.9, random_state=1))
     with _Load(client, _record(frame)) as load:
         run_pipeline(cloud.environment, PROJECT, quiet=True)
-        alias = _alias(store)
-        found = load.until(lambda: alias.version, SWAP_SECONDS)
-    _report_swap(seen, load, alias, before, found, "put of the alias → event → Lambda → swap", "event_to_swap_seconds")
+        entry = _champion(desk)
+        found = load.until(entry.version, SWAP_SECONDS)
+    _report_swap(seen, load, entry, before, found, "put of the alias → event → Lambda → swap", "event_to_swap_seconds")
 
 
-def _poll_alone(seen: Seen, client: Client, cloud: LocalCloud, store: Store, frame: pd.DataFrame) -> None:
-    """Without events the poll gets there as well; here by going back to the version before."""
+def _poll_alone(seen: Seen, client: Client, cloud: LocalCloud, desk: Desk, frame: pd.DataFrame) -> None:
+    """Without events the poll gets there as well; here by a rollback."""
     cloud.stop_events()
-    before = _alias(store)
+    before = _champion(desk).version
     with _Load(client, _record(frame)) as load:
-        alias = promote(store, PROJECT, before.previous or "", before.version, "smoke", "poll alone", datetime.now(UTC))
-        found = load.until(lambda: alias.version, SWAP_SECONDS)
-    _report_swap(seen, load, alias, before.version, found, "the same by the poll alone (every 3 s)", "poll_to_swap_seconds")
+        entry = rollback(desk, PROJECT, "smoke: the poll alone", datetime.now(UTC))
+        found = load.until(entry.version, SWAP_SECONDS)
+    _report_swap(seen, load, entry, before, found, "a rollback, by the poll alone (every 3 s)", "poll_to_swap_seconds")
 
 
-def _report_swap(seen: Seen, load: _Load, alias: Alias, before: str, found: float | None, what: str, name: str) -> None:
-    delay = found - datetime.fromisoformat(alias.at).timestamp() if found else float("nan")
-    seen.check(found is not None and alias.version != before, f"{what}: {delay:.3f} s, {before} → {alias.version}")
+def _report_swap(seen: Seen, load: _Load, entry: Entry, before: str, found: float | None, what: str, name: str) -> None:
+    delay = found - datetime.fromisoformat(entry.at).timestamp() if found else float("nan")
+    seen.check(found is not None and entry.version != before, f"{what}: {delay:.3f} s, {before} → {entry.version}")
     seen.figure(name, delay)
     versions = [version for _, version in sorted(load.answers)]
     changes = sum(one != other for one, other in pairwise(versions))
@@ -219,7 +220,7 @@ def _report_swap(seen: Seen, load: _Load, alias: Alias, before: str, found: floa
     )
     seen.figure(name.replace("_seconds", "_failed_requests"), len(load.failures))
     seen.check(
-        set(versions) == {before, alias.version}, f"no other version answered, {changes} change(s) as the clients saw it"
+        set(versions) == {before, entry.version}, f"no other version answered, {changes} change(s) as the clients saw it"
     )
 
 

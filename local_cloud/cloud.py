@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import boto3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from local_cloud.process import Process, free_ports
 from local_cloud.s3 import start_s3
@@ -46,6 +47,8 @@ class LocalCloud:
             "AWS_DEFAULT_REGION": "us-east-1",
             "PODIUM_BUCKET": BUCKET,
             "PODIUM_REFRESH_SECRETS": json.dumps([self._secrets["hint"]]),
+            "PODIUM_SIGNING_KEY": self._secrets["signing"],
+            "PODIUM_TRAINER_KEYS": json.dumps([self._secrets["public"]]),
         }
 
     @property
@@ -119,6 +122,11 @@ def _secrets(folder: Path) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         hint = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        path.write_text(json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "hint": hint}))
+        key = Ed25519PrivateKey.generate()
+        private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+        pair = {"signing": base64.b64encode(private).decode(), "public": base64.b64encode(public).decode()}
+        path.write_text(
+            json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "hint": hint, **pair})
+        )
     stored: dict[str, str] = json.loads(path.read_text())
     return stored

@@ -19,14 +19,15 @@ from podium.learn.clean import Clean as CleanRows
 from podium.learn.clean import clean, from_parquet, to_parquet
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
-from podium.learn.publish import Claim, candidate_files, manifest_of
+from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
 from podium.learn.split import train_and_test
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
+from podium.promotion import Desk, GateFailed, promote
 from podium.settings import StoreSettings
-from podium.store.aliases import AliasMoved, promote, read_alias
+from podium.store.history import AliasMoved, read_champion
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, publish, version_prefix
 
 __all__ = ["Clean", "Explore", "Features", "Ingest", "Pipeline", "Promote", "Publish", "Rank", "Select", "Snapshot", "Train"]
@@ -137,32 +138,31 @@ class Publish(RankedStage):
     file = "publish.json"
 
     def needs(self) -> dict[str, Any]:
+        StoreSettings().signer()  # before hours of training, not after
         return {**super().needs(), "leaderboard": self.clone(Rank), "report": self.clone(Explore)}
 
     def make(self) -> bytes:
-        claim = self._claim()
+        claim, rows, candidates = self._claim(), self.clean(), self.candidates()
+        training, test = (rows.rows(places) for places in train_and_test(rows, self.config))
         board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
-        files = {
-            LEADERBOARD_FILE: board,
-            REPORT_FILE: report,
-            **candidate_files(self.candidates(), self.training(), self.config),
-        }
-        manifest = manifest_of(claim, self.config, self.clean(), files)
-        publish(store(), manifest, files)
+        files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(candidates, training, test, self.config)}
+        author, predictions = provenance.actor(StoreSettings().actor), predictions_digest(candidates, test)
+        manifest = manifest_of(claim, self.config, rows, files, author, predictions)
+        publish(store(), manifest, files, StoreSettings().signer())
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()
 
     def _claim(self) -> Claim:
         """The version's name and parent, settled once, so that a resumed run publishes the same version."""
         target = self.target("claim.json")
-        seen = read_alias(store(), self.project)
-        parent = seen[0].version if seen else None
+        standing = read_champion(store(), self.project, StoreSettings().trust().promoters)
+        parent = standing.champion if standing else None
         target.write(Claim.now(datetime.now(UTC), self.run_name, self.snapshot, parent).to_json())
         return Claim.from_json(target.read())
 
 
 class Promote(Stage):
-    """Make the version the champion, if the champion is still the one that it was made to follow."""
+    """Make the version the champion, if it passes its gates and the champion is the one that it was made to follow."""
 
     file = "promote.json"
 
@@ -172,12 +172,13 @@ class Promote(Stage):
 
     def make(self) -> bytes:
         made = json.loads(self.input().read())
-        by, now = provenance.actor(StoreSettings().actor), datetime.now(UTC)
+        version, reason = made["version"], f"run {self.run_name}"
+        outcome: dict[str, Any] = {"version": version, "promoted": True}
         try:
-            alias = promote(store(), self.project, made["version"], made["parent"], by, f"run {self.run_name}", now)
-            outcome = {"promoted": True, "version": made["version"], "alias": alias.model_dump()}
-        except AliasMoved as refusal:
-            outcome = {"promoted": False, "version": made["version"], "reason": str(refusal)}
+            entry = promote(desk(), self.project, version, reason, datetime.now(UTC), expect=made["parent"])
+            outcome["number"] = entry.sequence
+        except (AliasMoved, GateFailed) as refusal:
+            outcome |= {"promoted": False, "reason": str(refusal)}
         return json.dumps(outcome, indent=1).encode()
 
 
@@ -202,6 +203,13 @@ class Pipeline(Stage):
             f"report  {self.input()['report'].url}",
         ]
         return "\n".join(lines).encode()
+
+
+def desk() -> Desk:
+    """Where this process promotes."""
+    settings = StoreSettings()
+    actor = provenance.actor(settings.actor)
+    return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)
 
 
 def _encoder(target: Any) -> Encoder:

@@ -1,4 +1,4 @@
-"""From an alias to proved models: every byte verified, every model shown to answer as it did when it was made."""
+"""From a digest to proved models: every byte verified, every model shown to answer as it did when it was made."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from podium.model.golden import GOLDEN, Golden, prove, proved_fast_path
 from podium.model.model import Model, OneRecord
 from podium.model.pickles import load
-from podium.store.aliases import Alias
 from podium.store.cache import Cache
 from podium.store.s3 import Store
+from podium.store.signing import Keys
 from podium.store.versions import (
     GOLDEN_FILE,
     MANIFEST,
@@ -34,14 +34,17 @@ class Loaded:
     largest_difference: float
 
 
-def load_manifest(project: str, version: str, sha256: str, fetch: Fetch) -> Manifest:
-    """The manifest that an alias binds. Raises Damaged."""
-    return parse_manifest(verified(version_prefix(project, version) + MANIFEST, sha256, fetch), project, version)
+def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Manifest:
+    """The manifest of this digest. Raises Damaged, Unsigned."""
+    return parse_manifest(verified(version_prefix(project, version) + MANIFEST, sha256, fetch), project, version, trainers)
 
 
-def load_version(project: str, alias: Alias, fetch: Fetch) -> Loaded:
-    """Verify, construct and prove every model of a version. Raises Damaged, Refused, ProofFailed, StoreError."""
-    manifest = load_manifest(project, alias.version, alias.manifest, fetch)
+def load_version(project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
+    """Verify, construct and prove every model of the version whose manifest has this digest.
+
+    Raises Damaged, Unsigned, Refused, ProofFailed, StoreError.
+    """
+    manifest = load_manifest(project, version, sha256, fetch, trainers)
     golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
     models = {family: load_model(manifest, family, fetch) for family in manifest.families}
     differences = [prove(model, golden) for model in models.values()]

@@ -52,6 +52,17 @@ class Split(Part):
     folds: int = Field(5, ge=2, le=20)
 
 
+class Gates(Part):
+    """What a version must show before it serves."""
+
+    min_score: float | None = Field(None, description="lowest test score, higher being better")
+    not_worse: bool = Field(True, description="not worse than the champion on the same test rows beyond the 95 % interval")
+    compatible: bool = Field(True, description="every input that the champion takes is taken")
+    most_bytes: int = Field(500_000_000, gt=0, description="size of all files")
+    most_milliseconds: float | None = Field(None, gt=0, description="median time of one record by the best model")
+    second_person: bool = Field(False, description="whoever promotes is not who trained")
+
+
 class Project(Part):
     """A validated project.toml; absent parts are inferred from the data."""
 
@@ -70,6 +81,7 @@ class Project(Part):
     cleaning: Cleaning = Cleaning()
     features: Features = Features()
     split: Split = Split()
+    gates: Gates = Gates()
 
     def deciding(self) -> dict[str, object]:
         """The part that decides what a run makes; titles do not."""

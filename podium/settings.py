@@ -1,15 +1,17 @@
-"""Where Podium finds its bucket and its projects, from the environment."""
+"""Where Podium finds its bucket, its projects and its keys, from the environment."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from podium.store.s3 import Store, s3_client
+from podium.store.signing import BadKey, Keys, Signer, Trust
 
 ROOT = Path(__file__).resolve().parent.parent
+FROM_FILE = "file:"
 
 
 class StoreSettings(BaseSettings):
@@ -21,7 +23,29 @@ class StoreSettings(BaseSettings):
     source_buckets: tuple[str, ...] = Field((), description="further buckets that a project's data may lie in, as JSON")
     projects: Path = Field(ROOT / "projects", description="folder of the projects")
     templates: Path = Field(ROOT / "templates", description="folder of the page templates")
-    actor: str = Field("", description="who promotes, for the records; the login name when empty")
+    actor: str = Field("", description="who trains and promotes, for the records; the login name when empty")
+    signing_key: SecretStr = Field(
+        SecretStr(""), description="private key of who trains or promotes; file:PATH reads it from there"
+    )
+    trainer_keys: tuple[str, ...] = Field((), description="public keys whose versions are believed, as JSON")
+    promoter_keys: tuple[str, ...] = Field(
+        (), description="public keys whose promotions are believed, as JSON; the trainers' if empty"
+    )
 
     def store(self) -> Store:
         return Store(s3_client(), self.bucket)
+
+    def signer(self) -> Signer:
+        """Raises BadKey."""
+        text = self.signing_key.get_secret_value()
+        if not text:
+            raise BadKey("PODIUM_SIGNING_KEY is not set: `podium keys new` makes one")
+        if text.startswith(FROM_FILE):
+            text = Path(text.removeprefix(FROM_FILE)).read_text().strip()
+        return Signer.parse(text)
+
+    def trust(self) -> Trust:
+        """Raises BadKey."""
+        if not self.trainer_keys:
+            raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version could be believed: `podium keys new` shows how")
+        return Trust(Keys(self.trainer_keys), Keys(self.promoter_keys or self.trainer_keys))

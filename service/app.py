@@ -50,12 +50,13 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the cluster, look at the store once, then keep looking; close in reverse."""
     settings: ServiceSettings = app.state.settings
+    trust = settings.trust()  # without keys nothing could be believed, so nothing starts
     async with contextlib.AsyncExitStack() as stack:
         spread, results = Spread(settings), Results()
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(results.close)
         store = settings.store()
-        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, settings.poll_seconds)
+        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, settings.poll_seconds)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
             settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates)

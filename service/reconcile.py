@@ -16,21 +16,27 @@ from starlette.concurrency import run_in_threadpool
 from podium.loading import fetcher, load_version
 from podium.model.golden import ProofFailed
 from podium.model.pickles import Refused
-from podium.store.aliases import alias_key, parse_alias, project_names
 from podium.store.cache import Cache
+from podium.store.history import alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
+from podium.store.signing import Trust
 from service.live import Live, Snapshot
 
 log = logging.getLogger(__name__)
 
 
+class WentBack(StoreError):
+    """The alias shows an older entry than one that was seen: somebody put it back past the history."""
+
+
 class Reconcile:
     """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in."""
 
-    def __init__(self, store: Store, cache: Cache, live: Live, poll_seconds: float) -> None:
-        self._store, self._live, self._poll = store, live, poll_seconds
+    def __init__(self, store: Store, cache: Cache, live: Live, trust: Trust, poll_seconds: float) -> None:
+        self._store, self._live, self._trust, self._poll = store, live, trust, poll_seconds
         self._fetch = fetcher(store, cache)
         self._etags: dict[str, str] = {}
+        self._latest: dict[str, int] = {}
         self._wake = asyncio.Event()
         self.receipts: deque[dict[str, Any]] = deque(maxlen=50)
         self.failures: dict[str, str] = {}
@@ -74,7 +80,7 @@ class Reconcile:
             return
         snapshot, etag, receipt = found
         before = self._live.swap(snapshot)
-        self._etags[project] = etag
+        self._etags[project], self._latest[project] = etag, snapshot.sequence
         receipt |= {"from": before.version if before else None, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         self.receipts.append(receipt)
         gc.freeze()
@@ -88,13 +94,22 @@ class Reconcile:
         if blob is None:
             return None
         started = time.perf_counter()
-        alias = parse_alias(blob.data)
-        loaded = load_version(project, alias, self._fetch)
-        snapshot = Snapshot(project, alias.version, alias.sequence, alias.manifest, loaded.manifest, loaded.models, loaded.fast)
+        entry = parse_entry(blob.data, project, self._trust.promoters)
+        latest = self._latest.get(project, 0)
+        if entry.sequence < latest:
+            raise WentBack(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
+        live = self._live.find(project)
+        if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
+            self._etags[project], self._latest[project] = blob.etag, entry.sequence
+            return None
+        loaded = load_version(project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
+        snapshot = Snapshot(
+            project, entry.champion, entry.sequence, entry.manifest, loaded.manifest, loaded.models, loaded.fast
+        )
         receipt = {
             "project": project,
-            "to": alias.version,
-            "sequence": alias.sequence,
+            "to": entry.champion,
+            "sequence": entry.sequence,
             "load_milliseconds": round((time.perf_counter() - started) * 1000, 1),
             "golden_difference": loaded.largest_difference,
             "fast_paths": [family for family, path in loaded.fast.items() if path],

@@ -18,6 +18,7 @@ from podium.model.encode import Matrix
 from podium.model.model import Model
 from podium.settings import StoreSettings
 from podium.store.cache import Cache
+from podium.store.signing import Keys
 from service.live import Snapshot
 from service.settings import ServiceSettings
 
@@ -26,13 +27,13 @@ PIECES_PER_WORKER = 2
 
 
 @functools.lru_cache(maxsize=16)
-def _model(project: str, version: str, sha256: str, family: str, bucket: str, cache: str) -> Model:
+def _model(project: str, version: str, sha256: str, family: str, bucket: str, cache: str, trainers: tuple[str, ...]) -> Model:
     """On a worker: the model, verified down from the manifest's digest, and kept."""
     fetch = fetcher(StoreSettings(bucket=bucket).store(), Cache(Path(cache)))
-    return load_model(load_manifest(project, version, sha256, fetch), family, fetch)
+    return load_model(load_manifest(project, version, sha256, fetch, Keys(trainers)), family, fetch)
 
 
-def _scores(piece: pd.DataFrame, *model: str) -> Matrix:
+def _scores(piece: pd.DataFrame, *model: Any) -> Matrix:
     return _model(*model).scores(piece)
 
 
@@ -95,7 +96,8 @@ class Spread:
         cuts = np.linspace(0, len(frame), count + 1).astype(int)
         pieces = [frame.iloc[low:high] for low, high in pairwise(cuts)]
         bucket, cache = self._settings.bucket, str(self._settings.cache)
-        model = (snapshot.project, snapshot.version, snapshot.manifest_sha256, family, bucket, cache)
+        version = (snapshot.project, snapshot.version, snapshot.manifest_sha256, family)
+        model = (*version, bucket, cache, self._settings.trainer_keys)
         futures = [self._client.submit(_scores, piece, *model, pure=False) for piece in pieces]
         try:
             return np.vstack([future.result(timeout=self._settings.dask_seconds) for future in futures])

@@ -15,15 +15,17 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cli.client import Client
-from cli.running import start_service
+from cli.running import desk_of, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
 from podium.data.read import read_csv
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
-from podium.store.aliases import promote, read_alias
+from podium.promotion import Desk, promote
+from podium.store.history import read_champion
 from podium.store.s3 import Store
+from podium.store.signing import Keys, Signer, Trust
 from podium.store.versions import Manifest, publish
 from tests import tables
 
@@ -66,27 +68,47 @@ def cloud_store(cloud: LocalCloud) -> Store:
     return Store(cloud.client(), cloud.environment["PODIUM_BUCKET"])
 
 
+@pytest.fixture(scope="session")
+def cloud_desk(cloud: LocalCloud) -> Desk:
+    return desk_of(cloud)
+
+
+@pytest.fixture(scope="session")
+def signer() -> Signer:
+    return Signer.new()
+
+
+@pytest.fixture
+def desk(store: Store, signer: Signer) -> Desk:
+    """Where the tests promote in an empty bucket, on either server."""
+    keys = Keys([signer.public])
+    return Desk(store, Trust(keys, keys), signer, "ann", lambda key, _: store.read(key).data)
+
+
 Put = Callable[..., Manifest]
 
 
 @pytest.fixture(scope="session")
-def put_champion(cloud_store: Store) -> Put:
+def put_champion(cloud_desk: Desk) -> Put:
     """Learn a table and make the result the champion of a project."""
 
     def put(frame: pd.DataFrame, **entries: Any) -> Manifest:
-        return publish_champion(cloud_store, frame, Project(data="s3://podium/none", **entries))
+        return publish_champion(cloud_desk, frame, Project(data="s3://podium/none", **entries))
 
     return put
 
 
-def publish_champion(store: Store, frame: pd.DataFrame, project: Project) -> Manifest:
-    seen = read_alias(store, project.name)
-    parent = seen[0].version if seen else None
-    now = datetime.now(UTC)
-    claim = Claim.now(now, uuid4().hex, "0" * 64, parent)
-    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, claim)
-    publish(store, manifest, files)
-    promote(store, project.name, manifest.version, parent, "tests", "a test", now)
+def publish_version(desk: Desk, frame: pd.DataFrame, project: Project) -> Manifest:
+    standing = read_champion(desk.store, project.name, desk.trust.promoters)
+    claim = Claim.now(datetime.now(UTC), uuid4().hex, "0" * 64, standing.champion if standing else None)
+    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, claim, "trainer")
+    publish(desk.store, manifest, files, desk.signer)
+    return manifest
+
+
+def publish_champion(desk: Desk, frame: pd.DataFrame, project: Project) -> Manifest:
+    manifest = publish_version(desk, frame, project)
+    promote(desk, project.name, manifest.version, "a test", datetime.now(UTC), force=True)
     return manifest
 
 

@@ -20,8 +20,9 @@ from cli.client import Client
 from cli.running import put_table, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
+from podium.promotion import Desk
 from podium.settings import ROOT
-from podium.store.aliases import read_alias
+from podium.store.history import Entry, read_champion
 from podium.store.s3 import Store
 from podium.store.versions import list_versions, read_manifest
 from tests import tables
@@ -47,6 +48,10 @@ def stages(result: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split()[2] for line in result.stdout.splitlines() if line.startswith("✓")]
 
 
+def champion(desk: Desk, project: str) -> Entry | None:
+    return read_champion(desk.store, project, desk.trust.promoters)
+
+
 def keys(store: Store, prefix: str) -> list[str]:
     return list(store.keys(prefix))
 
@@ -69,14 +74,14 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     return environment
 
 
-def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_store: Store) -> None:
-    found = read_alias(cloud_store, "flowers")
+def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_desk: Desk) -> None:
+    found = champion(cloud_desk, "flowers")
     assert found is not None
-    manifest, _ = read_manifest(cloud_store, "flowers", found[0].version)
+    manifest, _ = read_manifest(cloud_desk.store, "flowers", found.version, cloud_desk.trust.trainers)
     prefix = f"versions/flowers/{manifest.version}/"
-    assert {key.removeprefix(prefix) for key in cloud_store.keys(prefix)} == {*manifest.files, "manifest.json"}
+    assert {key.removeprefix(prefix) for key in cloud_desk.store.keys(prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
-    board = list(csv.DictReader(io.StringIO(cloud_store.read(prefix + "leaderboard.csv").data.decode())))
+    board = list(csv.DictReader(io.StringIO(cloud_desk.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     named = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
     assert list(board[0]) == [
@@ -94,12 +99,12 @@ def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_store: Sto
     assert manifest.configuration["target"] == "kind"
 
 
-def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_store: Store) -> None:
-    before = keys(cloud_store, "")
+def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_desk: Desk) -> None:
+    before = keys(cloud_desk.store, "")
     again = luigi(finished, "Pipeline", "flowers")
     assert (again.returncode, stages(again)) == (0, [])
     assert "done before" in again.stdout
-    assert keys(cloud_store, "") == before
+    assert keys(cloud_desk.store, "") == before
 
 
 def test_every_stage_can_be_asked_for_by_itself(finished: dict[str, str]) -> None:
@@ -108,7 +113,7 @@ def test_every_stage_can_be_asked_for_by_itself(finished: dict[str, str]) -> Non
         assert (result.returncode, stages(result)) == (0, []), result.stderr
 
 
-def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(finished: dict[str, str], cloud_store: Store) -> None:
+def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(finished: dict[str, str], cloud_desk: Desk) -> None:
     project(finished, "flowers", target="kind", title="Flowers")
     assert stages(luigi(finished, "Pipeline", "flowers")) == []
     project(finished, "flowers", target="kind", families=["linear", "lightgbm", "random-forest"], seed=5)
@@ -117,14 +122,14 @@ def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(finished:
     assert "Ingest" not in stages(result)
     assert "Clean" in stages(result)
     assert stages(result).count("Train") == 3
-    found = read_alias(cloud_store, "flowers")
+    found = champion(cloud_desk, "flowers")
     assert found is not None
-    assert found[0].version == list_versions(cloud_store, "flowers")[-1]
-    assert found[0].sequence == 2
+    assert found.version == list_versions(cloud_desk.store, "flowers")[-1]
+    assert found.sequence == 2
 
 
 def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
-    environment: dict[str, str], cloud: LocalCloud, cloud_store: Store
+    environment: dict[str, str], cloud: LocalCloud, cloud_desk: Desk
 ) -> None:
     project(environment, "prices-luigi", target="price", families=["linear"])
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
@@ -135,15 +140,15 @@ def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
     put_table(cloud, "raw/prices-luigi.csv", tables.prices(seed=7))
     second = luigi(environment, "Pipeline", "prices-luigi")
     assert stages(second)[0] == "Ingest"
-    assert len(list_versions(cloud_store, "prices-luigi")) == 2
-    found = read_alias(cloud_store, "prices-luigi")
+    assert len(list_versions(cloud_desk.store, "prices-luigi")) == 2
+    found = champion(cloud_desk, "prices-luigi")
     assert found is not None
-    newest = found[0].version
+    newest = found.version
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
     assert luigi(environment, "Pipeline", "prices-luigi").returncode == 0
-    found = read_alias(cloud_store, "prices-luigi")
+    found = champion(cloud_desk, "prices-luigi")
     assert found is not None
-    assert found[0].version == newest, "a finished old run does not move production back"
+    assert found.version == newest, "a finished old run does not move production back"
 
 
 FAILURES = [
@@ -173,7 +178,7 @@ def test_a_project_that_does_not_exist_is_named(environment: dict[str, str]) -> 
     assert "Traceback" not in result.stderr
 
 
-def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud, cloud_store: Store) -> None:
+def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud, cloud_desk: Desk) -> None:
     project(environment, "killed", target="kind", budget=4)
     put_table(cloud, "raw/killed.csv", tables.flowers(900))
     command = [LUIGI, "--module", "luigi_tasks", "Pipeline", "--project", "killed", "--local-scheduler"]
@@ -187,12 +192,12 @@ def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud,
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert read_alias(cloud_store, "killed") is None
+    assert champion(cloud_desk, "killed") is None
     result = luigi(environment, "Pipeline", "killed")
     assert result.returncode == 0, result.stderr
     assert done + len(stages(result)) >= 13
     assert "Clean" not in stages(result)
-    assert len(list_versions(cloud_store, "killed")) == 1
+    assert len(list_versions(cloud_desk.store, "killed")) == 1
 
 
 def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:

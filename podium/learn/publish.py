@@ -11,12 +11,12 @@ from datetime import datetime
 import pandas as pd
 
 from podium import provenance
-from podium.learn.clean import Clean
+from podium.learn.clean import Clean, to_parquet
 from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
 from podium.model.pickles import dump
 from podium.project import Project
-from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, Manifest, describe, model_file
+from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, TEST_FILE, Manifest, describe, digest, model_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,23 @@ class Claim:
         return cls(**json.loads(data))
 
 
-def candidate_files(candidates: list[Candidate], training: Clean, project: Project) -> dict[str, bytes]:
-    """Every model pickled, and the golden rows that prove them."""
+def candidate_files(candidates: list[Candidate], training: Clean, test: Clean, project: Project) -> dict[str, bytes]:
+    """Every model pickled, the golden rows that prove them, and the test rows on which a later version is compared."""
     models = [candidate.model for candidate in candidates]
     golden = record_golden(models, training.inputs, project.seed)
-    return {model_file(model.family): dump(model) for model in models} | {GOLDEN_FILE: GOLDEN.dump_json(golden)}
+    proofs = {GOLDEN_FILE: GOLDEN.dump_json(golden), TEST_FILE: to_parquet(test)}
+    return {model_file(model.family): dump(model) for model in models} | proofs
 
 
-def manifest_of(claim: Claim, project: Project, data: Clean, files: Mapping[str, bytes]) -> Manifest:
+def predictions_digest(candidates: list[Candidate], test: Clean) -> str:
+    """The sha256 of every model's scores on the test rows, by family."""
+    order = sorted((candidate.model for candidate in candidates), key=lambda model: model.family)
+    return digest(b"".join(model.family.encode() + model.scores(test.inputs).tobytes() for model in order))
+
+
+def manifest_of(
+    claim: Claim, project: Project, data: Clean, files: Mapping[str, bytes], author: str, predictions: str
+) -> Manifest:
     """Bind the files to everything that made them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
     rows = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
@@ -67,4 +76,6 @@ def manifest_of(claim: Claim, project: Project, data: Clean, files: Mapping[str,
         git=provenance.git_revision(),
         libraries=provenance.libraries(),
         lock=provenance.lock_digest(),
+        author=author,
+        predictions=predictions,
     )

@@ -1,17 +1,14 @@
-"""Which rows train, which test, and the folds between: the same answer for the same data and seed."""
+"""Which rows train, which test, and the folds between.
+
+A row's own content decides whether it tests, so that it stays a test row when the table grows, and a new version and the
+champion can be compared on rows that neither has learned from.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    KFold,
-    ShuffleSplit,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-    TimeSeriesSplit,
-)
+import pandas as pd
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
 
 from podium.learn.clean import Clean
 from podium.project import Project
@@ -33,10 +30,25 @@ def train_and_test(data: Clean, project: Project) -> tuple[Places, Places]:
         order = np.argsort(_by(data), kind="stable")
         cut = len(order) - max(1, round(len(order) * size))
         return order[:cut], order[cut:]
-    chosen = {"random": ShuffleSplit, "stratified": StratifiedShuffleSplit, "grouped": GroupShuffleSplit}[kind]
-    splitter = chosen(n_splits=1, test_size=size, random_state=project.seed)
-    train, test = next(splitter.split(data.inputs, data.target, _by(data) if kind == "grouped" else None))
-    return np.sort(train), np.sort(test)
+    luck = _luck(pd.Series(_by(data)) if kind == "grouped" else data.inputs.assign(target=data.target), project.seed)
+    if kind == "grouped":
+        test = luck < size
+    else:
+        strata = data.target.to_numpy() if kind == "stratified" else np.zeros(len(luck))
+        test = pd.Series(luck).groupby(strata).rank(method="first").to_numpy() <= _count(strata, size)
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _luck(rows: pd.Series | pd.DataFrame, seed: int) -> np.ndarray:
+    """For each row a number in [0, 1) that only its content and the seed decide."""
+    mixed = pd.util.hash_pandas_object(rows, index=False).to_numpy() ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    return pd.util.hash_array(mixed) / 2.0**64
+
+
+def _count(strata: np.ndarray, size: float) -> np.ndarray:
+    """For each row, how many of its stratum test."""
+    rows = pd.Series(strata)
+    return np.maximum(1, (rows.map(rows.value_counts()) * size).round()).to_numpy()
 
 
 def folds(data: Clean, project: Project) -> list[tuple[Places, Places]]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from podium.learn.clean import Clean, clean
 from podium.learn.families import families_of
-from podium.learn.publish import Claim, candidate_files, manifest_of
+from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
 from podium.learn.rank import rank
 from podium.learn.split import train_and_test
 from podium.learn.train import Candidate, features, selected, train
@@ -21,11 +21,11 @@ def candidates(rows: Clean, project: Project) -> list[Candidate]:
     return [train(family, training, encoder, project) for family in families_of(project.families)]
 
 
-def learn(table: pa.Table, project: Project, claim: Claim) -> tuple[Manifest, dict[str, bytes]]:
+def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple[Manifest, dict[str, bytes]]:
     """A raw table to a manifest and its files, ready for `podium.store.versions.publish`; without a report."""
     rows = clean(table, project)
     found = candidates(rows, project)
     training, test = (rows.rows(places) for places in train_and_test(rows, project))
     board = rank(found, training, test, project).to_csv(index=False).encode()
-    files = {LEADERBOARD_FILE: board, **candidate_files(found, training, project)}
-    return manifest_of(claim, project, rows, files), files
+    files = {LEADERBOARD_FILE: board, **candidate_files(found, training, test, project)}
+    return manifest_of(claim, project, rows, files, author, predictions_digest(found, test)), files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podium.data.columns import Signature
 from podium.store.s3 import Exists, NotThere, Store, StoreError
+from podium.store.signing import SIGNATURES, Keys, Signer
 
 MANIFEST = "manifest.json"
-GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE = "golden.json", "leaderboard.csv", "report.html"
+GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE, TEST_FILE = "golden.json", "leaderboard.csv", "report.html", "test.parquet"
 
 
 Fetch = Callable[[str, str], bytes]
@@ -39,7 +41,10 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Everything that is known of a version; what it does not name does not belong to it."""
+    """Everything that is known of a version; what it does not name does not belong to it.
+
+    `predictions` is the sha256 of every model's scores on the test rows: the same inputs give the same.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,6 +63,9 @@ class Manifest(BaseModel):
     git: str | None
     libraries: dict[str, str]
     lock: str | None
+    author: str
+    predictions: str
+    signatures: dict[str, str] = {}
 
     @property
     def families(self) -> list[str]:
@@ -81,12 +89,14 @@ def version_prefix(project: str, version: str) -> str:
     return f"versions/{project}/{version}/"
 
 
-def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write the files and last the manifest; again with the same bytes changes nothing. Raises VersionExists."""
+def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer: Signer) -> None:
+    """Write the files and last the signed manifest; again with the same bytes changes nothing. Raises VersionExists."""
     prefix = version_prefix(manifest.project, manifest.version)
+    document = manifest.model_dump(mode="json")
+    signed = json.dumps({**document, SIGNATURES: signer.sign(document)}, indent=1, ensure_ascii=False)
     for name, data in files.items():
         _create_same(store, prefix + name, data)
-    _create_same(store, prefix + MANIFEST, manifest.model_dump_json(indent=1).encode())
+    _create_same(store, prefix + MANIFEST, signed.encode())
 
 
 def _create_same(store: Store, key: str, data: bytes) -> None:
@@ -97,18 +107,20 @@ def _create_same(store: Store, key: str, data: bytes) -> None:
             raise VersionExists(f"{store.url(key)} is there already with other content") from None
 
 
-def read_manifest(store: Store, project: str, version: str) -> tuple[Manifest, bytes]:
-    """The manifest and its bytes. Raises NotPublished, Damaged."""
+def read_manifest(store: Store, project: str, version: str, trainers: Keys) -> tuple[Manifest, bytes]:
+    """The manifest and its bytes. Raises NotPublished, Unsigned, Damaged."""
     try:
         data = store.read(version_prefix(project, version) + MANIFEST).data
     except NotThere:
         raise NotPublished(f"{project} has no version {version}") from None
-    return parse_manifest(data, project, version), data
+    return parse_manifest(data, project, version, trainers), data
 
 
-def parse_manifest(data: bytes, project: str, version: str) -> Manifest:
+def parse_manifest(data: bytes, project: str, version: str, trainers: Keys) -> Manifest:
+    """Raises Unsigned, Damaged."""
+    document = trainers.check(data, f"the manifest of {project} {version}")
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate(document)
     except ValidationError as error:
         raise Damaged(f"the manifest of {project} {version} is not valid ({error.error_count()} errors)") from None
     if (manifest.project, manifest.version) != (project, version):

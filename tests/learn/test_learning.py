@@ -74,6 +74,20 @@ def test_a_stratified_split_keeps_the_shares_and_repeats() -> None:
     assert np.array_equal(train_and_test(rows, project(target="kind"))[1], test)
 
 
+def test_a_row_stays_a_test_row_when_the_table_changes() -> None:
+    for entries in ({"target": "kind"}, {"target": "kind", "split": {"kind": "random"}}):
+        whole = rows_of(tables.flowers(600), **entries)
+        fewer = rows_of(tables.flowers(600).sample(frac=0.9, random_state=3), **entries)
+        trained, _ = (
+            set(map(tuple, whole.rows(places).inputs.to_numpy().tolist()))
+            for places in train_and_test(whole, project(**entries))
+        )
+        test = set(map(tuple, fewer.rows(train_and_test(fewer, project(**entries))[1]).inputs.to_numpy().tolist()))
+        assert len(test & trained) <= 0.1 * len(test)
+        other = train_and_test(whole, project(**entries, seed=1))[1]
+        assert not np.array_equal(other, train_and_test(whole, project(**entries))[1])
+
+
 def test_a_split_by_time_tests_on_the_latest() -> None:
     frame = tables.mixed()
     entries = {"target": "bought", "split": {"kind": "time", "column": "since"}, "columns": tables.MIXED_COLUMNS}
@@ -184,8 +198,8 @@ def test_the_same_inputs_give_the_same_models() -> None:
     claim = Claim("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
     digests = []
     for _ in range(2):
-        manifest, _ = learn(table, project(target="kind", budget=2), claim)
-        digests.append({name: file.sha256 for name, file in manifest.files.items() if name != "leaderboard.csv"})
+        manifest, _ = learn(table, project(target="kind", budget=2), claim, "ann")
+        digests.append((manifest.predictions, {n: f.sha256 for n, f in manifest.files.items() if n != "leaderboard.csv"}))
     assert digests[0] == digests[1]
 
 

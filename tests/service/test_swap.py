@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from cli.client import Client
-from cli.running import start_service
+from cli.running import desk_of, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
 from podium.project import Project
-from podium.store.aliases import Alias, alias_key, promote, read_alias
-from podium.store.s3 import Store
+from podium.promotion import Desk, promote
+from podium.store.history import Entry, alias_key, append
 from podium.store.versions import Manifest, describe, digest, read_manifest
 from tests import tables
 from tests.conftest import Put, publish_champion
@@ -59,9 +59,8 @@ def serving(client: Client) -> str | None:
     return found[0] if found else None
 
 
-def move(store: Store, version: str) -> Alias:
-    seen = read_alias(store, "swap")
-    return promote(store, "swap", version, seen[0].version if seen else None, "tests", "a test", datetime.now(UTC))
+def move(desk: Desk, version: str) -> Entry:
+    return promote(desk, "swap", version, "a test", datetime.now(UTC), force=True)
 
 
 class Load:
@@ -98,18 +97,18 @@ class Load:
 
 
 def test_swaps_under_load_fail_no_request_and_mix_no_version(
-    service: Client, cloud_store: Store, versions: list[Manifest]
+    service: Client, cloud_desk: Desk, versions: list[Manifest]
 ) -> None:
     right = {}
     for manifest in versions:
-        move(cloud_store, manifest.version)
+        move(cloud_desk, manifest.version)
         service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
         right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
     assert right[versions[0].version] != right[versions[1].version]
     with Load(service, right) as load:
         for turn in range(12):
             wanted = versions[turn % 2].version
-            move(cloud_store, wanted)
+            move(cloud_desk, wanted)
             service.wait_until(lambda wanted=wanted: serving(service) == wanted, 20)
     assert load.wrong == []
     assert load.requests > 100
@@ -119,18 +118,18 @@ def test_swaps_under_load_fail_no_request_and_mix_no_version(
     assert set(receipt["fast_paths"]) == {"linear", "lightgbm", "random-forest"}
 
 
-def point_at(store: Store, manifest: Manifest, files: dict[str, bytes], sha256: str | None = None) -> Alias:
-    """Publish without any check and move the alias there by force."""
-    data = manifest.model_dump_json().encode()
+def point_at(desk: Desk, manifest: Manifest, files: dict[str, bytes], sign: bool = True) -> Entry:
+    """Publish without any check and make it the champion as somebody who holds the keys could."""
+    document = manifest.model_dump(mode="json")
+    data = json.dumps({**document, "signatures": desk.signer.sign(document) if sign else {}}).encode()
     for name, content in {**files, "manifest.json": data}.items():
-        store.create(f"versions/swap/{manifest.version}/{name}", content)
-    seen = read_alias(store, "swap")
-    assert seen is not None
-    alias = seen[0].model_copy(
-        update={"version": manifest.version, "manifest": sha256 or digest(data), "sequence": seen[0].sequence + 1}
-    )
-    store.replace(alias_key("swap"), alias.model_dump_json().encode(), seen[1])
-    return alias
+        desk.store.create(f"versions/swap/{manifest.version}/{name}", content)
+
+    def draft(head: Entry | None) -> dict[str, Any]:
+        act = {"version": manifest.version, "champion": manifest.version, "manifest": digest(data), "previous": None}
+        return {"action": "promote", **act, "by": "mallory", "reason": "bad", "at": "now"}
+
+    return append(desk.store, "swap", desk.signer, desk.trust.promoters, draft)
 
 
 Spoil = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]]
@@ -173,7 +172,12 @@ def another_projects_manifest(manifest: Manifest, files: dict[str, bytes]) -> tu
     return manifest.model_copy(update={"project": "other"}), files
 
 
+def unsigned(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest, files
+
+
 BAD: list[tuple[Spoil, str]] = [
+    (unsigned, "not signed"),
     (a_flipped_bit, "is not what was published"),
     (a_truncated_file, "is not what was published"),
     (a_missing_file, "there is no"),
@@ -185,44 +189,51 @@ BAD: list[tuple[Spoil, str]] = [
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
 def test_a_bad_version_never_serves(
-    service: Client, cloud_store: Store, versions: list[Manifest], spoil: Spoil, reason: str
+    service: Client, cloud_desk: Desk, versions: list[Manifest], spoil: Spoil, reason: str
 ) -> None:
     good = versions[1].version
-    move(cloud_store, good)
+    move(cloud_desk, good)
     service.wait_until(lambda: serving(service) == good, 20)
-    manifest = read_manifest(cloud_store, "swap", good)[0]
+    manifest = read_manifest(cloud_desk.store, "swap", good, cloud_desk.trust.trainers)[0]
     salt = b"\n" * (1 + [each for each, _ in BAD].index(spoil))  # of its own, so that no cached file stands in for a bad one
-    files = {name: cloud_store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
+    files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
     named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": describe(files)})
     bad, spoiled = spoil(named, files)
-    point_at(cloud_store, bad, spoiled)
+    point_at(cloud_desk, bad, spoiled, sign=spoil is not unsigned)
     service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
     assert reason in service.get("/status").json()["failures"]["swap"]
     assert serving(service) == good
     assert service.post_json(PATH, RECORD).status == 200
     assert service.get("/readyz").status == 200
     assert not Path("/tmp/podium-must-not-exist").exists()
-    move(cloud_store, good)
+    move(cloud_desk, good)
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
-def test_an_alias_that_is_no_alias_changes_nothing(service: Client, cloud_store: Store, versions: list[Manifest]) -> None:
-    seen = read_alias(cloud_store, "swap")
-    assert seen is not None
-    etag = cloud_store.replace(alias_key("swap"), b"{}", seen[1])
-    service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
-    assert service.post_json(PATH, RECORD).status == 200
-    cloud_store.replace(alias_key("swap"), seen[0].model_dump_json().encode(), etag)
-    service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
+def test_a_forged_or_old_alias_changes_nothing(service: Client, cloud_desk: Desk, versions: list[Manifest]) -> None:
+    store = cloud_desk.store
+    old = store.read(alias_key("swap")).data
+    other = next(manifest.version for manifest in versions if manifest.version != serving(service))
+    move(cloud_desk, other)
+    service.wait_until(lambda: serving(service) == other, 20)
+    blob = store.read(alias_key("swap"))
+    etag = blob.etag
+    forged = json.dumps({**json.loads(blob.data), "sequence": 10_000, "champion": versions[0].version}).encode()
+    for bad, reason in ((b"{}", "not signed"), (forged, "not signed"), (old, "but number")):
+        etag = store.replace(alias_key("swap"), bad, etag)
+        service.wait_until(lambda reason=reason: reason in service.get("/status").json()["failures"].get("swap", ""), 20)
+        assert service.post_json(PATH, RECORD).status == 200
+        assert serving(service) == other
+        etag = store.replace(alias_key("swap"), blob.data, etag)
+        service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
 def test_predictions_go_on_while_s3_is_down(tmp_path: Path) -> None:
     """S3 of its own, stopped while the service runs."""
     port = free_ports(1)[0]
     with LocalCloud(tmp_path / "cloud", port) as own:
-        store = Store(own.client(), "podium")
         project = Project(name="down", data="s3://podium/x", target="kind", families=("linear",), budget=1)
-        publish_champion(store, tables.flowers(), project)
+        publish_champion(desk_of(own), tables.flowers(), project)
         process = start_service({**own.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}, port, tmp_path)
         try:
             client = Client(f"http://127.0.0.1:{port}")

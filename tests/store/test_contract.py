@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,9 @@ import pytest
 
 from podium.data.columns import Signature, Target
 from podium.store import datasets
-from podium.store.aliases import AliasMoved, promote, read_alias
-from podium.store.aliases import project_names as projects_in
 from podium.store.cache import Cache
 from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.signing import Keys, Signer, Unsigned
 from podium.store.versions import (
     Damaged,
     Manifest,
@@ -29,8 +25,6 @@ from podium.store.versions import (
     read_file,
     read_manifest,
 )
-
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -137,97 +131,43 @@ def manifest(version: str, files: dict[str, bytes], parent: str | None = None) -
         git=None,
         libraries={},
         lock=None,
+        author="ann",
+        predictions="",
     )
 
 
 FILES = {"models/linear.pkl": b"model", "golden.json": b"{}"}
 
 
-def test_a_version_is_there_when_its_manifest_is(store: Store) -> None:
+def test_a_version_is_there_when_its_manifest_is(store: Store, signer: Signer) -> None:
     bound = manifest("v1", FILES)
+    keys = Keys([signer.public])
     with pytest.raises(NotPublished):
-        read_manifest(store, "p", "v1")
+        read_manifest(store, "p", "v1", keys)
     store.create("versions/p/v0/models/linear.pkl", b"a version that was never finished")
-    publish(store, bound, FILES)
-    assert read_manifest(store, "p", "v1")[0] == bound
+    publish(store, bound, FILES, signer)
+    assert read_manifest(store, "p", "v1", keys)[0].model_copy(update={"signatures": {}}) == bound
+    with pytest.raises(Unsigned):
+        read_manifest(store, "p", "v1", Keys([Signer.new().public]))
     assert list_versions(store, "p") == ["v1"]
     assert read_file(bound, "golden.json", lambda key, _: store.read(key).data) == b"{}"
 
 
-def test_publishing_again_changes_nothing_and_never_overwrites(store: Store) -> None:
-    publish(store, manifest("v1", FILES), FILES)
-    publish(store, manifest("v1", FILES), FILES)
+def test_publishing_again_changes_nothing_and_never_overwrites(store: Store, signer: Signer) -> None:
+    publish(store, manifest("v1", FILES), FILES, signer)
+    publish(store, manifest("v1", FILES), FILES, signer)
     other = {**FILES, "models/linear.pkl": b"other"}
     with pytest.raises(VersionExists):
-        publish(store, manifest("v1", other), other)
+        publish(store, manifest("v1", other), other, signer)
     assert store.read("versions/p/v1/models/linear.pkl").data == b"model"
 
 
-def test_a_changed_file_is_damaged(store: Store) -> None:
+def test_a_changed_file_is_damaged() -> None:
     bound = manifest("v1", FILES)
     with pytest.raises(Damaged):
         read_file(bound, "golden.json", lambda key, sha256: b"{ }")
     with pytest.raises(Damaged):
         read_file(bound, "other.json", lambda key, sha256: b"")
-
-
-def test_an_alias_moves_only_from_where_it_was_seen(store: Store) -> None:
-    for version in ("v1", "v2", "v3"):
-        publish(store, manifest(version, FILES), FILES)
-    assert read_alias(store, "p") is None
-    assert promote(store, "p", "v1", None, "ann", "first", NOW).sequence == 1
-    second = promote(store, "p", "v2", "v1", "ben", "better", NOW)
-    assert (second.sequence, second.previous) == (2, "v1")
-    with pytest.raises(AliasMoved, match=r"at v2 \(move 2, by ben\)"):
-        promote(store, "p", "v3", "v1", "cat", "late", NOW)
-    with pytest.raises(AliasMoved):
-        promote(store, "p", "v3", None, "cat", "very late", NOW)
-    assert promote(store, "p", "v2", "v1", "ben", "again", NOW) == second
-    found = read_alias(store, "p")
-    assert found is not None
-    assert found[0] == second
-    assert second.manifest == digest(store.read("versions/p/v2/manifest.json").data)
-    assert projects_in(store) == ["p"]
-
-
-def test_what_was_never_published_is_not_promoted(store: Store) -> None:
-    store.create("versions/p/v1/models/linear.pkl", b"model")
-    with pytest.raises(NotPublished):
-        promote(store, "p", "v1", None, "ann", "too early", NOW)
-    assert read_alias(store, "p") is None
-
-
-def together(calls: list[Callable[[], object]]) -> list[object]:
-    """Call all at once; what each returned or raised."""
-    outcomes: list[object] = [None] * len(calls)
-    gate = threading.Barrier(len(calls))
-
-    def run(place: int) -> None:
-        gate.wait()
-        try:
-            outcomes[place] = calls[place]()
-        except StoreError as error:
-            outcomes[place] = error
-
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
-
-
-def test_of_many_promoters_at_once_one_wins_and_all_are_told(store: Store) -> None:
-    names = [f"v{number}" for number in range(8)]
-    for name in names:
-        publish(store, manifest(name, FILES), FILES)
-    outcomes = together([lambda name=name: promote(store, "p", name, None, name, "race", NOW) for name in names])
-    winners = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-    assert len(winners) == 1
-    assert sum(isinstance(outcome, AliasMoved) for outcome in outcomes) == 7
-    found = read_alias(store, "p")
-    assert found is not None
-    assert found[0] == winners[0]
 
 
 def test_a_snapshot_is_kept_once_under_its_digest(store: Store) -> None:

@@ -1,0 +1,175 @@
+"""Promotion and rollback: judged, written to the history, then in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from podium.gates import judge
+from podium.learn.clean import from_parquet
+from podium.loading import Loaded, load_version
+from podium.model.golden import GOLDEN, ProofFailed
+from podium.model.pickles import Refused
+from podium.project import Project
+from podium.store.history import AliasMoved, Draft, Entry, Gate, append, parse_entry, read_history, repair
+from podium.store.s3 import Store, StoreError
+from podium.store.signing import Signer, Trust
+from podium.store.versions import GOLDEN_FILE, TEST_FILE, Fetch, digest, read_file, read_manifest
+
+
+class GateFailed(StoreError):
+    """The version may not serve; the entry in the history says why."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        super().__init__("; ".join(f"{gate.name}: {gate.detail}" for gate in entry.evidence if not gate.passed))
+
+
+class NothingBefore(StoreError):
+    """There is no version to go back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where promotions are made: the store, whom it believes, who acts, and how files are fetched."""
+
+    store: Store
+    trust: Trust
+    signer: Signer
+    by: str
+    fetch: Fetch
+
+
+ANY = "*"
+"""Expect whatever serves now."""
+
+
+def promote(
+    desk: Desk,
+    project: str,
+    version: str,
+    reason: str,
+    now: datetime,
+    *,
+    expect: str | None = ANY,
+    force: bool = False,
+    dry: bool = False,
+) -> Entry:
+    """Judge a version and make it the champion; a refusal is written down as well.
+
+    `expect` is the champion that must serve now (None: none ever did). `force` goes past failed gates and says so in the
+    entry; `dry` judges and writes nothing. Raises NotPublished, Unsigned, AliasMoved, GateFailed.
+    """
+    _, data = read_manifest(desk.store, project, version, desk.trust.trainers)
+    sha256 = digest(data)
+    standing = repair(desk.store, project, desk.trust.promoters)
+    if expect == ANY:
+        expect = standing.champion if standing else None
+    _expected(project, standing, expect, version)
+    if standing and standing.champion == version:
+        return standing
+    evidence = tuple(_evidence(desk, project, version, sha256, standing))
+    passed = all(gate.passed for gate in evidence)
+    fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "at": now.isoformat(), "evidence": evidence}
+
+    def accepted(head: Entry | None) -> dict[str, Any]:
+        _expected(project, head, expect, version)
+        if head and head.champion == version:
+            raise AliasMoved(f"{version} is the champion of {project} already, since number {head.sequence}, by {head.by}")
+        return {
+            **fields,
+            "action": "promote",
+            "champion": version,
+            "manifest": sha256,
+            "previous": expect,
+            "forced": not passed,
+        }
+
+    def refused(head: Entry | None) -> dict[str, Any]:
+        return {**fields, "action": "refuse", **_unchanged(head)}
+
+    draft: Draft = accepted if passed or force else refused
+    if dry:
+        head = {"project": project, "sequence": standing.sequence + 1 if standing else 1, "before": None}
+        entry = Entry.model_validate({**head, **draft(standing)})
+    else:
+        entry = append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+    if entry.action == "refuse":
+        raise GateFailed(entry)
+    return entry
+
+
+def rollback(desk: Desk, project: str, reason: str, now: datetime, *, to: str | None = None, expect: str | None = ANY) -> Entry:
+    """Go back to the version that served before the present one was promoted, or to any that served.
+
+    Needs the store only. Raises NothingBefore, AliasMoved, Damaged, Unsigned.
+    """
+    standing = repair(desk.store, project, desk.trust.promoters)
+    if standing is None or standing.champion is None:
+        raise NothingBefore(f"{project} never had a champion")
+    if expect == ANY:
+        expect = standing.champion
+    goal = to or _before(desk, project, standing.champion)
+    _, data = read_manifest(desk.store, project, goal, desk.trust.trainers)
+    load_version(project, goal, digest(data), desk.fetch, desk.trust.trainers)
+
+    def draft(head: Entry | None) -> dict[str, Any]:
+        _expected(project, head, expect, goal)
+        act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
+        return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now.isoformat()}
+
+    return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+
+
+def _before(desk: Desk, project: str, champion: str) -> str:
+    """The version that the champion followed when it was last promoted."""
+    entries = [parse_entry(data, project, desk.trust.promoters) for _, data in read_history(desk.store, project)]
+    promoted = [entry for entry in entries if entry.action == "promote" and entry.champion == champion]
+    if not promoted or promoted[-1].previous is None:
+        raise NothingBefore(f"{champion} is the first champion of {project}")
+    return promoted[-1].previous
+
+
+def _expected(project: str, head: Entry | None, expect: str | None, version: str) -> None:
+    """Raises AliasMoved unless the champion is the expected one, or the wanted one already."""
+    champion = head.champion if head else None
+    if champion not in (expect, version):
+        stands = f"{champion} since number {head.sequence}, by {head.by}" if head else "unset"
+        raise AliasMoved(f"the champion of {project} is {stands}, not {expect or 'unset'} as expected")
+
+
+def _unchanged(head: Entry | None) -> dict[str, Any]:
+    if head is None:
+        return {"champion": None, "manifest": None, "previous": None}
+    return {"champion": head.champion, "manifest": head.manifest, "previous": head.previous}
+
+
+def _evidence(desk: Desk, project: str, version: str, sha256: str, standing: Entry | None) -> list[Gate]:
+    """The gates' findings; a version that cannot be loaded has one finding, that it cannot."""
+    trainers = desk.trust.trainers
+    try:
+        loaded = load_version(project, version, sha256, desk.fetch, trainers)
+    except (StoreError, Refused, ProofFailed) as error:
+        return [Gate(name="loads", passed=False, detail=str(error))]
+    champion, found = _champion(desk, project, standing)
+    rules = Project.model_validate(loaded.manifest.configuration)
+    golden = GOLDEN.validate_json(read_file(loaded.manifest, GOLDEN_FILE, desk.fetch))
+    test = from_parquet(read_file(loaded.manifest, TEST_FILE, desk.fetch))
+    found += judge(loaded, golden, champion, test, rules)
+    if rules.gates.second_person:
+        other = desk.by != loaded.manifest.author
+        found.append(
+            Gate(name="second-person", passed=other, detail=f"trained by {loaded.manifest.author}, promoted by {desk.by}")
+        )
+    return found
+
+
+def _champion(desk: Desk, project: str, standing: Entry | None) -> tuple[Loaded | None, list[Gate]]:
+    """The champion to compare with; one that cannot be loaded any more must not keep its successor out."""
+    if standing is None or standing.champion is None or standing.manifest is None:
+        return None, []
+    try:
+        return load_version(project, standing.champion, standing.manifest, desk.fetch, desk.trust.trainers), []
+    except (StoreError, Refused, ProofFailed) as error:
+        return None, [Gate(name="champion", passed=True, detail=f"nothing to compare with, as it cannot be loaded: {error}")]

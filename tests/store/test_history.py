@@ -1,0 +1,300 @@
+"""Champions: judged, promoted, rolled back and written down, on moto and on SeaweedFS alike."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from podium.project import Features, Project
+from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback
+from podium.store.history import (
+    AliasMoved,
+    Entry,
+    alias_key,
+    append,
+    check_history,
+    entry_key,
+    parse_entry,
+    project_names,
+    read_champion,
+    read_history,
+    repair,
+)
+from podium.store.s3 import Store, StoreError
+from podium.store.signing import Keys, Signer, Unsigned
+from podium.store.versions import NotPublished
+from tests import tables
+from tests.conftest import publish_version
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+FLOWERS = Project(name="p", data="s3://podium/x", target="kind", families=("linear",), budget=1)
+
+
+def published(desk: Desk, seed: int) -> str:
+    return publish_version(desk, tables.flowers(seed=seed), FLOWERS).version
+
+
+def champion(desk: Desk) -> str | None:
+    entry = read_champion(desk.store, "p", desk.trust.promoters)
+    return entry.champion if entry else None
+
+
+def check(desk: Desk) -> list[str]:
+    return check_history(desk.store, "p", desk.trust.promoters)
+
+
+def test_a_champion_moves_only_from_where_it_was_seen(desk: Desk) -> None:
+    one, two, three = (published(desk, seed) for seed in (2, 3, 4))
+    assert champion(desk) is None
+    first = promote(desk, "p", one, "first", NOW, expect=None)
+    assert (first.sequence, first.champion, first.previous, first.by, first.forced) == (1, one, None, "ann", False)
+    second = promote(replace(desk, by="ben"), "p", two, "better", NOW, expect=one, force=True)
+    assert (second.sequence, second.previous) == (2, one)
+    for expect in (one, None):
+        with pytest.raises(AliasMoved, match="since number 2, by ben"):
+            promote(desk, "p", three, "late", NOW, expect=expect)
+    assert promote(desk, "p", two, "again", NOW) == second
+    assert champion(desk) == two
+    assert project_names(desk.store) == ["p"]
+    assert check(desk) == []
+
+
+def test_what_was_never_published_is_not_promoted(desk: Desk) -> None:
+    desk.store.create("versions/p/v1/models/linear.pkl", b"model")
+    with pytest.raises(NotPublished):
+        promote(desk, "p", "v1", "too early", NOW)
+    assert champion(desk) is None
+
+
+def test_rolling_back_goes_one_promotion_back_each_time(desk: Desk) -> None:
+    one, two, three = (published(desk, seed) for seed in (2, 3, 4))
+    with pytest.raises(NothingBefore):
+        rollback(desk, "p", "nothing there", NOW)
+    for version in (one, two, three):
+        promote(desk, "p", version, "next", NOW, force=True)
+    assert rollback(desk, "p", "three is bad", NOW).champion == two
+    entry = rollback(desk, "p", "two as well", NOW)
+    assert (entry.action, entry.champion, entry.previous, entry.sequence) == ("rollback", one, two, 5)
+    with pytest.raises(NothingBefore, match="first champion"):
+        rollback(desk, "p", "and one", NOW)
+    assert rollback(desk, "p", "two was right", NOW, to=two).champion == two
+    with pytest.raises(AliasMoved):
+        rollback(desk, "p", "late", NOW, expect=three)
+    assert check(desk) == []
+
+
+def test_a_rollback_loads_what_it_goes_back_to(desk: Desk) -> None:
+    one, two = (published(desk, seed) for seed in (2, 3))
+    for version in (one, two):
+        promote(desk, "p", version, "next", NOW, force=True)
+    key = f"versions/p/{one}/models/linear.pkl"
+    desk.store.replace(key, b"broken", desk.store.etag(key))
+    with pytest.raises(StoreError, match="is not what was published"):
+        rollback(desk, "p", "two is bad", NOW)
+    assert champion(desk) == two
+
+
+GATES = [
+    ({"min_score": 0.5}, "ann", "min-score"),
+    ({"most_bytes": 10}, "ann", "size"),
+    ({"most_milliseconds": 1e-9}, "ann", "latency"),
+    ({"second_person": True}, "trainer", "second-person"),
+]
+
+
+@pytest.mark.parametrize(("gates", "by", "failed"), GATES)
+def test_a_failed_gate_refuses_and_is_written_down(desk: Desk, gates: dict[str, Any], by: str, failed: str) -> None:
+    project = Project.model_validate({**FLOWERS.model_dump(), "gates": gates})
+    version = publish_version(desk, tables.flowers(), project).version
+    desk = replace(desk, by=by)
+    with pytest.raises(GateFailed, match=failed) as refused:
+        promote(desk, "p", version, "try", NOW)
+    assert [each.name for each in refused.value.entry.evidence if not each.passed] == [failed]
+    assert champion(desk) is None
+    last = parse_entry(read_history(desk.store, "p")[-1][1], "p", desk.trust.promoters)
+    assert (last.action, last.version, last.champion) == ("refuse", version, None)
+    forced = promote(desk, "p", version, "the board said so", NOW, force=True)
+    assert (forced.forced, forced.champion, forced.sequence) == (True, version, 2)
+    assert check(desk) == []
+
+
+def test_looking_first_writes_nothing(desk: Desk) -> None:
+    version = published(desk, 2)
+    entry = promote(desk, "p", version, "try", NOW, dry=True)
+    assert (entry.action, entry.champion) == ("promote", version)
+    assert {gate.name for gate in entry.evidence} >= {"golden-rows", "no-missing-predictions", "size"}
+    assert read_history(desk.store, "p") == []
+    assert champion(desk) is None
+
+
+def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk) -> None:
+    good = publish_version(desk, tables.flowers(600), FLOWERS).version
+    promote(desk, "p", good, "first", NOW)
+    one_feature = FLOWERS.model_copy(update={"features": Features(most_levels=2, most_features=1), "seed": 0})
+    blunt = tables.flowers(600).assign(petal=lambda frame: frame["petal"].round(0) + 0.5)
+    with pytest.raises(GateFailed, match="not-worse: difference"):
+        promote(desk, "p", publish_version(desk, blunt, one_feature).version, "worse", NOW)
+    more = tables.flowers(600).rename(columns={"sepal": "colour"})
+    with pytest.raises(GateFailed, match="column colour is new and required; column sepal is gone"):
+        promote(desk, "p", publish_version(desk, more, FLOWERS).version, "narrower", NOW)
+    assert champion(desk) == good
+
+
+def test_an_equal_version_is_not_kept_out_by_chance(desk: Desk) -> None:
+    promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "first", NOW)
+    fewer = tables.flowers(600).sample(frac=0.9, random_state=1)
+    entry = promote(desk, "p", publish_version(desk, fewer, FLOWERS).version, "again", NOW)
+    assert all(gate.passed for gate in entry.evidence)
+    assert {"compatible", "not-worse"} <= {gate.name for gate in entry.evidence}
+
+
+def together(calls: list[Callable[[], object]]) -> list[object]:
+    """Call all at once; what each returned or raised."""
+    outcomes: list[object] = [None] * len(calls)
+    gate = threading.Barrier(len(calls))
+
+    def run(place: int) -> None:
+        gate.wait()
+        try:
+            outcomes[place] = calls[place]()
+        except StoreError as error:
+            outcomes[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+ANY = "*"
+
+
+def moving(desk: Desk, version: str, expect: str | None) -> Callable[[], Entry]:
+    """A promotion's last step, without the gates."""
+
+    def draft(head: Entry | None) -> dict[str, Any]:
+        standing = head.champion if head else None
+        if expect not in (ANY, standing):
+            raise AliasMoved(f"lost to number {head.sequence if head else 0}")
+        fields = {"version": version, "champion": version, "manifest": "0" * 64, "previous": standing}
+        return {"action": "promote", **fields, "by": version, "reason": "race", "at": "now"}
+
+    return lambda: append(desk.store, "p", desk.signer, desk.trust.promoters, draft)
+
+
+def test_of_fifty_promoters_at_once_one_wins_and_all_are_told(desk: Desk) -> None:
+    outcomes = together([moving(desk, f"v{number}", None) for number in range(50)])
+    winners = [outcome for outcome in outcomes if isinstance(outcome, Entry)]
+    assert len(winners) == 1
+    assert [str(outcome) for outcome in outcomes if not isinstance(outcome, Entry)] == ["lost to number 1"] * 49
+    assert champion(desk) == winners[0].champion
+    assert check(desk) == []
+
+
+def test_promoters_that_expect_nothing_make_one_linear_history(desk: Desk) -> None:
+    outcomes = together([moving(desk, f"v{number}", ANY) for number in range(12)])
+    assert sorted(entry.sequence for entry in outcomes if isinstance(entry, Entry)) == list(range(1, 13))
+    assert check(desk) == []
+
+
+class Dies(Exception):
+    """The process ends here."""
+
+
+class Mortal:
+    """A client that dies before or after its n-th call that writes."""
+
+    def __init__(self, client: Any, turn: int, after: bool) -> None:
+        self._client, self._left, self._after = client, turn, after
+
+    def put_object(self, **arguments: Any) -> Any:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise Dies
+        answer = self._client.put_object(**arguments)
+        if self._left == 0:
+            raise Dies
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("turn", [1, 2])
+def test_who_dies_between_history_and_alias_is_repaired_by_the_next(desk: Desk, turn: int, after: bool) -> None:
+    moving(desk, "v1", None)()
+    dying = replace(desk, store=Store(Mortal(desk.store._client, turn, after), desk.store.bucket))
+    with pytest.raises(Dies):
+        moving(dying, "v2", "v1")()
+    entry = repair(desk.store, "p", desk.trust.promoters)
+    assert entry is not None
+    assert entry.champion == ("v2" if (turn, after) != (1, False) else "v1")
+    assert champion(desk) == entry.champion
+    assert moving(desk, "v3", entry.champion)().champion == "v3"
+    assert check(desk) == []
+
+
+def overwrite(store: Store, key: str, data: bytes | None) -> None:
+    if data is None:
+        store._client.delete_object(Bucket=store.bucket, Key=key)
+    else:
+        store._client.put_object(Bucket=store.bucket, Key=key, Body=data)
+
+
+def edited(data: bytes, **changes: Any) -> bytes:
+    return json.dumps({**json.loads(data), **changes}, indent=1).encode()
+
+
+def test_whatever_is_done_to_the_history_is_seen(desk: Desk) -> None:
+    for number in range(1, 5):
+        moving(desk, f"v{number}", ANY)()
+    whole = dict(read_history(desk.store, "p"))
+    alias = desk.store.read(alias_key("p")).data
+    second, third, last = (whole[entry_key("p", number)] for number in (2, 3, 4))
+    document = json.loads(edited(last, reason="other"))
+    forged = json.dumps({**document, "signatures": Signer.new().sign(document)}).encode()
+    attacks: dict[str, dict[str, bytes | None]] = {
+        "edit": {entry_key("p", 2): edited(second, by="nobody")},
+        "drop": {entry_key("p", 2): None},
+        "drop the tail": {entry_key("p", 4): None},
+        "reorder": {entry_key("p", 2): third, entry_key("p", 3): second},
+        "forge": {entry_key("p", 4): forged, alias_key("p"): forged},
+        "truncate": {entry_key("p", 3): third[:50]},
+        "put the alias back": {alias_key("p"): third},
+        "append what nobody signed": {entry_key("p", 5): edited(last, sequence=5)},
+        "repeat": {entry_key("p", 5): last},
+    }
+    assert check(desk) == []
+    for name, changes in attacks.items():
+        for key, data in changes.items():
+            overwrite(desk.store, key, data)
+        assert check(desk), name
+        for key in changes:
+            overwrite(desk.store, key, alias if key == alias_key("p") else whole.get(key))
+    assert check(desk) == []
+
+
+def test_a_new_key_is_taken_beside_the_old_one_and_a_strange_one_is_not(desk: Desk) -> None:
+    new = Signer.new()
+    both = Keys([desk.signer.public, new.public])
+    moving(desk, "v1", None)()
+    moving(replace(desk, signer=new, trust=replace(desk.trust, promoters=both)), "v2", "v1")()
+    assert check_history(desk.store, "p", both) == []
+    with pytest.raises(Unsigned):
+        read_champion(desk.store, "p", desk.trust.promoters)
+    assert check_history(desk.store, "p", Keys([new.public]))
+
+
+def test_the_manifest_says_who_made_it(desk: Desk) -> None:
+    manifest = publish_version(desk, tables.flowers(), FLOWERS)
+    assert manifest.author == "trainer"
+    assert len(manifest.predictions) == 64
