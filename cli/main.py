@@ -9,13 +9,16 @@ import click
 import uvicorn
 
 from cli.demo import run_demo
+from cli.models import keys, models
 from cli.smoke import run_smoke
 from podium import __version__
+from podium.learn.families import UnknownFamily, families_of
 from podium.project import BadProject, load_project, project_names
 from podium.settings import StoreSettings
 from service.settings import ServiceSettings
 
 HOME = Path(".podium")
+SECRETS = {"refresh_secrets", "signing_key"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,6 +68,10 @@ def smoke(folder: Path | None, as_json: bool) -> None:
     raise SystemExit(run_smoke(folder.resolve() if folder else None, as_json))
 
 
+podium.add_command(models)
+podium.add_command(keys)
+
+
 @podium.group()
 def config() -> None:
     """What is configured, and where it comes from."""
@@ -81,7 +88,7 @@ def config_show(as_json: bool) -> None:
         rows.append(
             {
                 "setting": f"PODIUM_{name.upper()}",
-                "value": "•••" if "secret" in name and value else str(value),
+                "value": "•••" if name in SECRETS and value else str(value),
                 "origin": "environment" if name in settings.model_fields_set else "default",
                 "meaning": field.description or "",
             }
@@ -105,9 +112,10 @@ def projects_check(names: tuple[str, ...]) -> None:
     folder, wrong = StoreSettings().projects, 0
     for name in names or project_names(folder):
         try:
-            load_project(folder, name)
+            project = load_project(folder, name)
+            families_of(project.families)
             click.echo(f"{name}: valid")
-        except BadProject as error:
+        except (BadProject, UnknownFamily) as error:
             wrong += 1
             click.echo(str(error), err=True)
     raise SystemExit(1 if wrong else 0)

@@ -22,7 +22,7 @@ from podium.learn.families import families_of
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
-from podium.learn.split import train_and_test
+from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
 from podium.promotion import Desk, GateFailed, promote
@@ -56,8 +56,7 @@ class CleanedStage(Stage):
         return from_parquet(self.input()["clean"].read())
 
     def training(self) -> CleanRows:
-        rows = self.clean()
-        return rows.rows(train_and_test(rows, self.config)[0])
+        return training_rows(self.clean(), self.config)
 
 
 class Explore(CleanedStage):
@@ -126,9 +125,7 @@ class Rank(RankedStage):
     file = LEADERBOARD_FILE
 
     def make(self) -> bytes:
-        rows = self.clean()
-        training, test = train_and_test(rows, self.config)
-        board = rank(self.candidates(), rows.rows(training), rows.rows(test), self.config)
+        board = rank(self.candidates(), self.training(), held_out_rows(self.clean(), self.config), self.config)
         return board.to_csv(index=False).encode()
 
 
@@ -143,11 +140,11 @@ class Publish(RankedStage):
 
     def make(self) -> bytes:
         claim, rows, candidates = self._claim(), self.clean(), self.candidates()
-        training, test = (rows.rows(places) for places in train_and_test(rows, self.config))
+        training, test = self.training(), held_out_rows(rows, self.config)
         board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
         files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(candidates, training, test, self.config)}
         author, predictions = provenance.actor(StoreSettings().actor), predictions_digest(candidates, test)
-        manifest = manifest_of(claim, self.config, rows, files, author, predictions)
+        manifest = manifest_of(claim, self.config, training.signature, len(rows.inputs), files, author, predictions)
         publish(store(), manifest, files, StoreSettings().signer())
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()

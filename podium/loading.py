@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from podium.model.golden import GOLDEN, Golden, prove, proved_fast_path
+from podium.model.golden import GOLDEN, Golden, ProofFailed, prove, proved_fast_path
 from podium.model.model import Model, OneRecord
-from podium.model.pickles import load
+from podium.model.pickles import Refused, load
 from podium.store.cache import Cache
-from podium.store.s3 import Store
+from podium.store.s3 import Store, StoreError
 from podium.store.signing import Keys
 from podium.store.versions import (
     GOLDEN_FILE,
@@ -22,6 +22,10 @@ from podium.store.versions import (
     verified,
     version_prefix,
 )
+
+
+class Unloadable(StoreError):
+    """A version that is whole and signed, but is no set of models that answer as they did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,20 @@ def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainer
 def load_version(project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
     """Verify, construct and prove every model of the version whose manifest has this digest.
 
-    Raises Damaged, Unsigned, Refused, ProofFailed, StoreError.
+    Raises StoreError: Damaged, Unsigned, or Unloadable for whatever else is wrong with it.
     """
     manifest = load_manifest(project, version, sha256, fetch, trainers)
+    try:
+        return _loaded(manifest, fetch)
+    except StoreError:
+        raise
+    except (Refused, ProofFailed) as error:
+        raise Unloadable(f"{project} {version}: {error}") from error
+    except Exception as error:  # a file that is whole and signed may still hold anything
+        raise Unloadable(f"{project} {version}: {type(error).__name__} while it was loaded") from error
+
+
+def _loaded(manifest: Manifest, fetch: Fetch) -> Loaded:
     golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
     models = {family: load_model(manifest, family, fetch) for family in manifest.families}
     differences = [prove(model, golden) for model in models.values()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.data.columns import Kind, Policy, Task
 
@@ -34,9 +35,22 @@ class ColumnOptions(Part):
     unit: str = ""
     format: str = "%Y-%m-%d"
 
+    @field_validator("format")
+    @classmethod
+    def _is_a_date(cls, form: str) -> str:
+        """A date that is written by it must be read by it, to the day."""
+        day = datetime(2019, 11, 27)
+        try:
+            right = datetime.strptime(day.strftime(form), form) == day
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("is no form of a date, such as %d/%m/%Y")
+        return form
+
 
 class Cleaning(Part):
-    drop_duplicates: bool = True
+    drop_duplicates: bool = Field(False, description="rows that repeat another in every column, left-out ones too")
     most_missing: float = Field(0.95, gt=0, le=1, description="columns with a larger share of missing cells are left out")
 
 
@@ -50,6 +64,12 @@ class Split(Part):
     column: str | None = Field(None, description="the group or the time, for grouped and time")
     test_size: float = Field(0.2, gt=0, lt=1)
     folds: int = Field(5, ge=2, le=20)
+
+    @model_validator(mode="after")
+    def _has_its_column(self) -> Self:
+        if self.kind in ("grouped", "time") and not self.column:
+            raise ValueError(f"a {self.kind} split needs `column`")
+        return self
 
 
 class Gates(Part):

@@ -9,8 +9,7 @@ from typing import Any
 from podium.gates import judge
 from podium.learn.clean import from_parquet
 from podium.loading import Loaded, load_version
-from podium.model.golden import GOLDEN, ProofFailed
-from podium.model.pickles import Refused
+from podium.model.golden import GOLDEN
 from podium.project import Project
 from podium.store.history import AliasMoved, Draft, Entry, Gate, append, parse_entry, read_history, repair
 from podium.store.s3 import Store, StoreError
@@ -150,7 +149,7 @@ def _evidence(desk: Desk, project: str, version: str, sha256: str, standing: Ent
     trainers = desk.trust.trainers
     try:
         loaded = load_version(project, version, sha256, desk.fetch, trainers)
-    except (StoreError, Refused, ProofFailed) as error:
+    except StoreError as error:
         return [Gate(name="loads", passed=False, detail=str(error))]
     champion, found = _champion(desk, project, standing)
     rules = Project.model_validate(loaded.manifest.configuration)
@@ -171,5 +170,5 @@ def _champion(desk: Desk, project: str, standing: Entry | None) -> tuple[Loaded 
         return None, []
     try:
         return load_version(project, standing.champion, standing.manifest, desk.fetch, desk.trust.trainers), []
-    except (StoreError, Refused, ProofFailed) as error:
+    except StoreError as error:
         return None, [Gate(name="champion", passed=True, detail=f"nothing to compare with, as it cannot be loaded: {error}")]

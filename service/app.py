@@ -16,7 +16,7 @@ from podium import __version__
 from podium.store.cache import Cache
 from service.asgi import LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
-from service.live import Live
+from service.live import Live, Snapshot
 from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
@@ -42,7 +42,11 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     install_openapi(app, live)
     app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(FastLane, live=live, served=lambda snapshot: app.state.podium.served(snapshot))
+
+    def served(snapshot: Snapshot) -> None:
+        app.state.podium.served(snapshot)
+
+    app.add_middleware(FastLane, live=live, served=served, most_bytes=settings.most_bytes)
     return app
 
 

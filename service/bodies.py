@@ -37,8 +37,8 @@ class Body:
         return self.media == "multipart/form-data"
 
 
-async def read_body(request: Request) -> Body:
-    """The body with its media type; raises UnsupportedMedia, CrossSite, Malformed."""
+async def read_body(request: Request, fields: int) -> Body:
+    """The body with its media type; a form may have so many fields. Raises UnsupportedMedia, CrossSite, Malformed."""
     media, _, parameters = request.headers.get("content-type", "").lower().partition(";")
     media = media.strip()
     charset = next((p.split("=", 1)[1].strip(' "') for p in parameters.split(";") if p.strip().startswith("charset=")), "utf-8")
@@ -46,15 +46,15 @@ async def read_body(request: Request) -> Body:
         raise UnsupportedMedia("bodies are UTF-8 and not compressed")
     if media in FORMS:
         _check_site(request)
-        return await _read_form(request, media)
+        return await _read_form(request, media, fields)
     if media != "application/json" and media not in TABLES:
         raise UnsupportedMedia("send application/json, text/csv, Parquet or a form")
     return Body(media, await request.body(), {})
 
 
-async def _read_form(request: Request, media: str) -> Body:
+async def _read_form(request: Request, media: str, fields: int) -> Body:
     try:
-        form = await request.form(max_files=1, max_fields=1000)
+        form = await request.form(max_files=1, max_fields=fields + 100)
     except HTTPException as error:
         code = "upload-incomplete" if "boundary" not in str(error.detail).lower() else "multipart-malformed"
         raise Malformed([Problem(code, "the form cannot be read")]) from None
@@ -63,7 +63,7 @@ async def _read_form(request: Request, media: str) -> Body:
         raise Malformed([Problem("duplicate-field", "the form names a field twice")])
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     if media == "multipart/form-data" and not files:
-        raise BadData([Problem("empty-input", "no file was chosen")])
+        raise BadData([Problem("empty-input", "no file was chosen, or the upload was cut off")])
     data = await files[0].read() if files else b""
     return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)})
 

@@ -17,21 +17,20 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from podium.data.columns import Column, Value
-from podium.data.typed import EPOCH, EXACT
+from podium.data.typed import EPOCH, marked_numbers
 from podium.model.model import OneRecord
 from service.answers import prediction_id
-from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.asgi import SECURITY, ASGIApp, Message, Receive, Scope, Send
 from service.live import Live, Snapshot
 
 Cell = Callable[[Any], Value]
-LARGEST_BODY = 100_000
 
 
 class FastLane:
     """ASGI middleware that answers one-record JSON requests to the champion itself and passes all else on."""
 
-    def __init__(self, app: ASGIApp, live: Live, served: Callable[[Snapshot], None]) -> None:
-        self._app, self._live, self._served = app, live, served
+    def __init__(self, app: ASGIApp, live: Live, served: Callable[[Snapshot], None], most_bytes: int) -> None:
+        self._app, self._live, self._served, self._most = app, live, served, most_bytes
         self._lanes: dict[str, tuple[Snapshot, Lane | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +41,8 @@ class FastLane:
             return await self._app(scope, receive, send)
         message = await receive()
         body = message.get("body", b"")
-        found = lane.answer(body) if message["type"] == "http.request" and not message.get("more_body") else None
+        whole = message["type"] == "http.request" and not message.get("more_body") and len(body) <= self._most
+        found = lane.answer(body) if whole else None
         if found is None:
             return await self._app(scope, _again(message, receive), send)
         identity, payload = found
@@ -52,6 +52,7 @@ class FastLane:
             (b"content-length", b"%d" % len(payload)),
             (b"x-model-version", lane.version),
             (b"x-prediction-id", identity),
+            *SECURITY,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": payload})
@@ -71,13 +72,15 @@ def _project_of(scope: Scope) -> str | None:
     path: str = scope["path"]
     if path == "/predict":
         project = ""
-    elif path.startswith("/projects/") and path.endswith("/predict") and path.count("/") == 3:
+    elif path.startswith("/projects/") and path.endswith("/predict") and path.count("/") == 3 and len(path) > 18:
         project = path[10:-8]
     else:
         return None
     plain = False
     for name, value in scope["headers"]:
         if name == b"content-type":
+            if plain:
+                return None  # twice
             plain = value == b"application/json"
         elif (name == b"accept" and value not in (b"*/*", b"application/json")) or name == b"content-encoding":
             return None
@@ -110,8 +113,6 @@ class Lane:
 
     def answer(self, body: bytes) -> tuple[bytes, bytes] | None:
         """The prediction id and the answer, or None to decline."""
-        if len(body) > LARGEST_BODY:
-            return None
         try:
             if body.lstrip()[:1] == b"[":
                 values = msgspec.structs.astuple(self.arrays.decode(body))
@@ -150,6 +151,8 @@ def build_lane(snapshot: Snapshot) -> Lane | None:
     types = [_json_type(column) for column in columns]
     if scores is None or any(kind is None for kind in types):
         return None
+    if any(json.dumps(column.name, ensure_ascii=False) != f'"{column.name}"' for column in columns):
+        return None  # names that JSON must escape
     fields = [(f"f{place}", kind) for place, kind in enumerate(types)]
     names = {f"f{place}": column.name for place, column in enumerate(columns)}
     as_object = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)
@@ -178,10 +181,10 @@ def _json_type(column: Column) -> Any:
     elif column.kind == "date":
         kind = date if column.format == "%Y-%m-%d" and not column.missing else None
     elif column.kind == "boolean":
-        kind = bool
+        kind = bool if (column.low, column.high) == (0.0, 1.0) else None
     elif column.low is None or column.high is None:
         kind = None
-    elif column.kind == "integer" and abs(column.low) < EXACT and abs(column.high) < EXACT:
+    elif column.kind == "integer":
         kind = Annotated[int, msgspec.Meta(ge=int(column.low), le=int(column.high))]
     else:
         kind = Annotated[float, msgspec.Meta(ge=column.low, le=column.high)]
@@ -202,7 +205,7 @@ def _conversion(column: Column) -> Cell | None:
             return number
 
         return days
-    marks = frozenset(float(mark) for mark in column.missing if _is_number(mark))
+    marks = marked_numbers(column)
     if column.kind not in ("number", "integer") or not marks:
         return None
 
@@ -214,10 +217,3 @@ def _conversion(column: Column) -> Cell | None:
         return None
 
     return unmarked
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,51 +23,43 @@ DEEPEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Typed rows as tuples or as a frame, the table as it came (for CSV answers), and warnings."""
+    """Typed rows, as tuples, as a frame and as the table of texts that came, each made when asked for; and warnings."""
 
     count: int
-    rows: list[tuple[Value, ...]] | None
-    frame: pd.DataFrame | None
-    table: pa.Table
     warnings: list[Problem]
-
-    def as_rows(self) -> list[tuple[Value, ...]]:
-        return self.rows if self.rows is not None else frame_rows(self.as_frame(None))
-
-    def as_frame(self, signature: Signature | None) -> pd.DataFrame:
-        if self.frame is not None:
-            return self.frame
-        assert self.rows is not None and signature is not None
-        return rows_frame(self.rows, signature.inputs)
+    as_rows: Callable[[], list[tuple[Value, ...]]]
+    as_frame: Callable[[], pd.DataFrame]
+    as_table: Callable[[], pa.Table]
 
 
-def from_table(data: bytes, signature: Signature, most: int, *, gzipped: bool = False) -> Inputs:
+def from_table(data: bytes, signature: Signature, most: int) -> Inputs:
     """CSV or Parquet bytes; raises BadData."""
-    return _from_text(read_table(data, gzipped=gzipped), signature, most)
+    return _from_text(read_table(data, most_rows=most), signature, most)
 
 
 def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
     """The fields of a form, each a text; raises BadData."""
-    names = [name for name in signature.names if name in fields]
     unknown = [
         Problem("unknown-field", "is no input of this model", column=name) for name in fields if name not in signature.names
     ]
     if unknown:
         raise BadData(unknown)
-    return _from_text(pa.table({name: pa.array([fields[name]], pa.string()) for name in names}), signature, 1)
+    return _from_text(pa.table({name: pa.array([fields.get(name, "")], pa.string()) for name in signature.names}), signature, 1)
 
 
 def _from_text(table: pa.Table, signature: Signature, most: int) -> Inputs:
     if table.num_rows > most:
         raise TooLarge([Problem("too-many-rows", f"has {table.num_rows} rows", expected=f"at most {most}")])
     frame = typed_frame(table, signature.inputs, signature.ignored)
-    return Inputs(len(frame), None, frame, table, doubts_of_frame(frame, signature.inputs))
+    doubts = doubts_of_frame(frame, signature.inputs)
+    return Inputs(len(frame), doubts, lambda: frame_rows(frame), lambda: frame, lambda: table)
 
 
 def from_json(data: bytes, signature: Signature, most: int) -> Inputs:
     """A record, a list of records, `{"records": […]}`, a bare array or a list of bare arrays; raises BadData."""
     decoded = decode_json(data)
-    records = decoded["records"] if isinstance(decoded, dict) and list(decoded) == ["records"] else decoded
+    wrapped = isinstance(decoded, dict) and list(decoded) == ["records"] and "records" not in signature.names
+    records = decoded["records"] if wrapped else decoded
     if isinstance(records, dict):
         records = [records]
     if not isinstance(records, list):
@@ -78,7 +72,9 @@ def from_json(data: bytes, signature: Signature, most: int) -> Inputs:
         raise TooLarge([Problem("too-many-rows", f"has {len(records)} records", expected=f"at most {most}")])
     named = _named(records, signature)
     rows = typed_rows(named, signature.inputs, signature.ignored)
-    return Inputs(len(rows), rows, None, _text_table(named), doubts_of_rows(rows, signature.inputs))
+    doubts = doubts_of_rows(rows, signature.inputs)
+    frame = functools.partial(rows_frame, rows, signature.inputs)
+    return Inputs(len(rows), doubts, lambda: rows, frame, functools.partial(_text_table, named, signature.names))
 
 
 def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]:
@@ -101,13 +97,13 @@ def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]
     return named
 
 
-def _text_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
-    names = list(dict.fromkeys(name for record in records for name in record))
+def _text_table(records: Sequence[Mapping[str, Any]], inputs: Sequence[str]) -> pa.Table:
+    names = list(dict.fromkeys([*(name for record in records for name in record), *inputs]))
     return pa.table({name: pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names})
 
 
 def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return "" if value is None else value.encode(errors="replace").decode() if isinstance(value, str) else json.dumps(value)
 
 
 def decode_json(data: bytes) -> Any:
@@ -145,4 +141,4 @@ def _not_finite(name: str) -> float:
 
 
 def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < 400 else float("inf")
+    return int(digits) if len(digits) < 300 else math.inf

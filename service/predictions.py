@@ -17,7 +17,7 @@ Scores = dict[str, Matrix | Sequence[Sequence[float]]]
 async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Scores:
     """For each family (n, scores), the same numbers whichever way they are computed."""
     if inputs.count > threshold:
-        frame = inputs.as_frame(snapshot.signature)
+        frame = await run_in_threadpool(inputs.as_frame)
         return {family: await run_in_threadpool(spread.scores, snapshot, family, frame) for family in families}
     rows = inputs.as_rows()
     scores: Scores = {}
@@ -26,5 +26,5 @@ async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spr
         if fast is not None:
             scores[family] = [fast(row) for row in rows]  # microseconds a row
         else:
-            scores[family] = await run_in_threadpool(snapshot.models[family].scores, inputs.as_frame(snapshot.signature))
+            scores[family] = await run_in_threadpool(snapshot.models[family].scores, inputs.as_frame())
     return scores

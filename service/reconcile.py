@@ -14,8 +14,6 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher, load_version
-from podium.model.golden import ProofFailed
-from podium.model.pickles import Refused
 from podium.store.cache import Cache
 from podium.store.history import alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
@@ -61,21 +59,23 @@ class Reconcile:
     async def look(self) -> None:
         """Bring every project to its alias; an error leaves what serves in service and is told in the status."""
         try:
-            for project in await run_in_threadpool(project_names, self._store):
-                await self._bring(project)
-            self.looked_at, self.store_error = datetime.now(UTC).isoformat(timespec="milliseconds"), None
+            names = await run_in_threadpool(project_names, self._store)
         except StoreError as error:
             log.warning("the store does not answer: %s", error)
             self.store_error = str(error)
+            return
+        self.failures = {project: reason for project, reason in self.failures.items() if project in names}
+        for project in names:
+            try:
+                await self._bring(project)
+                self.failures.pop(project, None)
+            except Exception as error:  # whatever is wrong with one version, the loop and the other projects go on
+                log.exception("%s stays as it is", project)
+                self.failures[project] = str(error) if isinstance(error, StoreError) else type(error).__name__
+        self.looked_at, self.store_error = datetime.now(UTC).isoformat(timespec="milliseconds"), None
 
     async def _bring(self, project: str) -> None:
-        try:
-            found = await run_in_threadpool(self._load_new, project)
-        except (StoreError, Refused, ProofFailed) as error:
-            log.error("%s stays as it is: %s", project, error)
-            self.failures[project] = str(error)
-            return
-        self.failures.pop(project, None)
+        found = await run_in_threadpool(self._load_new, project)
         if found is None:
             return
         snapshot, etag, receipt = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,8 @@ from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 PIECES_PER_WORKER = 2
+REST_SECONDS = 30
+"""A cluster that failed is left alone for so long."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -46,12 +49,13 @@ class Spread:
         self._cluster: LocalCluster | None = None
         self._starting = ThreadPoolExecutor(1)
         self._started = self._starting.submit(self._start) if settings.dask_workers or settings.dask_address else None
-        self.batches = self.fallbacks = 0
+        self.batches = self.fallbacks = self.workers = 0
+        self._rest_until = 0.0
 
     def _start(self) -> None:
         settings = self._settings
         if settings.dask_address:
-            self._client = Client(settings.dask_address, set_as_default=False, timeout=30)
+            self._client = Client(settings.dask_address, set_as_default=False, timeout=settings.dask_seconds)
             return
         self._cluster = LocalCluster(
             n_workers=settings.dask_workers,
@@ -73,12 +77,11 @@ class Spread:
             return {"mode": "starting"}
         if error := self._started.exception():
             return {"mode": "failed", "error": type(error).__name__}
-        workers = len(self._client.scheduler_info()["workers"]) if self._client else 0
-        return {"mode": "cluster", "workers": workers, "batches": self.batches, "fallbacks": self.fallbacks}
+        return {"mode": "cluster", "workers": self.workers, "batches": self.batches, "fallbacks": self.fallbacks}
 
     def scores(self, snapshot: Snapshot, family: str, frame: pd.DataFrame) -> Matrix:
         """(n, scores), in the order of the rows; blocks, so it runs in a thread. Without the cluster, in this process."""
-        if self._started is None:
+        if self._started is None or time.monotonic() < self._rest_until:
             return snapshot.models[family].scores(frame)
         try:
             self._started.result(timeout=self._settings.dask_seconds)
@@ -86,23 +89,23 @@ class Spread:
         except Exception:  # whatever is wrong with the cluster, the rows are answered here
             log.exception("Dask did not answer; the batch is answered in this process")
             self.fallbacks += 1
+            self._rest_until = time.monotonic() + REST_SECONDS
             return snapshot.models[family].scores(frame)
         self.batches += 1
         return result
 
     def _spread(self, snapshot: Snapshot, family: str, frame: pd.DataFrame) -> Matrix:
         assert self._client is not None
-        count = min(len(frame), PIECES_PER_WORKER * max(1, len(self._client.scheduler_info()["workers"])))
+        end = time.monotonic() + self._settings.dask_seconds
+        self.workers = len(self._client.nthreads())
+        count = min(len(frame), PIECES_PER_WORKER * max(1, self.workers))
         cuts = np.linspace(0, len(frame), count + 1).astype(int)
         pieces = [frame.iloc[low:high] for low, high in pairwise(cuts)]
         bucket, cache = self._settings.bucket, str(self._settings.cache)
         version = (snapshot.project, snapshot.version, snapshot.manifest_sha256, family)
         model = (*version, bucket, cache, self._settings.trainer_keys)
         futures = [self._client.submit(_scores, piece, *model, pure=False) for piece in pieces]
-        try:
-            return np.vstack([future.result(timeout=self._settings.dask_seconds) for future in futures])
-        finally:
-            self._client.cancel(futures, force=True)
+        return np.vstack([future.result(timeout=max(0.0, end - time.monotonic())) for future in futures])
 
     def close(self) -> None:
         self._starting.shutdown(wait=True)

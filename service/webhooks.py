@@ -13,6 +13,7 @@ from service.problems import BadSignature
 
 TOLERANCE_SECONDS = 300
 REMEMBERED = 10_000
+SHORTEST_KEY = 16
 
 
 class Webhooks:
@@ -20,6 +21,8 @@ class Webhooks:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
+        if any(len(key) < SHORTEST_KEY for key in self._keys):
+            raise ValueError(f"a key of PODIUM_REFRESH_SECRETS is shorter than {SHORTEST_KEY} bytes")
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def accept(self, headers: Mapping[str, str], body: bytes, now: float) -> bool:

@@ -117,11 +117,12 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
     """A real service of two projects: `mixed` with every kind of column, and `prices`, a regression."""
     put_champion(tables.mixed(), name="mixed", target="bought", budget=1, columns=tables.MIXED_COLUMNS)
     put_champion(tables.prices(), name="prices", target="price", budget=1)
+    put_champion(tables.odd(), name="odd", target="y", budget=1, families=["linear"])
     folder = tmp_path_factory.mktemp("service")
     process: Process = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": "1"}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
     try:
-        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 2, 60)
+        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 3, 60)
         client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
         yield client
     finally:

@@ -45,3 +45,17 @@ def flowers(rows: int = 240, seed: int = 2) -> pd.DataFrame:
     return pd.DataFrame(
         {"petal": (kind + random.normal(0, 0.6, rows)).round(3), "sepal": random.normal(5, 1, rows).round(3), "kind": kind}
     )
+
+
+def odd(rows: int = 120, seed: int = 3) -> pd.DataFrame:
+    """Names that must be escaped, every input optional, a flag of one value, and a column that is called like an answer."""
+    random = np.random.default_rng(seed)
+    number = random.normal(size=rows).round(3)
+    frame = pd.DataFrame(
+        {
+            'he said "x" <b>': np.where(random.random(rows) < 0.1, np.nan, number),
+            "flag": np.where(random.random(rows) < 0.5, "true", ""),
+            "prediction": np.where(random.random(rows) < 0.1, "", random.choice(["a", "b"], rows)),
+        }
+    )
+    return frame.assign(y=np.where(number + random.normal(0, 0.3, rows) > 0, "p", "q"))

@@ -38,6 +38,15 @@ def test_a_project_that_is_not_there_is_named_with_those_that_are(tmp_path: Path
         load_project(tmp_path, "one")
 
 
+LATE = [{"split": {"kind": "time"}}, {"columns": {"d": {"format": "%Q"}}}, {"columns": {"d": {"format": "%d"}}}]
+
+
+@pytest.mark.parametrize("wrong", LATE)
+def test_what_could_only_fail_later_fails_now(wrong: dict[str, object]) -> None:
+    with pytest.raises(BadProject):
+        parse_project({**MINIMAL, **wrong}, "x")
+
+
 def test_a_run_is_named_by_what_decides_its_content() -> None:
     project = parse_project(MINIMAL, "x")
     name = run_name(project, "0" * 64)

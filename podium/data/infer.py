@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 
 from podium.data.columns import Column, Kind, Label, Signature, Target, Task
 from podium.data.problems import BadData, Problem
-from podium.data.typed import BOOLEANS, INTEGER, NUMBER, blank, typed_column
+from podium.data.typed import BOOLEANS, INTEGER, NUMBER, blank, tidy, typed_column
 from podium.project import ColumnOptions, Project
 
 MISSING_MARKS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
@@ -30,7 +32,7 @@ def infer_signature(table: pa.Table, project: Project) -> Signature:
         options = project.columns.get(name, ColumnOptions())
         column = infer_column(name, table[name], options)
         reason = "left out by the project" if options.ignore else _useless(table[name], column)
-        if reason and options.kind is None:
+        if options.ignore or (reason and options.kind is None):
             ignored[name] = reason
         else:
             inputs.append(column)
@@ -56,15 +58,15 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> C
     values, wrong = typed_column(cells, column)
     if wrong:
         raise BadData(wrong)
-    return _described(column, values, options)
+    return described(replace(column, nullable=False), values, options)
 
 
 def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
-    """The task and its classes; whole-number labels stay numbers."""
-    text = blank(cells, Column(project.target, "category", missing=project.target_missing)).drop_null()
-    labels = sorted(pc.unique(text).to_pylist())
-    numeric, whole = _all(text, NUMBER), _all(text, INTEGER)
-    task = project.task or _task(len(labels), numeric, whole)
+    """The task and its classes; labels that are plainly whole numbers stay numbers."""
+    text = _target_text(cells, project.target_missing)
+    labels = sorted({tidy(label) for label in pc.unique(text.drop_null()).to_pylist()})
+    numeric, whole = _all(text, NUMBER), all(_is_plain(label) for label in labels)
+    task = project.task or _task(len(labels), numeric, _all(text, INTEGER))
     if len(labels) < 2:
         raise BadData([Problem("one-class", "the target has a single value", column=project.target)])
     if task == "regression":
@@ -73,19 +75,32 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
         return Target(project.target, task)
     if task == "binary" and len(labels) != 2:
         raise BadData([Problem("classes", f"a binary target has two classes, this has {len(labels)}", column=project.target)])
-    classes: list[Label] = sorted({int(float(label)) for label in labels}) if whole else list(labels)
+    classes: list[Label] = sorted(int(label) for label in labels) if whole else list(labels)
     return Target(project.target, task, tuple(classes))
 
 
 def target_codes(cells: pa.ChunkedArray, target: Target, missing: tuple[str, ...]) -> pd.Series:
     """The target as numbers: the class's place, or the value itself; NaN where it is missing."""
-    text = blank(cells, Column(target.name, "category", missing=missing))
-    if target.task == "regression" or isinstance(target.classes[0], int):
+    text = _target_text(cells, missing)
+    if target.task == "regression":
         numbers = pc.cast(text, pa.float64()).to_pandas().astype(float)
-        if target.task == "regression":
-            return numbers
-        return numbers.map({float(label): float(code) for code, label in enumerate(target.classes)})
-    return text.to_pandas().map({label: float(code) for code, label in enumerate(target.classes)}).astype(float)
+        if not np.isfinite(numbers.dropna()).all():
+            raise BadData([Problem("out-of-range", "the target has a number that is too large", column=target.name)])
+        return numbers
+    codes = {str(label): float(code) for code, label in enumerate(target.classes)}
+    return text.to_pandas().map(lambda label: codes.get(tidy(label)), na_action="ignore").astype(float)
+
+
+def _target_text(cells: pa.ChunkedArray, missing: tuple[str, ...]) -> pa.ChunkedArray:
+    """The target's texts, null where missing; the usual marks count where all else is numbers."""
+    text = blank(cells, Column("target", "category", missing=missing))
+    kind, marks = _kind(text)
+    return text if kind == "category" else blank(cells, Column("target", kind, missing=(*missing, *marks)))
+
+
+def _is_plain(label: str) -> bool:
+    """Whether a text is a whole number in the one spelling that it has as a number."""
+    return re.fullmatch(r"-?[1-9][0-9]{0,14}|0", label) is not None
 
 
 def _check_names(table: pa.Table, project: Project) -> None:
@@ -139,21 +154,17 @@ def _useless(cells: pa.ChunkedArray, column: Column) -> str:
     return "a running number" if running else ""
 
 
-def _described(column: Column, values: pd.Series, options: ColumnOptions) -> Column:
+def described(column: Column, values: pd.Series, options: ColumnOptions) -> Column:
+    """The column with the categories and the range of these typed values; optional once, optional for good."""
     present = values.dropna()
-    categories: tuple[str, ...] = options.categories
-    if column.is_text and not categories:
-        categories = tuple(sorted(present.unique().tolist()))
-    numbers = present.to_numpy(dtype=float) if not column.is_text and len(present) else np.array([])
-    return Column(
-        column.name,
-        column.kind,
-        nullable=len(present) < len(values) if options.nullable is None else options.nullable,
-        missing=column.missing,
-        categories=categories,
-        unknown=column.unknown,
-        low=float(numbers.min()) if len(numbers) else None,
-        high=float(numbers.max()) if len(numbers) else None,
-        unit=column.unit,
-        format=column.format,
-    )
+    categories = tuple(sorted({tidy(level) for level in options.categories}))
+    if column.is_text:
+        known = categories or tuple(sorted(present.unique().tolist()))
+        return replace(column, nullable=_nullable(column, values, options), categories=known)
+    numbers = present.to_numpy(dtype=float)
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
+    return replace(column, nullable=_nullable(column, values, options), low=low, high=high)
+
+
+def _nullable(column: Column, values: pd.Series, options: ColumnOptions) -> bool:
+    return column.nullable or bool(values.isna().any()) if options.nullable is None else options.nullable

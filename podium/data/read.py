@@ -21,16 +21,16 @@ MOST_COLUMNS = 10_000
 LONGEST_CELL = 1 << 20
 
 
-def read_table(data: bytes, *, gzipped: bool = False, most_bytes: int = 1 << 30) -> pa.Table:
+def read_table(data: bytes, *, gzipped: bool = False, most_bytes: int = 1 << 32, most_rows: int = 1 << 40) -> pa.Table:
     """Read a table as text, an empty cell being "" in CSV and null in Parquet.
 
-    Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. Raises BadData with every problem
-    found in the header and in the lengths of the rows.
+    Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. The limits hold for what comes out of
+    a packed form. Raises BadData with every problem found in the header and in the lengths of the rows.
     """
     if gzipped:
         data = _gunzip(data, most_bytes)
     if data.startswith(PARQUET):
-        return _as_text(_parquet(data))
+        return _as_text(_parquet(data, most_bytes, most_rows))
     for magic, name in FOREIGN.items():
         if data.startswith(magic):
             raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
@@ -107,9 +107,19 @@ def _header(text: bytes) -> list[str]:
     return first
 
 
-def _parquet(data: bytes) -> pa.Table:
+def _parquet(data: bytes, most_bytes: int, most_rows: int) -> pa.Table:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        facts = file.metadata
+        size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+        if facts.num_rows > most_rows or size > most_bytes or facts.num_columns > MOST_COLUMNS:
+            limits = f"at most {most_rows} rows, {MOST_COLUMNS} columns, {most_bytes} bytes unpacked"
+            raise TooLarge(
+                [Problem("too-many-rows", f"has {facts.num_rows} rows of {facts.num_columns} columns", expected=limits)]
+            )
+        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+            raise BadData([Problem("csv-header", "a column name comes twice")])
+        table = file.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
     if table.num_rows == 0:
@@ -120,14 +130,20 @@ def _parquet(data: bytes) -> pa.Table:
 def _as_text(table: pa.Table) -> pa.Table:
     try:
         return pa.table({name: _column_as_text(table[name]) for name in table.column_names})
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise BadData([Problem("invalid-type", "a column holds lists or other nested values")]) from error
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise BadData([Problem("invalid-type", "a column holds what is no text, number, date or truth value")]) from error
 
 
 def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(column.type):
         column = pc.strftime(column, "%Y-%m-%d")
-    return column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    text = column.cast(pa.string())
+    text.validate(full=True)
+    if pc.any(pc.match_substring(text, "\0")).as_py():
+        raise BadData([Problem("invalid-encoding", "a text holds NUL")])
+    return text
 
 
 def _gunzip(data: bytes, most: int) -> bytes:

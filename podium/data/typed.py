@@ -90,12 +90,10 @@ def _category(value: object, column: Column) -> str:
 
 
 def _date(value: object, column: Column) -> float:
-    if not isinstance(value, str):
+    days = _days(value, column.format) if isinstance(value, str) else None
+    if days is None:
         raise _Wrong("invalid-type", f"is not {expected(column)}")
-    try:
-        return float(datetime.strptime(value.strip(), column.format).toordinal() - EPOCH)
-    except ValueError:
-        raise _Wrong("invalid-type", f"is not {expected(column)}") from None
+    return days
 
 
 VALUES: dict[str, Callable[[object, Column], Value]] = {
@@ -113,12 +111,13 @@ def _is_missing(value: object, column: Column) -> bool:
     if not column.missing or isinstance(value, bool):
         return False
     if isinstance(value, int | float):
-        return float(value) in _numbers(column.missing)
+        return value in marked_numbers(column)
     return isinstance(value, str) and value.strip() in column.missing
 
 
-def _numbers(marks: Iterable[str]) -> set[float]:
-    return {float(mark) for mark in marks if re.fullmatch(NUMBER, mark)}
+def marked_numbers(column: Column) -> set[float]:
+    """The numbers among a column's marks for a missing value."""
+    return {float(mark) for mark in column.missing if re.fullmatch(NUMBER, mark)}
 
 
 def typed_rows(
@@ -215,7 +214,7 @@ def _number_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     bad = _not_matching(text, INTEGER if column.kind == "integer" else NUMBER)
     clean = pc.if_else(bad, pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(clean, pa.float64()).to_pandas().astype(float)
-    marks = _numbers(column.missing)
+    marks = marked_numbers(column)
     return values.mask(values.isin(marks)) if marks else values, bad.to_numpy()
 
 
@@ -227,9 +226,15 @@ def _boolean_frame(text: pa.ChunkedArray, column: Column) -> Typed:
 
 def _date_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     series = text.to_pandas()
-    days = pd.to_datetime(series, format=column.format, errors="coerce", exact=True)
-    wrong = days.isna() & series.notna()
-    return (days - pd.Timestamp(0)).dt.days.astype(float), wrong.to_numpy()
+    days = series.map({date: _days(date, column.format) for date in series.dropna().unique()}).astype(float)
+    return days, (days.isna() & series.notna()).to_numpy()
+
+
+def _days(text: str, form: str) -> float | None:
+    try:
+        return float(datetime.strptime(text.strip(), form).toordinal() - EPOCH)
+    except ValueError:
+        return None
 
 
 def _category_frame(text: pa.ChunkedArray, column: Column) -> Typed:

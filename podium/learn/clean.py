@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from podium.data.columns import Column, Signature
-from podium.data.infer import infer_signature, target_codes
+from podium.data.infer import infer_column, infer_signature, target_codes
 from podium.data.problems import BadData, Problem
 from podium.data.typed import typed_column, typed_frame
-from podium.project import Project
+from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
 ORDER, TARGET = "podium:order", "podium:target"
@@ -47,7 +47,7 @@ def clean(table: pa.Table, project: Project) -> Clean:
     keep = target.notna()
     notes = [f"{int((~keep).sum())} rows without a target were left out"] if not keep.all() else []
     if project.cleaning.drop_duplicates:
-        twice = pd.concat([inputs, target.rename(TARGET)], axis=1).duplicated() & keep
+        twice = table.to_pandas().duplicated() & keep
         notes += [f"{int(twice.sum())} repeated rows were left out"] if twice.any() else []
         keep &= ~twice
     notes += [f"column {name} was left out: {reason}" for name, reason in signature.ignored.items() if name != project.target]
@@ -106,14 +106,15 @@ def _without_empty(signature: Signature, table: pa.Table, project: Project) -> S
 
 
 def _order(table: pa.Table, project: Project) -> pd.Series | None:
-    """What a split by time or by group goes by: sortable text, where dates and numbers sort as they should."""
+    """What a split goes by: the texts of a group, or the numbers or dates of a time. Raises BadData."""
     name = project.split.column
     if name is None:
         return None
-    options = project.columns.get(name)
-    if project.split.kind == "time" and options is not None and options.kind in ("date", "number", "integer"):
-        column = Column(name, options.kind, nullable=True, missing=options.missing, format=options.format)
-        return typed_column(table[name], column)[0]
-    cells = table[name].to_pandas()
-    numbers = pd.to_numeric(cells, errors="coerce")
-    return numbers if project.split.kind == "time" and numbers.notna().all() else cells.astype(str)
+    if project.split.kind != "time":
+        return table[name].to_pandas().astype(str)
+    column = infer_column(name, table[name], project.columns.get(name, ColumnOptions()))
+    values, _ = typed_column(table[name], column)
+    if column.kind not in ("date", "number", "integer") or values.isna().any():
+        message = "a split by time needs a number or a date in every row (give its `format` if it is another than %Y-%m-%d)"
+        raise BadData([Problem("split", message, column=name)])
+    return values

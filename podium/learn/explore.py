@@ -86,11 +86,16 @@ def _picture(figure: Figure, title: str, caption: str) -> Picture:
     return Picture(title, caption, base64.b64encode(file.getvalue()).decode())
 
 
+def _plain(text: object, longest: int) -> str:
+    """A text as it is, which matplotlib would read as a formula between dollars."""
+    return str(text)[:longest].replace("$", r"\$")
+
+
 def _quiet(axes: Axes, title: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
     if title:
-        axes.set_title(title[:32], fontsize=9, color=INK)
+        axes.set_title(_plain(title, 32), fontsize=9, color=INK)
 
 
 def _target(data: Clean) -> Picture:
@@ -99,12 +104,13 @@ def _target(data: Clean) -> Picture:
     target = data.signature.target
     if target.classes:
         counts = data.target.value_counts().sort_index()
-        names = [str(target.classes[int(code)])[:20] for code in counts.index]
-        bars = axes.bar(names, counts.to_numpy(), color=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+        names = [_plain(target.classes[int(code)], 20) for code in counts.index]
+        bars = axes.bar(range(len(names)), counts.to_numpy(), color=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+        axes.set_xticks(range(len(names)), names)
         axes.bar_label(bars, fontsize=8)
     else:
         axes.hist(data.target.to_numpy(), bins=40, color=FIRST)
-    axes.set_xlabel(target.name)
+    axes.set_xlabel(_plain(target.name, 40))
     axes.set_ylabel("rows")
     _quiet(axes)
     return _picture(figure, "The target", "How often each value comes. Rare classes are hard to learn and easy to miss.")
@@ -115,7 +121,7 @@ def _groups(data: Clean) -> list[tuple[str, np.ndarray]]:
     target = data.signature.target
     codes = data.target.to_numpy()
     if target.classes and len(target.classes) <= len(PALETTE):
-        return [(str(name), codes == code) for code, name in enumerate(target.classes)]
+        return [(_plain(name, 30), codes == code) for code, name in enumerate(target.classes)]
     middle = np.median(codes)
     return [("lower half", codes <= middle), ("upper half", codes > middle)]
 
@@ -157,7 +163,7 @@ def _bars(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]
     for place, (name, mask) in enumerate(groups):
         shares = cells[mask].value_counts(normalize=True).reindex(levels, fill_value=0)
         axes.bar(np.arange(len(levels)) + place * width, shares.to_numpy(), width, color=PALETTE[place], label=name)
-    axes.set_xticks(np.arange(len(levels)) + 0.4 - width / 2, [str(level)[:10] for level in levels], rotation=45, ha="right")
+    axes.set_xticks(np.arange(len(levels)) + 0.4 - width / 2, [_plain(level, 10) for level in levels], rotation=45, ha="right")
     axes.set_yticks([])
 
 
@@ -166,7 +172,8 @@ def _missing(data: Clean) -> Picture:
     shares = shares[shares > 0].sort_values()[-30:]
     figure = Figure(figsize=(6, 0.5 + 0.25 * len(shares)))
     axes = figure.subplots()
-    axes.barh([str(name)[:30] for name in shares.index], shares.to_numpy(), color=SECOND)
+    axes.barh(range(len(shares)), shares.to_numpy(), color=SECOND)
+    axes.set_yticks(range(len(shares)), [_plain(name, 30) for name in shares.index])
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     _quiet(axes)
     return _picture(
@@ -181,7 +188,7 @@ def _correlations(data: Clean) -> Picture:
     figure = Figure(figsize=(size + 1, size))
     axes = figure.subplots()
     image = axes.imshow(table.to_numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
-    ticks = [str(name)[:22] for name in table.columns]
+    ticks = [_plain(name, 22) for name in table.columns]
     axes.set_xticks(range(len(table)), ticks, rotation=90, fontsize=7)
     axes.set_yticks(range(len(table)), ticks, fontsize=7)
     figure.colorbar(image, shrink=0.6)

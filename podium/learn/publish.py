@@ -11,6 +11,7 @@ from datetime import datetime
 import pandas as pd
 
 from podium import provenance
+from podium.data.columns import Signature
 from podium.learn.clean import Clean, to_parquet
 from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
@@ -56,22 +57,28 @@ def predictions_digest(candidates: list[Candidate], test: Clean) -> str:
 
 
 def manifest_of(
-    claim: Claim, project: Project, data: Clean, files: Mapping[str, bytes], author: str, predictions: str
+    claim: Claim,
+    project: Project,
+    signature: Signature,
+    rows: int,
+    files: Mapping[str, bytes],
+    author: str,
+    predictions: str,
 ) -> Manifest:
     """Bind the files to everything that made them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
-    rows = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
+    ranks = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
     return Manifest(
         project=project.name,
         version=claim.version,
         created=claim.created,
         run=claim.run,
         parent=claim.parent,
-        champion=str(rows[0]["model"]),
+        champion=str(ranks[0]["model"]),
         files=describe(files),
-        signature=data.signature,
-        leaderboard=rows,
-        data={"url": project.data, "sha256": claim.snapshot, "rows": len(data.inputs)},
+        signature=signature,
+        leaderboard=ranks,
+        data={"url": project.data, "sha256": claim.snapshot, "rows": rows},
         configuration=project.model_dump(mode="json"),
         git=provenance.git_revision(),
         libraries=provenance.libraries(),

@@ -39,7 +39,7 @@ def select(features: Matrix, target: Vector, names: list[str], kind: Target, mos
     verdicts = {place: Verdict(names[place], False, 0.0, 0.0, reason) for place, reason in reasons.items()}
     order = sorted(range(len(judged)), key=lambda i: (-importance[i], judged[i]))
     for position, i in enumerate(order):
-        useful = position == 0 or importance[i] + 2 * doubt[i] >= noise[i]
+        useful = position == 0 or importance[i] - doubt[i] > noise[i]
         kept = useful and (most is None or position < most)
         reason = "" if kept else ("over the number of features asked for" if useful else "helps no more than noise")
         verdicts[judged[i]] = Verdict(names[judged[i]], kept, float(importance[i]), float(noise[i]), reason)

@@ -6,12 +6,17 @@ champion can be compared on rows that neither has learned from.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
 
+from podium.data.infer import described
+from podium.data.problems import BadData, Problem
 from podium.learn.clean import Clean
-from podium.project import Project
+from podium.project import ColumnOptions, Project
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 
@@ -30,38 +35,51 @@ def train_and_test(data: Clean, project: Project) -> tuple[Places, Places]:
         order = np.argsort(_by(data), kind="stable")
         cut = len(order) - max(1, round(len(order) * size))
         return order[:cut], order[cut:]
-    luck = _luck(pd.Series(_by(data)) if kind == "grouped" else data.inputs.assign(target=data.target), project.seed)
     if kind == "grouped":
-        test = luck < size
+        groups = pd.Series(_by(data))
+        names = groups.drop_duplicates().reset_index(drop=True)
+        test = groups.isin(names[_lucky(names, np.zeros(len(names)), size, project.seed)]).to_numpy()
     else:
-        strata = data.target.to_numpy() if kind == "stratified" else np.zeros(len(luck))
-        test = pd.Series(luck).groupby(strata).rank(method="first").to_numpy() <= _count(strata, size)
+        strata = data.target.to_numpy() if kind == "stratified" else np.zeros(len(data.target))
+        test = _lucky(data.inputs.assign(target=data.target), strata, size, project.seed)
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def _luck(rows: pd.Series | pd.DataFrame, seed: int) -> np.ndarray:
-    """For each row a number in [0, 1) that only its content and the seed decide."""
+def training_rows(data: Clean, project: Project) -> Clean:
+    """The training rows, with the ranges and categories that they have."""
+    rows = data.rows(train_and_test(data, project)[0])
+    inputs = [described(c, rows.inputs[c.name], project.columns.get(c.name, ColumnOptions())) for c in data.signature.inputs]
+    return replace(rows, signature=replace(data.signature, inputs=tuple(inputs)))
+
+
+def held_out_rows(data: Clean, project: Project) -> Clean:
+    return data.rows(train_and_test(data, project)[1])
+
+
+def _lucky(rows: pd.Series | pd.DataFrame, strata: np.ndarray, size: float, seed: int) -> np.ndarray:
+    """Whether a row is among the share of its stratum with the lowest numbers, which only content and seed decide."""
     mixed = pd.util.hash_pandas_object(rows, index=False).to_numpy() ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
-    return pd.util.hash_array(mixed) / 2.0**64
-
-
-def _count(strata: np.ndarray, size: float) -> np.ndarray:
-    """For each row, how many of its stratum test."""
-    rows = pd.Series(strata)
-    return np.maximum(1, (rows.map(rows.value_counts()) * size).round()).to_numpy()
+    luck = pd.Series(pd.util.hash_array(mixed))
+    count = pd.Series(strata).map(pd.Series(strata).value_counts()) * size
+    return (luck.groupby(strata).rank(method="first") <= count.round().clip(lower=1)).to_numpy()
 
 
 def folds(data: Clean, project: Project) -> list[tuple[Places, Places]]:
     """Places to fit on and to validate on, for rows that `train_and_test` gave for training, in that order."""
     kind, count = kind_of_split(data, project), project.split.folds
+    by = _by(data) if kind == "grouped" else None
     if kind == "time":
-        return list(TimeSeriesSplit(count).split(data.inputs))
-    if kind == "grouped":
-        return list(GroupKFold(count).split(data.inputs, data.target, _by(data)))
-    if kind == "stratified" and _smallest_class(data) >= 2:
-        count = min(count, _smallest_class(data))
-        return list(StratifiedKFold(count, shuffle=True, random_state=project.seed).split(data.inputs, data.target))
-    return list(KFold(count, shuffle=True, random_state=project.seed).split(data.inputs))
+        splitter: Any = TimeSeriesSplit(count)
+    elif kind == "grouped":
+        splitter = GroupKFold(count)
+    elif kind == "stratified" and _smallest_class(data) >= 2:
+        splitter = StratifiedKFold(min(count, _smallest_class(data)), shuffle=True, random_state=project.seed)
+    else:
+        splitter = KFold(count, shuffle=True, random_state=project.seed)
+    try:
+        return list(splitter.split(data.inputs, data.target, by))
+    except ValueError as error:
+        raise BadData([Problem("split", f"the rows cannot be split like this: {error}")]) from None
 
 
 def _smallest_class(data: Clean) -> int:
@@ -69,6 +87,5 @@ def _smallest_class(data: Clean) -> int:
 
 
 def _by(data: Clean) -> np.ndarray:
-    if data.order is None:
-        raise ValueError("split.column says which column holds the group or the time; it is missing")
+    assert data.order is not None, "the project's validation asks for split.column"
     return data.order.to_numpy()

@@ -67,10 +67,11 @@ def train(name: str, data: Clean, encoder: Encoder, project: Project) -> Candida
         scores = np.vstack([_fold_scores(name, settings, part, data.signature, project.seed) for part in prepared])
         figure = score(metric, truth, scores)
         results.append((settings, scores, figure, time.perf_counter() - started))
-        if best is None or figure > best[0]:
+        if not np.isnan(figure) and (best is None or figure > best[0]):
             best = figure, number
     if best is None:
-        raise ValueError(f"family {name} has nothing to try")
+        message = "the metric has no value on the validation rows: too few rows of some class for this split"
+        raise BadData([Problem("split", message, column=data.signature.target.name)])
     settings, scores, figure, _ = results[best[1]]
     started = time.perf_counter()
     model = fitted(name, settings, data, encoder, project.seed)

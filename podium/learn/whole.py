@@ -8,7 +8,7 @@ from podium.learn.clean import Clean, clean
 from podium.learn.families import families_of
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
 from podium.learn.rank import rank
-from podium.learn.split import train_and_test
+from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, selected, train
 from podium.project import Project
 from podium.store.versions import LEADERBOARD_FILE, Manifest
@@ -16,7 +16,7 @@ from podium.store.versions import LEADERBOARD_FILE, Manifest
 
 def candidates(rows: Clean, project: Project) -> list[Candidate]:
     """Every family trained on the training rows of a clean table."""
-    training = rows.rows(train_and_test(rows, project)[0])
+    training = training_rows(rows, project)
     encoder = selected(features(training, project), training, project)
     return [train(family, training, encoder, project) for family in families_of(project.families)]
 
@@ -25,7 +25,9 @@ def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple
     """A raw table to a manifest and its files, ready for `podium.store.versions.publish`; without a report."""
     rows = clean(table, project)
     found = candidates(rows, project)
-    training, test = (rows.rows(places) for places in train_and_test(rows, project))
+    training, test = training_rows(rows, project), held_out_rows(rows, project)
     board = rank(found, training, test, project).to_csv(index=False).encode()
     files = {LEADERBOARD_FILE: board, **candidate_files(found, training, test, project)}
-    return manifest_of(claim, project, rows, files, author, predictions_digest(found, test)), files
+    return manifest_of(
+        claim, project, training.signature, len(rows.inputs), files, author, predictions_digest(found, test)
+    ), files

@@ -52,12 +52,12 @@ class Levels:
 Feature = Number | Missing | Levels
 
 
-def _day(days: float) -> date:
-    return date.fromordinal(int(days) + EPOCH)
+def _month(days: float) -> float:
+    return float(date.fromordinal(int(days) + EPOCH).month)
 
 
 PARTS: dict[str, tuple[Callable[[pd.Series], pd.Series], Callable[[float], float]]] = {
-    "month": (lambda days: pd.to_datetime(days, unit="D").dt.month.astype(float), lambda days: float(_day(days).month)),
+    "month": (lambda days: days.map(_month, na_action="ignore").astype(float), _month),
     "weekday": (lambda days: (days + 3) % 7, lambda days: (days + 3) % 7),
 }
 """Parts of a date from the days since 1970: for a column, and for one value."""
@@ -169,7 +169,8 @@ def _fit_numbers(place: int, column: Column, cells: pd.Series) -> list[Feature]:
         present = numbers.dropna().to_numpy(dtype=float)
         middle, mean, scale = (np.median(present), present.mean(), present.std()) if len(present) else (0.0, 0.0, 1.0)
         name = f"{column.name} {part}".strip()
-        features.append(Number(place, name, part, float(middle), float(mean), float(scale) or 1.0))
+        steady = scale <= 1e-12 * abs(mean)  # all the same but for rounding
+        features.append(Number(place, name, part, float(middle), float(mean), 1.0 if steady else float(scale)))
     return features
 
 

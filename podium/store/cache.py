@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 from podium.store.s3 import Store
 from podium.store.versions import digest
 
+log = logging.getLogger(__name__)
+
 
 class Cache:
     """A folder of files named by their sha256, shared by the processes of a host; written whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, store: Store, key: str, sha256: str) -> bytes:
         """The bytes from here, or else from the store, and then from here the next time."""
@@ -24,12 +26,16 @@ class Cache:
             return data
         data = store.read(key).data
         if digest(data) == sha256:
-            write_whole(path, data)
+            try:
+                write_whole(path, data)
+            except OSError:  # a full or vanished disk costs a fetch the next time, no more
+                log.warning("%s cannot be written", path, exc_info=True)
         return data
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside, flush to the disk, rename: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
         try:
             file.write(data)

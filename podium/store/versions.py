@@ -90,13 +90,18 @@ def version_prefix(project: str, version: str) -> str:
 
 
 def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer: Signer) -> None:
-    """Write the files and last the signed manifest; again with the same bytes changes nothing. Raises VersionExists."""
+    """Write the files and last the signed manifest; again with the same files changes nothing. Raises VersionExists."""
     prefix = version_prefix(manifest.project, manifest.version)
     document = manifest.model_dump(mode="json")
     signed = json.dumps({**document, SIGNATURES: signer.sign(document)}, indent=1, ensure_ascii=False)
     for name, data in files.items():
         _create_same(store, prefix + name, data)
-    _create_same(store, prefix + MANIFEST, signed.encode())
+    try:
+        store.create(prefix + MANIFEST, signed.encode())
+    except Exists:
+        there = json.loads(store.read(prefix + MANIFEST).data)
+        if (there["run"], there["files"]) != (document["run"], document["files"]):
+            raise VersionExists(f"{store.url(prefix)} is there already with other content") from None
 
 
 def _create_same(store: Store, key: str, data: bytes) -> None:

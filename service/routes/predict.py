@@ -27,13 +27,14 @@ SUFFIXES = ("", ".json", ".csv", ".html")
 Models = Annotated[str, Query(description="champion, all, or a family's name; champion for JSON and CSV, all for pages")]
 
 
-async def predict(request: Request, state: StateDep, project: str = "", models: Models = "", raw: bool = False) -> Response:
+async def predict(request: Request, state: StateDep, models: Models = "", raw: bool = False) -> Response:
     """One record, a list of records, bare array(s) in training order, a CSV or Parquet table, or a form.
 
     JSON unless `Accept` or a suffix (`.json`, `.csv`, `.html`) asks otherwise. More than ten records are spread over Dask.
     """
-    snapshot = state.live.get(project) if project else state.live.default()
-    body = await read_body(request)
+    project = request.path_params.get("project")
+    snapshot = state.live.default() if project is None else state.live.get(project)
+    body = await read_body(request, len(snapshot.signature.inputs))
     suffix = "." + request.url.path.rsplit(".", 1)[-1] if request.url.path.endswith(SUFFIXES[1:]) else ""
     form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
     families = snapshot.families(models or ("all" if form == "html" else "champion"))
@@ -61,7 +62,7 @@ class Predicted:
     raw: bool
 
     def table(self) -> pa.Table:
-        return result_table(self.inputs.table, self.scores, self.snapshot.signature.target)
+        return result_table(self.inputs.as_table(), self.scores, self.snapshot.signature.target)
 
 
 def _json(state: State, done: Predicted) -> Response:
@@ -77,8 +78,12 @@ def _csv(state: State, done: Predicted) -> Response:
 def _page(state: State, done: Predicted) -> Response:
     table = done.table()
     download = f"/jobs/{state.results.put(to_csv(table, raw=done.raw), done.headers)}/result.csv"
-    shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, "warnings": done.inputs.warnings}
-    html = state.pages.project(done.snapshot, values=done.body.fields, result=shown, single=not done.body.is_upload)
+    column = table.column_names[done.inputs.as_table().num_columns]
+    facts = {"warnings": done.inputs.warnings, "champion_column": column}
+    shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
+    html = state.pages.project(
+        done.snapshot, values=done.body.fields, result=shown, single=done.inputs.count == 1 and not done.body.is_upload
+    )
     return Response(html, 200, done.headers, "text/html")
 
 

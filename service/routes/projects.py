@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -58,7 +58,7 @@ async def leaderboard(project: str, state: StateDep) -> Response:
 
 
 @router.get("/projects/{project}/report", summary="The serving version's exploratory report", response_class=HTMLResponse)
-async def report(project: str, state: StateDep, request: Request) -> Response:
+async def report(project: str, state: StateDep) -> Response:
     snapshot = state.live.get(project)
     headers = {"X-Model-Version": snapshot.version, "Content-Security-Policy": REPORT_POLICY}
     return Response(await _file(state, snapshot, REPORT_FILE), headers=headers, media_type="text/html")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from podium.data.infer import infer_column, infer_signature, infer_target
+from podium.data.infer import infer_column, infer_signature, infer_target, target_codes
 from podium.data.problems import BadData
 from podium.project import ColumnOptions, Project
 
@@ -72,3 +72,33 @@ def test_a_target_that_is_not_there_is_named_with_what_is() -> None:
 def test_a_target_with_one_value_cannot_be_learned() -> None:
     with pytest.raises(BadData, match="single value"):
         infer_target(pa.chunked_array([["a", "a"]]), Project(name="x", data="s3://podium/x", target="y"))
+
+
+LABELS = [
+    (["01", "1"] * 20, ("01", "1")),
+    (["1", "0", "0.0"] * 20, ("0", "0.0", "1")),
+    (["9007199254740992", "9007199254740993"] * 20, ("9007199254740992", "9007199254740993")),
+    (["cafe\u0301", "café", "tea"] * 20, ("café", "tea")),
+    (["1", "2", "NA"] * 20, (1, 2)),
+]
+
+
+@pytest.mark.parametrize(("cells", "classes"), LABELS)
+def test_labels_keep_the_spelling_that_they_have(cells: list[str], classes: tuple[object, ...]) -> None:
+    column = pa.chunked_array([cells])
+    target = infer_target(column, Project(name="x", data="s3://podium/x", target="y"))
+    assert target.classes == classes
+    codes = target_codes(column, target, ())
+    assert set(codes.dropna()) == set(map(float, range(len(classes))))
+
+
+def test_a_column_that_the_project_leaves_out_is_left_out_whatever_its_kind() -> None:
+    columns = {"z": {"kind": "number", "ignore": True}}
+    project = Project.model_validate({"name": "x", "data": "s3://podium/x", "target": "y", "columns": columns})
+    table = pa.table({"z": ["1", "2"] * 30, "a": ["1", "3", "4"] * 20, "y": ["0", "1"] * 30})
+    assert infer_signature(table, project).names == ("a",)
+
+
+def test_categories_of_the_project_are_tidied_as_cells_are() -> None:
+    column = infer_column("x", pa.chunked_array([["a", "b"]]), ColumnOptions(categories=("a ", "b", "c")))
+    assert column.categories == ("a", "b", "c")

@@ -6,9 +6,11 @@ import gzip
 import io
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from podium.data.problems import BadData, Malformed, WrongType
+from podium.data.problems import BadData, Malformed, TooLarge, WrongType
 from podium.data.read import read_table
 
 GOOD = [
@@ -87,3 +89,22 @@ def test_parquet_gives_the_text_that_csv_gives() -> None:
     assert table == {"n": ["1.5", None], "t": ["x", "y"], "d": ["2020-01-02", "2021-03-04"], "b": ["true", "false"]}
     with pytest.raises(Malformed):
         read_table(file.getvalue()[:-20])
+
+
+def parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+def test_parquet_is_measured_before_it_is_unpacked() -> None:
+    with pytest.raises(TooLarge):
+        read_table(parquet(pa.table({"x": pa.nulls(1_000_000, pa.float64())})), most_rows=1000)
+
+
+def test_parquet_that_holds_no_text_is_named() -> None:
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    for column in (broken, pa.array([[1]]), pa.array(["a\0b"])):
+        with pytest.raises(BadData):
+            read_table(parquet(pa.table({"x": column})))
+    assert read_table(parquet(pa.table({"x": [float("nan"), 1.0]}))).to_pydict() == {"x": [None, "1"]}

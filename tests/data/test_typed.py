@@ -26,6 +26,8 @@ TEXTS: list[tuple[Column, str, Any]] = [
     (Column("x", "boolean"), "TRUE", 1.0),
     (Column("x", "date"), "1970-01-11", 10.0),
     (Column("x", "date", format="%d/%m/%Y"), "1/2/1970", 31.0),
+    (Column("x", "date"), "9999-12-31", 2932896.0),
+    (Column("x", "date"), "0001-01-01", -719162.0),
     (Column("x", "category"), " e\u0301te\u0301 ", "été"),
     (Column("x", "category"), "NA", "NA"),
     (MARKED, "0", None),
@@ -72,6 +74,8 @@ WRONG_TEXTS = [
     (Column("x", "integer"), "99999999999999999999", "out-of-range"),
     (Column("x", "boolean"), "maybe", "invalid-type"),
     (Column("x", "date"), "2020-02-30", "invalid-type"),
+    (Column("x", "date"), "0000-05-05", "invalid-type"),
+    (Column("x", "date"), "-2022-05-17", "invalid-type"),
 ]
 
 
@@ -89,6 +93,7 @@ WRONG_VALUES = [
     (NUMBER, None, "missing-field"),
     (NUMBER, math.inf, "out-of-range"),
     (NUMBER, 10**400, "out-of-range"),
+    (Column("x", "number", missing=("0",)), 10**320, "out-of-range"),
     (Column("x", "integer"), 1.5, "invalid-type"),
     (Column("x", "integer"), 2**63, "out-of-range"),
     (Column("x", "boolean"), 1, "invalid-type"),

@@ -16,7 +16,7 @@ from podium.learn.metrics import CLASSES, NUMBERS, UnknownMetric, metric_name
 from podium.learn.publish import Claim
 from podium.learn.rank import rank
 from podium.learn.select import select
-from podium.learn.split import folds, train_and_test
+from podium.learn.split import folds, train_and_test, training_rows
 from podium.learn.whole import candidates, learn
 from podium.project import Project
 from podium.settings import StoreSettings
@@ -35,7 +35,7 @@ def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
     frame = tables.flowers().rename(columns={"kind": "y"}).astype({"y": object})
     frame.loc[0, "y"] = None
     frame = pd.concat([frame, frame.iloc[[5]]])
-    rows = rows_of(frame.assign(same="x"))
+    rows = rows_of(frame.assign(same="x"), cleaning={"drop_duplicates": True})
     assert len(rows.inputs) == len(rows.target) == 239
     assert rows.notes == (
         "1 rows without a target were left out",
@@ -210,3 +210,51 @@ def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
     assert page.count("data:image/png;base64,") == 4
     assert "http" not in page
     assert "(EUR)" in page
+
+
+def test_repeated_rows_are_evidence_unless_the_project_says_otherwise() -> None:
+    frame = pd.DataFrame({"a": [0, 1] * 50, "b": [0, 0, 1, 1] * 25, "y": [0, 1, 1, 0] * 25})
+    assert len(rows_of(frame).inputs) == 100
+    with pytest.raises(BadData, match="4 usable rows"):
+        rows_of(frame, cleaning={"drop_duplicates": True})
+    assert len(rows_of(frame.assign(id=range(100)), cleaning={"drop_duplicates": True}).inputs) == 100
+
+
+def test_ranges_are_those_of_the_training_rows() -> None:
+    numbers = [float(number % 13) + 0.5 for number in range(199)] + [1e6]
+    frame = pd.DataFrame({"t": range(0, 400, 2), "x": numbers, "y": ["a", "b"] * 100})
+    entries = {"split": {"kind": "time", "column": "t"}}
+    training = training_rows(rows_of(frame, **entries), project(**entries))
+    assert next(column for column in training.signature.inputs if column.name == "x").high == 12.5
+
+
+TIMES = [["01.02.2019", "02.01.2019"] * 20, [*map(str, range(39)), ""], ["a", "b"] * 20]
+
+
+@pytest.mark.parametrize("cells", TIMES)
+def test_a_time_that_cannot_be_ordered_is_refused(cells: list[str]) -> None:
+    frame = pd.DataFrame({"t": cells, "x": range(40), "z": [1, 5, 2, 4] * 10, "y": ["p", "q"] * 20})
+    with pytest.raises(BadData, match="split by time"):
+        rows_of(frame, split={"kind": "time", "column": "t"})
+
+
+def test_dates_of_another_form_split_by_time() -> None:
+    days = pd.date_range("2019-01-01", periods=60)
+    frame = pd.DataFrame({"t": days.strftime("%d.%m.%Y"), "x": [1, 5, 2] * 20, "y": ["p", "q"] * 30})
+    columns = {"t": {"kind": "date", "format": "%d.%m.%Y"}}
+    entries = {"split": {"kind": "time", "column": "t"}, "columns": columns}
+    assert train_and_test(rows_of(frame, **entries), project(**entries))[1].tolist() == list(range(48, 60))
+
+
+def test_noise_is_left_out() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(500, 20))
+    names = [f"f{number}" for number in range(20)]
+    verdicts = select(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    assert verdicts[0].kept
+    assert sum(verdict.kept for verdict in verdicts[1:]) <= 7
+
+
+def test_names_that_matplotlib_would_read_as_formulas_are_drawn() -> None:
+    frame = tables.flowers().rename(columns={"petal": "a$^$b"}).assign(price=["$0_$10", "$10_$20"] * 120)
+    assert explore(rows_of(frame, target="kind")).pictures

@@ -198,7 +198,8 @@ def test_the_service_describes_what_serves(service: Client) -> None:
     versions = service.get("/projects/mixed/versions").json()
     assert versions["serving"] in versions["versions"]
     status = service.get("/status").json()
-    assert {each["project"]: each["fast_path"] for each in status["serving"]} == {"mixed": True, "prices": True}
+    fast = {each["project"]: each["fast_path"] for each in status["serving"]}
+    assert fast["mixed"] and fast["odd"] and fast["prices"]
 
 
 def test_no_page_shows_a_golden_row_or_asks_another_host(service: Client) -> None:
@@ -222,4 +223,46 @@ def test_a_downloaded_result_carries_its_version(service: Client) -> None:
 
 def test_readiness_and_liveness(service: Client) -> None:
     assert service.get("/livez").json() == {"status": "alive"}
-    assert set(service.get("/readyz").json()["serving"]) == {"mixed", "prices"}
+    assert set(service.get("/readyz").json()["serving"]) >= {"mixed", "odd", "prices"}
+
+
+ODD = "/projects/odd/predict"
+
+
+def test_odd_names_are_answered_in_every_form(service: Client) -> None:
+    row = {'he said "x" <b>': 0.5, "flag": None, "prediction": "a"}
+    lane, common = service.post_json(ODD, row), service.post_json(ODD + "?models=champion", row)
+    assert _without_id(lane) == _without_id(common)
+    flagged = service.post_json(ODD, {**row, "flag": False}).json()
+    assert [warning["column"] for warning in flagged["warnings"]] == ["flag"]
+    assert (
+        "<b>"
+        not in service.post_json(ODD + ".html", row)
+        .text.replace("<b>linear</b>", "")
+        .split("<main>")[1]
+        .split("Leaderboard")[1]
+    )
+    rows = list(csv.reader(io.StringIO(service.post_json(ODD + ".csv", row).text)))
+    assert rows[0] == [*row, "prediction_", "probability_p", "probability_q"]
+    assert rows[1][2] == "a"
+
+
+def test_a_record_without_anything_is_answered_in_every_form(service: Client) -> None:
+    expected = prediction(service.post_json(ODD, {}))
+    assert service.post_json(ODD + ".csv", {}).status == service.post_json(ODD + ".html", {}).status == 200
+    assert len(service.post_json(ODD + ".csv", [{}, {}]).text.splitlines()) == 3
+    assert prediction(service.post_form(ODD + ".json", {})) == expected
+    assert service.post_form(ODD, {}).status == 200
+
+
+def test_several_records_give_a_table_on_the_page(service: Client) -> None:
+    assert "5 predictions" in service.post_json(MIXED + ".html", [RECORD] * 5).text
+
+
+def test_the_lane_and_the_common_way_send_the_same_headers(service: Client) -> None:
+    changing = {"x-prediction-id", "date", "server", "content-length"}
+    lane, common = (
+        {name.lower(): value for name, value in service.post_json(path, RECORD).headers.items() if name.lower() not in changing}
+        for path in (MIXED, MIXED + "?models=champion")
+    )
+    assert lane == common

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,6 +169,12 @@ def a_pickle_that_runs(manifest: Manifest, files: dict[str, bytes]) -> tuple[Man
     return rebound(manifest, {**files, "models/linear.pkl": pickle.dumps(Runs())})
 
 
+def golden_rows_of_another_model(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    golden = json.loads(files["golden.json"])
+    del golden["scores"]["linear"]
+    return rebound(manifest, {**files, "golden.json": json.dumps(golden).encode()})
+
+
 def another_projects_manifest(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest.model_copy(update={"project": "other"}), files
 
@@ -182,6 +189,7 @@ BAD: list[tuple[Spoil, str]] = [
     (a_truncated_file, "is not what was published"),
     (a_missing_file, "there is no"),
     (a_wrong_golden_answer, "golden rows"),
+    (golden_rows_of_another_model, "KeyError"),
     (a_pickle_that_runs, "may not construct"),
     (another_projects_manifest, "another version"),
 ]
@@ -226,6 +234,18 @@ def test_a_forged_or_old_alias_changes_nothing(service: Client, cloud_desk: Desk
         assert serving(service) == other
         etag = store.replace(alias_key("swap"), blob.data, etag)
         service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
+
+
+def test_a_cache_that_vanishes_is_made_again(
+    service: Client, cloud_desk: Desk, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    caches = list(tmp_path_factory.getbasetemp().glob("swap*/cache"))
+    assert caches
+    for cache in caches:
+        shutil.rmtree(cache, ignore_errors=True)
+    other = next(manifest.version for manifest in versions if manifest.version != serving(service))
+    move(cloud_desk, other)
+    service.wait_until(lambda: serving(service) == other, 20)
 
 
 def test_predictions_go_on_while_s3_is_down(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from podium.project import Features, Project
+from podium.learn.families import FAMILIES, Family
+from podium.project import Project
 from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback
 from podium.store.history import (
     AliasMoved,
@@ -133,13 +134,12 @@ def test_looking_first_writes_nothing(desk: Desk) -> None:
     assert champion(desk) is None
 
 
-def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk) -> None:
+def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     good = publish_version(desk, tables.flowers(600), FLOWERS).version
     promote(desk, "p", good, "first", NOW)
-    one_feature = FLOWERS.model_copy(update={"features": Features(most_levels=2, most_features=1), "seed": 0})
-    blunt = tables.flowers(600).assign(petal=lambda frame: frame["petal"].round(0) + 0.5)
+    monkeypatch.setitem(FAMILIES, "linear", Family(FAMILIES["linear"].build, FAMILIES["linear"].export, ({"strength": 1e-6},)))
     with pytest.raises(GateFailed, match="not-worse: difference"):
-        promote(desk, "p", publish_version(desk, blunt, one_feature).version, "worse", NOW)
+        promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "worse", NOW)
     more = tables.flowers(600).rename(columns={"sepal": "colour"})
     with pytest.raises(GateFailed, match="column colour is new and required; column sepal is gone"):
         promote(desk, "p", publish_version(desk, more, FLOWERS).version, "narrower", NOW)

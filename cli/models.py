@@ -1,0 +1,235 @@
+"""`podium models`: what there is, what serves, who changed it, and the way back."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from podium import provenance
+from podium.promotion import ANY, Desk, GateFailed, promote, rollback
+from podium.settings import StoreSettings
+from podium.store.history import AliasMoved, Entry, check_history, parse_entry, read_champion, read_history
+from podium.store.s3 import StoreError
+from podium.store.signing import BadKey, Signer
+from podium.store.versions import Manifest, list_versions, read_file, read_manifest
+
+REFUSED, MOVED, WRONG = 3, 4, 5
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _told(command: Command) -> Command:
+    """Errors as a sentence and an exit code."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except (GateFailed, AliasMoved, StoreError, BadKey) as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            codes = {GateFailed: REFUSED, AliasMoved: MOVED, BadKey: 1}
+            raise SystemExit(codes.get(type(error), WRONG)) from None
+
+    return run  # type: ignore[return-value]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="for programs")
+reason_option = click.option("--reason", required=True, help="why, for the history")
+expect_option = click.option("--expect", default=ANY, help="only if this version serves now")
+
+
+def _desk(signing: bool) -> Desk:
+    settings = StoreSettings()
+    store = settings.store()
+    signer = settings.signer() if signing else Signer.new()  # looking needs no key
+    return Desk(store, settings.trust(), signer, provenance.actor(settings.actor), lambda key, _: store.read(key).data)
+
+
+@click.group()
+def models() -> None:
+    """Versions, champions and their history.
+
+    \b
+    podium models list pima
+    podium models promote pima 20261121T023000Z-3f9a1c2b --reason "better recall" --dry-run
+    podium models rollback pima --reason "wrong since noon"
+    """
+
+
+@models.command("list")
+@click.argument("project")
+@json_option
+@_told
+def list_(project: str, as_json: bool) -> None:
+    """Every version, the newest last, and which serves."""
+    desk = _desk(signing=False)
+    standing = read_champion(desk.store, project, desk.trust.promoters)
+    rows = [_row(_manifest(desk, project, version), standing) for version in list_versions(desk.store, project)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        mark = "champion" if row["champion"] else ""
+        score = f"{row['metric']} {row['score_test']:.4g} ({row['ci_low']:.4g} … {row['ci_high']:.4g})"
+        click.echo(f"{row['version']:<28} {mark:<9} {row['model']:<14} {score:<34} by {row['author']}")
+
+
+@models.command()
+@click.argument("project")
+@click.argument("version", default="")
+@_told
+def show(project: str, version: str) -> None:
+    """A version's manifest as JSON; the champion's when none is named."""
+    desk = _desk(signing=False)
+    click.echo(json.dumps(_manifest(desk, project, version or _serving(desk, project)).model_dump(mode="json"), indent=1))
+
+
+@models.command()
+@click.argument("project")
+@click.argument("one")
+@click.argument("other")
+@_told
+def diff(project: str, one: str, other: str) -> None:
+    """What differs between two versions, as JSON: scores with intervals, signature, data, configuration, libraries."""
+    desk = _desk(signing=False)
+    sides = [_facts(_manifest(desk, project, version)) for version in (one, other)]
+    names = sorted(sides[0].keys() | sides[1].keys())
+    changed = {name: [side.get(name) for side in sides] for name in names if sides[0].get(name) != sides[1].get(name)}
+    click.echo(json.dumps({"versions": [one, other], "changed": changed}, indent=1))
+
+
+@models.command("promote")
+@click.argument("project")
+@click.argument("version")
+@reason_option
+@expect_option
+@click.option("--dry-run", is_flag=True, help="judge and write nothing")
+@click.option("--force", is_flag=True, help="past failed gates; the history will say so")
+@json_option
+@_told
+def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool, force: bool, as_json: bool) -> None:
+    """Judge a version by its gates and make it the champion."""
+    desk = _desk(signing=True)
+    try:
+        entry = promote(desk, project, version, reason, datetime.now(UTC), expect=expect, force=force, dry=dry_run)
+    except GateFailed as refusal:
+        _say(refusal.entry, as_json)
+        raise
+    _say(entry, as_json, "would be" if dry_run else "is")
+
+
+@models.command("rollback")
+@click.argument("project")
+@reason_option
+@expect_option
+@click.option("--to", help="a version that served; the one before the present one by default")
+@json_option
+@_told
+def rollback_(project: str, reason: str, expect: str, to: str | None, as_json: bool) -> None:
+    """Go back to the version that served before."""
+    _say(rollback(_desk(signing=True), project, reason, datetime.now(UTC), to=to, expect=expect), as_json)
+
+
+@models.command()
+@click.argument("project")
+@json_option
+@_told
+def history(project: str, as_json: bool) -> None:
+    """Every promotion, rollback and refusal, the newest last."""
+    desk = _desk(signing=False)
+    entries = [parse_entry(data, project, desk.trust.promoters) for _, data in read_history(desk.store, project)]
+    if as_json:
+        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+        return
+    for entry in entries:
+        forced = " (forced)" if entry.forced else ""
+        click.echo(
+            f"{entry.sequence:>4} {entry.at[:19]} {entry.action:<8} {entry.version} by {entry.by}{forced}: {entry.reason}"
+        )
+
+
+@models.command()
+@click.argument("project")
+@_told
+def verify(project: str) -> None:
+    """Check the history, the alias, and every version's signature and files."""
+    desk = _desk(signing=False)
+    wrong = check_history(desk.store, project, desk.trust.promoters)
+    versions = list_versions(desk.store, project)
+    for version in versions:
+        try:
+            manifest = _manifest(desk, project, version)
+            for name in manifest.files:
+                read_file(manifest, name, desk.fetch)
+        except StoreError as error:
+            wrong.append(str(error))
+    for line in wrong:
+        click.echo(line, err=True)
+    click.echo(f"{len(versions)} versions, {len(read_history(desk.store, project))} entries, {len(wrong)} wrong")
+    raise SystemExit(WRONG if wrong else 0)
+
+
+@click.group()
+def keys() -> None:
+    """Keys that sign versions and promotions."""
+
+
+@keys.command()
+def new() -> None:
+    """Make an ed25519 key and print the variables that use it."""
+    signer = Signer.new()
+    click.echo(f"PODIUM_SIGNING_KEY={signer.private}\nPODIUM_TRAINER_KEYS='{json.dumps([signer.public])}'")
+
+
+def _manifest(desk: Desk, project: str, version: str) -> Manifest:
+    return read_manifest(desk.store, project, version, desk.trust.trainers)[0]
+
+
+def _serving(desk: Desk, project: str) -> str:
+    standing = read_champion(desk.store, project, desk.trust.promoters)
+    if standing is None or standing.champion is None:
+        raise StoreError(f"{project} has no champion")
+    return standing.champion
+
+
+def _row(manifest: Manifest, standing: Entry | None) -> dict[str, Any]:
+    best = manifest.leaderboard[0]
+    return {
+        "version": manifest.version,
+        "champion": standing is not None and standing.champion == manifest.version,
+        "model": manifest.champion,
+        "metric": best["eval_metric"],
+        **{name: best[name] for name in ("score_test", "ci_low", "ci_high")},
+        "author": manifest.author,
+    }
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as flat facts that can be compared one by one."""
+    document = manifest.model_dump(mode="json")
+    columns = {column["name"]: column for column in document["signature"]["inputs"]}
+    facts = {f"signature.{name}": column for name, column in columns.items()}
+    facts |= {
+        f"score.{row['model']}": {key: row[key] for key in ("score_test", "ci_low", "ci_high")}
+        for row in document["leaderboard"]
+    }
+    for part in ("data", "configuration", "libraries"):
+        facts |= {f"{part}.{name}": value for name, value in document[part].items()}
+    return facts | {name: document[name] for name in ("champion", "git", "lock", "author", "predictions")}
+
+
+def _say(entry: Entry, as_json: bool, verb: str = "is") -> None:
+    if as_json:
+        click.echo(entry.model_dump_json(indent=1))
+        return
+    for gate in entry.evidence:
+        click.echo(f"{'✓' if gate.passed else '✗'} {gate.name}: {gate.detail}")
+    if entry.action == "refuse":
+        click.echo(f"{entry.version} was refused", err=True)
+    else:
+        place = f"number {entry.sequence}, before: {entry.previous or 'none'}"
+        click.echo(f"{entry.champion} {verb} the champion of {entry.project} ({place})")

@@ -1,0 +1,107 @@
+"""The `podium` command as a person types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_cloud import LocalCloud
+from podium.project import Project
+from podium.promotion import Desk
+from podium.settings import ROOT
+from podium.store.signing import Keys, Signer
+from podium.store.versions import Manifest
+from tests import tables
+from tests.conftest import Put, publish_version
+
+
+def podium(cloud: LocalCloud, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env={**cloud.environment, **variables}, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.fixture(scope="module")
+def versions(put_champion: Put, cloud_desk: Desk) -> list[Manifest]:
+    """A champion, and a version that waits."""
+    entries: dict[str, Any] = {"name": "cli", "target": "kind", "families": ("linear",), "budget": 1}
+    first = put_champion(tables.flowers(600), **entries)
+    return [
+        first,
+        publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
+    ]
+
+
+def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    one, two = (manifest.version for manifest in versions)
+    listed = json.loads(podium(cloud, "models", "list", "cli", "--json").stdout)
+    assert [(row["version"], row["champion"]) for row in listed] == [(one, True), (two, False)]
+    assert "champion" in podium(cloud, "models", "list", "cli").stdout
+    shown = json.loads(podium(cloud, "models", "show", "cli").stdout)
+    assert shown["version"] == one
+    changed = json.loads(podium(cloud, "models", "diff", "cli", one, two).stdout)["changed"]
+    assert changed["configuration.seed"] == [0, 1]
+    assert "score.linear" in changed
+    dry = podium(cloud, "models", "promote", "cli", two, "--reason", "try", "--dry-run")
+    assert (dry.returncode, "would be the champion" in dry.stdout) == (0, True)
+    late = podium(cloud, "models", "promote", "cli", two, "--reason", "late", "--expect", two)
+    assert (late.returncode, "AliasMoved" in late.stderr) == (4, True)
+    promoted = podium(cloud, "models", "promote", "cli", two, "--reason", "better", "--expect", one, PODIUM_ACTOR="eve")
+    assert promoted.returncode == 0, promoted.stderr
+    assert "✓ golden-rows" in promoted.stdout
+    back = podium(cloud, "models", "rollback", "cli", "--reason", "wrong since noon", "--json")
+    assert json.loads(back.stdout)["champion"] == one
+    history = podium(cloud, "models", "history", "cli").stdout.splitlines()
+    assert len(history) == 3
+    assert "by eve: better" in history[1]
+    verified = podium(cloud, "models", "verify", "cli")
+    assert (verified.returncode, verified.stdout) == (0, "2 versions, 3 entries, 0 wrong\n")
+
+
+def test_what_goes_wrong_is_a_sentence_and_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    cases = [
+        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "has no version"),
+        (("models", "rollback", "nobody", "--reason", "x"), {}, 5, "never had a champion"),
+        (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": "[]"}, 1, "podium keys new"),
+        (("models", "rollback", "cli", "--reason", "x"), {"PODIUM_SIGNING_KEY": ""}, 1, "podium keys new"),
+        (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": json.dumps([Signer.new().public])}, 5, "not signed"),
+        (("models", "promote", "cli"), {}, 2, "Usage"),
+    ]
+    for words, variables, code, text in cases:
+        result = podium(cloud, *words, **variables)
+        assert (result.returncode, text in result.stderr) == (code, True), (words, result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_a_new_key_can_be_used_as_printed(cloud: LocalCloud) -> None:
+    private, public = (line.split("=", 1)[1] for line in podium(cloud, "keys", "new").stdout.splitlines())
+    document = {"a": 1}
+    signed = json.dumps({**document, "signatures": Signer.parse(private).sign(document)}).encode()
+    assert Keys(json.loads(public.strip("'"))).check(signed, "it")["a"] == 1
+
+
+def test_settings_are_shown_without_secrets(cloud: LocalCloud) -> None:
+    text = podium(cloud, "config", "show").stdout
+    assert "PODIUM_SIGNING_KEY" in text
+    assert cloud.environment["PODIUM_SIGNING_KEY"] not in text
+    assert json.loads(cloud.environment["PODIUM_REFRESH_SECRETS"])[0] not in text
+
+
+def test_the_service_does_not_start_without_keys(cloud: LocalCloud, tmp_path: Path) -> None:
+    result = podium(cloud, "serve", "--port", "0", PODIUM_TRAINER_KEYS="[]", PODIUM_CACHE=str(tmp_path))
+    assert result.returncode != 0
+    assert "PODIUM_TRAINER_KEYS is not set" in result.stderr
+
+
+def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "project.toml").write_text('data = "s3://podium/x.csv"\ntarget = "y"\nfamilies = ["lgbm"]')
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    assert (result.returncode, "unknown family lgbm" in result.stderr) == (1, True)
+    assert podium(cloud, "projects", "check").returncode == 0
