@@ -39,9 +39,10 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
     state = "was put there" if put_table(cloud, KEY, breast_cancer()) else "is there already"
     print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {state}\n", flush=True)
     run_pipeline(cloud.environment, PROJECT)
+    variables = cloud.write_variables()
     service = start_service(cloud.environment, port, folder)
     try:
-        print(_where(cloud, port, folder), flush=True)
+        print(_where(cloud, port, variables), flush=True)
         while service.running():
             time.sleep(0.5)
     finally:
@@ -50,12 +51,13 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
     return 1
 
 
-def _where(cloud: LocalCloud, port: int, folder: Path) -> str:
+def _where(cloud: LocalCloud, port: int, variables: Path) -> str:
     url = f"http://127.0.0.1:{port}"
     return (
         f"Podium serves at  {url}\n"
         f"  the project     {url}/projects/{PROJECT}\n"
         f"  the API         {url}/docs\n"
-        f"  S3              {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs in {folder})\n"
+        f"  S3              {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs in {cloud.folder})\n"
+        f"  another shell   source {variables}; then luigi and podium use this S3\n"
         "Ctrl-C ends it all."
     )

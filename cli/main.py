@@ -15,6 +15,7 @@ from podium import __version__
 from podium.learn.families import UnknownFamily, families_of
 from podium.project import BadProject, load_project, project_names
 from podium.settings import StoreSettings
+from podium.store.fsck import fsck
 from service.settings import ServiceSettings
 
 HOME = Path(".podium")
@@ -98,6 +99,17 @@ def config_show(as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['setting']:<26} {row['value']:<40} {row['origin']:<12} {row['meaning']}")
+
+
+@podium.command("fsck")
+def fsck_() -> None:
+    """Walk the whole bucket and name every inconsistency; exit code 5 if there is one."""
+    settings = StoreSettings()
+    wrong = fsck(settings.store(), settings.trust())
+    for line in wrong:
+        click.echo(line)
+    click.echo(f"{len(wrong)} inconsistencies", err=True)
+    raise SystemExit(5 if wrong else 0)
 
 
 @podium.group()

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -39,8 +40,12 @@ class LocalCloud:
     @property
     def environment(self) -> dict[str, str]:
         """Variables for Podium's own processes."""
+        return {**os.environ, **self.variables}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process needs to know of this cloud."""
         return {
-            **os.environ,
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._ports[0]}",
             "AWS_ACCESS_KEY_ID": self._secrets["access"],
             "AWS_SECRET_ACCESS_KEY": self._secrets["secret"],
@@ -82,6 +87,13 @@ class LocalCloud:
         }
         command = [python, "-m", "awslambdaric", "lambda_refresh.handler.handler"]
         self._lambda = Process(command, logs / "lambda.log", environment)
+
+    def write_variables(self) -> Path:
+        """A file for `source`, readable by the owner only."""
+        path = self.folder / "env"
+        path.touch(mode=0o600)
+        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()))
+        return path
 
     def stop_events(self) -> None:
         for process in (self._lambda, self._bridge):

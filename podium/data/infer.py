@@ -30,9 +30,12 @@ def infer_signature(table: pa.Table, project: Project) -> Signature:
         if name == project.target:
             continue
         options = project.columns.get(name, ColumnOptions())
+        if options.ignore:
+            ignored[name] = "left out by the project"
+            continue
         column = infer_column(name, table[name], options)
-        reason = "left out by the project" if options.ignore else _useless(table[name], column)
-        if options.ignore or (reason and options.kind is None):
+        reason = _useless(table[name], column)
+        if reason and options.kind is None:
             ignored[name] = reason
         else:
             inputs.append(column)
