@@ -116,46 +116,32 @@ class Trees:
         return np.hstack([1.0 - output, output]) if self.chance else output
 
     def compiled(self) -> Compiled:
-        """The booster's single-row call; the buffers live as long as the function."""
-        vector: Any = ((ctypes.c_float if self.narrow else ctypes.c_double) * self.features)()
-        output, length, config = (ctypes.c_double * self.outputs)(), ctypes.c_int64(), ctypes.c_void_p()
-        booster = self.booster
-        normal, first, every, data_type = 0, 0, -1, 0 if self.narrow else 1
-        _safe_call(
-            _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
-                booster._handle,
-                normal,
-                first,
-                every,
-                data_type,
-                ctypes.c_int32(self.features),
-                b"num_threads=1",
-                ctypes.byref(config),
-            )
-        )
-        call = _LIB.LGBM_BoosterPredictForMatSingleRowFast
-        arguments = (config, ctypes.addressof(vector), ctypes.addressof(length), ctypes.addressof(output))
-        call.argtypes = [ctypes.c_void_p] * 4
-        keep = _Fast(config, (booster, vector, output, length))
-
-        def score() -> Sequence[float]:
-            if call(*arguments):
-                raise RuntimeError("LightGBM could not score a record")
-            return keep.read(output)
-
+        call = _SingleRow(self.booster, self.features, self.outputs, self.narrow)
         if self.chance:
-            return vector, lambda: (1.0 - (chance := score()[0]), chance)
-        return vector, score
+            return call.vector, lambda: (1.0 - (chance := call()[0]), chance)
+        return call.vector, call
 
 
-class _Fast:
-    """Frees LightGBM's single-row configuration after its last use."""
+class _SingleRow:
+    """LightGBM's call for one row, its buffers and its prepared configuration."""
 
-    def __init__(self, config: ctypes.c_void_p, held: tuple[object, ...]) -> None:
-        self._config, self._held = config, held
+    def __init__(self, booster: lightgbm.Booster, features: int, outputs: int, narrow: bool) -> None:
+        self.vector: Any = ((ctypes.c_float if narrow else ctypes.c_double) * features)()
+        self._output, self._length, self._config = (ctypes.c_double * outputs)(), ctypes.c_int64(), ctypes.c_void_p()
+        self._booster = booster  # it must live as long as its configuration
+        normal, first, every = 0, 0, -1
+        how = (normal, first, every, 0 if narrow else 1, ctypes.c_int32(features), b"num_threads=1")
+        _safe_call(_LIB.LGBM_BoosterPredictForMatSingleRowFastInit(booster._handle, *how, ctypes.byref(self._config)))
+        self._call = _LIB.LGBM_BoosterPredictForMatSingleRowFast
+        self._call.argtypes = [ctypes.c_void_p] * 4
+        places = (ctypes.addressof(buffer) for buffer in (self.vector, self._length, self._output))
+        self._arguments = (self._config, *places)
 
-    def read(self, output: Any) -> Sequence[float]:
-        return output[:]
+    def __call__(self) -> Sequence[float]:
+        if self._call(*self._arguments):
+            raise RuntimeError("LightGBM could not score a record")
+        scores: Sequence[float] = self._output[:]
+        return scores
 
     def __del__(self) -> None:
         _LIB.LGBM_FastConfigFree(self._config)
