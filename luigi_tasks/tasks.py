@@ -203,7 +203,7 @@ class Pipeline(Stage):
 
 
 def desk() -> Desk:
-    """Where this process promotes."""
+    """Where this process promotes; its prover ends with it."""
     settings = StoreSettings()
     actor = provenance.actor(settings.actor)
     return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from podium.gates import judge
 from podium.learn.clean import from_parquet
-from podium.loading import Loaded, load_version
+from podium.loading import Loaded
 from podium.model.golden import GOLDEN
 from podium.project import Project
+from podium.prover import Prover
 from podium.store.history import AliasMoved, Draft, Entry, Gate, append, parse_entry, read_history, repair
 from podium.store.s3 import Store, StoreError
 from podium.store.signing import Signer, Trust
@@ -38,6 +39,7 @@ class Desk:
     signer: Signer
     by: str
     fetch: Fetch
+    prover: Prover = field(default_factory=Prover)
 
 
 ANY = "*"
@@ -111,7 +113,7 @@ def rollback(desk: Desk, project: str, reason: str, now: datetime, *, to: str | 
         expect = standing.champion
     goal = to or _before(desk, project, standing.champion)
     _, data = read_manifest(desk.store, project, goal, desk.trust.trainers)
-    load_version(project, goal, digest(data), desk.fetch, desk.trust.trainers)
+    desk.prover.load(project, goal, digest(data), desk.fetch, desk.trust.trainers)
 
     def draft(head: Entry | None) -> dict[str, Any]:
         _expected(project, head, expect, goal)
@@ -148,7 +150,7 @@ def _evidence(desk: Desk, project: str, version: str, sha256: str, standing: Ent
     """The gates' findings; a version that cannot be loaded has one finding, that it cannot."""
     trainers = desk.trust.trainers
     try:
-        loaded = load_version(project, version, sha256, desk.fetch, trainers)
+        loaded = desk.prover.load(project, version, sha256, desk.fetch, trainers)
     except StoreError as error:
         return [Gate(name="loads", passed=False, detail=str(error))]
     champion, found = _champion(desk, project, standing)
@@ -169,6 +171,6 @@ def _champion(desk: Desk, project: str, standing: Entry | None) -> tuple[Loaded 
     if standing is None or standing.champion is None or standing.manifest is None:
         return None, []
     try:
-        return load_version(project, standing.champion, standing.manifest, desk.fetch, desk.trust.trainers), []
+        return desk.prover.load(project, standing.champion, standing.manifest, desk.fetch, desk.trust.trainers), []
     except StoreError as error:
         return None, [Gate(name="champion", passed=True, detail=f"nothing to compare with, as it cannot be loaded: {error}")]

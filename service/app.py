@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
+from podium.prover import Prover
 from podium.store.cache import Cache
 from service.asgi import LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
@@ -59,8 +60,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         spread, results = Spread(settings), Results()
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(results.close)
-        store = settings.store()
-        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, settings.poll_seconds)
+        store, prover = settings.store(), Prover(settings.proof_seconds)
+        stack.callback(prover.close)
+        prover.start()
+        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
             settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates)

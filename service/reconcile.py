@@ -13,7 +13,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from podium.loading import fetcher, load_version
+from podium.loading import fetcher
+from podium.prover import Prover
 from podium.store.cache import Cache
 from podium.store.history import alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
@@ -30,9 +31,9 @@ class WentBack(StoreError):
 class Reconcile:
     """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in."""
 
-    def __init__(self, store: Store, cache: Cache, live: Live, trust: Trust, poll_seconds: float) -> None:
+    def __init__(self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, poll_seconds: float) -> None:
         self._store, self._live, self._trust, self._poll = store, live, trust, poll_seconds
-        self._fetch = fetcher(store, cache)
+        self._fetch, self._prover = fetcher(store, cache), prover
         self._etags: dict[str, str] = {}
         self._latest: dict[str, int] = {}
         self._wake = asyncio.Event()
@@ -102,7 +103,7 @@ class Reconcile:
         if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
             self._etags[project], self._latest[project] = blob.etag, entry.sequence
             return None
-        loaded = load_version(project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
+        loaded = self._prover.load(project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
         snapshot = Snapshot(
             project, entry.champion, entry.sequence, entry.manifest, loaded.manifest, loaded.models, loaded.fast
         )

@@ -18,6 +18,7 @@ class ServiceSettings(StoreSettings):
         (), description="keys that sign hints, as JSON; several while one is replaced"
     )
     poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
+    proof_seconds: float = Field(30.0, gt=0, description="a version that takes longer to load and prove is refused")
     cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
     dask_threshold: int = Field(10, ge=0, description="more records than this go to Dask")
     dask_workers: int = Field(2, ge=0, description="processes of the local cluster; 0 keeps everything in this process")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
 from podium.promotion import Desk, promote
+from podium.prover import Prover
 from podium.store.history import read_champion
 from podium.store.s3 import Store
 from podium.store.signing import Keys, Signer, Trust
@@ -69,8 +71,15 @@ def cloud_store(cloud: LocalCloud) -> Store:
 
 
 @pytest.fixture(scope="session")
-def cloud_desk(cloud: LocalCloud) -> Desk:
-    return desk_of(cloud)
+def prover() -> Iterator[Prover]:
+    started = Prover()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def cloud_desk(cloud: LocalCloud, prover: Prover) -> Desk:
+    return replace(desk_of(cloud), prover=prover)
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +88,10 @@ def signer() -> Signer:
 
 
 @pytest.fixture
-def desk(store: Store, signer: Signer) -> Desk:
+def desk(store: Store, signer: Signer, prover: Prover) -> Desk:
     """Where the tests promote in an empty bucket, on either server."""
     keys = Keys([signer.public])
-    return Desk(store, Trust(keys, keys), signer, "ann", lambda key, _: store.read(key).data)
+    return Desk(store, Trust(keys, keys), signer, "ann", lambda key, _: store.read(key).data, prover)
 
 
 Put = Callable[..., Manifest]

@@ -72,7 +72,8 @@ class Keys:
     """The public keys whose signatures are accepted; several while one is replaced."""
 
     def __init__(self, public: Iterable[str]) -> None:
-        self._keys = {key_name(text): _public(text) for text in public}
+        self.public = tuple(public)
+        self._keys = {key_name(text): _public(text) for text in self.public}
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ from cli.client import Client
 from cli.running import desk_of, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
+from podium.model.pickles import dump, load
+from podium.model.scorers import Trees
 from podium.project import Project
 from podium.promotion import Desk, promote
+from podium.prover import Prover
 from podium.store.history import Entry, alias_key, append
 from podium.store.versions import Manifest, describe, digest, read_manifest
 from tests import tables
@@ -45,7 +50,7 @@ def versions(put_champion: Put) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def service(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     port = free_ports(1)[0]
-    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}
+    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0", "PODIUM_PROOF_SECONDS": "5"}
     process = start_service(own, port, tmp_path_factory.mktemp("swap"))
     client = Client(f"http://127.0.0.1:{port}")
     try:
@@ -175,6 +180,25 @@ def golden_rows_of_another_model(manifest: Manifest, files: dict[str, bytes]) ->
     return rebound(manifest, {**files, "golden.json": json.dumps(golden).encode()})
 
 
+def remodelled(manifest: Manifest, files: dict[str, bytes], edit: Callable[[str], str]) -> tuple[Manifest, dict[str, bytes]]:
+    """LightGBM's text changed inside a well-formed, bound and signed pickle."""
+    model = load(files["models/lightgbm.pkl"])
+    assert isinstance(model.scorer, Trees)
+    changed = replace(model, scorer=replace(model.scorer, text=edit(model.scorer.text), _booster=None))
+    return rebound(manifest, {**files, "models/lightgbm.pkl": dump(changed)})
+
+
+def a_tree_that_never_ends(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    def circle(text: str) -> str:
+        return re.sub(r"(left|right)_child=[^\n]*", lambda line: re.sub(r"-?\d+", "0", line[0]), text)
+
+    return remodelled(manifest, files, circle)
+
+
+def a_tree_that_leaves_its_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return remodelled(manifest, files, lambda text: re.sub(r"split_feature=\d+", "split_feature=2000000000", text))
+
+
 def another_projects_manifest(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest.model_copy(update={"project": "other"}), files
 
@@ -190,6 +214,8 @@ BAD: list[tuple[Spoil, str]] = [
     (a_missing_file, "there is no"),
     (a_wrong_golden_answer, "golden rows"),
     (golden_rows_of_another_model, "KeyError"),
+    (a_tree_that_never_ends, "crashed while it was loaded"),
+    (a_tree_that_leaves_its_memory, "crashed while it was loaded"),
     (a_pickle_that_runs, "may not construct"),
     (another_projects_manifest, "another version"),
 ]
@@ -248,12 +274,12 @@ def test_a_cache_that_vanishes_is_made_again(
     service.wait_until(lambda: serving(service) == other, 20)
 
 
-def test_predictions_go_on_while_s3_is_down(tmp_path: Path) -> None:
+def test_predictions_go_on_while_s3_is_down(prover: Prover, tmp_path: Path) -> None:
     """S3 of its own, stopped while the service runs."""
     port = free_ports(1)[0]
     with LocalCloud(tmp_path / "cloud", port) as own:
         project = Project(name="down", data="s3://podium/x", target="kind", families=("linear",), budget=1)
-        publish_champion(desk_of(own), tables.flowers(), project)
+        publish_champion(replace(desk_of(own), prover=prover), tables.flowers(), project)
         process = start_service({**own.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}, port, tmp_path)
         try:
             client = Client(f"http://127.0.0.1:{port}")

@@ -1,0 +1,176 @@
+"""Versions are loaded and proved in a child process with limits before any process that serves touches them.
+
+A damaged model may crash, hang or eat all memory instead of raising. So a helper, started once with everything imported, forks
+a child for each proof; the child gets the very bytes that will be loaded, and no way to fetch others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import pickle
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from podium.loading import Loaded, Unloadable, load_manifest, load_version
+from podium.settings import ROOT
+from podium.store.s3 import StoreError
+from podium.store.signing import Keys
+from podium.store.versions import GOLDEN_FILE, MANIFEST, Fetch, Manifest, model_file, read_file, version_prefix
+
+LENGTH = struct.Struct("!Q")
+MOST_BYTES = 2 << 30
+"""What a proof may need of memory beyond the helper itself."""
+
+
+class Prover:
+    """Loads versions after a child has shown that it can; thread-safe, one proof at a time."""
+
+    def __init__(self, seconds: float = 30.0, most_bytes: int = MOST_BYTES) -> None:
+        self._seconds, self._most = seconds, most_bytes
+        self._helper: subprocess.Popen[bytes] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def load(self, project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
+        """The models of a version, proved in a child and loaded from the same bytes. Raises StoreError."""
+        manifest = load_manifest(project, version, sha256, fetch, trainers)
+        files = _files(manifest, sha256, fetch)
+        request = {"version": (project, version, sha256), "files": files, "trainers": trainers.public}
+        reason = self._ask({**request, "seconds": self._seconds, "most_bytes": self._most})
+        if reason:
+            raise Unloadable(reason)
+        return load_version(project, version, sha256, lambda key, _: files[key], trainers)
+
+    def start(self) -> None:
+        """Start the helper ahead of the first proof."""
+        if self._helper is not None and self._helper.poll() is not None:
+            self._end()
+        if self._helper is None:
+            command = [sys.executable, "-m", "podium.prover"]
+            self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+
+    def _ask(self, request: dict[str, Any]) -> str:
+        """What is wrong, or nothing."""
+        payload = pickle.dumps(request)
+        with self._one_at_a_time:
+            self.start()
+            assert self._helper and self._helper.stdin and self._helper.stdout
+            try:
+                self._helper.stdin.write(LENGTH.pack(len(payload)) + payload)
+                self._helper.stdin.flush()
+                reply = self._helper.stdout.readline()
+            except OSError:
+                reply = b""
+            if not reply:
+                self._end()
+                raise Unloadable("the process that proves models has ended; it is started again for the next try")
+            reason: str = json.loads(reply)
+            return reason
+
+    def _end(self) -> None:
+        if self._helper:
+            for pipe in (self._helper.stdin, self._helper.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            self._helper.kill()
+            self._helper.wait()
+            self._helper = None
+
+    def close(self) -> None:
+        with self._one_at_a_time:
+            self._end()
+
+
+def _files(manifest: Manifest, sha256: str, fetch: Fetch) -> dict[str, bytes]:
+    """The verified bytes of everything that a proof needs, by key."""
+    place = version_prefix(manifest.project, manifest.version)
+    names = [GOLDEN_FILE, *map(model_file, manifest.families)]
+    return {place + MANIFEST: fetch(place + MANIFEST, sha256)} | {
+        place + name: read_file(manifest, name, fetch) for name in names
+    }
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """The helper's loop: a request, a forked child, a reply; ends when nobody asks any more."""
+    while len(head := requests.read(LENGTH.size)) == LENGTH.size:
+        request = pickle.loads(requests.read(*LENGTH.unpack(head)))  # noqa: S301 - what the owner wrote
+        reason = _in_a_child(functools.partial(_prove, request), request["seconds"], request["most_bytes"])
+        replies.write(json.dumps(reason).encode() + b"\n")
+        replies.flush()
+
+
+def _prove(request: dict[str, Any]) -> str:
+    files: dict[str, bytes] = request["files"]
+    project, version, sha256 = request["version"]
+    try:
+        load_version(project, version, sha256, lambda key, _: files[key], Keys(request["trainers"]))
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _in_a_child(work: Callable[[], str], seconds: float, most_bytes: int) -> str:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            _limit(seconds, most_bytes)
+            os.write(writing, b"=" + work().encode()[:4000])
+        except MemoryError:
+            os.write(writing, b"=needs more memory than a proof may have")
+        except Exception as error:
+            os.write(writing, f"={type(error).__name__} while it was loaded".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        return _outcome(child, reading, time.monotonic() + seconds, seconds)
+    finally:
+        os.close(reading)
+
+
+def _outcome(child: int, reading: int, end: float, seconds: float) -> str:
+    """The child's own words, or how it ended without any."""
+    words = b""
+    while select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]:
+        piece = os.read(reading, 4096)
+        if not piece:
+            break
+        words += piece
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return f"did not load within {seconds:g} s"
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if words.startswith(b"="):
+        return words[1:].decode()
+    return f"crashed while it was loaded ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+
+
+def _limit(seconds: float, most_bytes: int) -> None:
+    """For this process: memory, processor time, no core dump, no new files."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + most_bytes, now + most_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it ends with its owner
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not lie between the answers
+    serve(sys.stdin.buffer, answers)

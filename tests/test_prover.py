@@ -1,0 +1,140 @@
+"""Nothing that a model file can do reaches the process that loads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from podium.data.read import read_csv
+from podium.learn.publish import Claim
+from podium.learn.whole import learn
+from podium.loading import Unloadable
+from podium.model.golden import GOLDEN, prove
+from podium.project import Project
+from podium.prover import Prover, _in_a_child
+from podium.store.s3 import StoreError
+from podium.store.signing import Keys, Signer
+from podium.store.versions import Manifest, describe, digest, version_prefix
+from tests import tables
+
+
+def sleeps() -> str:
+    time.sleep(60)
+    return ""
+
+
+def eats() -> str:
+    return str(len(bytearray(1 << 40)))
+
+
+def dies() -> str:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return ""
+
+
+def exits() -> str:
+    os._exit(7)
+
+
+def writes() -> str:
+    Path("/tmp/podium-proof-must-not-write").write_bytes(b"x" * 100_000)
+    return ""
+
+
+ENDS: list[tuple[Callable[[], str], str]] = [
+    (lambda: "", ""),
+    (lambda: "is wrong", "is wrong"),
+    (sleeps, "did not load within 1 s"),
+    (eats, "needs more memory than a proof may have"),
+    (dies, "crashed while it was loaded (SIGSEGV)"),
+    (exits, "crashed while it was loaded (exit code 7)"),
+    (writes, "OSError while it was loaded"),
+]
+
+
+@pytest.mark.parametrize(("work", "reason"), ENDS)
+def test_however_a_child_ends_its_owner_is_told(work: Callable[[], str], reason: str) -> None:
+    assert _in_a_child(work, 1.0, 1 << 30) == reason
+
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def version() -> tuple[Manifest, Files]:
+    project = Project(name="p", data="s3://podium/x", target="kind", families=("linear", "lightgbm"), budget=1)
+    claim = Claim.now(datetime(2026, 1, 2, tzinfo=UTC), "0" * 24, "0" * 64, None)
+    return learn(read_csv(tables.flowers(120).to_csv(index=False).encode()), project, claim, "trainer")
+
+
+def loads(prover: Prover, signer: Signer, manifest: Manifest, files: Files) -> float:
+    """Signed and bound as it is, so that only loading can find what is wrong; the difference at the golden rows."""
+    document = manifest.model_copy(update={"files": describe(files)}).model_dump(mode="json")
+    data = json.dumps({**document, "signatures": signer.sign(document)}).encode()
+    place = version_prefix("p", manifest.version)
+    there = {place + name: content for name, content in {**files, "manifest.json": data}.items()}
+    loaded = prover.load("p", manifest.version, digest(data), lambda key, _: there[key], Keys([signer.public]))
+    golden = GOLDEN.validate_json(files["golden.json"])
+    return max(prove(model, golden) for model in loaded.models.values())
+
+
+def test_a_good_version_is_proved_and_loaded(prover: Prover, signer: Signer, version: tuple[Manifest, Files]) -> None:
+    assert loads(prover, signer, *version) == 0
+
+
+def test_a_helper_that_was_killed_is_replaced(signer: Signer, version: tuple[Manifest, Files]) -> None:
+    own = Prover()
+    try:
+        assert loads(own, signer, *version) == 0
+        assert own._helper is not None
+        own._helper.kill()
+        own._helper.wait()
+        assert loads(own, signer, *version) == 0
+    finally:
+        own.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_thousand_damaged_models_harm_nobody(prover: Prover, signer: Signer, version: tuple[Manifest, Files]) -> None:
+    """Bits flipped, bytes cut, doubled and swapped, all bound and signed: refused, or answering as before."""
+    manifest, files = version
+    dice = random.Random(0)
+    refused = 0
+    for turn in range(1000):
+        name = dice.choice(["models/linear.pkl", "models/lightgbm.pkl", "models/lightgbm.pkl"])
+        try:
+            assert loads(prover, signer, manifest, {**files, name: damaged(files[name], turn % 4, dice)}) <= 1e-6
+        except Unloadable:
+            refused += 1
+    assert refused > 500
+    assert loads(prover, signer, manifest, files) == 0
+
+
+def damaged(data: bytes, way: int, dice: random.Random) -> bytes:
+    place = dice.randrange(len(data))
+    other = dice.randrange(len(data))
+    if way == 0:
+        return data[:place] + bytes([data[place] ^ 1 << dice.randrange(8)]) + data[place + 1 :]
+    if way == 1:
+        return data[:place]
+    if way == 2:
+        return data[:place] + data[place : place + 50] + data[place:]
+    low, high = sorted((place, other))
+    return data[:low] + data[high : high + 20] + data[low + 20 :]
+
+
+def test_an_unsigned_version_is_not_even_tried(prover: Prover, version: tuple[Manifest, Files]) -> None:
+    manifest, files = version
+    data = manifest.model_dump_json().encode()
+    place = version_prefix("p", manifest.version)
+    there = {place + name: content for name, content in {**files, "manifest.json": data}.items()}
+    with pytest.raises(StoreError, match="not signed"):
+        prover.load("p", manifest.version, digest(data), lambda key, _: there[key], Keys([Signer.new().public]))
