@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from podium.model.golden import GOLDEN, Golden, ProofFailed, prove, proved_fast_path
+from podium.model.golden import GOLDEN, ProofFailed, prove, proved_fast_path
 from podium.model.model import Model, OneRecord
 from podium.model.pickles import Refused, load
 from podium.store.cache import Cache
@@ -43,29 +45,44 @@ def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainer
     return parse_manifest(verified(version_prefix(project, version) + MANIFEST, sha256, fetch), project, version, trainers)
 
 
-def load_version(project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
-    """Verify, construct and prove every model of the version whose manifest has this digest.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was shown of a version: the largest difference to its golden rows, and the families whose fast path is equal."""
 
-    Raises StoreError: Damaged, Unsigned, or Unloadable for whatever else is wrong with it.
-    """
-    manifest = load_manifest(project, version, sha256, fetch, trainers)
+    largest_difference: float
+    fast: tuple[str, ...]
+
+
+def prove_version(manifest: Manifest, fetch: Fetch) -> Proof:
+    """Construct every model and hold it to the golden rows. Raises StoreError: Damaged, or Unloadable for all else."""
+    with _unloadable(manifest):
+        golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
+        models = [load_model(manifest, family, fetch) for family in manifest.families]
+        difference = max(prove(model, golden) for model in models)
+        return Proof(difference, tuple(model.family for model in models if proved_fast_path(model, golden)))
+
+
+def load_proved(manifest: Manifest, proof: Proof, fetch: Fetch) -> Loaded:
+    """The models of a version whose very bytes were proved. Raises StoreError."""
+    with _unloadable(manifest):
+        models = {family: load_model(manifest, family, fetch) for family in manifest.families}
+        fast = {family: model.compiled() if family in proof.fast else None for family, model in models.items()}
+        return Loaded(manifest, models, fast, proof.largest_difference)
+
+
+@contextlib.contextmanager
+def _unloadable(manifest: Manifest) -> Iterator[None]:
+    """A file that is whole and signed may still hold anything: whatever it raises is one error."""
     try:
-        return _loaded(manifest, fetch)
+        yield
     except StoreError:
         raise
     except (Refused, ProofFailed) as error:
-        raise Unloadable(f"{project} {version}: {error}") from error
-    except Exception as error:  # a file that is whole and signed may still hold anything
-        raise Unloadable(f"{project} {version}: {type(error).__name__} while it was loaded") from error
-
-
-def _loaded(manifest: Manifest, fetch: Fetch) -> Loaded:
-    golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
-    models = {family: load_model(manifest, family, fetch) for family in manifest.families}
-    differences = [prove(model, golden) for model in models.values()]
-    fast = {family: proved_fast_path(model, golden) for family, model in models.items()}
-    _warm(fast, golden)
-    return Loaded(manifest, models, fast, max(differences))
+        raise Unloadable(f"{manifest.project} {manifest.version}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Unloadable(f"{manifest.project} {manifest.version}: {type(error).__name__} while it was loaded") from error
 
 
 def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
@@ -75,9 +92,3 @@ def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
 def fetcher(store: Store, cache: Cache) -> Fetch:
     """Files from the cache, else from the store."""
     return functools.partial(cache.fetch, store)
-
-
-def _warm(fast: dict[str, OneRecord | None], golden: Golden) -> None:
-    for path in filter(None, fast.values()):
-        for row in golden.rows:
-            path(row)

@@ -20,14 +20,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from podium.loading import Loaded, Unloadable, load_manifest, load_version
+from podium.loading import Loaded, Proof, Unloadable, load_manifest, load_proved, prove_version
 from podium.settings import ROOT
 from podium.store.s3 import StoreError
 from podium.store.signing import Keys
-from podium.store.versions import GOLDEN_FILE, MANIFEST, Fetch, Manifest, model_file, read_file, version_prefix
+from podium.store.versions import GOLDEN_FILE, Fetch, Manifest, model_file, read_file, version_prefix
 
 LENGTH = struct.Struct("!Q")
 MOST_BYTES = 2 << 30
@@ -45,12 +46,11 @@ class Prover:
     def load(self, project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
         """The models of a version, proved in a child and loaded from the same bytes. Raises StoreError."""
         manifest = load_manifest(project, version, sha256, fetch, trainers)
-        files = _files(manifest, sha256, fetch)
-        request = {"version": (project, version, sha256), "files": files, "trainers": trainers.public}
-        reason = self._ask({**request, "seconds": self._seconds, "most_bytes": self._most})
-        if reason:
-            raise Unloadable(reason)
-        return load_version(project, version, sha256, lambda key, _: files[key], trainers)
+        files = _files(manifest, fetch)
+        reply = self._ask({"manifest": manifest, "files": files, "seconds": self._seconds, "most_bytes": self._most})
+        if isinstance(reply, str):
+            raise Unloadable(reply)
+        return load_proved(manifest, Proof(reply["largest_difference"], tuple(reply["fast"])), lambda key, _: files[key])
 
     def start(self) -> None:
         """Start the helper ahead of the first proof."""
@@ -60,8 +60,8 @@ class Prover:
             command = [sys.executable, "-m", "podium.prover"]
             self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
 
-    def _ask(self, request: dict[str, Any]) -> str:
-        """What is wrong, or nothing."""
+    def _ask(self, request: dict[str, Any]) -> str | dict[str, Any]:
+        """What is wrong in words, or what was proved."""
         payload = pickle.dumps(request)
         with self._one_at_a_time:
             self.start()
@@ -75,8 +75,8 @@ class Prover:
             if not reply:
                 self._end()
                 raise Unloadable("the process that proves models has ended; it is started again for the next try")
-            reason: str = json.loads(reply)
-            return reason
+            found: str | dict[str, Any] = json.loads(reply)
+            return found
 
     def _end(self) -> None:
         if self._helper:
@@ -92,46 +92,40 @@ class Prover:
             self._end()
 
 
-def _files(manifest: Manifest, sha256: str, fetch: Fetch) -> dict[str, bytes]:
+def _files(manifest: Manifest, fetch: Fetch) -> dict[str, bytes]:
     """The verified bytes of everything that a proof needs, by key."""
-    place = version_prefix(manifest.project, manifest.version)
     names = [GOLDEN_FILE, *map(model_file, manifest.families)]
-    return {place + MANIFEST: fetch(place + MANIFEST, sha256)} | {
-        place + name: read_file(manifest, name, fetch) for name in names
-    }
+    return {version_prefix(manifest.project, manifest.version) + name: read_file(manifest, name, fetch) for name in names}
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """The helper's loop: a request, a forked child, a reply; ends when nobody asks any more."""
     while len(head := requests.read(LENGTH.size)) == LENGTH.size:
         request = pickle.loads(requests.read(*LENGTH.unpack(head)))  # noqa: S301 - what the owner wrote
-        reason = _in_a_child(functools.partial(_prove, request), request["seconds"], request["most_bytes"])
-        replies.write(json.dumps(reason).encode() + b"\n")
+        found = _in_a_child(functools.partial(_prove, request), request["seconds"], request["most_bytes"])
+        replies.write(json.dumps(found).encode() + b"\n")
         replies.flush()
 
 
-def _prove(request: dict[str, Any]) -> str:
+def _prove(request: dict[str, Any]) -> dict[str, Any]:
     files: dict[str, bytes] = request["files"]
-    project, version, sha256 = request["version"]
-    try:
-        load_version(project, version, sha256, lambda key, _: files[key], Keys(request["trainers"]))
-    except StoreError as error:
-        return str(error)
-    return ""
+    return asdict(prove_version(request["manifest"], lambda key, _: files[key]))
 
 
-def _in_a_child(work: Callable[[], str], seconds: float, most_bytes: int) -> str:
+def _in_a_child(work: Callable[[], dict[str, Any]], seconds: float, most_bytes: int) -> str | dict[str, Any]:
+    """What `work` found, or in words what became of it."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
             _limit(seconds, most_bytes)
-            os.write(writing, b"=" + work().encode()[:4000])
+            os.write(writing, json.dumps(work()).encode())
         except MemoryError:
-            os.write(writing, b"=needs more memory than a proof may have")
+            os.write(writing, b'"needs more memory than a proof may have"')
         except Exception as error:
-            os.write(writing, f"={type(error).__name__} while it was loaded".encode())
+            words = str(error) if isinstance(error, StoreError) else f"{type(error).__name__} while it was loaded"
+            os.write(writing, json.dumps(words).encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -141,8 +135,8 @@ def _in_a_child(work: Callable[[], str], seconds: float, most_bytes: int) -> str
         os.close(reading)
 
 
-def _outcome(child: int, reading: int, end: float, seconds: float) -> str:
-    """The child's own words, or how it ended without any."""
+def _outcome(child: int, reading: int, end: float, seconds: float) -> str | dict[str, Any]:
+    """What the child wrote, or how it ended without a word."""
     words = b""
     while select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]:
         piece = os.read(reading, 4096)
@@ -154,8 +148,9 @@ def _outcome(child: int, reading: int, end: float, seconds: float) -> str:
         os.waitpid(child, 0)
         return f"did not load within {seconds:g} s"
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if words.startswith(b"="):
-        return words[1:].decode()
+    if words:
+        found: str | dict[str, Any] = json.loads(words)
+        return found
     return f"crashed while it was loaded ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
 

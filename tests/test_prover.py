@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,33 +26,43 @@ from podium.store.signing import Keys, Signer
 from podium.store.versions import Manifest, describe, digest, version_prefix
 from tests import tables
 
+Found = dict[str, Any]
 
-def sleeps() -> str:
+
+def proves() -> Found:
+    return {"fast": []}
+
+
+def refuses() -> Found:
+    raise Unloadable("is wrong")
+
+
+def sleeps() -> Found:
     time.sleep(60)
-    return ""
+    return {}
 
 
-def eats() -> str:
-    return str(len(bytearray(1 << 40)))
+def eats() -> Found:
+    return {"size": len(bytearray(1 << 40))}
 
 
-def dies() -> str:
+def dies() -> Found:
     os.kill(os.getpid(), signal.SIGSEGV)
-    return ""
+    return {}
 
 
-def exits() -> str:
+def exits() -> Found:
     os._exit(7)
 
 
-def writes() -> str:
+def writes() -> Found:
     Path("/tmp/podium-proof-must-not-write").write_bytes(b"x" * 100_000)
-    return ""
+    return {}
 
 
-ENDS: list[tuple[Callable[[], str], str]] = [
-    (lambda: "", ""),
-    (lambda: "is wrong", "is wrong"),
+ENDS: list[tuple[Callable[[], Found], str | Found]] = [
+    (proves, {"fast": []}),
+    (refuses, "is wrong"),
     (sleeps, "did not load within 1 s"),
     (eats, "needs more memory than a proof may have"),
     (dies, "crashed while it was loaded (SIGSEGV)"),
@@ -61,7 +72,7 @@ ENDS: list[tuple[Callable[[], str], str]] = [
 
 
 @pytest.mark.parametrize(("work", "reason"), ENDS)
-def test_however_a_child_ends_its_owner_is_told(work: Callable[[], str], reason: str) -> None:
+def test_however_a_child_ends_its_owner_is_told(work: Callable[[], Found], reason: str | Found) -> None:
     assert _in_a_child(work, 1.0, 1 << 30) == reason
 
 

@@ -18,6 +18,9 @@ from lightgbm.basic import _LIB, _safe_call  # type: ignore[attr-defined]
 
 from podium.model.encode import Matrix
 
+_QUICK = ctypes.PyDLL(_LIB._name)
+"""The same library for calls of microseconds, which are over before another thread could use the lock they would free."""
+
 Compiled = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
 """A vector to write the features into, and a function that scores what lies there; for one thread."""
 
@@ -132,7 +135,7 @@ class _SingleRow:
         normal, first, every = 0, 0, -1
         how = (normal, first, every, 0 if narrow else 1, ctypes.c_int32(features), b"num_threads=1")
         _safe_call(_LIB.LGBM_BoosterPredictForMatSingleRowFastInit(booster._handle, *how, ctypes.byref(self._config)))
-        self._call = _LIB.LGBM_BoosterPredictForMatSingleRowFast
+        self._call = _QUICK.LGBM_BoosterPredictForMatSingleRowFast
         self._call.argtypes = [ctypes.c_void_p] * 4
         places = (ctypes.addressof(buffer) for buffer in (self.vector, self._length, self._output))
         self._arguments = (self._config, *places)
