@@ -37,7 +37,7 @@ from podium.learn.families import FAMILIES
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
-from podium.promotion import Desk, promote
+from podium.promotion import Desk, promote, utc_now
 from podium.settings import ROOT
 from podium.store.versions import publish
 
@@ -185,7 +185,7 @@ def _publish(desk: Desk, frame: pd.DataFrame) -> None:
         read_csv(frame.to_csv(index=False).encode()), project, Claim.now(now, "benchmark", "none", None), "benchmark"
     )
     publish(desk.store, manifest, files, desk.signer)
-    promote(desk, "bench", manifest.version, "benchmark", now)
+    promote(desk, "bench", manifest.version, "benchmark", utc_now)
 
 
 def _naive_files(folder: Path, frame: pd.DataFrame) -> None:

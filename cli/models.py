@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
 from podium import provenance
-from podium.promotion import ANY, Desk, GateFailed, promote, rollback
+from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
 from podium.settings import StoreSettings
 from podium.store.history import AliasMoved, Entry, check_history, parse_entry, read_champion, read_history
 from podium.store.s3 import StoreError
@@ -115,7 +114,7 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
     """Judge a version by its gates and make it the champion."""
     desk = _desk(signing=True)
     try:
-        entry = promote(desk, project, version, reason, datetime.now(UTC), expect=expect, force=force, dry=dry_run)
+        entry = promote(desk, project, version, reason, utc_now, expect=expect, force=force, dry=dry_run)
     except GateFailed as refusal:
         _say(refusal.entry, as_json)
         raise
@@ -131,7 +130,7 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @_told
 def rollback_(project: str, reason: str, expect: str, to: str | None, as_json: bool) -> None:
     """Go back to the version that served before."""
-    _say(rollback(_desk(signing=True), project, reason, datetime.now(UTC), to=to, expect=expect), as_json)
+    _say(rollback(_desk(signing=True), project, reason, utc_now, to=to, expect=expect), as_json)
 
 
 @models.command()

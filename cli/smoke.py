@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cli.demo import KEY, PROJECT
 from cli.running import breast_cancer, desk_of, put_table, run_pipeline, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
-from podium.promotion import Desk, rollback
+from podium.promotion import Desk, rollback, utc_now
 from podium.store.history import Entry, read_champion
 
 PREDICT = f"/projects/{PROJECT}/predict"
@@ -204,7 +204,7 @@ def _poll_alone(seen: Seen, client: Client, cloud: LocalCloud, desk: Desk, frame
     cloud.stop_events()
     before = _champion(desk).version
     with _Load(client, _record(frame)) as load:
-        entry = rollback(desk, PROJECT, "smoke: the poll alone", datetime.now(UTC))
+        entry = rollback(desk, PROJECT, "smoke: the poll alone", utc_now)
         found = load.until(entry.version, SWAP_SECONDS)
     _report_swap(seen, load, entry, before, found, "a rollback, by the poll alone (every 3 s)", "poll_to_swap_seconds")
 

@@ -25,7 +25,7 @@ from podium.learn.select import kept_places, select, verdicts_from_json, verdict
 from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
-from podium.promotion import Desk, GateFailed, promote
+from podium.promotion import Desk, GateFailed, promote, utc_now
 from podium.settings import StoreSettings
 from podium.store.history import AliasMoved, read_champion
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, publish, version_prefix
@@ -172,7 +172,7 @@ class Promote(Stage):
         version, reason = made["version"], f"run {self.run_name}"
         outcome: dict[str, Any] = {"version": version, "promoted": True}
         try:
-            entry = promote(desk(), self.project, version, reason, datetime.now(UTC), expect=made["parent"])
+            entry = promote(desk(), self.project, version, reason, utc_now, expect=made["parent"])
             outcome["number"] = entry.sequence
         except (AliasMoved, GateFailed) as refusal:
             outcome |= {"promoted": False, "reason": str(refusal)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from podium.gates import judge
@@ -16,6 +17,12 @@ from podium.store.history import AliasMoved, Draft, Entry, Gate, append, parse_e
 from podium.store.s3 import Store, StoreError
 from podium.store.signing import Signer, Trust
 from podium.store.versions import GOLDEN_FILE, TEST_FILE, Fetch, digest, read_file, read_manifest
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class GateFailed(StoreError):
@@ -51,7 +58,7 @@ def promote(
     project: str,
     version: str,
     reason: str,
-    now: datetime,
+    now: Clock,
     *,
     expect: str | None = ANY,
     force: bool = False,
@@ -72,23 +79,17 @@ def promote(
         return standing
     evidence = tuple(_evidence(desk, project, version, sha256, standing))
     passed = all(gate.passed for gate in evidence)
-    fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "at": now.isoformat(), "evidence": evidence}
+    fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "evidence": evidence}
 
     def accepted(head: Entry | None) -> dict[str, Any]:
         _expected(project, head, expect, version)
         if head and head.champion == version:
             raise AliasMoved(f"{version} is the champion of {project} already, since number {head.sequence}, by {head.by}")
-        return {
-            **fields,
-            "action": "promote",
-            "champion": version,
-            "manifest": sha256,
-            "previous": expect,
-            "forced": not passed,
-        }
+        act = {"action": "promote", "champion": version, "manifest": sha256, "previous": expect, "forced": not passed}
+        return {**fields, **act, "at": now().isoformat()}
 
     def refused(head: Entry | None) -> dict[str, Any]:
-        return {**fields, "action": "refuse", **_unchanged(head)}
+        return {**fields, "action": "refuse", **_unchanged(head), "at": now().isoformat()}
 
     draft: Draft = accepted if passed or force else refused
     if dry:
@@ -101,7 +102,7 @@ def promote(
     return entry
 
 
-def rollback(desk: Desk, project: str, reason: str, now: datetime, *, to: str | None = None, expect: str | None = ANY) -> Entry:
+def rollback(desk: Desk, project: str, reason: str, now: Clock, *, to: str | None = None, expect: str | None = ANY) -> Entry:
     """Go back to the version that served before the present one was promoted, or to any that served.
 
     Needs the store only. Raises NothingBefore, AliasMoved, Damaged, Unsigned.
@@ -118,7 +119,7 @@ def rollback(desk: Desk, project: str, reason: str, now: datetime, *, to: str | 
     def draft(head: Entry | None) -> dict[str, Any]:
         _expected(project, head, expect, goal)
         act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
-        return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now.isoformat()}
+        return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now().isoformat()}
 
     return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
 

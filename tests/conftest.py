@@ -23,7 +23,7 @@ from podium.data.read import read_csv
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
-from podium.promotion import Desk, promote
+from podium.promotion import Desk, promote, utc_now
 from podium.prover import Prover
 from podium.store.history import read_champion
 from podium.store.s3 import Store
@@ -117,7 +117,7 @@ def publish_version(desk: Desk, frame: pd.DataFrame, project: Project) -> Manife
 
 def publish_champion(desk: Desk, frame: pd.DataFrame, project: Project) -> Manifest:
     manifest = publish_version(desk, frame, project)
-    promote(desk, project.name, manifest.version, "a test", datetime.now(UTC), force=True)
+    promote(desk, project.name, manifest.version, "a test", utc_now, force=True)
     return manifest
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from local_cloud.process import free_ports
 from podium.model.pickles import dump, load
 from podium.model.scorers import Trees
 from podium.project import Project
-from podium.promotion import Desk, promote
+from podium.promotion import Desk, promote, utc_now
 from podium.prover import Prover
 from podium.store.history import Entry, alias_key, append
 from podium.store.versions import Manifest, describe, digest, read_manifest
@@ -66,7 +65,7 @@ def serving(client: Client) -> str | None:
 
 
 def move(desk: Desk, version: str) -> Entry:
-    return promote(desk, "swap", version, "a test", datetime.now(UTC), force=True)
+    return promote(desk, "swap", version, "a test", utc_now, force=True)
 
 
 class Load:

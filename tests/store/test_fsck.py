@@ -36,7 +36,7 @@ def learned(seed: int, parent: str | None) -> tuple[Manifest, dict[str, bytes]]:
 
 def put_in_service(desk: Desk, manifest: Manifest, files: dict[str, bytes]) -> None:
     publish(desk.store, manifest, files, desk.signer)
-    promote(desk, "p", manifest.version, "a run", NOW, expect=manifest.parent)
+    promote(desk, "p", manifest.version, "a run", lambda: NOW, expect=manifest.parent)
 
 
 class Killed:

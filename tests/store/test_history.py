@@ -33,7 +33,11 @@ from podium.store.versions import NotPublished
 from tests import tables
 from tests.conftest import publish_version
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+def then() -> datetime:
+    return datetime(2026, 1, 2, tzinfo=UTC)
+
+
 FLOWERS = Project(name="p", data="s3://podium/x", target="kind", families=("linear",), budget=1)
 
 
@@ -53,14 +57,14 @@ def check(desk: Desk) -> list[str]:
 def test_a_champion_moves_only_from_where_it_was_seen(desk: Desk) -> None:
     one, two, three = (published(desk, seed) for seed in (2, 3, 4))
     assert champion(desk) is None
-    first = promote(desk, "p", one, "first", NOW, expect=None)
+    first = promote(desk, "p", one, "first", then, expect=None)
     assert (first.sequence, first.champion, first.previous, first.by, first.forced) == (1, one, None, "ann", False)
-    second = promote(replace(desk, by="ben"), "p", two, "better", NOW, expect=one, force=True)
+    second = promote(replace(desk, by="ben"), "p", two, "better", then, expect=one, force=True)
     assert (second.sequence, second.previous) == (2, one)
     for expect in (one, None):
         with pytest.raises(AliasMoved, match="since number 2, by ben"):
-            promote(desk, "p", three, "late", NOW, expect=expect)
-    assert promote(desk, "p", two, "again", NOW) == second
+            promote(desk, "p", three, "late", then, expect=expect)
+    assert promote(desk, "p", two, "again", then) == second
     assert champion(desk) == two
     assert project_names(desk.store) == ["p"]
     assert check(desk) == []
@@ -69,35 +73,35 @@ def test_a_champion_moves_only_from_where_it_was_seen(desk: Desk) -> None:
 def test_what_was_never_published_is_not_promoted(desk: Desk) -> None:
     desk.store.create("versions/p/v1/models/linear.pkl", b"model")
     with pytest.raises(NotPublished):
-        promote(desk, "p", "v1", "too early", NOW)
+        promote(desk, "p", "v1", "too early", then)
     assert champion(desk) is None
 
 
 def test_rolling_back_goes_one_promotion_back_each_time(desk: Desk) -> None:
     one, two, three = (published(desk, seed) for seed in (2, 3, 4))
     with pytest.raises(NothingBefore):
-        rollback(desk, "p", "nothing there", NOW)
+        rollback(desk, "p", "nothing there", then)
     for version in (one, two, three):
-        promote(desk, "p", version, "next", NOW, force=True)
-    assert rollback(desk, "p", "three is bad", NOW).champion == two
-    entry = rollback(desk, "p", "two as well", NOW)
+        promote(desk, "p", version, "next", then, force=True)
+    assert rollback(desk, "p", "three is bad", then).champion == two
+    entry = rollback(desk, "p", "two as well", then)
     assert (entry.action, entry.champion, entry.previous, entry.sequence) == ("rollback", one, two, 5)
     with pytest.raises(NothingBefore, match="first champion"):
-        rollback(desk, "p", "and one", NOW)
-    assert rollback(desk, "p", "two was right", NOW, to=two).champion == two
+        rollback(desk, "p", "and one", then)
+    assert rollback(desk, "p", "two was right", then, to=two).champion == two
     with pytest.raises(AliasMoved):
-        rollback(desk, "p", "late", NOW, expect=three)
+        rollback(desk, "p", "late", then, expect=three)
     assert check(desk) == []
 
 
 def test_a_rollback_loads_what_it_goes_back_to(desk: Desk) -> None:
     one, two = (published(desk, seed) for seed in (2, 3))
     for version in (one, two):
-        promote(desk, "p", version, "next", NOW, force=True)
+        promote(desk, "p", version, "next", then, force=True)
     key = f"versions/p/{one}/models/linear.pkl"
     desk.store.replace(key, b"broken", desk.store.etag(key))
     with pytest.raises(StoreError, match="is not what was published"):
-        rollback(desk, "p", "two is bad", NOW)
+        rollback(desk, "p", "two is bad", then)
     assert champion(desk) == two
 
 
@@ -115,19 +119,19 @@ def test_a_failed_gate_refuses_and_is_written_down(desk: Desk, gates: dict[str, 
     version = publish_version(desk, tables.flowers(), project).version
     desk = replace(desk, by=by)
     with pytest.raises(GateFailed, match=failed) as refused:
-        promote(desk, "p", version, "try", NOW)
+        promote(desk, "p", version, "try", then)
     assert [each.name for each in refused.value.entry.evidence if not each.passed] == [failed]
     assert champion(desk) is None
     last = parse_entry(read_history(desk.store, "p")[-1][1], "p", desk.trust.promoters)
     assert (last.action, last.version, last.champion) == ("refuse", version, None)
-    forced = promote(desk, "p", version, "the board said so", NOW, force=True)
+    forced = promote(desk, "p", version, "the board said so", then, force=True)
     assert (forced.forced, forced.champion, forced.sequence) == (True, version, 2)
     assert check(desk) == []
 
 
 def test_looking_first_writes_nothing(desk: Desk) -> None:
     version = published(desk, 2)
-    entry = promote(desk, "p", version, "try", NOW, dry=True)
+    entry = promote(desk, "p", version, "try", then, dry=True)
     assert (entry.action, entry.champion) == ("promote", version)
     assert {gate.name for gate in entry.evidence} >= {"golden-rows", "no-missing-predictions", "size"}
     assert read_history(desk.store, "p") == []
@@ -136,20 +140,20 @@ def test_looking_first_writes_nothing(desk: Desk) -> None:
 
 def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     good = publish_version(desk, tables.flowers(600), FLOWERS).version
-    promote(desk, "p", good, "first", NOW)
+    promote(desk, "p", good, "first", then)
     monkeypatch.setitem(FAMILIES, "linear", Family(FAMILIES["linear"].build, FAMILIES["linear"].export, ({"strength": 1e-6},)))
     with pytest.raises(GateFailed, match="not-worse: difference"):
-        promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "worse", NOW)
+        promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "worse", then)
     more = tables.flowers(600).rename(columns={"sepal": "colour"})
     with pytest.raises(GateFailed, match="column colour is new and required; column sepal is gone"):
-        promote(desk, "p", publish_version(desk, more, FLOWERS).version, "narrower", NOW)
+        promote(desk, "p", publish_version(desk, more, FLOWERS).version, "narrower", then)
     assert champion(desk) == good
 
 
 def test_an_equal_version_is_not_kept_out_by_chance(desk: Desk) -> None:
-    promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "first", NOW)
+    promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "first", then)
     fewer = tables.flowers(600).sample(frac=0.9, random_state=1)
-    entry = promote(desk, "p", publish_version(desk, fewer, FLOWERS).version, "again", NOW)
+    entry = promote(desk, "p", publish_version(desk, fewer, FLOWERS).version, "again", then)
     assert all(gate.passed for gate in entry.evidence)
     assert {"compatible", "not-worse"} <= {gate.name for gate in entry.evidence}
 
