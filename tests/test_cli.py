@@ -41,7 +41,7 @@ def versions(put_champion: Put, cloud_desk: Desk) -> list[Manifest]:
 def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Manifest]) -> None:
     one, two = (manifest.version for manifest in versions)
     listed = json.loads(podium(cloud, "models", "list", "cli", "--json").stdout)
-    assert [(row["version"], row["champion"]) for row in listed] == [(one, True), (two, False)]
+    assert {row["version"]: row["champion"] for row in listed} == {one: True, two: False}
     assert "champion" in podium(cloud, "models", "list", "cli").stdout
     shown = json.loads(podium(cloud, "models", "show", "cli").stdout)
     assert shown["version"] == one
