@@ -60,3 +60,22 @@ def test_data_knows_no_model_and_models_know_no_learning(lower: str) -> None:
 def test_serving_does_not_need_learning() -> None:
     for path in (ROOT / "service").rglob("*.py"):
         assert not any(name.startswith("podium.learn") for name in imported(path)), path
+
+
+NAMES = {
+    "sklearn": "scikit-learn",
+    "pydantic_settings": "pydantic-settings",
+    "dask": "dask[distributed]",
+    "fastapi_offline": "fastapi-offline",
+}
+
+
+def test_what_the_images_need_is_locked_for_them() -> None:
+    """The development lock holds more, so that only an image would miss a name."""
+    import sys
+
+    wanted = (ROOT / "requirements.in").read_text().split()
+    for room in ("podium", "luigi_tasks", "service"):
+        for path in (ROOT / room).rglob("*.py"):
+            tops = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - ROOMS
+            assert {NAMES.get(top, top) for top in tops} - {"botocore", "distributed"} <= set(wanted), path
