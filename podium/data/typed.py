@@ -240,7 +240,8 @@ def _days(text: str, form: str) -> float | None:
 def _category_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     values = pc.utf8_normalize(text, "NFC").to_pandas().astype(object)
     too_long = pc.greater(pc.fill_null(pc.utf8_length(text), 0), LONGEST_TEXT)
-    return values.where(values.notna(), None), too_long.to_numpy()
+    bad = pc.or_(too_long, pc.fill_null(pc.match_substring(text, "\0"), False))
+    return values.where(values.notna(), None), bad.to_numpy()
 
 
 def _not_matching(text: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:

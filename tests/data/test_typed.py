@@ -73,6 +73,7 @@ WRONG_TEXTS = [
     (Column("x", "integer"), "1.5", "invalid-type"),
     (Column("x", "integer"), "99999999999999999999", "out-of-range"),
     (Column("x", "boolean"), "maybe", "invalid-type"),
+    (Column("x", "category"), "Bo\0nn", "invalid-type"),
     (Column("x", "date"), "2020-02-30", "invalid-type"),
     (Column("x", "date"), "0000-05-05", "invalid-type"),
     (Column("x", "date"), "-2022-05-17", "invalid-type"),
