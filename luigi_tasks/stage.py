@@ -34,6 +34,10 @@ class Ingest(luigi.Task):
     @cached_property
     def url(self) -> str:
         url = load_project(StoreSettings().projects, self.project).data
+        if url is None:
+            raise BadProject(
+                f"projects/{self.project}/project.toml names no `data` to learn from: it is for imported models only"
+            )
         allowed = {StoreSettings().bucket, *StoreSettings().source_buckets}
         bucket = datasets.split_url(url)[0]
         if bucket not in allowed:

@@ -19,7 +19,7 @@ from podium.learn.clean import Clean as CleanRows
 from podium.learn.clean import clean, from_parquet, to_parquet
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
-from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
+from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
 from podium.learn.split import held_out_rows, training_rows
@@ -42,7 +42,7 @@ class Clean(Stage):
         return Snapshot(project=self.project, snapshot=self.snapshot)
 
     def make(self) -> bytes:
-        table = read_table(self.input().read(), gzipped=self.config.data.endswith(".gz"))
+        table = read_table(self.input().read(), gzipped=str(self.config.data).endswith(".gz"))
         return to_parquet(clean(table, self.config))
 
 
@@ -144,7 +144,8 @@ class Publish(RankedStage):
         board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
         files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(candidates, training, test, self.config)}
         author, predictions = provenance.actor(StoreSettings().actor), predictions_digest(candidates, test)
-        manifest = manifest_of(claim, self.config, training.signature, len(rows.inputs), files, author, predictions)
+        data = source(self.config, claim, len(rows.inputs))
+        manifest = manifest_of(claim, self.config, training.signature, data, files, author, predictions)
         publish(store(), manifest, files, StoreSettings().signer())
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()

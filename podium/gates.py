@@ -86,6 +86,8 @@ def _size(loaded: Loaded, most: int) -> Gate:
 
 def _min_score(loaded: Loaded, least: float) -> Gate:
     score = loaded.manifest.leaderboard[0]["score_test"]
+    if score is None:
+        return Gate(name="min-score", passed=False, detail="there is no test score, as no row with a known target came along")
     return Gate(name="min-score", passed=score >= least, detail=f"test score {score:.6g}, at least {least:g}")
 
 
@@ -108,6 +110,8 @@ def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, project: Project) 
     theirs = champion.manifest.signature
     if (theirs.target.task, theirs.target.classes) != (target.task, target.classes) or _differ(theirs.inputs, test):
         return Gate(name="not-worse", passed=False, detail="cannot be compared: the champion does not take these rows")
+    if test.target.isna().any():
+        return Gate(name="not-worse", passed=False, detail="cannot be compared: no rows with a known target came along")
     metric = metrics_of(target)[metric_name(target, project.metric)]
     figures = resampled(metric, test.target.to_numpy(), [_best(loaded, test), _best(champion, test)], project.seed)
     low, high = interval(figures[:, 0] - figures[:, 1])

@@ -89,7 +89,7 @@ class Project(Part):
     name: Name
     title: str = ""
     kind: Literal["table"] = "table"
-    data: S3Url
+    data: S3Url | None = Field(None, description="the table to learn from; absent where models are only imported")
     target: str
     target_missing: tuple[str, ...] = ()
     task: Task | None = None

@@ -15,7 +15,7 @@ from podium.project import Project
 from podium.settings import ROOT
 
 DECIDING_ROOMS = ("data", "learn", "model")
-LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "matplotlib")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "matplotlib", "onnxruntime")
 LOCK = ROOT / "requirements.lock"
 
 

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import struct
@@ -21,9 +20,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, BinaryIO
 
+from podium.limits import restrict
 from podium.loading import Loaded, Proof, Unloadable, load_manifest, load_proved, prove_version
 from podium.settings import ROOT
 from podium.store.s3 import StoreError
@@ -119,7 +118,7 @@ def _in_a_child(work: Callable[[], dict[str, Any]], seconds: float, most_bytes: 
     if child == 0:
         os.close(reading)
         try:
-            _limit(seconds, most_bytes)
+            restrict(seconds, most_bytes)
             os.write(writing, json.dumps(work()).encode())
         except MemoryError:
             os.write(writing, b'"needs more memory than a proof may have"')
@@ -152,15 +151,6 @@ def _outcome(child: int, reading: int, end: float, seconds: float) -> str | dict
         found: str | dict[str, Any] = json.loads(words)
         return found
     return f"crashed while it was loaded ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
-
-
-def _limit(seconds: float, most_bytes: int) -> None:
-    """For this process: memory, processor time, no core dump, no new files."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + most_bytes, now + most_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 if __name__ == "__main__":

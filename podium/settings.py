@@ -32,6 +32,8 @@ class StoreSettings(BaseSettings):
         (), description="public keys whose promotions are believed, as JSON; the trainers' if empty"
     )
 
+    import_allowed: Path | None = Field(None, description="file of further names that an imported pickle may construct")
+
     def store(self) -> Store:
         return Store(s3_client(), self.bucket)
 

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -47,7 +49,7 @@ def eats() -> Found:
 
 
 def dies() -> Found:
-    os.kill(os.getpid(), signal.SIGSEGV)
+    signal.raise_signal(signal.SIGSEGV)
     return {}
 
 
@@ -60,6 +62,14 @@ def writes() -> Found:
     return {}
 
 
+def connects() -> Found:
+    return {"socket": socket.socket().fileno()}
+
+
+def starts() -> Found:
+    return {"code": subprocess.run(["true"], check=False).returncode}
+
+
 ENDS: list[tuple[Callable[[], Found], str | Found]] = [
     (proves, {"fast": []}),
     (refuses, "is wrong"),
@@ -67,7 +77,9 @@ ENDS: list[tuple[Callable[[], Found], str | Found]] = [
     (eats, "needs more memory than a proof may have"),
     (dies, "crashed while it was loaded (SIGSEGV)"),
     (exits, "crashed while it was loaded (exit code 7)"),
-    (writes, "OSError while it was loaded"),
+    (writes, "PermissionError while it was loaded"),
+    (connects, "PermissionError while it was loaded"),
+    (starts, "PermissionError while it was loaded"),
 ]
 
 

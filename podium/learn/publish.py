@@ -42,6 +42,11 @@ class Claim:
         return cls(**json.loads(data))
 
 
+def source(project: Project, claim: Claim, rows: int) -> dict[str, str | int | float]:
+    """Where the rows of a training came from."""
+    return {"url": str(project.data), "sha256": claim.snapshot, "rows": rows}
+
+
 def candidate_files(candidates: list[Candidate], training: Clean, test: Clean, project: Project) -> dict[str, bytes]:
     """Every model pickled, the golden rows that prove them, and the test rows on which a later version is compared."""
     models = [candidate.model for candidate in candidates]
@@ -60,7 +65,7 @@ def manifest_of(
     claim: Claim,
     project: Project,
     signature: Signature,
-    rows: int,
+    data: Mapping[str, str | int | float],
     files: Mapping[str, bytes],
     author: str,
     predictions: str,
@@ -78,7 +83,7 @@ def manifest_of(
         files=describe(files),
         signature=signature,
         leaderboard=ranks,
-        data={"url": project.data, "sha256": claim.snapshot, "rows": rows},
+        data=dict(data),
         configuration=project.model_dump(mode="json"),
         git=provenance.git_revision(),
         libraries=provenance.libraries(),

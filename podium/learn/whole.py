@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from podium.learn.clean import Clean, clean
 from podium.learn.families import families_of
-from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest
+from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, selected, train
@@ -29,5 +29,11 @@ def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple
     board = rank(found, training, test, project).to_csv(index=False).encode()
     files = {LEADERBOARD_FILE: board, **candidate_files(found, training, test, project)}
     return manifest_of(
-        claim, project, training.signature, len(rows.inputs), files, author, predictions_digest(found, test)
+        claim,
+        project,
+        training.signature,
+        source(project, claim, len(rows.inputs)),
+        files,
+        author,
+        predictions_digest(found, test),
     ), files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -49,7 +50,24 @@ class Levels:
     rest: bool = False
 
 
-Feature = Number | Missing | Levels
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The number as it came; NaN where it is missing."""
+
+    column: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The place of the category among `levels`; their number where it is none of them, NaN where it is missing."""
+
+    column: int
+    name: str
+    levels: tuple[str, ...]
+
+
+Feature = Number | Missing | Levels | Plain | Code
 
 
 def _month(days: float) -> float:
@@ -95,6 +113,10 @@ class Encoder:
         plain = [entry[:5] for entry in numbers if entry[5] is None]
         parts = [entry for entry in numbers if entry[5] is not None]
         blanks = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Missing)]
+        asis = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Plain)]
+        codes = [
+            (place, f.column, _codes(f), float(len(f.levels))) for place, f in enumerate(self.features) if isinstance(f, Code)
+        ]
         levels = self._level_tables()
         zeros = [place for place, f in enumerate(self.features) if isinstance(f, Levels)]
 
@@ -108,6 +130,11 @@ class Encoder:
                 vector[place] = _cut((days - mean) / scale)
             for place, column in blanks:
                 vector[place] = 1.0 if values[column] is None else 0.0
+            for place, column in asis:
+                value = values[column]
+                vector[place] = math.nan if value is None else value  # type: ignore[assignment]
+            for place, column, known, other in codes:
+                vector[place] = known.get(values[column], other)
             for place in zeros:
                 vector[place] = 0.0
             for column, table, rest in levels:
@@ -131,6 +158,10 @@ class Encoder:
         return [(column, table, rest) for column, (table, rest) in tables.items()]
 
 
+def _codes(feature: Code) -> dict[Value, float]:
+    return {None: math.nan, **{level: float(code) for code, level in enumerate(feature.levels)}}
+
+
 def _cut(number: float) -> float:
     return number if -FARTHEST < number < FARTHEST else (FARTHEST if number > 0 else -FARTHEST)
 
@@ -138,6 +169,14 @@ def _cut(number: float) -> float:
 def _column(feature: Feature, cells: pd.Series, column: Column) -> Vector:
     if isinstance(feature, Missing):
         return cells.isna().to_numpy(dtype=float)
+    if isinstance(feature, Plain):
+        return cells.to_numpy(dtype=float)
+    if isinstance(feature, Code):
+        return (
+            cells.map(_codes(feature), na_action="ignore")
+            .where(cells.isin(feature.levels) | cells.isna(), len(feature.levels))
+            .to_numpy(dtype=float)
+        )
     if isinstance(feature, Levels):
         hit = cells.isin(feature.levels)
         if feature.rest:

@@ -19,10 +19,14 @@ CLOSE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Typed rows in the order of the inputs, and for each family its scores."""
+    """Typed rows in the order of the inputs, for each family its scores, and how close a loaded model must come.
+
+    Of an imported model the scores are those of the original.
+    """
 
     rows: list[tuple[Value, ...]]
     scores: dict[str, list[list[float]]]
+    close: float = CLOSE
 
 
 GOLDEN = TypeAdapter(Golden)
@@ -54,7 +58,7 @@ def prove(model: Model, golden: Golden) -> float:
     """The largest difference to the recorded scores; raises ProofFailed when it is more than rounding."""
     got = model.scores(rows_frame(golden.rows, model.signature.inputs))
     recorded = np.array(golden.scores[model.family])
-    if got.shape != recorded.shape or not np.allclose(got, recorded, rtol=CLOSE, atol=CLOSE):
+    if got.shape != recorded.shape or not np.allclose(got, recorded, rtol=golden.close, atol=golden.close):
         raise ProofFailed(f"{model.family} does not reproduce its golden rows")
     return float(np.abs(got - recorded).max())
 

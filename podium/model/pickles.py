@@ -6,13 +6,14 @@ import io
 import pickle
 
 from podium.data.columns import Column, Signature, Target
-from podium.model.encode import Encoder, Levels, Missing, Number
+from podium.model.encode import Code, Encoder, Levels, Missing, Number, Plain
+from podium.model.graph import Feed, Graph
 from podium.model.model import Model
 from podium.model.scorers import Linear, Trees
 
 ALLOWED = {
     (kind.__module__, kind.__qualname__): kind
-    for kind in (Column, Encoder, Levels, Linear, Missing, Model, Number, Signature, Target, Trees)
+    for kind in (Code, Column, Encoder, Feed, Graph, Levels, Linear, Missing, Model, Number, Plain, Signature, Target, Trees)
 }
 
 

@@ -66,6 +66,9 @@ class Linear:
         return vector, score
 
 
+Link = Callable[[Sequence[float]], Sequence[float]]
+
+
 def _logistic(sums: Sequence[float]) -> Sequence[float]:
     chance = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, sums[0]))))
     return 1.0 - chance, chance
@@ -78,11 +81,25 @@ def _softmax(sums: Sequence[float]) -> Sequence[float]:
     return [part / whole for part in parts]
 
 
-LINKS: dict[str, Callable[[Sequence[float]], Sequence[float]]] = {
+def _chance(inverse: Callable[[float], float]) -> Link:
+    """Of a binomial model: the probabilities of both classes."""
+    return lambda sums: (1.0 - (chance := inverse(sums[0])), chance)
+
+
+def _exp(number: float) -> float:
+    return math.exp(max(-700.0, min(700.0, number)))
+
+
+LINKS: dict[str, Link] = {
     "identity": lambda sums: sums,
     "logistic": _logistic,
     "softmax": _softmax,
+    "probit": _chance(lambda number: 0.5 * math.erfc(-number / math.sqrt(2.0))),
+    "cloglog": _chance(lambda number: -math.expm1(-_exp(number))),
+    "log": lambda sums: (_exp(sums[0]),),
+    "reciprocal": lambda sums: (1.0 / sums[0] if sums[0] else math.inf,),
 }
+"""Names of links to their inverses; McCullagh and Nelder, Generalized Linear Models, 2.2."""
 
 
 @dataclass(slots=True)

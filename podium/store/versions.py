@@ -15,6 +15,7 @@ from podium.store.signing import SIGNATURES, Keys, Signer
 
 MANIFEST = "manifest.json"
 GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE, TEST_FILE = "golden.json", "leaderboard.csv", "report.html", "test.parquet"
+FOREIGN_FILES = "foreign/"
 
 
 Fetch = Callable[[str, str], bytes]
@@ -58,7 +59,7 @@ class Manifest(BaseModel):
     files: dict[str, File]
     signature: Signature
     leaderboard: list[dict[str, Any]]
-    data: dict[str, str | int]
+    data: dict[str, str | int | float]
     configuration: dict[str, Any]
     git: str | None
     libraries: dict[str, str]

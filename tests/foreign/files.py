@@ -1,0 +1,182 @@
+"""Model files as their libraries write them, each with the rows that it was fitted on."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import joblib
+import lightgbm
+import numpy as np
+import onnx
+import pandas as pd
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+
+def people(rows: int = 240) -> pd.DataFrame:
+    """Height in cm, weight in kg, shoe size in EU sizes, town; sex."""
+    random = np.random.default_rng(5)
+    man = random.random(rows) < 0.5
+    return pd.DataFrame(
+        {
+            "height": np.where(man, random.normal(178, 7, rows), random.normal(165, 6, rows)).round(1),
+            "weight": np.where(man, random.normal(80, 9, rows), random.normal(64, 8, rows)).round(1),
+            "shoe": np.where(man, random.normal(43, 1.5, rows), random.normal(38.5, 1.5, rows)).round(1),
+            "town": random.choice(["Aachen", "Bonn", "Köln"], rows),
+            "sex": np.where(man, "male", "female"),
+        }
+    )
+
+
+NUMBERS = ["height", "weight", "shoe"]
+
+
+def fitted(estimator: Any, frame: bool = False, text: bool = False) -> Any:
+    table = people()
+    inputs = table[[*NUMBERS, "town"]] if text else table[NUMBERS]
+    target = table["sex"] if is_classifier(estimator) else table["weight"] + table["shoe"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return estimator.fit(inputs if frame or text else inputs.to_numpy(), target)
+
+
+def joblibbed(estimator: Any, compress: Any = 0) -> bytes:
+    file = io.BytesIO()
+    joblib.dump(estimator, file, compress=compress)
+    return file.getvalue()
+
+
+def with_text() -> Any:
+    parts = [("n", StandardScaler(), NUMBERS), ("t", OneHotEncoder(handle_unknown="ignore"), ["town"])]
+    return fitted(make_pipeline(ColumnTransformer(parts), LogisticRegression()), text=True)
+
+
+def boosted() -> lightgbm.LGBMClassifier:
+    table = people()
+    frame = table[[*NUMBERS, "town"]].astype({"town": "category"})
+    return lightgbm.LGBMClassifier(n_estimators=8, verbose=-1, cat_smooth=0.1, min_child_samples=5).fit(frame, table["sex"])
+
+
+def onnx_of(estimator: Any, zipmap: bool) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {id(estimator): {"zipmap": zipmap}}
+        made = convert_sklearn(estimator, initial_types=[("x", FloatTensorType([None, 3]))], options=options)
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def plain_onnx() -> bytes:
+    """y = 2a - b + 1, an input a column."""
+    tensor = onnx.helper.make_tensor_value_info
+    inputs = [tensor(name, onnx.TensorProto.FLOAT, [None, 1]) for name in ("a", "b")]
+    numbers = [onnx.numpy_helper.from_array(np.array([n], np.float32), name) for n, name in ((2, "two"), (1, "one"))]
+    nodes = [
+        onnx.helper.make_node("Mul", ["a", "two"], ["m"]),
+        onnx.helper.make_node("Sub", ["m", "b"], ["s"]),
+        onnx.helper.make_node("Add", ["s", "one"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, [tensor("y", onnx.TensorProto.FLOAT, [None, 1])], numbers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def coded() -> pd.DataFrame:
+    table = people()
+    noise = np.random.default_rng(0).random(len(table)) < 0.15  # else the classes are all but separated
+    return table.assign(male=((table["sex"] == "male") ^ noise).astype(int), kids=(table["shoe"] - 34).clip(lower=0).round())
+
+
+def matrix() -> pd.DataFrame:
+    return sm.add_constant(coded()[["height", "weight"]])
+
+
+def fit(model: Any) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pickle.dumps(model.fit(disp=0))
+
+
+FAMILIES = sm.families
+
+MADE: dict[str, Callable[[], bytes]] = {
+    "logistic.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), LogisticRegression()))),
+    "named.pkl": lambda: pickle.dumps(fitted(LogisticRegression(max_iter=500), frame=True)),
+    "zlib.joblib": lambda: joblibbed(fitted(DecisionTreeClassifier(max_depth=4)), ("zlib", 3)),
+    "gzip.joblib": lambda: joblibbed(fitted(DecisionTreeRegressor(max_depth=5)), ("gzip", 3)),
+    "xz.joblib": lambda: joblibbed(fitted(RandomForestClassifier(12, random_state=0)), ("xz", 1)),
+    "bz2.joblib": lambda: joblibbed(fitted(ExtraTreesRegressor(9, random_state=0)), ("bz2", 1)),
+    "protocol2.pkl": lambda: pickle.dumps(fitted(GaussianNB()), protocol=2),
+    "boosting.joblib": lambda: joblibbed(fitted(GradientBoostingClassifier(n_estimators=9))),
+    "histogram.joblib": lambda: joblibbed(fitted(HistGradientBoostingClassifier(max_iter=9))),
+    "histogram-r.joblib": lambda: joblibbed(fitted(HistGradientBoostingRegressor(max_iter=9))),
+    "svc.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), SVC(probability=True)))),
+    "calibrated.joblib": lambda: joblibbed(fitted(CalibratedClassifierCV(LinearSVC(), ensemble=False))),
+    "neighbours.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), KNeighborsClassifier()))),
+    "perceptron.joblib": lambda: joblibbed(
+        fitted(make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(5,), max_iter=30)))
+    ),
+    "imputed.joblib": lambda: joblibbed(fitted(make_pipeline(SimpleImputer(), LinearRegression()))),
+    "searched.joblib": lambda: joblibbed(fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [2, 3]}))),
+    "text.joblib": lambda: joblibbed(with_text()),
+    "lightgbm.joblib": lambda: joblibbed(boosted()),
+    "lightgbm.txt": lambda: boosted().booster_.model_to_string().encode(),
+    "logit-formula.pkl": lambda: fit(smf.logit("male ~ height + C(town) + weight", coded())),
+    "logit-matrix.pkl": lambda: fit(sm.Logit(coded()["male"], matrix())),
+    "probit-array.pkl": lambda: fit(sm.Probit(coded()["male"].to_numpy(), matrix().to_numpy())),
+    "glm-binomial.pkl": lambda: fit(smf.glm("male ~ height + town", coded(), family=FAMILIES.Binomial())),
+    "glm-poisson.pkl": lambda: fit(sm.GLM(coded()["kids"], matrix(), family=FAMILIES.Poisson())),
+    "ols.pkl": lambda: pickle.dumps(smf.ols("weight ~ height + town", coded()).fit()),
+    "mnlogit.pkl": lambda: fit(sm.MNLogit(pd.Categorical(coded()["town"]).codes, matrix())),
+    "zipmap.onnx": lambda: onnx_of(fitted(LogisticRegression(max_iter=500)), True),
+    "tensor.onnx": lambda: onnx_of(fitted(RandomForestClassifier(5, random_state=0)), False),
+    "plain.onnx": plain_onnx,
+}
+"""File names to their bytes."""
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "no-probabilities": (lambda: joblibbed(fitted(LinearSVC())), "CalibratedClassifierCV"),
+    "a-scaler": (lambda: joblibbed(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
+    "a-formula-that-computes": (
+        lambda: fit(smf.logit("male ~ np.log(height)", coded())),
+        "make it a column|more than a column",
+    ),
+    "an-interaction": (lambda: fit(smf.logit("male ~ height:weight", coded())), "more than a column"),
+    "a-frame": (lambda: pickle.dumps(people()), "neither a classifier nor a regressor"),
+    "text": (lambda: b"hello", "none of"),
+    "nothing": (lambda: b"", "none of"),
+    "a-cut-off-joblib": (lambda: joblibbed(fitted(RandomForestClassifier(5)))[:-300], "damaged"),
+    "a-cut-off-zlib": (lambda: joblibbed(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
+    "a-cut-off-lightgbm": (lambda: boosted().booster_.model_to_string().encode()[:1500], "no whole LightGBM model"),
+    "a-cut-off-onnx": (lambda: plain_onnx()[:-20], "none of|no valid"),
+    "a-zip": (lambda: b"PK\x03\x04 and more", "no whole Keras network"),
+}
+"""What is not taken, and what is said of it."""

@@ -1,0 +1,100 @@
+"""Models of other libraries come in, answer as they did, or are refused with a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from podium.foreign.importing import Turned, Wish, turn
+from podium.foreign.refusal import Refusal
+from podium.learn.clean import from_parquet
+from podium.model.golden import GOLDEN, prove, proved_fast_path
+from podium.model.pickles import load
+from podium.store.versions import GOLDEN_FILE, TEST_FILE, model_file
+from tests.foreign import files
+
+
+def turned(data: bytes, name: str = "m", **more: object) -> Turned:
+    return turn(Wish(file=name, data=data, name="m", **{"target": "sex", **more}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", files.MADE)
+def test_an_imported_model_answers_as_the_original(name: str) -> None:
+    found = turned(files.MADE[name](), name)
+    assert found.compared >= 200
+    model = load(found.files[model_file("m")])
+    golden = GOLDEN.validate_json(found.files[GOLDEN_FILE])
+    assert golden.close == found.allowed_difference <= 1e-5
+    assert np.isfinite(prove(model, golden))
+    assert proved_fast_path(model, golden) is not None
+
+
+@pytest.mark.parametrize("name", files.REFUSED)
+def test_what_is_not_taken_says_why(name: str) -> None:
+    make, reason = files.REFUSED[name]
+    with pytest.raises(Refusal, match=reason):
+        turned(make(), name)
+
+
+def test_a_sample_names_the_columns_and_its_target_gives_a_score() -> None:
+    sample = files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False).encode()
+    found = turned(files.MADE["logistic.joblib"](), sample=sample)
+    assert [column.name for column in found.signature.inputs] == files.NUMBERS
+    assert found.signature.target.classes == ("female", "male")
+    board = found.files["leaderboard.csv"].decode().splitlines()
+    assert float(dict(zip(board[0].split(","), board[1].split(","), strict=True))["score_test"]) > 0.9
+    assert found.signature.inputs[0].low == files.people()["height"].min()
+
+
+def test_a_sample_that_does_not_fit_is_refused_with_the_columns_that_do() -> None:
+    with pytest.raises(Refusal, match="takes 3 columns, the sample has 1"):
+        turned(files.MADE["logistic.joblib"](), sample=b"height,sex\n180,male\n")
+    with pytest.raises(Refusal, match="takes height, weight, shoe"):
+        turned(files.MADE["named.pkl"](), sample=b"height,weight,boots\n180,80,44\n")
+
+
+def test_columns_of_text_keep_their_categories_and_what_happens_to_others() -> None:
+    town = turned(files.MADE["text.joblib"]()).signature.inputs[3]
+    assert (town.kind, town.categories, town.unknown) == ("category", ("Aachen", "Bonn", "Köln"), "warn")
+    strict = turned(files.MADE["glm-binomial.pkl"]()).signature.inputs
+    assert next(column for column in strict if column.name == "town").unknown == "reject"
+
+
+def test_a_column_is_optional_where_the_original_answers_without_it() -> None:
+    for name, nullable in (
+        ("imputed.joblib", True),
+        ("histogram.joblib", True),
+        ("lightgbm.txt", True),
+        ("logistic.joblib", False),
+    ):
+        assert {column.nullable for column in turned(files.MADE[name]()).signature.inputs} == {nullable}, name
+
+
+def test_training_rows_that_a_result_carries_are_left_out() -> None:
+    data = files.MADE["logit-formula.pkl"]()
+    found = turned(data)
+    assert found.carried == len(files.people())
+    kept = from_parquet(found.files[TEST_FILE]).inputs["height"]
+    assert not set(kept) & set(files.people()["height"])
+
+
+def test_classes_can_be_named() -> None:
+    assert turned(files.MADE["logit-matrix.pkl"](), classes=("no", "yes")).signature.target.classes == ("no", "yes")
+    with pytest.raises(Refusal, match="3 classes were given, the model has 2"):
+        turned(files.MADE["logit-matrix.pkl"](), classes=("a", "b", "c"))
+
+
+def test_the_same_import_gives_the_same_predictions() -> None:
+    data = files.MADE["xz.joblib"]()
+    assert turned(data).predictions == turned(data).predictions
+
+
+def test_a_pickle_of_another_release_is_taken_only_when_asked() -> None:
+    data = files.MADE["named.pkl"]()
+    import sklearn
+
+    other = data.replace(sklearn.__version__.encode(), b"0.1.9"[: len(sklearn.__version__)])
+    assert other != data
+    with pytest.raises(Refusal, match=r"saved by scikit-learn 0\.1\.9"):
+        turned(other)
+    assert np.isfinite(turned(other, other_release=True).largest_difference)
