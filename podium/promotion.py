@@ -13,7 +13,17 @@ from podium.loading import Loaded
 from podium.model.golden import GOLDEN
 from podium.project import Project
 from podium.prover import Prover
-from podium.store.history import AliasMoved, Draft, Entry, Gate, append, parse_entry, read_history, repair
+from podium.store.history import (
+    AliasMoved,
+    Draft,
+    Entry,
+    Gate,
+    Retired,
+    append,
+    entries_since,
+    repair,
+    retired_versions,
+)
 from podium.store.s3 import Store, StoreError
 from podium.store.signing import Signer, Trust
 from podium.store.versions import GOLDEN_FILE, TEST_FILE, Fetch, digest, read_file, read_manifest
@@ -35,6 +45,10 @@ class GateFailed(StoreError):
 
 class NothingBefore(StoreError):
     """There is no version to go back to."""
+
+
+class StillNeeded(StoreError):
+    """The version is in use again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +91,13 @@ def promote(
     _expected(project, standing, expect, version)
     if standing and standing.champion == version:
         return standing
+    _not_retired(desk, project, version)
     evidence = tuple(_evidence(desk, project, version, sha256, standing))
     passed = all(gate.passed for gate in evidence)
     fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "evidence": evidence}
 
     def accepted(head: Entry | None) -> dict[str, Any]:
+        _not_retired(desk, project, version, standing, head)
         _expected(project, head, expect, version)
         if head and head.champion == version:
             raise AliasMoved(f"{version} is the champion of {project} already, since number {head.sequence}, by {head.by}")
@@ -113,10 +129,12 @@ def rollback(desk: Desk, project: str, reason: str, now: Clock, *, to: str | Non
     if expect == ANY:
         expect = standing.champion
     goal = to or _before(desk, project, standing.champion)
+    _not_retired(desk, project, goal)
     _, data = read_manifest(desk.store, project, goal, desk.trust.trainers)
     desk.prover.load(project, goal, digest(data), desk.fetch, desk.trust.trainers)
 
     def draft(head: Entry | None) -> dict[str, Any]:
+        _not_retired(desk, project, goal, standing, head)
         _expected(project, head, expect, goal)
         act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
         return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now().isoformat()}
@@ -124,9 +142,41 @@ def rollback(desk: Desk, project: str, reason: str, now: Clock, *, to: str | Non
     return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
 
 
+def retire(desk: Desk, project: str, version: str, reason: str, now: Clock, planned: int) -> Entry:
+    """Write down that a version's files will be deleted; from then on nobody can promote it.
+
+    `planned` is the number of the last entry that was looked at. Raises StillNeeded if a later one speaks of the version: the
+    chain of numbers decides who was first, this or a promotion.
+    """
+
+    def draft(head: Entry | None) -> dict[str, Any]:
+        later = entries_since(desk.store, project, desk.trust.promoters, planned, head.sequence) if head else []
+        if any(version in (entry.version, entry.champion, entry.previous) for entry in later):
+            raise StillNeeded(f"{version} was spoken of again after the garbage was looked for")
+        return {
+            "action": "retire",
+            "version": version,
+            **_unchanged(head),
+            "by": desk.by,
+            "reason": reason,
+            "at": now().isoformat(),
+        }
+
+    return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+
+
+def _not_retired(desk: Desk, project: str, version: str, seen: Entry | None = None, head: Entry | None = None) -> None:
+    """By the whole history, or by what was added to it since `seen`. Raises Retired."""
+    if seen and head and seen.sequence == head.sequence:
+        return
+    entries = entries_since(desk.store, project, desk.trust.promoters, seen.sequence if seen else 0)
+    if version in retired_versions(entries):
+        raise Retired(f"the files of {version} were collected as garbage: train or import it again")
+
+
 def _before(desk: Desk, project: str, champion: str) -> str:
     """The version that the champion followed when it was last promoted."""
-    entries = [parse_entry(data, project, desk.trust.promoters) for _, data in read_history(desk.store, project)]
+    entries = entries_since(desk.store, project, desk.trust.promoters)
     promoted = [entry for entry in entries if entry.action == "promote" and entry.champion == champion]
     if not promoted or promoted[-1].previous is None:
         raise NothingBefore(f"{champion} is the first champion of {project}")

@@ -57,12 +57,15 @@ def moto() -> Iterator[Any]:
 
 
 @pytest.fixture(params=["moto", "seaweed"])
-def store(request: pytest.FixtureRequest) -> Store:
-    """An empty bucket on each of the two servers: the contract holds on both."""
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty bucket on each of the two servers: the contract holds on both. It goes again, as SeaweedFS has few volumes."""
     client = request.getfixturevalue(request.param)
-    bucket = f"test-{uuid4().hex[:12]}"
-    client.create_bucket(Bucket=bucket)
-    return Store(client, bucket)
+    made = Store(client, f"test-{uuid4().hex[:12]}")
+    client.create_bucket(Bucket=made.bucket)
+    yield made
+    for key in made.keys(""):
+        made.delete(key)
+    client.delete_bucket(Bucket=made.bucket)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 
 from podium.store import datasets
-from podium.store.history import check_history, parse_entry, read_history
+from podium.store.history import check_history, entries_since, parse_entry, read_history, retired_versions
 from podium.store.s3 import Store, StoreError
 from podium.store.signing import Trust
 from podium.store.versions import MANIFEST, digest, read_file, read_manifest, version_prefix
@@ -17,8 +18,9 @@ def fsck(store: Store, trust: Trust) -> list[str]:
     """Every inconsistency in words; empty when the bucket is whole."""
     wrong: list[str] = []
     versions = _versions(store)
+    retired = _retired(store, trust, {project for project, _ in versions})
     for (project, version), names in sorted(versions.items()):
-        wrong += _check_version(store, trust, project, version, names)
+        wrong += _check_version(store, trust, project, version, names, version in retired[project])
     finished = {key for key, names in versions.items() if MANIFEST in names}
     for project in sorted({key.split("/")[1] for prefix in ("aliases/", "history/") for key in store.keys(prefix)}):
         wrong += check_history(store, project, trust.promoters)
@@ -37,7 +39,16 @@ def _versions(store: Store) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def _check_version(store: Store, trust: Trust, project: str, version: str, names: set[str]) -> Iterator[str]:
+def _retired(store: Store, trust: Trust, projects: set[str]) -> dict[str, set[str]]:
+    """The versions whose files may be gone, by project; an unreadable history is named by its own check."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for project in projects:
+        with contextlib.suppress(StoreError):
+            found[project] = retired_versions(entries_since(store, project, trust.promoters))
+    return found
+
+
+def _check_version(store: Store, trust: Trust, project: str, version: str, names: set[str], retired: bool) -> Iterator[str]:
     place = version_prefix(project, version)
     if MANIFEST not in names:
         yield f"{place}: was never finished, as there is no manifest"
@@ -50,6 +61,8 @@ def _check_version(store: Store, trust: Trust, project: str, version: str, names
     for name in sorted(names - manifest.files.keys() - {MANIFEST}):
         yield f"{place}{name}: is not named by the manifest"
     for name in sorted(manifest.files):
+        if retired and name not in names:
+            continue
         try:
             read_file(manifest, name, lambda key, _: store.read(key).data)
         except StoreError as error:

@@ -7,7 +7,7 @@ entry that the alias does not show yet, because its writer died, brings the alia
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +22,10 @@ ATTEMPTS = 200
 
 class AliasMoved(StoreError):
     """Somebody else moved the champion first; the text says where it stands."""
+
+
+class Retired(StoreError):
+    """The files of this version were collected as garbage; its manifest and its part in the history remain."""
 
 
 class Gate(BaseModel):
@@ -45,7 +49,7 @@ class Entry(BaseModel):
     format: int = 1
     project: str
     sequence: int
-    action: Literal["promote", "rollback", "refuse"]
+    action: Literal["promote", "rollback", "refuse", "retire"]
     version: str
     champion: str | None
     manifest: str | None
@@ -142,6 +146,18 @@ def _point(store: Store, project: str, data: bytes, etag: str | None) -> None:
 def read_history(store: Store, project: str) -> list[tuple[str, bytes]]:
     """Every entry's key and bytes, in order."""
     return [(key, store.read(key).data) for key in store.keys(f"history/{project}/")]
+
+
+def entries_since(store: Store, project: str, promoters: Keys, after: int = 0, upto: int | None = None) -> list[Entry]:
+    """The entries of these numbers, in order. Raises Unsigned, Damaged."""
+    keys = [key for key in store.keys(f"history/{project}/") if entry_key(project, after) < key]
+    if upto is not None:
+        keys = [key for key in keys if key <= entry_key(project, upto)]
+    return [parse_entry(store.read(key).data, project, promoters) for key in keys]
+
+
+def retired_versions(entries: Iterable[Entry]) -> set[str]:
+    return {entry.version for entry in entries if entry.action == "retire"}
 
 
 def check_history(store: Store, project: str, promoters: Keys) -> list[str]:

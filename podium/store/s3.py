@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -103,10 +104,23 @@ class Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under a prefix, in order."""
+        for entry in self._listed(prefix):
+            yield entry["Key"]
+
+    def entries(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
+        """Every key under a prefix with its size and when it was written."""
+        for entry in self._listed(prefix):
+            yield entry["Key"], entry["Size"], entry["LastModified"]
+
+    def delete(self, key: str) -> None:
+        """Only garbage collection deletes; a key that is gone already is no error."""
+        self._call("DeleteObject", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=key))
+
+    def _listed(self, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", []))
+                yield from page.get("Contents", [])
         except (ClientError, BotoCoreError) as error:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 

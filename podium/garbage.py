@@ -1,0 +1,103 @@
+"""Files that nothing refers to any more: found, written down, then deleted.
+
+A version's files go; its manifest stays, and the history says who retired it, when and why. Never touched: what serves, what
+the history's last entries speak of, what the prediction log names, what is younger than asked, and every data snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from podium.promotion import Clock, Desk, retire
+from podium.store.history import Entry, entries_since, repair, retired_versions
+from podium.store.versions import MANIFEST, read_manifest, version_prefix
+
+BULK = (".pkl", ".parquet", ".html")
+"""Outputs of a run that are made anew when somebody wants them; the rest of a run is small and says what was done."""
+UNFINISHED = timedelta(days=1)
+"""A version without a manifest is given so long to be finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A version of no use, and what of it would go; without `retire` there never was a manifest."""
+
+    project: str
+    version: str
+    why: str
+    keys: tuple[str, ...]
+    size: int
+    retire: bool
+    planned: int
+
+    def as_json(self) -> dict[str, Any]:
+        facts = {"project": self.project, "version": self.version, "why": self.why}
+        return {**facts, "objects": len(self.keys), "bytes": self.size}
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """A version's objects and the time of the youngest."""
+
+    sizes: dict[str, int]
+    youngest: datetime
+
+
+def find_garbage(desk: Desk, project: str, now: datetime, *, keep: int, days: int) -> Iterator[Garbage]:
+    """What of a project nothing refers to; `keep` is the number of the history's last entries that count. Raises StoreError."""
+    standing = repair(desk.store, project, desk.trust.promoters)
+    entries = entries_since(desk.store, project, desk.trust.promoters)
+    acts = [entry for entry in entries if entry.action != "retire"]
+    needed = _needed(standing, acts[-keep:] if keep else []) | _logged(desk, project)
+    gone = retired_versions(entries)
+    for version, objects in sorted(_objects(desk, project).items()):
+        if f"{version_prefix(project, version)}{MANIFEST}" not in objects.sizes:
+            if now - objects.youngest > UNFINISHED:
+                yield _garbage(project, version, "was never finished", objects.sizes, False, standing)
+            continue
+        manifest, _ = read_manifest(desk.store, project, version, desk.trust.trainers)
+        if version in needed or now - datetime.fromisoformat(manifest.created) < timedelta(days=days):
+            continue
+        sizes = {key: size for key, size in objects.sizes.items() if not key.endswith("/" + MANIFEST)}
+        sizes |= {key: size for key, size, _ in desk.store.entries(f"runs/{project}/{manifest.run}/") if key.endswith(BULK)}
+        if sizes:
+            why = "was retired, and not all of it deleted" if version in gone else "serves nowhere and is not spoken of"
+            yield _garbage(project, version, why, sizes, version not in gone, standing)
+
+
+def collect(desk: Desk, garbage: Garbage, reason: str, now: Clock) -> None:
+    """Write it down, then delete. Raises StillNeeded when somebody was faster and needs it."""
+    if garbage.retire:
+        retire(desk, garbage.project, garbage.version, reason, now, garbage.planned)
+    for key in garbage.keys:
+        desk.store.delete(key)
+
+
+def _garbage(project: str, version: str, why: str, sizes: dict[str, int], retires: bool, standing: Entry | None) -> Garbage:
+    planned = standing.sequence if standing else 0
+    return Garbage(project, version, why, tuple(sorted(sizes)), sum(sizes.values()), retires, planned)
+
+
+def _needed(standing: Entry | None, entries: list[Entry]) -> set[str | None]:
+    spoken_of = {name for entry in entries for name in (entry.version, entry.previous)}
+    return spoken_of | ({standing.champion} if standing else set())
+
+
+def _logged(desk: Desk, project: str) -> set[str | None]:
+    """Versions that the prediction log names: predictions/PROJECT/dt=DAY/VERSION/…"""
+    keys = desk.store.keys(f"predictions/{project}/")
+    return {key.split("/")[3] for key in keys if key.count("/") >= 4}
+
+
+def _objects(desk: Desk, project: str) -> dict[str, Objects]:
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)
+    youngest: dict[str, datetime] = {}
+    for key, size, written in desk.store.entries(f"versions/{project}/"):
+        version = key.split("/")[2]
+        sizes[version][key] = size
+        youngest[version] = max(written, youngest.get(version, written))
+    return {version: Objects(sizes[version], youngest[version]) for version in sizes}
