@@ -9,6 +9,7 @@ import click
 import uvicorn
 
 from cli.demo import run_demo
+from cli.garbage import gc
 from cli.models import keys, models
 from cli.smoke import run_smoke
 from podium import __version__
@@ -19,7 +20,7 @@ from podium.store.fsck import fsck
 from service.settings import ServiceSettings
 
 HOME = Path(".podium")
-SECRETS = {"refresh_secrets", "signing_key"}
+SECRETS = {"refresh_secrets", "signing_key", "promoters"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,6 +72,7 @@ def smoke(folder: Path | None, as_json: bool) -> None:
 
 podium.add_command(models)
 podium.add_command(keys)
+podium.add_command(gc)
 
 
 @podium.group()

@@ -16,7 +16,15 @@ from podium.foreign.refusal import Refusal
 from podium.project import BadProject, Project, load_project, parse_project, project_names
 from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
 from podium.settings import StoreSettings
-from podium.store.history import AliasMoved, Entry, check_history, parse_entry, read_champion, read_history
+from podium.store.history import (
+    AliasMoved,
+    Entry,
+    check_history,
+    entries_since,
+    read_champion,
+    read_history,
+    retired_versions,
+)
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Signer
 from podium.store.versions import Manifest, list_versions, publish, read_file, read_manifest
@@ -25,7 +33,7 @@ REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def _told(command: Command) -> Command:
+def told(command: Command) -> Command:
     """Errors as a sentence and an exit code."""
 
     @functools.wraps(command)
@@ -45,7 +53,8 @@ reason_option = click.option("--reason", required=True, help="why, for the histo
 expect_option = click.option("--expect", default=ANY, help="only if this version serves now")
 
 
-def _desk(signing: bool) -> Desk:
+def desk_of_settings(signing: bool) -> Desk:
+    """Where the commands promote and look."""
     settings = StoreSettings()
     store = settings.store()
     signer = settings.signer() if signing else Signer.new()  # looking needs no key
@@ -66,17 +75,18 @@ def models() -> None:
 @models.command("list")
 @click.argument("project")
 @json_option
-@_told
+@told
 def list_(project: str, as_json: bool) -> None:
     """Every version, the newest last, and which serves."""
-    desk = _desk(signing=False)
+    desk = desk_of_settings(signing=False)
     standing = read_champion(desk.store, project, desk.trust.promoters)
-    rows = [_row(_manifest(desk, project, version), standing) for version in list_versions(desk.store, project)]
+    retired = retired_versions(entries_since(desk.store, project, desk.trust.promoters))
+    rows = [_row(_manifest(desk, project, version), standing, retired) for version in list_versions(desk.store, project)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        mark = "champion" if row["champion"] else ""
+        mark = "champion" if row["champion"] else "retired" if row["retired"] else ""
         score = f"{row['metric']} {_figure(row['score_test'])} ({_figure(row['ci_low'])} … {_figure(row['ci_high'])})"
         click.echo(f"{row['version']:<28} {mark:<9} {row['model']:<14} {score:<34} by {row['author']}")
 
@@ -84,10 +94,10 @@ def list_(project: str, as_json: bool) -> None:
 @models.command()
 @click.argument("project")
 @click.argument("version", default="")
-@_told
+@told
 def show(project: str, version: str) -> None:
     """A version's manifest as JSON; the champion's when none is named."""
-    desk = _desk(signing=False)
+    desk = desk_of_settings(signing=False)
     click.echo(json.dumps(_manifest(desk, project, version or _serving(desk, project)).model_dump(mode="json"), indent=1))
 
 
@@ -95,10 +105,10 @@ def show(project: str, version: str) -> None:
 @click.argument("project")
 @click.argument("one")
 @click.argument("other")
-@_told
+@told
 def diff(project: str, one: str, other: str) -> None:
     """What differs between two versions, as JSON: scores with intervals, signature, data, configuration, libraries."""
-    desk = _desk(signing=False)
+    desk = desk_of_settings(signing=False)
     sides = [_facts(_manifest(desk, project, version)) for version in (one, other)]
     names = sorted(sides[0].keys() | sides[1].keys())
     changed = {name: [side.get(name) for side in sides] for name in names if sides[0].get(name) != sides[1].get(name)}
@@ -113,10 +123,10 @@ def diff(project: str, one: str, other: str) -> None:
 @click.option("--dry-run", is_flag=True, help="judge and write nothing")
 @click.option("--force", is_flag=True, help="past failed gates; the history will say so")
 @json_option
-@_told
+@told
 def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool, force: bool, as_json: bool) -> None:
     """Judge a version by its gates and make it the champion."""
-    desk = _desk(signing=True)
+    desk = desk_of_settings(signing=True)
     try:
         entry = promote(desk, project, version, reason, utc_now, expect=expect, force=force, dry=dry_run)
     except GateFailed as refusal:
@@ -137,7 +147,7 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @click.option("--seconds", default=120.0, show_default=True, help="what the import may take")
 @click.option("--other-release", is_flag=True, help="take a pickle of another release of scikit-learn")
 @json_option
-@_told
+@told
 def import_(
     project: str,
     file: Path,
@@ -162,7 +172,7 @@ def import_(
     """
     from podium.foreign.importing import Wish, import_model  # five libraries that no other command needs
 
-    settings, desk = StoreSettings(), _desk(signing=True)
+    settings, desk = StoreSettings(), desk_of_settings(signing=True)
     config = _project_of(settings, project, target)
     if file.stat().st_size > config.gates.most_bytes:
         raise Refusal(f"{file} has {file.stat().st_size} bytes, at most {config.gates.most_bytes} are taken (gates.most_bytes)")
@@ -223,20 +233,20 @@ def _say_imported(manifest: Manifest, as_json: bool) -> None:
 @expect_option
 @click.option("--to", help="a version that served; the one before the present one by default")
 @json_option
-@_told
+@told
 def rollback_(project: str, reason: str, expect: str, to: str | None, as_json: bool) -> None:
     """Go back to the version that served before."""
-    _say(rollback(_desk(signing=True), project, reason, utc_now, to=to, expect=expect), as_json)
+    _say(rollback(desk_of_settings(signing=True), project, reason, utc_now, to=to, expect=expect), as_json)
 
 
 @models.command()
 @click.argument("project")
 @json_option
-@_told
+@told
 def history(project: str, as_json: bool) -> None:
     """Every promotion, rollback and refusal, the newest last."""
-    desk = _desk(signing=False)
-    entries = [parse_entry(data, project, desk.trust.promoters) for _, data in read_history(desk.store, project)]
+    desk = desk_of_settings(signing=False)
+    entries = entries_since(desk.store, project, desk.trust.promoters)
     if as_json:
         click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
         return
@@ -249,16 +259,17 @@ def history(project: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("project")
-@_told
+@told
 def verify(project: str) -> None:
     """Check the history, the alias, and every version's signature and files."""
-    desk = _desk(signing=False)
+    desk = desk_of_settings(signing=False)
     wrong = check_history(desk.store, project, desk.trust.promoters)
     versions = list_versions(desk.store, project)
+    retired = set() if wrong else retired_versions(entries_since(desk.store, project, desk.trust.promoters))
     for version in versions:
         try:
             manifest = _manifest(desk, project, version)
-            for name in manifest.files:
+            for name in [] if version in retired else manifest.files:
                 read_file(manifest, name, desk.fetch)
         except StoreError as error:
             wrong.append(str(error))
@@ -291,11 +302,12 @@ def _serving(desk: Desk, project: str) -> str:
     return standing.champion
 
 
-def _row(manifest: Manifest, standing: Entry | None) -> dict[str, Any]:
+def _row(manifest: Manifest, standing: Entry | None, retired: set[str]) -> dict[str, Any]:
     best = manifest.leaderboard[0]
     return {
         "version": manifest.version,
         "champion": standing is not None and standing.champion == manifest.version,
+        "retired": manifest.version in retired,
         "model": manifest.champion,
         "metric": best["eval_metric"],
         **{name: best[name] for name in ("score_test", "ci_low", "ci_high")},

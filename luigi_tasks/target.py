@@ -7,6 +7,8 @@ import os
 
 import luigi
 
+from podium import provenance
+from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.s3 import Exists, Store
 
@@ -19,6 +21,13 @@ def _store_of(process: int, bucket: str) -> Store:
 def store(bucket: str | None = None) -> Store:
     """The bucket's store; each process has its own, as connections do not survive a fork."""
     return _store_of(os.getpid(), bucket or StoreSettings().bucket)
+
+
+def desk() -> Desk:
+    """Where this process promotes; its prover ends with it."""
+    settings = StoreSettings()
+    actor = provenance.actor(settings.actor)
+    return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)
 
 
 class StoredTarget(luigi.Target):

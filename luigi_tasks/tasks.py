@@ -12,7 +12,7 @@ import luigi
 import pandas as pd
 
 from luigi_tasks.stage import Ingest, Snapshot, Stage
-from luigi_tasks.target import store
+from luigi_tasks.target import desk, store
 from podium import provenance
 from podium.data.read import read_table
 from podium.learn.clean import Clean as CleanRows
@@ -25,7 +25,7 @@ from podium.learn.select import kept_places, select, verdicts_from_json, verdict
 from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
-from podium.promotion import Desk, GateFailed, promote, utc_now
+from podium.promotion import GateFailed, promote, utc_now
 from podium.settings import StoreSettings
 from podium.store.history import AliasMoved, read_champion
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, publish, version_prefix
@@ -201,13 +201,6 @@ class Pipeline(Stage):
             f"report  {self.input()['report'].url}",
         ]
         return "\n".join(lines).encode()
-
-
-def desk() -> Desk:
-    """Where this process promotes; its prover ends with it."""
-    settings = StoreSettings()
-    actor = provenance.actor(settings.actor)
-    return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)
 
 
 def _encoder(target: Any) -> Encoder:

@@ -128,6 +128,7 @@ def rollback(desk: Desk, project: str, reason: str, now: Clock, *, to: str | Non
         raise NothingBefore(f"{project} never had a champion")
     if expect == ANY:
         expect = standing.champion
+    _expected(project, standing, expect, to)
     goal = to or _before(desk, project, standing.champion)
     _not_retired(desk, project, goal)
     _, data = read_manifest(desk.store, project, goal, desk.trust.trainers)
@@ -183,10 +184,10 @@ def _before(desk: Desk, project: str, champion: str) -> str:
     return promoted[-1].previous
 
 
-def _expected(project: str, head: Entry | None, expect: str | None, version: str) -> None:
+def _expected(project: str, head: Entry | None, expect: str | None, version: str | None) -> None:
     """Raises AliasMoved unless the champion is the expected one, or the wanted one already."""
     champion = head.champion if head else None
-    if champion not in (expect, version):
+    if champion != expect and (champion is None or champion != version):
         stands = f"{champion} since number {head.sequence}, by {head.by}" if head else "unset"
         raise AliasMoved(f"the champion of {project} is {stands}, not {expect or 'unset'} as expected")
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from podium.data.columns import Column
 from podium.data.problems import Problem
+from podium.store.versions import REPORT_FILE
 from service.answers import one_prediction
 from service.live import Snapshot
 from service.openapi import describe
@@ -56,7 +57,19 @@ class Pages:
             models=_models(snapshot, result) if result and single else None,
             table=_rows(result) if result and not single else None,
             result=result,
+            has_report=REPORT_FILE in snapshot.manifest.files,
+            imported=_imported(snapshot.manifest.data),
         )
+
+
+def _imported(data: Mapping[str, Any]) -> str:
+    """Where an imported model came from; nothing for one that was trained here."""
+    if "compared" not in data:
+        return ""
+    return (
+        f"Imported from {data['file']} ({data['kind']}). Compared with the original on {data['compared']} rows, it differs by "
+        f"{data['largest_difference']:.2g} at most."
+    )
 
 
 def _title(snapshot: Snapshot) -> str:

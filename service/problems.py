@@ -33,6 +33,22 @@ class UnknownModel(ServiceError):
     status, code, title = 404, "unknown-model", "No such model"
 
 
+class NoReport(ServiceError):
+    status, code, title = 404, "no-report", "This version has no report"
+
+
+class PromotionOff(ServiceError):
+    status, code, title = 403, "promotion-off", "This service promotes nothing"
+
+
+class NotAPromoter(ServiceError):
+    status, code, title = 401, "not-a-promoter", "Who asks may not promote"
+
+
+class ConditionMissing(ServiceError):
+    status, code, title = 428, "condition-missing", "Say which version you expect to replace"
+
+
 class UnknownResult(ServiceError):
     status, code, title = 404, "unknown-result", "No such result"
 

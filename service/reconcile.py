@@ -14,11 +14,12 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher
+from podium.promotion import Desk
 from podium.prover import Prover
 from podium.store.cache import Cache
 from podium.store.history import alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
-from podium.store.signing import Trust
+from podium.store.signing import Signer, Trust
 from service.live import Live, Snapshot
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class Reconcile:
         self.failures: dict[str, str] = {}
         self.looked_at: str | None = None
         self.store_error: str | None = None
+
+    def desk(self, signer: Signer) -> Desk:
+        """Where to promote with this loop's store, cache and prover."""
+        return Desk(self._store, self._trust, signer, "", self._fetch, self._prover)
 
     def hint(self) -> None:
         """Look soon; any number of hints until then are one."""

@@ -17,6 +17,9 @@ class ServiceSettings(StoreSettings):
     refresh_secrets: tuple[SecretStr, ...] = Field(
         (), description="keys that sign hints, as JSON; several while one is replaced"
     )
+    promoters: dict[str, SecretStr] = Field(
+        {}, description="who may promote over HTTP: a JSON object of names and bearer tokens; none: nobody"
+    )
     poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
     proof_seconds: float = Field(30.0, gt=0, description="a version that takes longer to load and prove is refused")
     cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,6 +33,8 @@ from podium.store.versions import Manifest, publish
 from tests import tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+PROMOTERS = {"ann": "token-of-ann-0123456789", "bob": "token-of-bob-0123456789"}
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +134,8 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
     put_champion(tables.prices(), name="prices", target="price", budget=1)
     put_champion(tables.odd(), name="odd", target="y", budget=1, families=["linear"])
     folder = tmp_path_factory.mktemp("service")
-    process: Process = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": "1"}, cloud.service_port, folder)
+    variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_PROMOTERS": json.dumps(PROMOTERS)}
+    process: Process = start_service({**cloud.environment, **variables}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
     try:
         client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 3, 60)

@@ -153,6 +153,10 @@ def verified(key: str, sha256: str, fetch: Fetch) -> bytes:
     return data
 
 
+def projects_with_versions(store: Store) -> list[str]:
+    return sorted({key.split("/")[1] for key in store.keys("versions/")})
+
+
 def list_versions(store: Store, project: str) -> list[str]:
     """The names of the versions whose manifest is there, the newest last."""
     keys = store.keys(f"versions/{project}/")

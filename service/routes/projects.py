@@ -13,6 +13,7 @@ from podium.store.cache import Cache
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, list_versions, read_file
 from service.live import Snapshot
 from service.openapi import record_schema
+from service.problems import NoReport
 from service.state import State, StateDep
 
 router = APIRouter(tags=["projects"])
@@ -60,6 +61,8 @@ async def leaderboard(project: str, state: StateDep) -> Response:
 @router.get("/projects/{project}/report", summary="The serving version's exploratory report", response_class=HTMLResponse)
 async def report(project: str, state: StateDep) -> Response:
     snapshot = state.live.get(project)
+    if REPORT_FILE not in snapshot.manifest.files:
+        raise NoReport("an imported model comes without the rows that it was fitted on, so there is nothing to report of them")
     headers = {"X-Model-Version": snapshot.version, "Content-Security-Policy": REPORT_POLICY}
     return Response(await _file(state, snapshot, REPORT_FILE), headers=headers, media_type="text/html")
 

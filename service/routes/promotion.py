@@ -1,0 +1,149 @@
+"""Guarded moves of the champion: who may, from which champion, and why."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from starlette.concurrency import run_in_threadpool
+
+from podium.project import NAME
+from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback, utc_now
+from podium.store.history import AliasMoved, Entry, Retired, entries_since, read_champion
+from podium.store.s3 import StoreError
+from podium.store.signing import BadKey, Unsigned
+from podium.store.versions import Damaged, NotPublished
+from service.problems import ConditionMissing, NotAPromoter, PromotionOff, problem
+from service.settings import ServiceSettings
+from service.state import State, StateDep
+
+router = APIRouter(tags=["promotion"])
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+ProjectName = Annotated[str, Path(pattern=NAME)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
+Condition = Annotated[str, Header(description='the champion that you expect to replace, as its ETag: "VERSION"')]
+First = Annotated[str, Header(description="* when there is no champion yet")]
+
+
+STATUS = {
+    AliasMoved: (412, "alias-moved", "The champion is another by now"),
+    NotPublished: (404, "unknown-version", "No such version"),
+    NothingBefore: (409, "nothing-before", "There is nothing to go back to"),
+    GateFailed: (409, "gate-failed", "The version may not serve"),
+    Retired: (409, "retired", "The version's files are gone"),
+    Unsigned: (409, "unsigned", "The version is not signed as it should be"),
+    Damaged: (409, "damaged", "The version is damaged"),
+}
+
+
+class Promotion(BaseModel):
+    """What to promote and why; `dry_run` judges and writes nothing, `force` goes past failed gates and is written down."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Version
+    reason: Text
+    dry_run: bool = False
+    force: bool = False
+
+
+class Rollback(BaseModel):
+    """Why to go back; `to` is any version that served, the one before when absent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Text
+    to: Version | None = None
+
+
+@router.post("/projects/{project}/promote", summary="Judge a version by its gates and make it the champion")
+async def promote_(
+    project: ProjectName,
+    wish: Promotion,
+    request: Request,
+    state: StateDep,
+    if_match: Condition = "",
+    if_none_match: First = "",
+) -> Response:
+    """Needs a promoter's bearer token and If-Match. 428 without a condition, 412 when somebody was faster, 409 for a gate."""
+    desk, expect = desk_of(request, state), _expected(if_match, if_none_match)
+
+    def act() -> Entry:
+        return promote(desk, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry=wish.dry_run)
+
+    return await _moved(act, request, state)
+
+
+@router.post("/projects/{project}/rollback", summary="Go back to the version that served before")
+async def rollback_(
+    project: ProjectName, wish: Rollback, request: Request, state: StateDep, if_match: Condition = ""
+) -> Response:
+    """Needs a promoter's bearer token and If-Match, as promotion does."""
+    desk, expect = desk_of(request, state), _expected(if_match, "")
+    return await _moved(lambda: rollback(desk, project, wish.reason, utc_now, to=wish.to, expect=expect), request, state)
+
+
+@router.get("/projects/{project}/history", summary="Who made what champion, when, why and on what evidence")
+async def history(project: ProjectName, state: StateDep) -> Response:
+    """Every act, the newest last; the ETag is that of the champion, for If-Match."""
+    promoters = state.settings.trust().promoters
+    entries = await run_in_threadpool(entries_since, state.store, project, promoters)
+    standing = await run_in_threadpool(read_champion, state.store, project, promoters)
+    acts = [entry.model_dump(mode="json", exclude={"signatures"}) for entry in entries]
+    return JSONResponse({"project": project, "acts": acts}, headers=_etag(standing))
+
+
+async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Response:
+    try:
+        entry = await run_in_threadpool(act)
+    except StoreError as error:
+        if type(error) not in STATUS:
+            raise
+        status, code, title = STATUS[type(error)]
+        findings = error.entry.evidence if isinstance(error, GateFailed) else ()
+        errors = [{"code": gate.name, "message": gate.detail} for gate in findings if not gate.passed]
+        return problem(status, code, title, str(error), request, errors=errors)
+    state.reconcile.hint()
+    return JSONResponse(entry.model_dump(mode="json", exclude={"signatures"}), headers=_etag(entry))
+
+
+def desk_of(request: Request, state: State) -> Desk:
+    """Where this caller promotes, in their name. Raises PromotionOff, NotAPromoter."""
+    by = promoter(request.headers.get("authorization", ""), state.settings)
+    try:
+        signer = state.settings.signer()
+    except BadKey:
+        raise PromotionOff("the service has no signing key") from None
+    return replace(state.reconcile.desk(signer), by=by)
+
+
+def promoter(header: str, settings: ServiceSettings) -> str:
+    """The name behind a bearer token. Raises PromotionOff, NotAPromoter."""
+    if not settings.promoters:
+        raise PromotionOff("set PODIUM_PROMOTERS to let somebody promote over HTTP")
+    given = header.removeprefix("Bearer ").encode()
+    names = [
+        name for name, token in settings.promoters.items() if hmac.compare_digest(token.get_secret_value().encode(), given)
+    ]
+    if not header.startswith("Bearer ") or not names:
+        raise NotAPromoter("send a promoter's token as `Authorization: Bearer …`")
+    return names[0]
+
+
+def _expected(if_match: str, if_none_match: str) -> str | None:
+    """The version that must serve now, None for none. Raises ConditionMissing."""
+    if if_none_match.strip() == "*":
+        return None
+    if not if_match.strip():
+        raise ConditionMissing('send If-Match: "VERSION" with the champion you expect, or If-None-Match: * when there is none')
+    return if_match.strip().removeprefix("W/").strip('"')
+
+
+def _etag(entry: Entry | None) -> dict[str, str]:
+    return {"ETag": f'"{entry.champion}"'} if entry and entry.champion else {}
