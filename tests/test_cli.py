@@ -18,6 +18,8 @@ from podium.store.signing import Keys, Signer
 from podium.store.versions import Manifest
 from tests import tables
 from tests.conftest import Put, publish_version
+from tests.foreign import files
+from tests.foreign.payloads import payloads
 
 
 def podium(cloud: LocalCloud, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +64,44 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
     assert "by eve: better" in history[1]
     verified = podium(cloud, "models", "verify", "cli")
     assert (verified.returncode, verified.stdout) == (0, "2 versions, 3 entries, 0 wrong\n")
+
+
+@pytest.mark.timeout(200)
+def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: LocalCloud, tmp_path: Path) -> None:
+    (tmp_path / "shoes.joblib").write_bytes(files.MADE["xz.joblib"]())
+    (tmp_path / "rows.csv").write_text(files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False))
+    words = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
+    bare = podium(cloud, *words, "--name", "forest")
+    assert bare.returncode == 0, bare.stderr
+    assert "takes x1, number" in bare.stdout
+    assert "gives sex, one of female, male" in bare.stdout
+    assert "is the model" not in bare.stderr
+    named = json.loads(podium(cloud, *words, "--sample", str(tmp_path / "rows.csv"), "--json").stdout)
+    assert (named["champion"], named["data"]["kind"]) == ("shoes", "scikit-learn")
+    assert named["leaderboard"][0]["score_test"] > 0.9
+    listed = podium(cloud, "models", "list", "shoes").stdout
+    assert "roc_auc not known" in listed
+    promoted = podium(cloud, "models", "promote", "shoes", named["version"], "--reason", "given to us")
+    assert promoted.returncode == 0, promoted.stderr
+    first = next(
+        row["version"] for row in json.loads(podium(cloud, "models", "list", "shoes", "--json").stdout) if not row["champion"]
+    )
+    dry = podium(cloud, "gc", "shoes", "--days", "0", "--dry-run")
+    assert (dry.returncode, first in dry.stdout, "would be deleted" in dry.stderr) == (0, True, True)
+    done = json.loads(podium(cloud, "gc", "shoes", "--days", "0", "--json").stdout)
+    assert [each["version"] for each in done] == [first]
+    assert "retired" in podium(cloud, "models", "list", "shoes").stdout
+    gone = podium(cloud, "models", "promote", "shoes", first, "--reason", "x")
+    assert (gone.returncode, "collected as garbage" in gone.stderr) == (5, True)
+    assert podium(cloud, "models", "verify", "shoes").returncode == 0
+
+
+def test_a_malicious_file_is_refused_with_what_to_do(cloud: LocalCloud, tmp_path: Path) -> None:
+    file = tmp_path / "model.pkl"
+    file.write_bytes(payloads(tmp_path)["os-system"])
+    refused = podium(cloud, "models", "import", "shoes", str(file))
+    assert (refused.returncode, "Export the model to ONNX" in refused.stderr) == (3, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pkl"]
 
 
 def test_what_goes_wrong_is_a_sentence_and_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:

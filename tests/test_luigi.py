@@ -20,12 +20,14 @@ from cli.client import Client
 from cli.running import put_table, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
+from podium.project import Project
 from podium.promotion import Desk
 from podium.settings import ROOT
 from podium.store.history import Entry, read_champion
 from podium.store.s3 import Store
 from podium.store.versions import list_versions, read_manifest
 from tests import tables
+from tests.conftest import Put, publish_version
 
 LUIGI = str(Path(sysconfig.get_path("scripts")) / "luigi")
 
@@ -276,3 +278,31 @@ def test_a_new_table_needs_a_few_lines_and_no_code(
             assert zero.json()["predictions"] == none.json()["predictions"]
     finally:
         service.stop()
+
+
+def test_acts_by_hand_are_done_once_a_request(environment: dict[str, str], cloud_desk: Desk, put_champion: Put) -> None:
+    entries: dict[str, Any] = {"name": "by-hand", "target": "kind", "families": ("linear",), "budget": 1}
+    one = put_champion(tables.flowers(600), **entries).version
+    two = publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
+
+    def act(task: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return luigi(environment, task, "by-hand", "--reason", "by hand", "--local-scheduler", *more)
+
+    def stands() -> tuple[str | None, int]:
+        entry = champion(cloud_desk, "by-hand")
+        return (entry.champion, entry.sequence) if entry else (None, 0)
+
+    assert act("PromoteVersion", "--version", two).returncode == 0
+    assert stands() == (two, 2)
+    assert act("PromoteVersion", "--version", two).returncode == 0
+    assert act("Rollback").returncode == 0
+    assert stands() == (one, 3)
+    assert act("Rollback").returncode == 0
+    assert act("PromoteVersion", "--version", two).returncode == 0  # that request was met
+    assert stands() == (one, 3)
+    assert act("PromoteVersion", "--version", two, "--request", "again").returncode == 0
+    assert stands() == (two, 4)
+    late = act("PromoteVersion", "--version", one, "--expect", one)
+    assert late.returncode != 0
+    assert "AliasMoved" in late.stdout
+    assert stands() == (two, 4)

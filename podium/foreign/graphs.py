@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pandas as pd
-from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from podium.data.columns import Column
@@ -35,7 +34,7 @@ def is_onnx(data: bytes) -> bool:
     """Whether it is a protobuf message with a graph."""
     try:
         return bool(onnx.ModelProto.FromString(data).graph.node)
-    except DecodeError:
+    except Exception:  # protobuf's own DecodeError
         return False
 
 
