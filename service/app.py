@@ -23,7 +23,7 @@ from service.pages import Pages
 from service.problems import install_problems
 from service.reconcile import Reconcile
 from service.results import Results
-from service.routes import operations, predict, projects, promotion
+from service.routes import operations, predict, projects, promotion, standard
 from service.settings import ServiceSettings
 from service.spread import Spread
 from service.state import State
@@ -36,7 +36,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     live = Live(settings.default_project)
     app = FastAPI(title="Podium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.live = settings, live
-    for router in (operations.router, predict.router, projects.router, promotion.router):
+    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)

@@ -57,7 +57,11 @@ def _from_text(table: pa.Table, signature: Signature, most: int) -> Inputs:
 
 def from_json(data: bytes, signature: Signature, most: int) -> Inputs:
     """A record, a list of records, `{"records": […]}`, a bare array or a list of bare arrays; raises BadData."""
-    decoded = decode_json(data)
+    return from_records(decode_json(data), signature, most)
+
+
+def from_records(decoded: Any, signature: Signature, most: int) -> Inputs:
+    """The same, decoded; raises BadData."""
     wrapped = isinstance(decoded, dict) and list(decoded) == ["records"] and "records" not in signature.names
     records = decoded["records"] if wrapped else decoded
     if isinstance(records, dict):
@@ -106,8 +110,8 @@ def _text(value: object) -> str:
     return "" if value is None else value.encode(errors="replace").decode() if isinstance(value, str) else json.dumps(value)
 
 
-def decode_json(data: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN, no field twice, not too deep. Raises Malformed."""
+def decode_json(data: bytes, *, nan: bool = False) -> Any:
+    """Strict JSON: UTF-8, no NaN unless it is asked for, no field twice, not too deep. Raises Malformed."""
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
@@ -115,7 +119,7 @@ def decode_json(data: bytes) -> Any:
     if _depth(text) > DEEPEST:
         raise Malformed([Problem("invalid-json", f"is nested deeper than {DEEPEST}")])
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite, parse_int=_whole)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_nan if nan else _not_finite, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise Malformed([Problem("invalid-json", f"line {error.lineno}, column {error.colno}: {error.msg}")]) from None
 
@@ -134,6 +138,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise Malformed([Problem("duplicate-field", "a record names a field twice")])
     return fields
+
+
+def _nan(name: str) -> float:
+    return math.nan if name == "NaN" else _not_finite(name)
 
 
 def _not_finite(name: str) -> float:

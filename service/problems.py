@@ -33,6 +33,14 @@ class UnknownModel(ServiceError):
     status, code, title = 404, "unknown-model", "No such model"
 
 
+class UnknownVersion(ServiceError):
+    status, code, title = 404, "unknown-version", "This version is not in service"
+
+
+class NotUnloaded(ServiceError):
+    status, code, title = 409, "not-unloaded", "A champion is not taken out of service"
+
+
 class NoReport(ServiceError):
     status, code, title = 404, "no-report", "This version has no report"
 

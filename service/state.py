@@ -34,6 +34,11 @@ class State:
     started: float = field(default_factory=time.time)
     predictions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    def ready(self) -> bool:
+        """Whether a model is in service, and for every champion that failed to load at least the one before it."""
+        serving = {snapshot.project for snapshot in self.live.all()}
+        return bool(serving) and set(self.reconcile.failures) <= serving
+
     def served(self, snapshot: Snapshot) -> None:
         """Count an answer by project and version."""
         self.predictions[snapshot.project, snapshot.version] += 1

@@ -23,8 +23,8 @@ async def livez() -> dict[str, str]:
 async def readyz(state: StateDep) -> dict[str, Any]:
     """503 while no model is in service, or while one that should be could not be loaded and none before it serves."""
     serving = {snapshot.project: snapshot.version for snapshot in state.live.all()}
-    missing = sorted(set(state.reconcile.failures) - set(serving))
-    if not serving or missing:
+    if not state.ready():
+        missing = sorted(set(state.reconcile.failures) - set(serving))
         raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
     return {"status": "ready", "serving": serving}
 

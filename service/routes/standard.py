@@ -1,0 +1,177 @@
+"""Endpoints for clients of other servers: the Open Inference Protocol v2, and MLflow's /invocations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from podium import __version__
+from podium.model.model import answer
+from podium.store.versions import list_versions
+from service.answers import answer_headers, finite, prediction_id
+from service.bodies import SMALL
+from service.inference import model_metadata, outputs, records_of, wanted_outputs
+from service.inputs import Inputs, decode_json, from_records, from_table
+from service.live import Snapshot
+from service.mlflow import records_of as mlflow_records
+from service.predictions import score
+from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia
+from service.routes.promotion import promoter
+from service.state import State, StateDep
+
+router = APIRouter(tags=["standard clients"])
+BINARY = "inference-header-content-length"
+
+
+@router.get("/v2", summary="The server")
+async def server() -> dict[str, Any]:
+    return {"name": "podium", "version": __version__, "extensions": ["model_repository"]}
+
+
+@router.get("/v2/health/live", summary="The process runs")
+async def live() -> dict[str, bool]:
+    return {"live": True}
+
+
+@router.get("/v2/health/ready", summary="Every champion is in service; the status says so too")
+async def ready(state: StateDep) -> Response:
+    found = state.ready()
+    return JSONResponse({"ready": found}, 200 if found else 503)
+
+
+@router.get("/v2/models", summary="The models in service")
+async def models(state: StateDep) -> dict[str, list[str]]:
+    return {"models": [snapshot.project for snapshot in state.live.all()]}
+
+
+@router.get("/v2/models/{model}", summary="A model's tensors")
+@router.get("/v2/models/{model}/versions/{version}", summary="A version's tensors")
+async def metadata(model: str, state: StateDep, version: str = "") -> dict[str, Any]:
+    snapshot = _snapshot(state, model, version)
+    return model_metadata(model, snapshot.version, snapshot.signature)
+
+
+@router.get("/v2/models/{model}/ready", summary="Whether a model is in service")
+@router.get("/v2/models/{model}/versions/{version}/ready", summary="Whether a version is in service")
+async def model_ready(model: str, state: StateDep, version: str = "") -> dict[str, Any]:
+    return {"name": _snapshot(state, model, version).project, "ready": True}
+
+
+@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out")
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service")
+async def infer(model: str, request: Request, state: StateDep, version: str = "") -> Response:
+    """One tensor a column, of the shape [n] or [n, 1]; null is a missing value."""
+    snapshot = _snapshot(state, model, version)
+    if BINARY in request.headers:
+        raise UnsupportedMedia("binary tensors are not taken: send the data as JSON (binary_data=False)")
+    data = await request.body()
+    if len(data) <= SMALL:
+        asked = _asked(data, snapshot, state.settings.most_records)
+    else:
+        asked = await run_in_threadpool(_asked, data, snapshot, state.settings.most_records)
+    scores, headers = await _scored(state, snapshot, asked.inputs)
+    found: dict[str, Any] = {"model_name": model, "model_version": snapshot.version}
+    found |= {"id": asked.identity or headers["X-Prediction-Id"], "parameters": {"prediction_id": headers["X-Prediction-Id"]}}
+    return JSONResponse({**found, "outputs": outputs(scores, snapshot.signature, asked.outputs)}, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An inference request: its id, its rows and the tensors that it wants back."""
+
+    identity: str
+    inputs: Inputs
+    outputs: set[str]
+
+
+def _asked(data: bytes, snapshot: Snapshot, most: int) -> Asked:
+    """Raises BadData."""
+    body = _decoded(data)
+    inputs = from_records(records_of(body, snapshot.signature), snapshot.signature, most)
+    return Asked(str(body.get("id") or ""), inputs, wanted_outputs(body, snapshot.signature))
+
+
+@router.post("/v2/repository/index", summary="Every version with its state and the reason")
+async def index(request: Request, state: StateDep) -> Response:
+    """`{"ready": true}` for those in service only."""
+    data = await request.body()
+    body = _decoded(data) if data.strip() else {}
+    only = isinstance(body, dict) and body.get("ready") is True
+    names = sorted({snapshot.project for snapshot in state.live.all()} | set(state.reconcile.failures))
+    found: list[dict[str, str]] = []
+    for name in names:
+        found += await run_in_threadpool(_states, state, name)
+    return JSONResponse([each for each in found if each["state"] == "READY" or not only])
+
+
+@router.post("/v2/repository/models/{model}/load", summary="Look at the store now (a promoter's token)")
+async def load(model: str, request: Request, state: StateDep) -> Response:
+    """What is loaded is the champion, and nothing else."""
+    promoter(request.headers.get("authorization", ""), state.settings)
+    await state.reconcile.look()
+    state.live.get(model)
+    return JSONResponse({})
+
+
+@router.post("/v2/repository/models/{model}/unload", summary="Refused: a champion stays in service")
+async def unload(model: str, request: Request, state: StateDep) -> Response:
+    promoter(request.headers.get("authorization", ""), state.settings)
+    state.live.get(model)
+    raise NotUnloaded("a champion stays in service; promote or roll back instead")
+
+
+@router.post("/invocations", summary="Predict as MLflow's scoring server does")
+async def invocations(request: Request, state: StateDep, project: str = "") -> Response:
+    """dataframe_split, dataframe_records, instances, inputs, or CSV; the default project, or `?project=`."""
+    snapshot = state.live.get(project) if project else state.live.default()
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media not in ("application/json", "text/csv"):
+        raise UnsupportedMedia("send application/json or text/csv")
+    inputs = await run_in_threadpool(_mlflow_inputs, await request.body(), media, snapshot, state.settings.most_records)
+    scores, headers = await _scored(state, snapshot, inputs)
+    target = snapshot.signature.target
+    return JSONResponse({"predictions": [finite(answer(list(map(float, row)), target)) for row in scores]}, headers=headers)
+
+
+def _mlflow_inputs(data: bytes, media: str, snapshot: Snapshot, most: int) -> Inputs:
+    if media == "text/csv":
+        return from_table(data, snapshot.signature, most)
+    return from_records(mlflow_records(decode_json(data), snapshot.signature), snapshot.signature, most)
+
+
+async def _scored(state: State, snapshot: Snapshot, inputs: Inputs) -> tuple[Any, dict[str, str]]:
+    found = await score(snapshot, [snapshot.champion], inputs, state.spread, state.settings.dask_threshold)
+    state.served(snapshot)
+    return found[snapshot.champion], answer_headers(snapshot, prediction_id())
+
+
+def _snapshot(state: State, model: str, version: str) -> Snapshot:
+    """Raises UnknownProject, UnknownVersion."""
+    snapshot = state.live.get(model)
+    if version and version != snapshot.version:
+        raise UnknownVersion(f"in service is {snapshot.version}; other versions are not loaded")
+    return snapshot
+
+
+def _states(state: State, name: str) -> list[dict[str, str]]:
+    """A model's versions; blocks on the store."""
+    serving = state.live.find(name)
+    failure = state.reconcile.failures.get(name, "")
+    return [
+        {
+            "name": name,
+            "version": version,
+            "state": "READY" if serving and serving.version == version else "UNAVAILABLE",
+            "reason": "" if serving and serving.version == version else failure or "not the champion",
+        }
+        for version in list_versions(state.store, name)
+    ]
+
+
+def _decoded(data: bytes) -> Any:
+    """JSON that may say NaN for a missing value, as Python clients write it. Raises Malformed."""
+    return decode_json(data, nan=True)
