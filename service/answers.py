@@ -7,13 +7,17 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
-from podium.data.columns import Label, Target
-from podium.data.problems import Problem
+from podium.data.columns import Column, Label, Signature, Target, Value
+from podium.data.typed import EPOCH
 from podium.model.encode import Matrix
 from podium.model.model import answer
+from service.inputs import Inputs
 from service.live import Snapshot
+
+Scores = Mapping[str, Matrix | Sequence[Sequence[float]]]
 
 _START, _numbers = secrets.token_hex(6), itertools.count(1)
 
@@ -28,33 +32,63 @@ def finite(number: Label | float) -> Label | float | None:
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
-def one_prediction(scores: Sequence[float], target: Target) -> dict[str, Any]:
-    """`prediction`, and for classes `probabilities` by class."""
+def one_prediction(scores: Sequence[float], target: Target, half_width: float | None = None) -> dict[str, Any]:
+    """`prediction`, and for classes `probabilities` by class, else the `interval` that holds 90 % of the targets."""
     fields: dict[str, Any] = {"prediction": finite(answer(scores, target))}
     if target.classes:
         fields["probabilities"] = {str(label): finite(score) for label, score in zip(target.classes, scores, strict=True)}
+    elif half_width is not None:
+        fields["interval"] = [finite(scores[0] - half_width), finite(scores[0] + half_width)]
     return fields
 
 
-def json_answer(
-    snapshot: Snapshot, identity: str, scores: Mapping[str, Matrix | Sequence[Sequence[float]]], warnings: Sequence[Problem]
-) -> bytes:
-    """The answer to any number of records; with several models, each under its name and the first one's on top."""
+def predictions(snapshot: Snapshot, scores: Scores, inputs: Inputs, with_inputs: bool) -> list[dict[str, Any]]:
+    """One answer a row; with several models, each under its name and the first one's on top; of a wrong row its errors."""
     target, (first, *others) = snapshot.signature.target, scores
-    predictions = []
-    for row in range(len(scores[first])):
-        fields = one_prediction(list(map(float, scores[first][row])), target)
+    widths = {family: snapshot.half_width(family) for family in scores}
+    rows = iter(inputs.as_rows()) if with_inputs else None
+    good = iter(range(inputs.count))
+    found: list[dict[str, Any]] = []
+    for place in range(inputs.total):
+        if place in inputs.bad:
+            found.append({"errors": [problem.as_json() for problem in inputs.bad[place]]})
+            continue
+        row = next(good)
+        fields = one_prediction(list(map(float, scores[first][row])), target, widths[first])
         if others:
-            fields["models"] = {name: one_prediction(list(map(float, rows[row])), target) for name, rows in scores.items()}
-        predictions.append(fields)
+            fields["models"] = {
+                name: one_prediction(list(map(float, table[row])), target, widths[name]) for name, table in scores.items()
+            }
+        if rows:
+            fields["inputs"] = sorted_inputs(next(rows), snapshot.signature)
+        found.append(fields)
+    return found
+
+
+def sorted_inputs(row: Sequence[Value], signature: Signature) -> dict[str, Any]:
+    """What the model took, by name in alphabetical order."""
+    cells = {column.name: _plain(cell, column) for cell, column in zip(row, signature.inputs, strict=True)}
+    return dict(sorted(cells.items()))
+
+
+def _plain(cell: Value, column: Column) -> Any:
+    if cell is None or isinstance(cell, str):
+        return cell
+    if column.kind == "date":
+        return date.fromordinal(int(cell) + EPOCH).strftime(column.format)
+    return bool(cell) if column.kind == "boolean" else int(cell) if column.kind == "integer" else cell
+
+
+def json_answer(snapshot: Snapshot, identity: str, scores: Scores, inputs: Inputs, with_inputs: bool = False) -> bytes:
+    """The answer to any number of records."""
     return json.dumps(
         {
             "project": snapshot.project,
             "version": snapshot.version,
-            "model": first,
+            "model": next(iter(scores)),
             "prediction_id": identity,
-            "predictions": predictions,
-            "warnings": [warning.as_json() for warning in warnings],
+            "predictions": predictions(snapshot, scores, inputs, with_inputs),
+            "warnings": [warning.as_json() for warning in inputs.warnings],
         },
         separators=(",", ":"),
         allow_nan=False,

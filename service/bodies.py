@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -11,11 +11,12 @@ from starlette.exceptions import HTTPException
 
 from podium.data.columns import Signature
 from podium.data.problems import BadData, Malformed, Problem
-from service.inputs import Inputs, from_form, from_json, from_table
+from service.inputs import Asked, Inputs, from_form, from_json, from_table
 from service.problems import CrossSite, UnsupportedMedia
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "application/x-parquet")
+GZIP = "application/gzip"
+TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "application/x-parquet", GZIP)
 SMALL = 10_000
 """Bodies up to this size are parsed where they arrive; larger ones in a thread."""
 
@@ -27,6 +28,7 @@ class Body:
     media: str
     data: bytes
     fields: dict[str, str]
+    gzipped: bool = False
 
     @property
     def is_form(self) -> bool:
@@ -49,7 +51,7 @@ async def read_body(request: Request, fields: int) -> Body:
         return await _read_form(request, media, fields)
     if media != "application/json" and media not in TABLES:
         raise UnsupportedMedia("send application/json, text/csv, Parquet or a form")
-    return Body(media, await request.body(), {})
+    return Body(media, await request.body(), {}, media == GZIP)
 
 
 async def _read_form(request: Request, media: str, fields: int) -> Body:
@@ -65,7 +67,8 @@ async def _read_form(request: Request, media: str, fields: int) -> Body:
     if media == "multipart/form-data" and not files:
         raise BadData([Problem("empty-input", "no file was chosen, or the upload was cut off")])
     data = await files[0].read() if files else b""
-    return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)})
+    gzipped = bool(files) and (files[0].filename or "").endswith(".gz")
+    return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)}, gzipped)
 
 
 def _check_site(request: Request) -> None:
@@ -76,12 +79,12 @@ def _check_site(request: Request) -> None:
         raise CrossSite("send forms from the pages of this service")
 
 
-async def parse(body: Body, signature: Signature, most: int) -> Inputs:
+async def parse(body: Body, signature: Signature, most: int, asked: Asked) -> Inputs:
     """Typed inputs; raises BadData."""
     if body.media == "application/json":
         if len(body.data) <= SMALL:
-            return from_json(body.data, signature, most)
-        return await run_in_threadpool(from_json, body.data, signature, most)
+            return from_json(body.data, signature, most, asked)
+        return await run_in_threadpool(from_json, body.data, signature, most, asked)
     if body.media == "application/x-www-form-urlencoded":
         return await run_in_threadpool(from_form, body.fields, signature)
-    return await run_in_threadpool(from_table, body.data, signature, most)
+    return await run_in_threadpool(from_table, body.data, signature, most, replace(asked, gzipped=body.gzipped))

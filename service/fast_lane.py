@@ -110,6 +110,7 @@ class Lane:
     scores: OneRecord
     head: str
     classes: tuple[tuple[str, str], ...]
+    half_width: float | None
 
     def answer(self, body: bytes) -> tuple[bytes, bytes] | None:
         """The prediction id and the answer, or None to decline."""
@@ -140,6 +141,9 @@ class Lane:
             prediction = f'{self.classes[best][0]},"probabilities":{{{chances}}}'
         else:
             prediction = repr(scores[0])
+            if self.half_width is not None:
+                low, high = scores[0] - self.half_width, scores[0] + self.half_width
+                prediction += f',"interval":[{low!r},{high!r}]'
         text = f'{self.head}{identity}","predictions":[{{"prediction":{prediction}}}],"warnings":[]}}'
         return identity.encode(), text.encode()
 
@@ -169,6 +173,7 @@ def build_lane(snapshot: Snapshot) -> Lane | None:
         scores=scores,
         head=json.dumps(head, separators=(",", ":"))[:-1] + ',"prediction_id":"',
         classes=tuple((json.dumps(label), json.dumps(str(label))) for label in snapshot.signature.target.classes),
+        half_width=snapshot.half_width(snapshot.champion),
     )
 
 

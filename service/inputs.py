@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,27 +14,49 @@ import pyarrow as pa
 
 from podium.data.columns import Signature, Value
 from podium.data.doubts import doubts_of_frame, doubts_of_rows
-from podium.data.problems import BadData, Malformed, Problem, TooLarge
+from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge
 from podium.data.read import read_table
-from podium.data.typed import frame_rows, rows_frame, typed_frame, typed_rows
+from podium.data.typed import frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
 DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Typed rows, as tuples, as a frame and as the table of texts that came, each made when asked for; and warnings."""
+class Asked:
+    """How a table is read and what becomes of wrong rows and of columns that the model does not know."""
 
-    count: int
+    by_row: bool = False
+    keep_extra: bool = False
+    gzipped: bool = False
+    delimiter: str = ","
+
+
+PLAIN = Asked()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The good rows, typed, as tuples and as a frame; all rows as the table of texts that came; warnings and wrong rows.
+
+    `bad` has the problems of each wrong row by its place among all `total` ones; it is empty unless asked for by row.
+    """
+
+    total: int
     warnings: list[Problem]
     as_rows: Callable[[], list[tuple[Value, ...]]]
     as_frame: Callable[[], pd.DataFrame]
     as_table: Callable[[], pa.Table]
+    bad: Mapping[int, list[Problem]]
+
+    @property
+    def count(self) -> int:
+        return self.total - len(self.bad)
 
 
-def from_table(data: bytes, signature: Signature, most: int) -> Inputs:
+def from_table(data: bytes, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
     """CSV or Parquet bytes; raises BadData."""
-    return _from_text(read_table(data, most_rows=most), signature, most)
+    table = read_table(data, gzipped=asked.gzipped, delimiter=asked.delimiter, most_rows=most)
+    return from_text(table, signature, most, asked)
 
 
 def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
@@ -44,24 +66,47 @@ def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
     ]
     if unknown:
         raise BadData(unknown)
-    return _from_text(pa.table({name: pa.array([fields.get(name, "")], pa.string()) for name in signature.names}), signature, 1)
+    row = pa.table({name: pa.array([fields.get(name, "")], pa.string()) for name in signature.names})
+    return from_text(row, signature, 1)
 
 
-def _from_text(table: pa.Table, signature: Signature, most: int) -> Inputs:
+def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
+    """A table of texts; raises BadData."""
     if table.num_rows > most:
         raise TooLarge([Problem("too-many-rows", f"has {table.num_rows} rows", expected=f"at most {most}")])
-    frame = typed_frame(table, signature.inputs, signature.ignored)
+    ignored = set(table.column_names) if asked.keep_extra else set(signature.ignored)
+    bad: dict[int, list[Problem]] = {}
+    if asked.by_row:
+        frame, bad = typed_by_row(table, signature.inputs, ignored)
+        frame = frame.drop(index=list(bad)).reset_index(drop=True)
+    else:
+        frame = typed_frame(table, signature.inputs, ignored)
     doubts = doubts_of_frame(frame, signature.inputs)
-    return Inputs(len(frame), doubts, lambda: frame_rows(frame), lambda: frame, lambda: table)
+    return Inputs(table.num_rows, doubts, lambda: frame_rows(frame), lambda: frame, lambda: table, bad)
 
 
-def from_json(data: bytes, signature: Signature, most: int) -> Inputs:
+def from_json(data: bytes, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
     """A record, a list of records, `{"records": […]}`, a bare array or a list of bare arrays; raises BadData."""
-    return from_records(decode_json(data), signature, most)
+    return from_records(decode_json(data), signature, most, asked)
 
 
-def from_records(decoded: Any, signature: Signature, most: int) -> Inputs:
+def from_records(decoded: Any, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
     """The same, decoded; raises BadData."""
+    records = _listed(decoded, signature)
+    if len(records) > most:
+        raise TooLarge([Problem("too-many-rows", f"has {len(records)} records", expected=f"at most {most}")])
+    if asked.by_row:
+        named, rows, doubts, bad = _by_row(records, signature, asked)
+    else:
+        named, bad = _named(records, signature), {}
+        rows = typed_rows(named, signature.inputs, _ignored(named, signature, asked))
+        doubts = doubts_of_rows(rows, signature.inputs)
+    frame = functools.partial(rows_frame, rows, signature.inputs)
+    return Inputs(len(records), doubts, lambda: rows, frame, functools.partial(_text_table, named, signature.names), bad)
+
+
+def _listed(decoded: Any, signature: Signature) -> list[Any]:
+    """A list of records or arrays, whatever came. Raises BadData."""
     wrapped = isinstance(decoded, dict) and list(decoded) == ["records"] and "records" not in signature.names
     records = decoded["records"] if wrapped else decoded
     if isinstance(records, dict):
@@ -72,13 +117,32 @@ def from_records(decoded: Any, signature: Signature, most: int) -> Inputs:
         records = [records]
     if not records:
         raise BadData([Problem("empty-input", "there is no record")])
-    if len(records) > most:
-        raise TooLarge([Problem("too-many-rows", f"has {len(records)} records", expected=f"at most {most}")])
-    named = _named(records, signature)
-    rows = typed_rows(named, signature.inputs, signature.ignored)
-    doubts = doubts_of_rows(rows, signature.inputs)
-    frame = functools.partial(rows_frame, rows, signature.inputs)
-    return Inputs(len(rows), doubts, lambda: rows, frame, functools.partial(_text_table, named, signature.names))
+    return records
+
+
+def _ignored(named: Sequence[Mapping[str, Any]], signature: Signature, asked: Asked) -> set[str]:
+    return {name for record in named for name in record} if asked.keep_extra else set(signature.ignored)
+
+
+Rows = tuple[list[dict[str, Any]], list[tuple[Value, ...]], list[Problem], dict[int, list[Problem]]]
+
+
+def _by_row(records: Sequence[Any], signature: Signature, asked: Asked) -> Rows:
+    """Every record by itself: all of them named, the good ones typed, their warnings, and what is wrong with the others."""
+    named: list[dict[str, Any]] = []
+    good: list[tuple[Value, ...]] = []
+    doubts: list[Problem] = []
+    bad: dict[int, list[Problem]] = {}
+    for place, record in enumerate(records):
+        named.append(record if isinstance(record, dict) else {})
+        try:
+            named[-1:] = _named([record], signature)
+            (row,) = typed_rows(named[-1:], signature.inputs, _ignored(named[-1:], signature, asked))
+            doubts += [replace(doubt, row=place + 1) for doubt in doubts_of_rows([row], signature.inputs)]
+            good.append(row)
+        except BadData as error:
+            bad[place] = [replace(problem, row=place + 1) for problem in error.problems]
+    return named, good, doubts[:MOST_REPORTED], bad
 
 
 def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]:

@@ -31,6 +31,11 @@ class Snapshot:
     def champion(self) -> str:
         return self.manifest.champion
 
+    def half_width(self, family: str) -> float | None:
+        """Half of a regression's 90 % prediction interval; None for classes, and where no residuals are known."""
+        found = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
+        return None if found is None else float(found)
+
     def families(self, asked: str) -> list[str]:
         """`champion`, `all` or a family's name to families, the champion first. Raises UnknownModel."""
         if asked == "champion":

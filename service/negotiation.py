@@ -6,20 +6,24 @@ from typing import Literal
 
 from service.problems import NotAcceptable
 
-Form = Literal["json", "csv", "html"]
+Form = Literal["json", "csv", "html", "parquet"]
 MEDIA: dict[str, Form] = {
     "application/json": "json",
     "text/csv": "csv",
     "text/html": "html",
+    "application/vnd.apache.parquet": "parquet",
     "application/*": "json",
     "text/*": "csv",
 }
 
 
+SUFFIXES: dict[str, Form] = {".json": "json", ".csv": "csv", ".html": "html", ".parquet": "parquet"}
+
+
 def negotiated(suffix: str, accept: str, default: Form) -> Form:
     """Raises NotAcceptable."""
     if suffix:
-        return {".json": "json", ".csv": "csv", ".html": "html"}[suffix]  # type: ignore[return-value]
+        return SUFFIXES[suffix]
     if not accept.strip():
         return default
     for media in _by_quality(accept):
@@ -27,7 +31,7 @@ def negotiated(suffix: str, accept: str, default: Form) -> Form:
             return default
         if media in MEDIA:
             return MEDIA[media]
-    raise NotAcceptable("answers are application/json, text/csv or text/html")
+    raise NotAcceptable("answers are application/json, text/csv, text/html or application/vnd.apache.parquet")
 
 
 def _by_quality(accept: str) -> list[str]:

@@ -108,7 +108,11 @@ def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
     """One line a model for a single record, the champion first."""
     target = snapshot.signature.target
     return [
-        {"family": family, "champion": family == snapshot.champion, **one_prediction(list(map(float, rows[0])), target)}
+        {
+            "family": family,
+            "champion": family == snapshot.champion,
+            **one_prediction(list(map(float, rows[0])), target, snapshot.half_width(family)),
+        }
         for family, rows in result["scores"].items()
     ]
 

@@ -11,16 +11,16 @@ from service.inputs import Inputs
 from service.live import Snapshot
 from service.spread import Spread
 
-Scores = dict[str, Matrix | Sequence[Sequence[float]]]
+Found = dict[str, Matrix | Sequence[Sequence[float]]]
 
 
-async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Scores:
-    """For each family (n, scores), the same numbers whichever way they are computed."""
+async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Found:
+    """For each family (n, scores) of the good rows, the same numbers whichever way they are computed."""
     if inputs.count > threshold:
         frame = await run_in_threadpool(inputs.as_frame)
         return {family: await run_in_threadpool(spread.scores, snapshot, family, frame) for family in families}
     rows = inputs.as_rows()
-    scores: Scores = {}
+    scores: Found = {}
     for family in families:
         fast = snapshot.fast[family]
         if fast is not None:

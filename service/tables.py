@@ -3,33 +3,66 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from podium.data.columns import Target
+from podium.data.problems import Problem
 from podium.data.typed import NUMBER
 from podium.model.encode import Matrix
+from service.answers import Scores
+from service.inputs import Inputs
+from service.live import Snapshot
 
 FORMULA = r"^[=+\-@\t\r]"
 
 
-def result_table(inputs: pa.Table, scores: Mapping[str, Matrix | Sequence[Sequence[float]]], target: Target) -> pa.Table:
-    """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, then
-    `prediction_<family>` (and the probability of what it predicts) of every model when there are several."""
-    first = next(iter(scores))
-    table = inputs
-    for name, cells in _columns(np.asarray(scores[first], dtype=float), target).items():
-        table = table.append_column(_free(name, table), cells)
+PROBLEM = "problem"
+
+
+def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores) -> pa.Table:
+    """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, or the ends
+    of its interval, then `prediction_<family>` (and the probability of what it predicts) of every model when there are
+    several; where rows are wrong, a column `problem` that says why."""
+    first, target = next(iter(scores)), snapshot.signature.target
+    table = inputs.as_table()
+    places = _places(inputs)
+    added = _columns(np.asarray(scores[first], dtype=float), target, snapshot.half_width(first))
     for family, rows in scores.items() if len(scores) > 1 else ():
         matrix = np.asarray(rows, dtype=float)
-        table = table.append_column(_free(f"prediction_{family}", table), _predictions(matrix, target))
+        added[f"prediction_{family}"] = _predictions(matrix, target)
         if target.classes:
-            table = table.append_column(_free(f"probability_{family}", table), pa.array(matrix.max(axis=1)))
+            added[f"probability_{family}"] = pa.array(matrix.max(axis=1))
+    for name, cells in added.items():
+        table = table.append_column(_free(name, table), cells if places is None else cells.take(places))
+    if inputs.bad:
+        said = [_said(inputs.bad[place]) if place in inputs.bad else None for place in range(inputs.total)]
+        table = table.append_column(_free(PROBLEM, table), pa.array(said, pa.string()))
     return table
+
+
+def _places(inputs: Inputs) -> pa.Array | None:
+    """Where each row finds its scores, null for a wrong one; None when all rows are good."""
+    if not inputs.bad:
+        return None
+    good = itertools.count()
+    return pa.array([None if place in inputs.bad else next(good) for place in range(inputs.total)], pa.int64())
+
+
+def _said(problems: Sequence[Problem]) -> str:
+    return "; ".join(f"{problem.column or 'row'} {problem.message}" for problem in problems)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
 
 
 def to_csv(table: pa.Table, *, raw: bool = False) -> bytes:
@@ -39,8 +72,13 @@ def to_csv(table: pa.Table, *, raw: bool = False) -> bytes:
     return file.getvalue()
 
 
-def _columns(matrix: Matrix, target: Target) -> dict[str, pa.Array]:
+def _columns(matrix: Matrix, target: Target, half_width: float | None) -> dict[str, pa.Array]:
     columns = {"prediction": _predictions(matrix, target)}
+    if half_width is not None:
+        columns |= {
+            "prediction_low": pa.array(matrix[:, 0] - half_width),
+            "prediction_high": pa.array(matrix[:, 0] + half_width),
+        }
     for place, label in enumerate(target.classes):
         columns[f"probability_{label}"] = pa.array(matrix[:, place])
     return columns

@@ -21,7 +21,9 @@ MOST_COLUMNS = 10_000
 LONGEST_CELL = 1 << 20
 
 
-def read_table(data: bytes, *, gzipped: bool = False, most_bytes: int = 1 << 32, most_rows: int = 1 << 40) -> pa.Table:
+def read_table(
+    data: bytes, *, gzipped: bool = False, delimiter: str = ",", most_bytes: int = 1 << 32, most_rows: int = 1 << 40
+) -> pa.Table:
     """Read a table as text, an empty cell being "" in CSV and null in Parquet.
 
     Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. The limits hold for what comes out of
@@ -34,14 +36,14 @@ def read_table(data: bytes, *, gzipped: bool = False, most_bytes: int = 1 << 32,
     for magic, name in FOREIGN.items():
         if data.startswith(magic):
             raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
-    return read_csv(data)
+    return read_csv(data, delimiter)
 
 
-def read_csv(data: bytes) -> pa.Table:
-    """Read comma-separated UTF-8 with a header line; raises BadData."""
+def read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
+    """Read separated UTF-8 with a header line; raises BadData."""
     text = data.removeprefix(b"\xef\xbb\xbf")
     _check_text(text)
-    names = _header(text)
+    names = _header(text, delimiter)
     wrong: list[Problem] = []
 
     def note(row: pacsv.InvalidRow) -> str:
@@ -55,7 +57,7 @@ def read_csv(data: bytes) -> pa.Table:
         table = pacsv.read_csv(
             pa.BufferReader(text),
             read_options=pacsv.ReadOptions(use_threads=False, block_size=max(1 << 20, min(len(text), 1 << 28))),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
             convert_options=pacsv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
             ),
@@ -82,10 +84,11 @@ def _check_text(text: bytes) -> None:
         raise BadData([Problem("csv-quote", "a quoted cell is not closed")])
 
 
-def _header(text: bytes) -> list[str]:
+def _header(text: bytes, delimiter: str) -> list[str]:
     """The column names, checked."""
     try:
-        first = next(row for row in csv.reader(io.StringIO(text[: 1 << 22].decode(errors="ignore"), newline=None)) if row)
+        lines = io.StringIO(text[: 1 << 22].decode(errors="ignore"), newline=None)
+        first = next(row for row in csv.reader(lines, delimiter=delimiter) if row)
     except (csv.Error, StopIteration) as error:
         raise BadData([Problem("csv-header", "the first line is no header")]) from error
     if len(first) > MOST_COLUMNS:

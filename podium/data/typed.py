@@ -158,13 +158,45 @@ def typed_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[st
 
     Columns of `ignored` may be there and are left out. Raises BadData with every wrong cell, up to a bound.
     """
-    known = {column.name for column in columns}
+    _check_columns(table, columns, set(ignored))
+    frame, problems = {}, []
+    for column in columns:
+        frame[column.name], wrong = typed_column(_cells(table, column), column)
+        problems += wrong
+    if problems:
+        raise BadData(sorted(problems, key=lambda problem: problem.row or 0))
+    return pd.DataFrame(frame)
+
+
+def typed_by_row(
+    table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()
+) -> tuple[pd.DataFrame, dict[int, list[Problem]]]:
+    """The same, with the problems of each wrong row by its place (from 0), whose cells mean nothing then.
+
+    Raises BadData only for what is wrong with the columns themselves.
+    """
+    _check_columns(table, columns, set(ignored))
+    frame: dict[str, pd.Series] = {}
+    problems: dict[int, list[Problem]] = {}
+    for column in columns:
+        values, faults = _typed_column(_cells(table, column), column)
+        if column.unknown == "reject" and column.is_text:
+            strange = (values.notna() & ~values.isin(column.categories)).to_numpy()
+            faults.append((strange, "unknown-category", "was not among the training rows"))
+        for wrong, code, message in faults:
+            for row in np.flatnonzero(wrong).tolist():
+                problems.setdefault(row, []).append(Problem(code, message, row + 1, column.name, expected(column)))
+        frame[column.name] = values
+    return pd.DataFrame(frame), problems
+
+
+def _check_columns(table: pa.Table, columns: Sequence[Column], ignored: set[str]) -> None:
+    known, present = {column.name for column in columns}, set(table.column_names)
     problems = [
         Problem("unknown-field", "is no input of this model", column=name)
         for name in table.column_names
-        if name not in known and name not in set(ignored)
+        if name not in known and name not in ignored
     ]
-    present = set(table.column_names)
     problems += [
         Problem("missing-field", "the column is not there", column=column.name, expected=expected(column))
         for column in columns
@@ -172,14 +204,13 @@ def typed_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[st
     ]
     if problems:
         raise BadData(problems)
-    frame = {}
-    for column in columns:
-        cells = table[column.name] if column.name in present else pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        frame[column.name], wrong = typed_column(cells, column)
-        problems += wrong
-    if problems:
-        raise BadData(sorted(problems, key=lambda problem: problem.row or 0))
-    return pd.DataFrame(frame)
+
+
+def _cells(table: pa.Table, column: Column) -> pa.ChunkedArray:
+    """A column of the table, or as many missing cells."""
+    if column.name in table.column_names:
+        return table[column.name]
+    return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
 
 
 def blank(cells: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
@@ -191,14 +222,23 @@ def blank(cells: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
 
 def typed_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Problem]]:
     """One column of text to typed cells, with its wrong cells; a wrong cell is missing in the result."""
+    values, faults = _typed_column(cells, column)
+    return values, [problem for fault in faults for problem in _problems(*fault, column)]
+
+
+Fault = tuple[Mask, str, str]
+"""Where cells are wrong, the code and the message."""
+
+
+def _typed_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Fault]]:
     values, wrong = _FRAMES[column.kind](blank(cells, column), column)
-    problems = _problems(wrong, "invalid-type", f"is not {expected(column)}", column)
+    faults: list[Fault] = [(wrong, "invalid-type", f"is not {expected(column)}")]
     if not column.nullable:
-        problems += _problems(values.isna().to_numpy() & ~wrong, "missing-field", "has no value", column)
+        faults.append((values.isna().to_numpy() & ~wrong, "missing-field", "has no value"))
     if column.kind in ("number", "integer"):
         large = np.abs(values.to_numpy()) > (LARGEST if column.kind == "number" else EXACT)
-        problems += _problems(large, "out-of-range", "is too large", column)
-    return values, problems
+        faults.append((large, "out-of-range", "is too large"))
+    return values, faults
 
 
 def _problems(wrong: Mask, code: str, message: str, column: Column) -> list[Problem]:

@@ -4,47 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from podium.data.problems import BadData
 from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, read_body
-from service.inputs import Inputs
+from service.inputs import Asked, Inputs
 from service.live import Snapshot
-from service.negotiation import Form, negotiated
-from service.predictions import Scores, score
+from service.negotiation import SUFFIXES, Form, negotiated
+from service.predictions import Found, score
 from service.problems import bad_data
 from service.state import State, StateDep
-from service.tables import result_table, to_csv
+from service.tables import result_table, to_csv, to_parquet
 
 router = APIRouter(tags=["predictions"])
-SUFFIXES = ("", ".json", ".csv", ".html")
-Models = Annotated[str, Query(description="champion, all, or a family's name; champion for JSON and CSV, all for pages")]
 
 
-async def predict(request: Request, state: StateDep, models: Models = "", raw: bool = False) -> Response:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may ask for in its query."""
+
+    models: Annotated[str, Query(description="champion, all, or a family's name; champion for programs, all for pages")] = ""
+    on_error: Annotated[Literal["all", "row"], Query(description="a wrong row refuses all, or only itself")] = "all"
+    inputs: Annotated[bool, Query(description="give back what the model took, sorted by name (JSON)")] = False
+    extra: Annotated[Literal["refuse", "keep"], Query(description="columns that the model does not know")] = "refuse"
+    delimiter: Annotated[Literal[",", ";", "tab", "|"], Query(description="what separates the cells of a CSV")] = ","
+    raw: Annotated[bool, Query(description="leave texts that a spreadsheet would run as they are")] = False
+
+    @property
+    def asked(self) -> Asked:
+        delimiter = "\t" if self.delimiter == "tab" else self.delimiter
+        return Asked(self.on_error == "row", self.extra == "keep", delimiter=delimiter)
+
+
+async def predict(request: Request, state: StateDep, options: Annotated[Options, Depends()]) -> Response:
     """One record, a list of records, bare array(s) in training order, a CSV or Parquet table, or a form.
 
-    JSON unless `Accept` or a suffix (`.json`, `.csv`, `.html`) asks otherwise. More than ten records are spread over Dask.
+    JSON unless `Accept` or a suffix (`.json`, `.csv`, `.html`, `.parquet`) asks otherwise. More than ten records are spread
+    over Dask.
     """
     project = request.path_params.get("project")
     snapshot = state.live.default() if project is None else state.live.get(project)
     body = await read_body(request, len(snapshot.signature.inputs))
-    suffix = "." + request.url.path.rsplit(".", 1)[-1] if request.url.path.endswith(SUFFIXES[1:]) else ""
+    suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
     form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
-    families = snapshot.families(models or ("all" if form == "html" else "champion"))
+    families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     try:
-        inputs = await parse(body, snapshot.signature, state.settings.most_records)
+        inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
     except BadData as error:
         return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
     scores = await score(snapshot, families, inputs, state.spread, state.settings.dask_threshold)
     state.served(snapshot)
-    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), raw)
+    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options)
     if form == "json" and inputs.count <= state.settings.dask_threshold:
         return _json(state, done)
     return await run_in_threadpool(RENDERERS[form], state, done)
@@ -57,37 +73,45 @@ class Predicted:
     snapshot: Snapshot
     body: Body
     inputs: Inputs
-    scores: Scores
+    scores: Found
     headers: dict[str, str]
-    raw: bool
+    options: Options
 
     def table(self) -> pa.Table:
-        return result_table(self.inputs.as_table(), self.scores, self.snapshot.signature.target)
+        return result_table(self.snapshot, self.inputs, self.scores)
 
 
 def _json(state: State, done: Predicted) -> Response:
-    payload = json_answer(done.snapshot, done.headers["X-Prediction-Id"], done.scores, done.inputs.warnings)
+    payload = json_answer(done.snapshot, done.headers["X-Prediction-Id"], done.scores, done.inputs, done.options.inputs)
     return Response(payload, 200, done.headers, "application/json")
 
 
 def _csv(state: State, done: Predicted) -> Response:
     named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.csv"'}
-    return Response(to_csv(done.table(), raw=done.raw), 200, done.headers | named, "text/csv")
+    return Response(to_csv(done.table(), raw=done.options.raw), 200, done.headers | named, "text/csv")
+
+
+def _parquet(state: State, done: Predicted) -> Response:
+    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.parquet"'}
+    return Response(to_parquet(done.table()), 200, done.headers | named, "application/vnd.apache.parquet")
 
 
 def _page(state: State, done: Predicted) -> Response:
     table = done.table()
-    download = f"/jobs/{state.results.put(to_csv(table, raw=done.raw), done.headers)}/result.csv"
+    download = f"/jobs/{state.results.put(to_csv(table, raw=done.options.raw), done.headers)}/result.csv"
     column = table.column_names[done.inputs.as_table().num_columns]
     facts = {"warnings": done.inputs.warnings, "champion_column": column}
     shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
     html = state.pages.project(
-        done.snapshot, values=done.body.fields, result=shown, single=done.inputs.count == 1 and not done.body.is_upload
+        done.snapshot,
+        values=done.body.fields,
+        result=shown,
+        single=done.inputs.total == done.inputs.count == 1 and not done.body.is_upload,
     )
     return Response(html, 200, done.headers, "text/html")
 
 
-RENDERERS: dict[Form, Callable[[State, Predicted], Response]] = {"json": _json, "csv": _csv, "html": _page}
+RENDERERS: dict[Form, Callable[[State, Predicted], Response]] = {"json": _json, "csv": _csv, "html": _page, "parquet": _parquet}
 
 
 def _form_again(error: BadData, request: Request, state: State, snapshot: Snapshot, body: Body) -> Response:
@@ -95,7 +119,7 @@ def _form_again(error: BadData, request: Request, state: State, snapshot: Snapsh
     return Response(html, error.status, {"X-Model-Version": snapshot.version}, "text/html")
 
 
-for suffix in SUFFIXES:
+for suffix in ("", *SUFFIXES):
     for path in (f"/projects/{{project}}/predict{suffix}", f"/projects/{{project}}/batch{suffix}", f"/predict{suffix}"):
         router.add_api_route(
             path,

@@ -118,9 +118,9 @@ def test_all_models_are_side_by_side(service: Client) -> None:
     assert service.post_json(MIXED + "?models=nonsense", RECORD).status == 404
 
 
-def test_a_regression_answers_a_number(service: Client) -> None:
+def test_a_regression_answers_a_number_and_its_interval(service: Client) -> None:
     answer = prediction(service.post_json("/projects/prices/predict", {"area": 100, "rooms": 3}))
-    assert set(answer) == {"prediction"}
+    assert set(answer) == {"prediction", "interval"}
     assert 250_000 < answer["prediction"] < 400_000
 
 
