@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import click
-import uvicorn
 
 from cli.demo import run_demo
 from cli.garbage import gc
@@ -17,10 +16,13 @@ from podium.learn.families import UnknownFamily, families_of
 from podium.project import BadProject, load_project, project_names
 from podium.settings import StoreSettings
 from podium.store.fsck import fsck
+from podium.store.signing import BadKey
+from service.serving import NotOpen
+from service.serving import serve as run_service
 from service.settings import ServiceSettings
 
 HOME = Path(".podium")
-SECRETS = {"refresh_secrets", "signing_key", "promoters"}
+SECRETS = {"refresh_secrets", "signing_key", "promoters", "api_keys"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,15 +42,11 @@ def podium() -> None:
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:
     """Serve every project that has a champion. Settings: `podium config show`."""
-    uvicorn.run(
-        "service:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        access_log=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=20,
-    )
+    try:
+        run_service(ServiceSettings(), host, port)
+    except (BadKey, NotOpen) as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(1) from None
 
 
 @podium.command()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from podium.promotion import Clock, Desk, retire
+from podium.promotion import Clock, Desk, StillNeeded, retire
 from podium.store.history import Entry, entries_since, repair, retired_versions
-from podium.store.versions import MANIFEST, read_manifest, version_prefix
+from podium.store.s3 import Exists
+from podium.store.versions import BARRED, MANIFEST, read_manifest, version_prefix
 
 BULK = (".pkl", ".parquet", ".html")
 """Outputs of a run that are made anew when somebody wants them; the rest of a run is small and says what was done."""
@@ -24,7 +25,7 @@ UNFINISHED = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """A version of no use, and what of it would go; without `retire` there never was a manifest."""
+    """A version of no use, and what of it would go; `unfinished`: there never was a manifest."""
 
     project: str
     version: str
@@ -32,6 +33,7 @@ class Garbage:
     keys: tuple[str, ...]
     size: int
     retire: bool
+    unfinished: bool
     planned: int
 
     def as_json(self) -> dict[str, Any]:
@@ -55,9 +57,9 @@ def find_garbage(desk: Desk, project: str, now: datetime, *, keep: int, days: in
     needed = _needed(standing, acts[-keep:] if keep else []) | _logged(desk, project)
     gone = retired_versions(entries)
     for version, objects in sorted(_objects(desk, project).items()):
-        if f"{version_prefix(project, version)}{MANIFEST}" not in objects.sizes:
+        if _is_unfinished(desk, project, version, objects):
             if now - objects.youngest > UNFINISHED:
-                yield _garbage(project, version, "was never finished", objects.sizes, False, standing)
+                yield _garbage(project, version, "was never finished", objects.sizes, False, True, standing)
             continue
         manifest, _ = read_manifest(desk.store, project, version, desk.trust.trainers)
         if version in needed or now - datetime.fromisoformat(manifest.created) < timedelta(days=days):
@@ -66,20 +68,49 @@ def find_garbage(desk: Desk, project: str, now: datetime, *, keep: int, days: in
         sizes |= {key: size for key, size, _ in desk.store.entries(f"runs/{project}/{manifest.run}/") if key.endswith(BULK)}
         if sizes:
             why = "was retired, and not all of it deleted" if version in gone else "serves nowhere and is not spoken of"
-            yield _garbage(project, version, why, sizes, version not in gone, standing)
+            yield _garbage(project, version, why, sizes, version not in gone, False, standing)
 
 
 def collect(desk: Desk, garbage: Garbage, reason: str, now: Clock) -> None:
     """Write it down, then delete. Raises StillNeeded when somebody was faster and needs it."""
     if garbage.retire:
         retire(desk, garbage.project, garbage.version, reason, now, garbage.planned)
+    if garbage.unfinished:
+        _bar(desk, garbage)
     for key in garbage.keys:
         desk.store.delete(key)
+    if garbage.unfinished:
+        desk.store.delete(_manifest_key(garbage.project, garbage.version))
 
 
-def _garbage(project: str, version: str, why: str, sizes: dict[str, int], retires: bool, standing: Entry | None) -> Garbage:
+def _bar(desk: Desk, garbage: Garbage) -> None:
+    """Nobody can finish the version while its files go; who comes later writes them again. Raises StillNeeded."""
+    key = _manifest_key(garbage.project, garbage.version)
+    try:
+        desk.store.create(key, BARRED)
+    except Exists:
+        if desk.store.read(key).data != BARRED:
+            raise StillNeeded(f"{garbage.version} was finished after the garbage was looked for") from None
+
+
+def _manifest_key(project: str, version: str) -> str:
+    return version_prefix(project, version) + MANIFEST
+
+
+def _is_unfinished(desk: Desk, project: str, version: str, objects: Objects) -> bool:
+    """Without a manifest, or with the bar of a collection that died."""
+    key = _manifest_key(project, version)
+    return objects.sizes.get(key, len(BARRED)) == len(BARRED) and (
+        key not in objects.sizes or desk.store.read(key).data == BARRED
+    )
+
+
+def _garbage(
+    project: str, version: str, why: str, sizes: dict[str, int], retires: bool, unfinished: bool, standing: Entry | None
+) -> Garbage:
     planned = standing.sequence if standing else 0
-    return Garbage(project, version, why, tuple(sorted(sizes)), sum(sizes.values()), retires, planned)
+    keys = tuple(sorted(key for key in sizes if not key.endswith("/" + MANIFEST)))
+    return Garbage(project, version, why, keys, sum(sizes.values()), retires, unfinished, planned)
 
 
 def _needed(standing: Entry | None, entries: list[Entry]) -> set[str | None]:

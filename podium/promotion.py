@@ -77,6 +77,7 @@ def promote(
     expect: str | None = ANY,
     force: bool = False,
     dry: bool = False,
+    request: str = "",
 ) -> Entry:
     """Judge a version and make it the champion; a refusal is written down as well.
 
@@ -94,7 +95,7 @@ def promote(
     _not_retired(desk, project, version)
     evidence = tuple(_evidence(desk, project, version, sha256, standing))
     passed = all(gate.passed for gate in evidence)
-    fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "evidence": evidence}
+    fields: dict[str, Any] = {"version": version, "by": desk.by, "reason": reason, "evidence": evidence, "request": request}
 
     def accepted(head: Entry | None) -> dict[str, Any]:
         _not_retired(desk, project, version, standing, head)
@@ -118,27 +119,30 @@ def promote(
     return entry
 
 
-def rollback(desk: Desk, project: str, reason: str, now: Clock, *, to: str | None = None, expect: str | None = ANY) -> Entry:
+def rollback(
+    desk: Desk, project: str, reason: str, now: Clock, *, to: str | None = None, expect: str | None = ANY, request: str = ""
+) -> Entry:
     """Go back to the version that served before the present one was promoted, or to any that served.
 
-    Needs the store only. Raises NothingBefore, AliasMoved, Damaged, Unsigned.
+    Needs the store only. `request` names the wish, so that who asks again can find what became of it. Raises NothingBefore,
+    AliasMoved, Damaged, Unsigned.
     """
     standing = repair(desk.store, project, desk.trust.promoters)
     if standing is None or standing.champion is None:
         raise NothingBefore(f"{project} never had a champion")
     if expect == ANY:
         expect = standing.champion
-    _expected(project, standing, expect, to)
-    goal = to or _before(desk, project, standing.champion)
+    _stands(project, standing, expect)
+    goal = _before(desk, project, standing.champion) if to is None else _served(desk, project, to, standing.champion)
     _not_retired(desk, project, goal)
     _, data = read_manifest(desk.store, project, goal, desk.trust.trainers)
     desk.prover.load(project, goal, digest(data), desk.fetch, desk.trust.trainers)
 
     def draft(head: Entry | None) -> dict[str, Any]:
         _not_retired(desk, project, goal, standing, head)
-        _expected(project, head, expect, goal)
+        _stands(project, head, expect)
         act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
-        return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now().isoformat()}
+        return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now().isoformat(), "request": request}
 
     return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
 
@@ -173,6 +177,22 @@ def _not_retired(desk: Desk, project: str, version: str, seen: Entry | None = No
     entries = entries_since(desk.store, project, desk.trust.promoters, seen.sequence if seen else 0)
     if version in retired_versions(entries):
         raise Retired(f"the files of {version} were collected as garbage: train or import it again")
+
+
+def _served(desk: Desk, project: str, version: str, champion: str) -> str:
+    """A version that served and does not now. Raises NothingBefore."""
+    entries = entries_since(desk.store, project, desk.trust.promoters)
+    if version == champion or version not in {entry.champion for entry in entries}:
+        raise NothingBefore(
+            f"{version} {'serves now' if version == champion else f'never served {project}'}: nothing to go back to"
+        )
+    return version
+
+
+def _stands(project: str, head: Entry | None, expect: str | None) -> None:
+    """Raises AliasMoved unless the champion is the expected one."""
+    if (head.champion if head else None) != expect:
+        _expected(project, head, expect, None)
 
 
 def _before(desk: Desk, project: str, champion: str) -> str:

@@ -17,7 +17,9 @@ from podium.prover import Prover
 from podium.store.cache import Cache
 from service.asgi import LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
-from service.live import Live, Snapshot
+from service.gate import Gate
+from service.live import Live
+from service.metrics import Metrics
 from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
@@ -34,8 +36,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     """The service for `uvicorn --factory`; a function, so that nothing happens at import and tests choose the settings."""
     settings = settings or ServiceSettings()
     live = Live(settings.default_project)
+    metrics = Metrics(live)
     app = FastAPI(title="Podium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
-    app.state.settings, app.state.live = settings, live
+    app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
     for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
         app.include_router(router)
     _mount_assets(app, settings)
@@ -44,10 +47,16 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)
 
-    def served(snapshot: Snapshot) -> None:
-        app.state.podium.served(snapshot)
-
-    app.add_middleware(FastLane, live=live, served=served, most_bytes=settings.most_bytes)
+    app.add_middleware(FastLane, live=live, most_bytes=settings.most_bytes)
+    app.add_middleware(
+        Gate,
+        keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
+        most=settings.most_at_once,
+        waiting=settings.most_waiting,
+        seconds=settings.wait_seconds,
+        metrics=metrics,
+        log=settings.access_log,
+    )
     return app
 
 
@@ -63,10 +72,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, prover = settings.store(), Prover(settings.proof_seconds)
         stack.callback(prover.close)
         prover.start()
-        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds)
+        metrics: Metrics = app.state.metrics
+        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
-            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates)
+            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates), metrics
         )
         await reconcile.look()
         loop = asyncio.create_task(reconcile.run())

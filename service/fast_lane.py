@@ -21,6 +21,7 @@ from podium.data.typed import EPOCH, marked_numbers
 from podium.model.model import OneRecord
 from service.answers import prediction_id
 from service.asgi import SECURITY, ASGIApp, Message, Receive, Scope, Send
+from service.gate import MODEL
 from service.live import Live, Snapshot
 
 Cell = Callable[[Any], Value]
@@ -29,8 +30,8 @@ Cell = Callable[[Any], Value]
 class FastLane:
     """ASGI middleware that answers one-record JSON requests to the champion itself and passes all else on."""
 
-    def __init__(self, app: ASGIApp, live: Live, served: Callable[[Snapshot], None], most_bytes: int) -> None:
-        self._app, self._live, self._served, self._most = app, live, served, most_bytes
+    def __init__(self, app: ASGIApp, live: Live, most_bytes: int) -> None:
+        self._app, self._live, self._most = app, live, most_bytes
         self._lanes: dict[str, tuple[Snapshot, Lane | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +47,7 @@ class FastLane:
         if found is None:
             return await self._app(scope, _again(message, receive), send)
         identity, payload = found
-        self._served(snapshot)
+        scope[MODEL] = snapshot.project, snapshot.version
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(payload)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from podium.data.columns import Signature
 from podium.model.model import Model, OneRecord
@@ -31,6 +32,10 @@ class Snapshot:
     def champion(self) -> str:
         return self.manifest.champion
 
+    @property
+    def created(self) -> datetime:
+        return datetime.fromisoformat(self.manifest.created)
+
     def half_width(self, family: str) -> float | None:
         """Half of a regression's 90 % prediction interval; None for classes, and where no residuals are known."""
         found = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
@@ -53,6 +58,7 @@ class Live:
     def __init__(self, default_project: str = "") -> None:
         self._snapshots: dict[str, Snapshot] = {}
         self._default = default_project
+        self.draining = False
 
     def get(self, project: str) -> Snapshot:
         """Raises UnknownProject."""

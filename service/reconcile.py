@@ -21,6 +21,7 @@ from podium.store.history import alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
 from podium.store.signing import Signer, Trust
 from service.live import Live, Snapshot
+from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,12 @@ class WentBack(StoreError):
 class Reconcile:
     """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in."""
 
-    def __init__(self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, poll_seconds: float) -> None:
+    def __init__(
+        self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, poll_seconds: float, metrics: Metrics
+    ) -> None:
         self._store, self._live, self._trust, self._poll = store, live, trust, poll_seconds
         self._fetch, self._prover = fetcher(store, cache), prover
+        self._metrics = metrics
         self._etags: dict[str, str] = {}
         self._latest: dict[str, int] = {}
         self._wake = asyncio.Event()
@@ -77,6 +81,8 @@ class Reconcile:
                 self.failures.pop(project, None)
             except Exception as error:  # whatever is wrong with one version, the loop and the other projects go on
                 log.exception("%s stays as it is", project)
+                if project not in self.failures:
+                    self._metrics.swaps[project, "failed"] += 1
                 self.failures[project] = str(error) if isinstance(error, StoreError) else type(error).__name__
         self.looked_at, self.store_error = datetime.now(UTC).isoformat(timespec="milliseconds"), None
 
@@ -89,6 +95,8 @@ class Reconcile:
         self._etags[project], self._latest[project] = etag, snapshot.sequence
         receipt |= {"from": before.version if before else None, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         self.receipts.append(receipt)
+        self._metrics.swaps[project, "done"] += 1
+        self._metrics.loads[project].add(receipt["load_milliseconds"] / 1000)
         gc.freeze()
 
     def _load_new(self, project: str) -> tuple[Snapshot, str, dict[str, Any]] | None:

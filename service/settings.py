@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from podium.settings import ROOT, StoreSettings
+
+
+def _is_token(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"a key needs {SHORTEST} ASCII characters without blanks at least")
+    return secret
+
+
+SHORTEST = 16
+Token = Annotated[SecretStr, AfterValidator(_is_token)]
 
 
 class ServiceSettings(StoreSettings):
@@ -17,7 +29,16 @@ class ServiceSettings(StoreSettings):
     refresh_secrets: tuple[SecretStr, ...] = Field(
         (), description="keys that sign hints, as JSON; several while one is replaced"
     )
-    promoters: dict[str, SecretStr] = Field(
+    api_keys: dict[str, Token] = Field(
+        {}, description="who may ask: a JSON object of names and keys; none: anybody, on loopback only"
+    )
+    open: bool = Field(False, description="without keys, also answer from elsewhere than loopback")
+    most_at_once: int = Field(64, gt=0, description="requests that are worked on at a time, in a process")
+    most_waiting: int = Field(64, ge=0, description="requests that may wait for a place; more are turned away (429)")
+    wait_seconds: float = Field(2.0, gt=0, description="how long a request may wait for a place (503)")
+    access_log: bool = Field(True, description="a line of JSON for each request, without values")
+    drain_seconds: float = Field(0.0, ge=0, description="from SIGTERM on not ready, and after so long no new connections")
+    promoters: dict[str, Token] = Field(
         {}, description="who may promote over HTTP: a JSON object of names and bearer tokens; none: nobody"
     )
     poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")

@@ -42,7 +42,7 @@ def booster_model(text: str, target: str, classes: tuple[str, ...], labels: Sequ
         found = np.asarray(scorer.booster.predict(_as_trained(frame, columns))).reshape(len(frame), -1)
         return np.hstack([1.0 - found, found]) if scorer.chance else found
 
-    return Foreign("LightGBM", encoder, [(scorer, DOUBLE)], target_of(target, known, classes), original)
+    return Foreign("LightGBM", encoder, [(encoder, scorer, DOUBLE)], target_of(target, known, classes), original)
 
 
 def _as_trained(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

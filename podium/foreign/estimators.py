@@ -7,6 +7,7 @@ operators allow, and in 32 bits otherwise. Whether the translation is right is n
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,27 +22,31 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
 )
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from podium.data.columns import Column
 from podium.foreign.boosters import booster_model, checked
-from podium.foreign.model import DOUBLE, SINGLE, Foreign, numbered, plain_encoder, target_of
+from podium.foreign.model import DOUBLE, SINGLE, Foreign, Translation, numbered, plain_encoder, target_of
 from podium.foreign.refusal import Refusal
 from podium.foreign.unpickle import Shell
-from podium.model.encode import Matrix
-from podium.model.forest import boosted_trees, forest_trees
+from podium.model.encode import Encoder, Matrix, Number
+from podium.model.forest import boosted_trees, forest_trees, gradient_trees
 from podium.model.graph import Feed, Graph
-from podium.model.scorers import Scorer
+from podium.model.scorers import Trees
 
 FORESTS = (ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor)
 TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
 BOOSTINGS = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+GRADIENT = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
@@ -140,22 +145,54 @@ def _places(chosen: Any, places: Sequence[int], names: Sequence[str]) -> list[in
 # --- translation -------------------------------------------------------------------------------------------------------
 
 
-def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> Iterator[tuple[Scorer, float]]:
-    """Scorers that should be equal to the original, the exact ones first. Raises Refusal when there is none."""
-    if isinstance(estimator, FORESTS + TREES) and getattr(estimator, "n_outputs_", 1) == 1:
-        yield checked(forest_trees(estimator if isinstance(estimator, FORESTS) else _Single(estimator), len(columns))), DOUBLE
-    if isinstance(estimator, BOOSTINGS):
-        with contextlib.suppress(ValueError, KeyError):
-            yield checked(boosted_trees(estimator, len(columns))), DOUBLE
-    reason = ""
+def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> Iterator[Translation]:
+    """Encoders and scorers that should be equal to the original, the exact ones first. Raises Refusal when there is none."""
+    scaler, last = _scaled(estimator)
+    with contextlib.suppress(ValueError, KeyError, AttributeError):
+        if isinstance(last, TREES + FORESTS + GRADIENT + BOOSTINGS):
+            yield _encoder(scaler, columns), checked(_trees(last, len(columns))), DOUBLE
+    encoder, reason = plain_encoder(columns), ""
     for tensor, kind, close in ((DoubleTensorType, "float64", DOUBLE), (FloatTensorType, "float32", SINGLE)):
         for apart in (False, True):
             try:
-                yield _graph(estimator, columns, of_classes, tensor, kind, apart), close
+                yield encoder, _graph(estimator, columns, of_classes, tensor, kind, apart), close
             except Exception as error:  # skl2onnx and onnxruntime raise nearly anything for what they do not know
                 reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     if reason:
         raise Refusal(f"no translation of this model is known ({reason}): export it to ONNX and import that")
+
+
+def _scaled(estimator: Any) -> tuple[StandardScaler | None, Any]:
+    """The scaler before a model and the model; None when there is no scaler, or more than one before it."""
+    if isinstance(estimator, Pipeline) and len(estimator.steps) == 2 and isinstance(estimator.steps[0][1], StandardScaler):
+        return estimator.steps[0][1], estimator.steps[1][1]
+    return None, estimator.steps[0][1] if isinstance(estimator, Pipeline) and len(estimator.steps) == 1 else estimator
+
+
+def _encoder(scaler: StandardScaler | None, columns: list[Column]) -> Encoder:
+    """(x - mean) / scale as scikit-learn computes it, in the same order."""
+    if scaler is None:
+        return plain_encoder(columns)
+    means = scaler.mean_ if scaler.with_mean else np.zeros(len(columns))
+    scales = scaler.scale_ if scaler.with_std else np.ones(len(columns))
+    return Encoder(
+        tuple(columns),
+        tuple(
+            Number(place, column.name, "", math.nan, float(means[place]), float(scales[place]))
+            for place, column in enumerate(columns)
+        ),
+    )
+
+
+def _trees(model: Any, features: int) -> Trees:
+    """Raises ValueError, KeyError."""
+    if getattr(model, "n_outputs_", 1) != 1:
+        raise ValueError("several targets")
+    if isinstance(model, BOOSTINGS):
+        return boosted_trees(model, features)
+    if isinstance(model, GRADIENT):
+        return gradient_trees(model, features)
+    return forest_trees(model if isinstance(model, FORESTS) else _Single(model), features)
 
 
 class _Single:

@@ -60,7 +60,7 @@ def read_onnx(
     chance = labels is not None and width == 1
     scorer = Graph(plain, feeds, output, len(columns), chance)
     encoder = plain_encoder(columns)
-    return Foreign("ONNX", encoder, [(scorer, SINGLE)], target_of(target, labels, classes), by_rows(scorer, encoder))
+    return Foreign("ONNX", encoder, [(encoder, scorer, SINGLE)], target_of(target, labels, classes), by_rows(scorer, encoder))
 
 
 def by_rows(scorer: Scorer, encoder: Encoder) -> Callable[[pd.DataFrame], Matrix]:

@@ -10,7 +10,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +39,7 @@ from podium.foreign.statistics import is_statsmodels, read_statsmodels
 from podium.learn.clean import SIGNATURE, Clean, to_parquet
 from podium.learn.metrics import interval, metric_name, metrics_of, resampled, score
 from podium.learn.publish import Claim, manifest_of
-from podium.model.encode import Matrix
+from podium.model.encode import Encoder, Matrix
 from podium.model.golden import GOLDEN, MOST_ROWS, Golden
 from podium.model.model import Model
 from podium.model.pickles import dump
@@ -57,6 +58,8 @@ from podium.store.versions import (
 
 HDF5, ZIP, TREE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n"
 HARMLESS = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
+MOST_ANSWER, START_SECONDS = 1 << 28, 30.0
 MEMORY = 4 << 30
 """What the child may need beyond the libraries."""
 
@@ -135,18 +138,45 @@ def turn_in_a_child(wish: Wish, seconds: float) -> Turned:
     """Nothing of the file is looked at in this process. Raises Refusal."""
     request = pickle.dumps({"wish": wish, "seconds": seconds, "most_bytes": MEMORY})
     command = [sys.executable, "-m", "podium.foreign"]
-    try:
-        done = subprocess.run(
-            command, input=request, stdout=subprocess.PIPE, cwd=ROOT, timeout=seconds + 30, env=_harmless(), check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise Refusal(f"the file was not turned within {seconds:g} s") from None
-    head, _, rest = done.stdout.decode(errors="replace").partition("\n")
-    if head == "turned":
-        return Turned.from_json(rest)
+    most = 4 * len(wish.data) + MOST_ANSWER
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=_harmless()) as child:
+        timer = threading.Timer(seconds + START_SECONDS, child.kill)
+        timer.start()
+        try:
+            assert child.stdin and child.stdout
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(request)
+                child.stdin.close()
+            answer = child.stdout.read(most + 1)
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+            child.kill()
+    head, _, rest = answer.decode(errors="replace").partition("\n")
     if head == "refused":
-        raise Refusal(rest)
-    raise Refusal(f"the process that looked at the file ended without an answer (exit code {done.returncode})")
+        raise Refusal(rest[:2000])
+    if head != "turned":
+        raise Refusal(
+            f"the file was not turned within {seconds:g} s"
+            if late
+            else "the process that looked at the file ended without an answer"
+        )
+    if len(answer) > most:
+        raise Refusal("what the file was turned into is larger than it could be")
+    return _believed(rest, wish)
+
+
+def _believed(text: str, wish: Wish) -> Turned:
+    """The child has handled bytes of unknown origin: its answer is checked as if they had written it. Raises Refusal."""
+    try:
+        turned = Turned.from_json(text)
+        expected = {model_file(wish.name), GOLDEN_FILE, TEST_FILE, LEADERBOARD_FILE}
+        sound = set(turned.files) == expected and turned.signature.target.name and turned.kind in KINDS
+    except (ValueError, TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise Refusal("the process that looked at the file gave no sound answer")
+    return turned
 
 
 def _harmless() -> dict[str, str]:
@@ -157,10 +187,12 @@ def _harmless() -> dict[str, str]:
 # --- inside the child --------------------------------------------------------------------------------------------------
 
 
-def turn(wish: Wish) -> Turned:
-    """The foreign file as files of a version. Raises Refusal."""
+def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
+    """The foreign file as files of a version; `seal` is called before it is looked at. Raises Refusal."""
     table = _sample(wish)
-    foreign = _read(wish, table)
+    allow = unpickle.allowed(wish.allowed)
+    seal()
+    foreign = _read(wish, table, allow)
     columns = foreign.encoder.columns
     rows = made_up_rows(columns, wish.seed) if table is None else sample_rows(table, columns, wish.target)
     if table is not None:
@@ -169,13 +201,14 @@ def turn(wish: Wish) -> Turned:
         foreign.original(rows.head(1))
     except Exception as error:  # the foreign library's own
         raise Refusal(f"the original does not answer a row of {len(columns)} columns ({type(error).__name__})") from error
+    _check_answers(foreign, rows)
     columns = tolerant(columns, rows.dropna() if len(rows.dropna()) else rows, foreign.original)
     compared = with_odd(columns, rows)
-    scorer, close, difference = _equal(foreign, compared)
+    encoder, scorer, close, difference = _equal(foreign, compared)
     signature = Signature(
         columns, foreign.target, {wish.target: "the target"} if wish.target not in foreign.encoder.names else {}
     )
-    model = Model(wish.name, signature, replace(foreign.encoder, columns=columns), scorer)
+    model = Model(wish.name, signature, replace(encoder, columns=columns), scorer)
     test = _test_rows(table, rows, signature)
     files = {
         model_file(wish.name): dump(model),
@@ -185,6 +218,16 @@ def turn(wish: Wish) -> Turned:
     }
     predictions = digest(wish.name.encode() + model.scores(test.inputs).tobytes())
     return Turned(foreign.kind, signature, files, len(compared), difference, close, foreign.carried, predictions)
+
+
+def _check_answers(foreign: Foreign, rows: pd.DataFrame) -> None:
+    """One number a row, or probabilities. Raises Refusal."""
+    found, classes = foreign.original(rows), foreign.target.classes
+    if found.shape[1] != (len(classes) or 1):
+        raise Refusal(f"the model gives {found.shape[1]} numbers a row, where {len(classes) or 1} can be served")
+    likely = ((found >= -1e-6) & (found <= 1 + 1e-6)).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3)
+    if classes and np.isfinite(found).all() and not likely:
+        raise Refusal("what the model gives for its classes are no probabilities: export it with probabilities")
 
 
 def _sample(wish: Wish) -> pa.Table | None:
@@ -200,7 +243,7 @@ def _sample(wish: Wish) -> pa.Table | None:
     return table
 
 
-def _read(wish: Wish, table: pa.Table | None) -> Foreign:
+def _read(wish: Wish, table: pa.Table | None, allow: unpickle.Allowed) -> Foreign:
     """By the file's first bytes, whatever it is called. Raises Refusal."""
     data, names = wish.data, None
     if table is not None:
@@ -217,12 +260,12 @@ def _read(wish: Wish, table: pa.Table | None) -> Foreign:
             "the file is none of: pickle or joblib of scikit-learn, LightGBM or statsmodels, Keras .h5 or .keras, ONNX, "
             "LightGBM's text"
         )
-    allow = unpickle.allowed(wish.allowed)
     shell, _ = unpickle.look_through(plain, allow)
     if is_statsmodels(shell):
         return read_statsmodels(shell, wish.target, wish.classes)
     if not wish.other_release:
         check_release(shell)
+    unpickle.check_plain(shell)
     return read_estimator(unpickle.construct(plain, allow), wish.target, wish.classes, names)
 
 
@@ -242,21 +285,22 @@ def _named(foreign: Foreign, names: list[str] | None) -> Foreign:
         raise Refusal(f"the model takes {len(columns)} columns, the sample has {len(names)}")
     renamed = tuple(Column(name, "number") for name in names)
     features = tuple(replace(feature, name=name) for feature, name in zip(foreign.encoder.features, names, strict=True))
-    return replace(foreign, encoder=replace(foreign.encoder, columns=renamed, features=features))
+    named = replace(foreign.encoder, columns=renamed, features=features)
+    return replace(foreign, encoder=named, translations=[(named, scorer, close) for _, scorer, close in foreign.translations])
 
 
-def _equal(foreign: Foreign, rows: pd.DataFrame) -> tuple[Scorer, float, float]:
+def _equal(foreign: Foreign, rows: pd.DataFrame) -> tuple[Encoder, Scorer, float, float]:
     """The first translation that answers as the original, how close it had to come, and how close it came. Raises Refusal."""
     wanted = foreign.original(rows)
     if not np.isfinite(wanted).all():
         raise Refusal("the original answers some rows with no finite number: give --sample rows of the usual kind")
     least = float("inf")
-    for scorer, close in foreign.translations:
+    for encoder, scorer, close in foreign.translations:
         with contextlib.suppress(Exception):  # one that does not run is none; onnxruntime raises classes of its own
-            got = scorer.scores(foreign.encoder.transform(rows))
+            got = scorer.scores(encoder.transform(rows))
             difference = float(np.abs(got - wanted).max())
             if got.shape == wanted.shape and np.allclose(got, wanted, rtol=close, atol=close):
-                return scorer, close, difference
+                return encoder, scorer, close, difference
             least = min(least, difference)
     raise Refusal(
         f"no translation answers as the original does (the best is off by {least:g}): export the model to ONNX and import that"

@@ -17,18 +17,21 @@ DOUBLE, SINGLE = 1e-9, 1e-5
 """How far the scores may lie from the original's, absolute and relative, in 64 and in 32 bits."""
 
 
+Translation = tuple[Encoder, Scorer, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """A foreign model as an encoder and a scorer, and the original to compare with.
 
-    `translations` are scorers that should be equal, each with the allowed difference, the best first; `original` takes a typed
-    frame to its scores, by the library that made the file or by its published formulas; `carried` is the number of training
-    rows in the file, which are left out.
+    `translations` are encoders with scorers that should be equal, each with the allowed difference, the best first;
+    `original` takes a typed frame to its scores, by the library that made the file or by its published formulas; `carried` is
+    the number of training rows in the file, which are left out.
     """
 
     kind: str
     encoder: Encoder
-    translations: Iterable[tuple[Scorer, float]]
+    translations: Iterable[Translation]
     target: Target
     original: Callable[[pd.DataFrame], Matrix]
     carried: int = 0

@@ -60,7 +60,11 @@ class Activation:
 
 def _activation(config: Any, keras: int) -> Activation:
     """Raises Refusal."""
-    name = config if isinstance(config, str) else (config or {}).get("class_name", "linear").lower()
+    if isinstance(config, dict) and config.get("class_name") == "function":
+        config = config.get("config")
+    if config is not None and not isinstance(config, str):
+        raise Refusal("an activation with settings of its own is not taken: use one by its name")
+    name = config or "linear"
     slope = 0.2 if keras < 3 else 1 / 6
     known = {
         "linear": Activation(lambda x: x, "Identity", {}),
@@ -302,7 +306,7 @@ def read_keras(data: bytes, target: str, classes: tuple[str, ...]) -> Foreign:
         return np.hstack([1.0 - found, found]) if chance else found
 
     scorer = Graph(to_onnx(network), (Feed("x", "float32", 0, network.shape),), "y", count, chance)
-    return Foreign("Keras", encoder, [(scorer, SINGLE)], target_of(target, labels, classes), original)
+    return Foreign("Keras", encoder, [(encoder, scorer, SINGLE)], target_of(target, labels, classes), original)
 
 
 def _names(shape: tuple[int, ...]) -> list[str]:
@@ -349,7 +353,7 @@ def _read_h5(data: bytes) -> tuple[dict[str, Any], WeightsOf, int]:
 
     def weights(_: str, layer: str) -> list[Array]:
         group = groups[layer]
-        return [np.asarray(group[_text(name)], dtype=float) for name in group.attrs["weight_names"]]
+        return [_array(group, _text(name)) for name in group.attrs["weight_names"]]
 
     version = _text(file.attrs.get("keras_version", groups.attrs.get("keras_version", "2")))
     return json.loads(_text(file.attrs["model_config"])), weights, int(version.split(".")[0])
@@ -375,11 +379,22 @@ def _leaves(group: Any) -> Iterator[Array]:
     """Arrays of a group: forward before backward, else in the order of their names."""
     first = {"forward_layer": 0, "backward_layer": 1}
     for name in sorted(group, key=lambda name: (first.get(name, 2), name)):
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            yield from _leaves(item)
+        if isinstance(group[name], h5py.Group):
+            yield from _leaves(group[name])
         else:
-            yield np.asarray(item, dtype=float)
+            yield _array(group, name)
+
+
+def _array(group: Any, path: str) -> Array:
+    """The numbers of a dataset that lies in this very file. Raises Refusal."""
+    place = group
+    for part in path.split("/"):
+        if not isinstance(place.get(part, getlink=True), h5py.HardLink):
+            raise Refusal("the weights lie in another file: save the model with its weights inside")
+        place = place[part]
+    if place.external or place.is_virtual:
+        raise Refusal("the weights lie in another file: save the model with its weights inside")
+    return np.asarray(place, dtype=float)
 
 
 def _text(value: Any) -> str:
@@ -391,10 +406,12 @@ def _network(config: Mapping[str, Any], weights: WeightsOf, keras: int) -> Netwo
     layers = parts if isinstance(parts, list) else parts["layers"]  # the oldest Sequential was a list
     _check_row(kind, layers)
     found: list[Layer] = []
-    last = "Identity"
+    last, flowing = "Identity", np.zeros((1, *_shape(layers)))
     for layer in layers:
         own = functools.partial(weights, layer["class_name"], layer["config"].get("name", ""))
-        made = _layer(layer["class_name"], layer["config"], own, keras)
+        made = _layer(layer["class_name"], layer["config"], own, keras, flowing.ndim)
+        for each in made:
+            flowing = each.apply(flowing)
         found += made
         if made:
             last = getattr(getattr(made[-1], "activation", None), "operator", "Identity")
@@ -439,8 +456,8 @@ def _shape(layers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def _layer(kind: str, config: Mapping[str, Any], weights: Callable[[], list[Array]], keras: int) -> list[Layer]:
-    """What a layer becomes; nothing for those that only act in training. Raises Refusal."""
+def _layer(kind: str, config: Mapping[str, Any], weights: Callable[[], list[Array]], keras: int, rank: int) -> list[Layer]:
+    """What a layer over an input of so many axes becomes; nothing for those that only act in training. Raises Refusal."""
     if kind == "Masking":
         raise Refusal("the network masks steps, which is not taken")
     if kind in IGNORED:
@@ -452,11 +469,13 @@ def _layer(kind: str, config: Mapping[str, Any], weights: Callable[[], list[Arra
         return [Activate(_activation(config["activation"], keras))]
     if kind == "ReLU" and not any(config.get(key) for key in ("max_value", "negative_slope", "threshold")):
         return [Activate(_activation("relu", keras))]
-    if kind == "Softmax":
+    if kind == "Softmax" and config.get("axis", -1) in (-1, [-1]):
         return [Activate(_activation("softmax", keras))]
     if kind == "Flatten":
         return [Flatten()]
     if kind == "BatchNormalization":
+        if config.get("axis", -1) not in (-1, [-1], rank - 1, [rank - 1]):
+            raise Refusal("a BatchNormalization over another axis than the last is not taken")
         return [_scale(config, weights())]
     if kind in ("GRU", "LSTM"):
         return [_recurrent(kind, config, weights(), keras, bool(config.get("go_backwards")))]

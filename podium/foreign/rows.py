@@ -18,7 +18,7 @@ from podium.model.encode import Matrix
 from podium.model.graph import UNSEEN
 from podium.project import ColumnOptions
 
-MADE_UP = 200
+MADE_UP = 600
 
 
 def sample_rows(table: pa.Table, columns: tuple[Column, ...], target: str) -> pd.DataFrame:
@@ -43,7 +43,10 @@ def _cells(column: Column, random: np.random.Generator) -> pd.Series:
         numbers = random.uniform(column.low, column.high, MADE_UP)
     else:
         numbers = random.normal(size=MADE_UP) * 10.0 ** random.integers(-1, 3, MADE_UP)
-    return pd.Series(np.round(numbers) if column.kind == "integer" else numbers)
+    if column.kind == "integer":
+        return pd.Series(np.round(numbers))
+    numbers[: MADE_UP // 2] = numbers[: MADE_UP // 2].round(1)  # as people write them, where ties and thresholds lie
+    return pd.Series(numbers)
 
 
 def seen(columns: tuple[Column, ...], rows: pd.DataFrame) -> tuple[Column, ...]:

@@ -58,10 +58,10 @@ def read_statsmodels(shell: Shell, target: str, classes: tuple[str, ...]) -> For
     fit = _fit(shell)
     columns, features, weights, intercepts = _linear(fit)
     labels = fit.labels if fit.link in OF_CLASSES else None
-    scorer = Linear(weights, intercepts, fit.link)
+    encoder, scorer = Encoder(columns, features), Linear(weights, intercepts, fit.link)
     carried = max(len(fit.frame), 0 if fit.exog is None else len(fit.exog))
     found = target_of(fit.target or target, labels, classes)
-    return Foreign("statsmodels", Encoder(columns, features), [(scorer, DOUBLE)], found, _original(fit), carried=carried)
+    return Foreign("statsmodels", encoder, [(encoder, scorer, DOUBLE)], found, _original(fit), carried=carried)
 
 
 def _fit(shell: Shell) -> Fit:
@@ -78,6 +78,8 @@ def _fit(shell: Shell) -> Fit:
     ):
         raise Refusal("the model has an offset or an exposure, which a service does not know: fit without")
     exog, endog = data.get("orig_exog"), data.get("orig_endog")
+    if getattr(endog, "ndim", 1) == 2 and np.shape(endog)[1] != 1:
+        raise Refusal("the target was text or had two columns: fit with one column of 0 and 1, and name them with --classes")
     matrix = np.asarray(exog if exog is not None else data.get("exog"), dtype=float) if exog is not None else None
     frame = data.get("frame")
     return Fit(
@@ -124,10 +126,11 @@ def _linear(fit: Fit) -> tuple[tuple[Column, ...], tuple[Feature, ...], tuple[tu
     params = fit.params.reshape(len(fit.terms), -1)
     intercepts = np.zeros(params.shape[1])
     columns: dict[str, Column] = {}
+    constant = _constants(fit)
     features: list[Feature] = []
     weights = []
     for place, (term, values) in enumerate(zip(fit.terms, params, strict=True)):
-        if term in CONSTANTS:
+        if term in constant:
             intercepts = intercepts + values
             continue
         level = LEVEL.fullmatch(term) if fit.formula else None
@@ -138,11 +141,21 @@ def _linear(fit: Fit) -> tuple[tuple[Column, ...], tuple[Feature, ...], tuple[tu
         number = list(columns).index(column.name)
         features.append(Levels(number, term, (level[3],)) if level else Plain(number, term))
         weights.append(values)
+    if not features:
+        raise Refusal("the model has no input but its constant")
     table = np.array(weights).reshape(len(features), -1).T
     if fit.link == "softmax":  # the first class is the one that the others are compared with
         table, intercepts = np.vstack([np.zeros(len(features)), table]), np.concatenate([[0.0], intercepts])
     rows = tuple(tuple(row) for row in table.tolist())
     return tuple(columns.values()), tuple(features), rows, tuple(intercepts.tolist())
+
+
+def _constants(fit: Fit) -> set[str]:
+    """Terms that are 1 in every row; by their name alone where the rows are not in the file."""
+    named = {term for term in fit.terms if term in CONSTANTS}
+    if fit.exog is None or not len(fit.exog):
+        return named
+    return {term for place, term in enumerate(fit.terms) if term in named and (fit.exog[:, place] == 1).all()}
 
 
 def _number(name: str, fit: Fit, place: int) -> Column:
@@ -190,16 +203,28 @@ def _fresh(fit: Fit) -> Any:
 
 def _design(fit: Fit) -> Callable[[pd.DataFrame], Any]:
     """A frame of the columns to the matrix of the terms."""
-    names = [term for term in fit.terms if term not in CONSTANTS]
+    constant = _constants(fit)
+    names = [term for term in fit.terms if term not in constant]
     if not fit.formula or fit.frame.empty:
         return lambda frame: np.column_stack(
-            [np.ones(len(frame)) if term in CONSTANTS else _term(term, frame) for term in fit.terms]
+            [np.ones(len(frame)) if term in constant else _term(term, frame) for term in fit.terms]
         )
     right = _safe_formula(fit.formula)
     info = patsy.dmatrix(right, fit.frame.infer_objects(), eval_env=patsy.EvalEnvironment([{}])).design_info
     if [name for name in info.column_names if name not in CONSTANTS] != names:
         raise Refusal("the formula does not give the terms of the coefficients: the file is damaged")
-    return lambda frame: np.asarray(patsy.build_design_matrices([info], frame, NA_action="raise")[0])
+    levels = {
+        name: {str(level): level for level in fit.frame[name].dropna().unique()}
+        for name in {match[1] or match[2] for match in map(LEVEL.fullmatch, fit.terms) if match}
+    }
+
+    def restored(frame: pd.DataFrame) -> pd.DataFrame:
+        """Categories as training had them: numbers and truth values, too."""
+        return frame.assign(
+            **{name: frame[name].map(lambda text, known=known: known.get(text, text)) for name, known in levels.items()}
+        )
+
+    return lambda frame: np.asarray(patsy.build_design_matrices([info], restored(frame), NA_action="raise")[0])
 
 
 def _term(term: str, frame: pd.DataFrame) -> Any:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from joblib.numpy_pickle import NumpyUnpickler
 
 from podium.foreign.refusal import Refusal
@@ -27,6 +28,18 @@ Global = tuple[str, str]
 LIST = Path(__file__).with_name("allowed.txt")
 DATA, NEVER_MADE = ("data", "python", "random"), "statsmodels"
 """The sections of the list that are made in both passes, and the one that stays shells."""
+
+HARMLESS = {
+    ("sklearn.feature_selection._univariate_selection", "f_classif"),
+    ("sklearn.metrics._classification", "balanced_accuracy_score"),
+}
+"""Functions that fitted estimators keep as values and that only count."""
+
+MAKERS = ("newObj", "__pyx_unpickle_")
+"""Cython's makers of objects, whose first argument is the class."""
+
+RANDOM = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
+DEEPEST = 60
 
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
 """Modules as older pickles name them."""
@@ -45,6 +58,8 @@ class Shell:
     """An object that was not made: the global that was asked for, what it was called with, and the state it was given."""
 
     asked: Global
+    arguments: tuple[Any, ...] = ()
+    state: Any = {}
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.arguments = arguments
@@ -150,6 +165,62 @@ def _refuse_others(asked: set[Global], allow: Allowed) -> None:
             f"the pickle asks for {', '.join(others[:8])}{' …' if len(others) > 8 else ''}, which no list allows. Nothing "
             "of it was run. Export the model to ONNX; or, if you know what these are, list them in PODIUM_IMPORT_ALLOWED"
         )
+
+
+def check_plain(value: Any, depth: int = 0) -> None:
+    """Only what a fitted estimator is made of: numbers, texts, arrays of them, and estimators that hide no method of theirs.
+
+    A function or a class as a value, a frame, or a value under a method's name would be called by the estimator's own code.
+    Raises Refusal.
+    """
+    if depth > DEEPEST:
+        raise Refusal("the pickle is nested deeper than any estimator")
+    if value is None or isinstance(value, str | bytes | bytearray | int | float | complex | slice | np.generic | np.dtype):
+        return
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject and value.dtype.names is None:
+            for cell in value.ravel().tolist():
+                check_plain(cell, depth + 1)
+    elif isinstance(value, Shell):
+        _check_shell(value, depth)
+    elif isinstance(value, dict):
+        check_plain([*value.keys(), *value.values()], depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for cell in value:
+            check_plain(cell, depth + 1)
+    elif isinstance(value, type) and issubclass(value, np.generic | Shell):
+        if issubclass(value, Shell) and value.asked not in HARMLESS:
+            raise Refusal(f"an estimator holds {'.'.join(value.asked)} itself as a value, which no fitted one does")
+    elif type(value) not in RANDOM:
+        raise Refusal(f"an estimator holds a {type(value).__name__}, which no fitted one needs")
+
+
+def _check_shell(shell: Shell, depth: int) -> None:
+    made = shell.kind.startswith(MAKERS) and shell.arguments and isinstance(shell.arguments[0], type)
+    check_plain(shell.arguments[1:] if made else shell.arguments, depth + 1)
+    check_plain(getattr(shell, "items", {}), depth + 1)
+    if not isinstance(shell.state, dict):
+        return check_plain(shell.state, depth + 1)
+    real = _import(shell.asked)
+    for name, value in shell.state.items():
+        own = getattr(real, name, None) if isinstance(name, str) else real
+        if not isinstance(name, str) or name.startswith("__") or callable(own) or isinstance(own, property):
+            raise Refusal(f"a {shell.kind} of the file has a value in the place of a method")
+        check_plain(value, depth + 1)
+    nodes = shell.state.get("nodes")
+    if isinstance(nodes, np.ndarray) and nodes.dtype.names:
+        _check_nodes(nodes)
+
+
+def _check_nodes(nodes: np.ndarray) -> None:
+    """Every branch of a tree leads to a later node that is there. Raises Refusal."""
+    left, right = ("left_child", "right_child") if "left_child" in (nodes.dtype.names or ()) else ("left", "right")
+    leaf = nodes["is_leaf"].astype(bool) if "is_leaf" in (nodes.dtype.names or ()) else nodes[left] < 0
+    place = np.arange(len(nodes))
+    for side in (left, right):
+        ends = nodes[side].astype(np.int64)
+        if not ((ends > place) & (ends < len(nodes)) | leaf).all():
+            raise Refusal("a tree of the file leads nowhere")
 
 
 def construct(data: bytes, allow: Allowed) -> Any:

@@ -163,7 +163,9 @@ def _codes(feature: Code) -> dict[Value, float]:
 
 
 def _cut(number: float) -> float:
-    return number if -FARTHEST < number < FARTHEST else (FARTHEST if number > 0 else -FARTHEST)
+    if -FARTHEST < number < FARTHEST or number != number:
+        return number
+    return FARTHEST if number > 0 else -FARTHEST
 
 
 def _column(feature: Feature, cells: pd.Series, column: Column) -> Vector:

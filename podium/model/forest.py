@@ -20,6 +20,17 @@ def forest_trees(forest: Any, features: int) -> Trees:
     return Trees(lightgbm_text(blocks, features, outputs, "average_output"), features, outputs, narrow=True)
 
 
+def gradient_trees(boosting: Any, features: int) -> Trees:
+    """A fitted gradient boosting of classes or numbers, that starts from a constant. Raises KeyError for other losses."""
+    baseline = np.ravel(boosting._raw_predict_init(np.zeros((1, features)))).tolist()
+    outputs = len(baseline)
+    objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
+    blocks = [_one_leaf(value) for value in baseline]
+    blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for turn in boosting.estimators_ for tree in turn]
+    text = lightgbm_text(blocks, features, outputs, objective)
+    return Trees(text, features, outputs, narrow=True, chance="binary" in objective)
+
+
 def boosted_trees(boosting: Any, features: int) -> Trees:
     """A fitted histogram gradient boosting of numbers; its baseline is a tree of one leaf. Raises ValueError for categories."""
     baseline = np.ravel(boosting._baseline_prediction).tolist()
@@ -36,6 +47,7 @@ OBJECTIVES = {
     "HalfBinomialLoss": "objective=binary sigmoid:1",
     "HalfMultinomialLoss": "objective=multiclass num_class:{}",
     "HalfSquaredError": "objective=regression",
+    "HuberLoss": "objective=huber",
     "AbsoluteError": "objective=regression_l1",
     "PinballLoss": "objective=quantile",
     "HalfPoissonLoss": "objective=poisson",
@@ -87,8 +99,8 @@ def lightgbm_text(blocks: list[str], features: int, outputs: int, how: str) -> s
     return "\n".join([*head, "", *numbered, "end of trees", ""])
 
 
-def _tree(tree: Any, output: int) -> str:
-    """One tree; LightGBM numbers inner nodes from 0 and leaves from -1 downwards."""
+def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
+    """One tree, its leaves times `rate`; LightGBM numbers inner nodes from 0 and leaves from -1 downwards."""
     nodes = tree.__getstate__()["nodes"]
     inner = np.flatnonzero(tree.children_left >= 0)
     leaves = np.flatnonzero(tree.children_left < 0)
@@ -105,7 +117,7 @@ def _tree(tree: Any, output: int) -> str:
             _line("left_child", number[tree.children_left[inner]]),
             _line("right_child", number[tree.children_right[inner]]),
         ]
-    lines += [_line("leaf_value", tree.value[leaves, 0, output]), "is_linear=0", "shrinkage=1", "", ""]
+    lines += [_line("leaf_value", rate * tree.value[leaves, 0, output]), "is_linear=0", "shrinkage=1", "", ""]
     return "\n".join(lines)
 
 

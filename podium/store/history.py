@@ -41,7 +41,8 @@ class Gate(BaseModel):
 class Entry(BaseModel):
     """One act: `version` is what it was about, `champion` and `manifest` (its sha256) what is in force after it.
 
-    `previous` is the champion before, `before` the sha256 of the entry before, `evidence` the gates' findings.
+    `previous` is the champion before, `before` the sha256 of the entry before, `evidence` the gates' findings, `request` a
+    name by which who asked finds it again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +60,7 @@ class Entry(BaseModel):
     at: str
     forced: bool = False
     evidence: tuple[Gate, ...] = ()
+    request: str = ""
     before: str | None
     signatures: dict[str, str] = {}
 

@@ -18,6 +18,9 @@ GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE, TEST_FILE = "golden.json", "leaderbo
 FOREIGN_FILES = "foreign/"
 
 
+BARRED = b'{"barred": "the files of this version, which was never finished, are being deleted"}'
+"""Stands in the place of a manifest for so long."""
+
 Fetch = Callable[[str, str], bytes]
 """From a key and the sha256 that is expected there to the bytes, which the caller verifies."""
 
@@ -100,9 +103,14 @@ def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer
     try:
         store.create(prefix + MANIFEST, signed.encode())
     except Exists:
+        if store.read(prefix + MANIFEST).data == BARRED:
+            raise StoreError(f"{store.url(prefix)} is just being collected as garbage: try again") from None
         there = json.loads(store.read(prefix + MANIFEST).data)
         if (there["run"], there["files"]) != (document["run"], document["files"]):
             raise VersionExists(f"{store.url(prefix)} is there already with other content") from None
+    for name, data in files.items():  # a collection may have deleted some before the manifest was there
+        if not store.exists(prefix + name):
+            _create_same(store, prefix + name, data)
 
 
 def _create_same(store: Store, key: str, data: bytes) -> None:

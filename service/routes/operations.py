@@ -14,16 +14,26 @@ from service.state import State, StateDep
 router = APIRouter(tags=["operations"])
 
 
+@router.get("/metrics", summary="For Prometheus", response_class=Response)
+async def metrics(state: StateDep) -> Response:
+    return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/health", include_in_schema=False)
+@router.get("/healthz", include_in_schema=False)
 @router.get("/livez", summary="The process runs")
 async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.get("/ready", include_in_schema=False)
 @router.get("/readyz", summary="Every champion that the store names is in service")
 async def readyz(state: StateDep) -> dict[str, Any]:
     """503 while no model is in service, or while one that should be could not be loaded and none before it serves."""
     serving = {snapshot.project: snapshot.version for snapshot in state.live.all()}
     if not state.ready():
+        if state.live.draining:
+            raise ModelNotReady("the service is about to stop")
         missing = sorted(set(state.reconcile.failures) - set(serving))
         raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
     return {"status": "ready", "serving": serving}
@@ -50,7 +60,7 @@ def _serving(state: State, project: str) -> dict[str, Any]:
         "champion": snapshot.champion,
         "models": list(snapshot.models),
         "fast_path": snapshot.fast[snapshot.champion] is not None,
-        "predictions": state.predictions[project, snapshot.version],
+        "predictions": state.metrics.served(project, snapshot.version),
     }
 
 

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from podium.data.problems import BadData
 from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, read_body
+from service.gate import MODEL
 from service.inputs import Asked, Inputs
 from service.live import Snapshot
 from service.negotiation import SUFFIXES, Form, negotiated
@@ -50,6 +51,7 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     """
     project = request.path_params.get("project")
     snapshot = state.live.default() if project is None else state.live.get(project)
+    request.scope[MODEL] = snapshot.project, snapshot.version
     body = await read_body(request, len(snapshot.signature.inputs))
     suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
     form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
@@ -59,7 +61,7 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     except BadData as error:
         return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
     scores = await score(snapshot, families, inputs, state.spread, state.settings.dask_threshold)
-    state.served(snapshot)
+    state.metrics.rows[snapshot.project] += inputs.count
     done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options)
     if form == "json" and inputs.count <= state.settings.dask_threshold:
         return _json(state, done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
@@ -127,22 +128,26 @@ def promoter(header: str, settings: ServiceSettings) -> str:
     """The name behind a bearer token. Raises PromotionOff, NotAPromoter."""
     if not settings.promoters:
         raise PromotionOff("set PODIUM_PROMOTERS to let somebody promote over HTTP")
-    given = header.removeprefix("Bearer ").encode()
+    scheme, _, text = header.partition(" ")
+    given = text.strip().encode()
     names = [
         name for name, token in settings.promoters.items() if hmac.compare_digest(token.get_secret_value().encode(), given)
     ]
-    if not header.startswith("Bearer ") or not names:
+    if scheme.lower() != "bearer" or not names:
         raise NotAPromoter("send a promoter's token as `Authorization: Bearer …`")
     return names[0]
 
 
 def _expected(if_match: str, if_none_match: str) -> str | None:
     """The version that must serve now, None for none. Raises ConditionMissing."""
-    if if_none_match.strip() == "*":
+    if not if_match.strip() and if_none_match.strip() == "*":
         return None
-    if not if_match.strip():
-        raise ConditionMissing('send If-Match: "VERSION" with the champion you expect, or If-None-Match: * when there is none')
-    return if_match.strip().removeprefix("W/").strip('"')
+    tag = re.fullmatch(r'"([^"*]+)"', if_match.strip())
+    if not tag or if_none_match:
+        raise ConditionMissing(
+            'send If-Match: "VERSION" with the one champion you expect, or If-None-Match: * if there is none'
+        )
+    return tag[1]
 
 
 def _etag(entry: Entry | None) -> dict[str, str]:

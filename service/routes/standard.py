@@ -14,6 +14,7 @@ from podium.model.model import answer
 from podium.store.versions import list_versions
 from service.answers import answer_headers, finite, prediction_id
 from service.bodies import SMALL
+from service.gate import MODEL
 from service.inference import model_metadata, outputs, records_of, wanted_outputs
 from service.inputs import Inputs, decode_json, from_records, from_table
 from service.live import Snapshot
@@ -66,6 +67,7 @@ async def model_ready(model: str, state: StateDep, version: str = "") -> dict[st
 async def infer(model: str, request: Request, state: StateDep, version: str = "") -> Response:
     """One tensor a column, of the shape [n] or [n, 1]; null is a missing value."""
     snapshot = _snapshot(state, model, version)
+    request.scope[MODEL] = snapshot.project, snapshot.version
     if BINARY in request.headers:
         raise UnsupportedMedia("binary tensors are not taken: send the data as JSON (binary_data=False)")
     data = await request.body()
@@ -128,6 +130,7 @@ async def unload(model: str, request: Request, state: StateDep) -> Response:
 async def invocations(request: Request, state: StateDep, project: str = "") -> Response:
     """dataframe_split, dataframe_records, instances, inputs, or CSV; the default project, or `?project=`."""
     snapshot = state.live.get(project) if project else state.live.default()
+    request.scope[MODEL] = snapshot.project, snapshot.version
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in ("application/json", "text/csv"):
         raise UnsupportedMedia("send application/json or text/csv")
@@ -145,7 +148,7 @@ def _mlflow_inputs(data: bytes, media: str, snapshot: Snapshot, most: int) -> In
 
 async def _scored(state: State, snapshot: Snapshot, inputs: Inputs) -> tuple[Any, dict[str, str]]:
     found = await score(snapshot, [snapshot.champion], inputs, state.spread, state.settings.dask_threshold)
-    state.served(snapshot)
+    state.metrics.rows[snapshot.project] += inputs.count
     return found[snapshot.champion], answer_headers(snapshot, prediction_id())
 
 

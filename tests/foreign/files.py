@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "make it a column|more than a column",
     ),
     "an-interaction": (lambda: fit(smf.logit("male ~ height:weight", coded())), "more than a column"),
-    "a-frame": (lambda: pickle.dumps(people()), "neither a classifier nor a regressor"),
+    "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),
     "text": (lambda: b"hello", "none of"),
     "nothing": (lambda: b"", "none of"),
     "a-cut-off-joblib": (lambda: joblibbed(fitted(RandomForestClassifier(5)))[:-300], "damaged"),

