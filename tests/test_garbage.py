@@ -10,7 +10,8 @@ from podium.garbage import Garbage, collect, find_garbage
 from podium.promotion import Desk, StillNeeded, promote, rollback
 from podium.store.fsck import fsck
 from podium.store.history import Retired, entries_since
-from podium.store.versions import read_manifest
+from podium.store.s3 import StoreError
+from podium.store.versions import BARRED, publish, read_manifest
 from tests.store.test_fsck import learned, put_in_service
 from tests.store.test_history import published
 
@@ -111,4 +112,48 @@ def test_an_unfinished_version_has_a_day(desk: Desk) -> None:
     found = garbage(desk, now=now + timedelta(days=2), days=100_000)
     assert [each.why for each in found] == ["was never finished"]
     collect(desk, found[0], "", then)
+    assert fsck(desk.store, desk.trust) == []
+
+
+def test_a_version_that_is_finished_while_it_is_collected_stays_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, files = learned(0, None)
+    for name, data in files.items():
+        desk.store.create(f"versions/p/{manifest.version}/{name}", data)
+    (plan,) = garbage(desk, now=datetime.now(UTC) + timedelta(days=2))
+    publish(desk.store, manifest, files, desk.signer)
+    with pytest.raises(StillNeeded):
+        collect(desk, plan, "", then)
+    assert fsck(desk.store, desk.trust) == []
+
+
+def test_who_publishes_during_a_collection_is_told_to_try_again(desk: Desk) -> None:
+    manifest, files = learned(0, None)
+    place = f"versions/p/{manifest.version}"
+    for name, data in files.items():
+        desk.store.create(f"{place}/{name}", data)
+    (plan,) = garbage(desk, now=datetime.now(UTC) + timedelta(days=2))
+    desk.store.create(f"{place}/manifest.json", BARRED)  # as a collection that is under way, or died
+    with pytest.raises(StoreError, match="try again"):
+        publish(desk.store, manifest, files, desk.signer)
+    (again,) = garbage(desk, now=datetime.now(UTC) + timedelta(days=2))
+    assert again.keys == plan.keys
+    collect(desk, again, "", then)
+    publish(desk.store, manifest, files, desk.signer)
+    assert fsck(desk.store, desk.trust) == []
+
+
+def test_what_a_collection_took_before_the_manifest_came_is_written_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, files = learned(0, None)
+    real = desk.store.create
+
+    def slow(key: str, data: bytes) -> str:
+        """The whole collection happens between the last file and the manifest."""
+        if key.endswith("/manifest.json") and data != BARRED:
+            monkeypatch.setattr(type(desk.store), "create", lambda _, key, data: real(key, data))
+            for plan in garbage(desk, now=datetime.now(UTC) + timedelta(days=2)):
+                collect(desk, plan, "", then)
+        return real(key, data)
+
+    monkeypatch.setattr(type(desk.store), "create", lambda _, key, data: slow(key, data))
+    publish(desk.store, manifest, files, desk.signer)
     assert fsck(desk.store, desk.trust) == []

@@ -302,6 +302,11 @@ def test_acts_by_hand_are_done_once_a_request(environment: dict[str, str], cloud
     assert stands() == (one, 3)
     assert act("PromoteVersion", "--version", two, "--request", "again").returncode == 0
     assert stands() == (two, 4)
+    receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/acts/") if "Rollback" in key)
+    cloud_desk.store.delete(receipt)  # as if the process had died before it wrote it
+    assert act("Rollback").returncode == 0
+    assert stands() == (two, 4)
+    assert receipt in keys(cloud_desk.store, "runs/by-hand/acts/")
     late = act("PromoteVersion", "--version", one, "--expect", one)
     assert late.returncode != 0
     assert "AliasMoved" in late.stdout

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from cli.client import Answer, Client
 from podium.project import Project
 from podium.promotion import Desk
 from podium.store.versions import Manifest
+from service.settings import ServiceSettings
 from tests import tables
 from tests.conftest import PROMOTERS, Put, publish_version
 
@@ -62,6 +64,14 @@ def refusals(versions: list[Manifest]) -> Iterator[list[tuple[str, object, dict[
         (PROMOTE, good, {}, 428, "condition-missing"),
         (PROMOTE, good, {"if_match": f'"{strict}"'}, 412, "alias-moved"),
         (PROMOTE, good, {"if_none_match": "*"}, 412, "alias-moved"),
+        (PROMOTE, good, {"if_match": "*"}, 428, "condition-missing"),
+        (PROMOTE, good, {"if_match": f'W/"{one}"'}, 428, "condition-missing"),
+        (PROMOTE, good, {"if_match": f'"{one}", "{two}"'}, 428, "condition-missing"),
+        (PROMOTE, good, {"if_match": one}, 428, "condition-missing"),
+        (PROMOTE, good, {**match, "if_none_match": "*"}, 428, "condition-missing"),
+        (PROMOTE, good, {**match, "token": ""}, 401, "not-a-promoter"),
+        (ROLLBACK, {"reason": "x", "to": strict}, match, 409, "nothing-before"),
+        (ROLLBACK, {"reason": "x", "to": one}, match, 409, "nothing-before"),
         (PROMOTE, good, {**match, "token": "nobody"}, 401, "not-a-promoter"),
         (PROMOTE, good, {**match, "authorization": ""}, 401, "not-a-promoter"),
         (PROMOTE, unknown, match, 404, "unknown-version"),
@@ -75,7 +85,7 @@ def refusals(versions: list[Manifest]) -> Iterator[list[tuple[str, object, dict[
         ("/projects/nobody/promote", good, match, 404, "unknown-version"),
         (ROLLBACK, {"reason": "x"}, {}, 428, "condition-missing"),
         (ROLLBACK, {"reason": "x"}, {"if_match": f'"{two}"'}, 412, "alias-moved"),
-        (ROLLBACK, {"reason": "x", "to": unknown["version"]}, match, 404, "unknown-version"),
+        (ROLLBACK, {"reason": "x", "to": unknown["version"]}, match, 409, "nothing-before"),
     ]
 
 
@@ -95,3 +105,10 @@ def test_a_failed_gate_is_told_with_its_figures(service: Client, versions: list[
     answer = ask(service, PROMOTE, body, if_match=f'"{versions[0].version}"')
     assert [error["code"] for error in answer.json()["errors"]] == ["min-score"]
     assert "at least 10" in answer.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("token", ["", "short", "with a blank in it", "ümlaut-0123456789"])
+def test_a_weak_token_is_no_setting(token: str) -> None:
+    for field in ("promoters", "api_keys"):
+        with pytest.raises(ValidationError, match="16 ASCII characters"):
+            ServiceSettings(**{field: {"bob": token}})

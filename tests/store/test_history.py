@@ -302,3 +302,19 @@ def test_the_manifest_says_who_made_it(desk: Desk) -> None:
     manifest = publish_version(desk, tables.flowers(), FLOWERS)
     assert manifest.author == "trainer"
     assert len(manifest.predictions) == 64
+
+
+def test_a_rollback_goes_only_to_what_served_and_from_what_serves(desk: Desk) -> None:
+    one, two, three = (published(desk, seed) for seed in range(3))
+    for name in (one, two):
+        promote(desk, "p", name, "a test", then, force=True)
+    for to, words in ((three, "never served"), (two, "serves now")):
+        with pytest.raises(NothingBefore, match=words):
+            rollback(desk, "p", "x", then, to=to)
+    with pytest.raises(AliasMoved):
+        rollback(desk, "p", "x", then, to=two, expect="garbage")
+    with pytest.raises(AliasMoved):
+        rollback(desk, "p", "x", then, to=one, expect=one)
+    assert rollback(desk, "p", "x", then, to=one, expect=two).previous == two
+    assert champion(desk) == one
+    assert check(desk) == []
