@@ -16,6 +16,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 30.0, 60.0
+LINGER_SECONDS = 0.5
 LEAST_RATE = 20_000
 """Bytes a second that a body must come with, after its first BODY_SECONDS."""
 MOST_HEAD, MOST_URL, MOST_HEADERS = 64 * 1024, 16 * 1024, 200
@@ -111,14 +112,16 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer with a problem and close."""
         self._refused = Refused(status, code, detail)
-        if self.transport.is_closing() or (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
+        if self.transport.is_closing() or (self._state == "body" and self.cycle and self.cycle.response_started):
             return self.transport.close()
         title = HTTPStatus(status).phrase
         body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail, "code": code, "error": detail}
         text = json.dumps(body).encode()
         head = f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(text)}\r\n"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + text)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)  # what still comes is read, else it would undo the answer
 
     # --- slow clients ----------------------------------------------------------------------------------------------------
 

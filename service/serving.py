@@ -29,7 +29,7 @@ class Draining(uvicorn.Server):
         if self._draining or not self._seconds:
             return super().handle_exit(sig, frame)
         self._draining = True
-        self.config.loaded_app.state.live.draining = True
+        self.config.app.state.live.draining = True  # type: ignore[union-attr]
         timer = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
         timer.daemon = True
         timer.start()
