@@ -10,6 +10,7 @@ import click
 from cli.demo import run_demo
 from cli.garbage import gc
 from cli.models import keys, models
+from cli.predict import predict
 from cli.smoke import run_smoke
 from podium import __version__
 from podium.learn.families import UnknownFamily, families_of
@@ -32,6 +33,7 @@ def podium() -> None:
 
     \b
     podium demo                     everything on this machine, until Ctrl-C
+    podium predict --project NAME   rows to predictions: CSV in, CSV out
     podium serve                    the service, with S3 by the AWS_… variables
     luigi --module luigi_tasks Pipeline --project NAME
     """
@@ -71,6 +73,7 @@ def smoke(folder: Path | None, as_json: bool) -> None:
 podium.add_command(models)
 podium.add_command(keys)
 podium.add_command(gc)
+podium.add_command(predict)
 
 
 @podium.group()

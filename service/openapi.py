@@ -53,6 +53,9 @@ def describe(column: Column) -> str:
     return f"{column.kind}{unit}, trained on {column.low:g} to {column.high:g}"
 
 
+PROJECT = {"name": "project", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
 def install_openapi(app: FastAPI, live: Live) -> None:
     """Describe the paths once and the live signatures at every call."""
     paths: dict[str, Any] = {}
@@ -63,8 +66,11 @@ def install_openapi(app: FastAPI, live: Live) -> None:
         schemas = {**paths.get("components", {}).get("schemas", {})}
         records = {f"record-{snapshot.project}": record_schema(snapshot) for snapshot in live.all()}
         operations = {**paths["paths"]}
-        for path in [path for path in operations if path.endswith("/predict")]:
-            operations[path] = {"post": {**operations[path]["post"], "requestBody": _body(list(records))}}
+        for path in [path for path in operations if path.endswith(("/predict", "/batch"))]:
+            post = {**operations[path]["post"], "requestBody": _body(list(records))}
+            if "{project}" in path:
+                post["parameters"] = [PROJECT, *post.get("parameters", [])]
+            operations[path] = {"post": post}
         for snapshot in live.all():
             own = {**operations["/projects/{project}/predict"]["post"], "requestBody": _body([f"record-{snapshot.project}"])}
             own["parameters"] = [p for p in own.get("parameters", []) if p["name"] != "project"]

@@ -63,6 +63,7 @@ def test_serving_does_not_need_learning() -> None:
 
 
 NAMES = {
+    "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
     "pydantic_settings": "pydantic-settings",
     "dask": "dask[distributed]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.client import Client
+from local_cloud import LocalCloud
+from tests import tables
 from tests.tables import RECORD
+from tests.test_cli import podium
 
 MIXED = "/projects/mixed/predict"
 CSV = {"content-type": "text/csv"}
@@ -126,3 +130,36 @@ def test_a_regression_tells_its_interval_on_every_path(service: Client) -> None:
         low,
         high,
     ]
+
+
+def test_the_command_line_gives_the_same_by_a_service_and_without(service: Client, cloud: LocalCloud, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    tables.mixed(30).assign(note="=1+1").to_csv(rows, index=False)
+    url = f"http://{service._host}"
+    remote = podium(cloud, "predict", "--project", "mixed", "--url", url, "--models", "all", str(rows))
+    assert remote.returncode == 0, remote.stderr
+    local = podium(cloud, "predict", "--project", "mixed", "--local", "--models", "all", str(rows))
+    assert local.stdout == remote.stdout
+    assert len(local.stdout.splitlines()) == 31
+    assert "mixed 20" in local.stderr
+    words = ("predict", "--project", "mixed", "--url", url, "--random", "5", "--seed", "1", "--data", str(rows))
+    one, two = podium(cloud, *words), podium(cloud, *words)
+    assert one.stdout == two.stdout
+    assert len(one.stdout.splitlines()) == 6
+
+
+def test_the_command_line_says_what_is_wrong(service: Client, cloud: LocalCloud, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{HEADER}\n{BAD}\n")
+    url = f"http://{service._host}"
+    cases = [
+        (("--project", "mixed", "--url", url, str(rows)), 5, "invalid-type"),
+        (("--project", "mixed", "--local", str(rows)), 3, "invalid-type"),
+        (("--project", "mixed", "--url", "http://127.0.0.1:1", str(rows)), 5, "--local needs none"),
+        (("--project", "nobody", "--local", str(rows)), 5, "no champion"),
+        (("--project", "mixed"), 2, "--random"),
+    ]
+    for words, code, text in cases:
+        result = podium(cloud, "predict", *words)
+        assert (result.returncode, text in result.stderr) == (code, True), result.stderr
+        assert "Traceback" not in result.stderr
