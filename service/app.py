@@ -18,6 +18,7 @@ from podium.store.cache import Cache
 from service.asgi import LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
 from service.gate import Gate
+from service.jobs import Jobs
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import install_openapi
@@ -69,6 +70,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         spread, results = Spread(settings), Results()
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(results.close)
+        jobs = Jobs(spread, settings.most_jobs)
+        stack.push_async_callback(run_in_threadpool, jobs.close)
         store, prover = settings.store(), Prover(settings.proof_seconds)
         stack.callback(prover.close)
         prover.start()
@@ -76,7 +79,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
-            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates), metrics
+            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates), metrics, jobs
         )
         await reconcile.look()
         loop = asyncio.create_task(reconcile.run())

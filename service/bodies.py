@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +15,7 @@ from starlette.exceptions import HTTPException
 from podium.data.columns import Signature
 from podium.data.problems import BadData, Malformed, Problem
 from service.inputs import Asked, Inputs, from_form, from_json, from_table
-from service.problems import CrossSite, UnsupportedMedia
+from service.problems import CrossSite, StorageFull, UnsupportedMedia
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 GZIP = "application/gzip"
@@ -29,6 +32,7 @@ class Body:
     data: bytes
     fields: dict[str, str]
     gzipped: bool = False
+    path: Path | None = None
 
     @property
     def is_form(self) -> bool:
@@ -39,8 +43,15 @@ class Body:
         return self.media == "multipart/form-data"
 
 
-async def read_body(request: Request, fields: int) -> Body:
-    """The body with its media type; a form may have so many fields. Raises UnsupportedMedia, CrossSite, Malformed."""
+Spool = Callable[[], Path]
+"""Where a table goes that is too large to be kept in memory."""
+
+
+async def read_body(request: Request, fields: int, spool: Spool | None = None, most: int = 0) -> Body:
+    """The body with its media type; a form may have so many fields; with `spool`, tables over `most` bytes go to disk.
+
+    Raises UnsupportedMedia, CrossSite, Malformed, StorageFull.
+    """
     media, _, parameters = request.headers.get("content-type", "").lower().partition(";")
     media = media.strip()
     charset = next((p.split("=", 1)[1].strip(' "') for p in parameters.split(";") if p.strip().startswith("charset=")), "utf-8")
@@ -48,13 +59,25 @@ async def read_body(request: Request, fields: int) -> Body:
         raise UnsupportedMedia("bodies are UTF-8 and not compressed")
     if media in FORMS:
         _check_site(request)
-        return await _read_form(request, media, fields)
+        return await _read_form(request, media, fields, spool, most)
     if media != "application/json" and media not in TABLES:
         raise UnsupportedMedia("send application/json, text/csv, Parquet or a form")
+    if spool and media in TABLES and int(request.headers.get("content-length") or most + 1) > most:
+        path = spool()
+        try:
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise StorageFull("the file cannot be kept now") from None
+            raise
+        return Body(media, b"", {}, media == GZIP, path)
     return Body(media, await request.body(), {}, media == GZIP)
 
 
-async def _read_form(request: Request, media: str, fields: int) -> Body:
+async def _read_form(request: Request, media: str, fields: int, spool: Spool | None, most: int) -> Body:
     try:
         form = await request.form(max_files=1, max_fields=fields + 100)
     except HTTPException as error:
@@ -66,9 +89,22 @@ async def _read_form(request: Request, media: str, fields: int) -> Body:
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     if media == "multipart/form-data" and not files:
         raise BadData([Problem("empty-input", "no file was chosen, or the upload was cut off")])
-    data = await files[0].read() if files else b""
+    path = spool() if spool and files and (files[0].size or 0) > most else None
+    if path:
+        await run_in_threadpool(_copy, files[0], path)
+    data = await files[0].read() if files and not path else b""
     gzipped = bool(files) and (files[0].filename or "").endswith(".gz")
-    return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)}, gzipped)
+    return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)}, gzipped, path)
+
+
+def _copy(file: UploadFile, path: Path) -> None:
+    """Raises StorageFull."""
+    try:
+        with path.open("wb") as target:
+            shutil.copyfileobj(file.file, target)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise StorageFull("the file cannot be kept now") from None
 
 
 def _check_site(request: Request) -> None:

@@ -13,6 +13,7 @@ from podium.data.columns import Column
 from podium.data.problems import Problem
 from podium.store.versions import REPORT_FILE
 from service.answers import one_prediction
+from service.jobs import Job
 from service.live import Snapshot
 from service.openapi import describe
 
@@ -32,6 +33,10 @@ class Pages:
 
     def docs(self) -> str:
         return self._pages.get_template("docs.html").render()
+
+    def job(self, job: Job) -> str:
+        """How far a job is; the page asks again by itself until it is done."""
+        return self._pages.get_template("job.html").render(job=job.as_json(), title=_title(job.snapshot))
 
     def project(
         self,

@@ -57,6 +57,18 @@ class ConditionMissing(ServiceError):
     status, code, title = 428, "condition-missing", "Say which version you expect to replace"
 
 
+class TooManyJobs(ServiceError):
+    status, code, title, retry_after = 429, "too-many-jobs", "Too many jobs wait", 30
+
+
+class NotDone(ServiceError):
+    status, code, title, retry_after = 409, "not-done", "The job is not done", 1
+
+
+class StorageFull(ServiceError):
+    status, code, title, retry_after = 503, "storage-full", "There is no room for this file now", 60
+
+
 class UnknownResult(ServiceError):
     status, code, title = 404, "unknown-result", "No such result"
 

@@ -29,6 +29,9 @@ class Results:
             self._path(oldest).unlink(missing_ok=True)
         return name
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._kept
+
     def get(self, name: str) -> tuple[Path, dict[str, str]]:
         """Raises UnknownResult."""
         if name not in self._kept:

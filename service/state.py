@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from podium.store.s3 import Store
+from service.jobs import Jobs
 from service.live import Live
 from service.metrics import Metrics
 from service.pages import Pages
@@ -32,6 +33,7 @@ class State:
     webhooks: Webhooks
     pages: Pages
     metrics: Metrics
+    jobs: Jobs
     started: float = field(default_factory=time.time)
 
     def ready(self) -> bool:

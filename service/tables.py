@@ -26,7 +26,7 @@ FORMULA = r"^[=+\-@\t\r]"
 PROBLEM = "problem"
 
 
-def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores) -> pa.Table:
+def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, always_problem: bool = False) -> pa.Table:
     """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, or the ends
     of its interval, then `prediction_<family>` (and the probability of what it predicts) of every model when there are
     several; where rows are wrong, a column `problem` that says why."""
@@ -41,7 +41,7 @@ def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores) -> pa.Table
             added[f"probability_{family}"] = pa.array(matrix.max(axis=1))
     for name, cells in added.items():
         table = table.append_column(_free(name, table), cells if places is None else cells.take(places))
-    if inputs.bad:
+    if inputs.bad or always_problem:
         said = [_said(inputs.bad[place]) if place in inputs.bad else None for place in range(inputs.total)]
         table = table.append_column(_free(PROBLEM, table), pa.array(said, pa.string()))
     return table
@@ -65,10 +65,10 @@ def to_parquet(table: pa.Table) -> bytes:
     return file.getvalue()
 
 
-def to_csv(table: pa.Table, *, raw: bool = False) -> bytes:
+def to_csv(table: pa.Table, *, raw: bool = False, header: bool = True) -> bytes:
     """CSV in UTF-8; texts that a spreadsheet would run as a formula are prefixed with an apostrophe unless `raw`."""
     file = io.BytesIO()
-    pacsv.write_csv(table if raw else _harmless(table), file, pacsv.WriteOptions(quoting_style="needed"))
+    pacsv.write_csv(table if raw else _harmless(table), file, pacsv.WriteOptions(quoting_style="needed", include_header=header))
     return file.getvalue()
 
 

@@ -134,7 +134,7 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
     put_champion(tables.prices(), name="prices", target="price", budget=1)
     put_champion(tables.odd(), name="odd", target="y", budget=1, families=["linear"])
     folder = tmp_path_factory.mktemp("service")
-    variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_PROMOTERS": json.dumps(PROMOTERS)}
+    variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_JOB_BYTES": "400000", "PODIUM_PROMOTERS": json.dumps(PROMOTERS)}
     process: Process = start_service({**cloud.environment, **variables}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
     try:

@@ -6,15 +6,18 @@ import csv
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from podium.data.problems import BadData, Malformed, Problem, TooLarge, WrongType
+from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType
 
-PARQUET = b"PAR1"
+PARQUET, BOM = b"PAR1", b"\xef\xbb\xbf"
 FOREIGN = {b"PK\x03\x04": "a zip archive or a workbook", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MOST_COLUMNS = 10_000
@@ -41,26 +44,16 @@ def read_table(
 
 def read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
     """Read separated UTF-8 with a header line; raises BadData."""
-    text = data.removeprefix(b"\xef\xbb\xbf")
+    text = data.removeprefix(BOM)
     _check_text(text)
     names = _header(text, delimiter)
     wrong: list[Problem] = []
-
-    def note(row: pacsv.InvalidRow) -> str:
-        number = row.number - 1 if row.number else None
-        wrong.append(
-            Problem("csv-row-length", f"has {row.actual_columns} cells", number, None, f"{row.expected_columns} cells")
-        )
-        return "skip"
-
     try:
         table = pacsv.read_csv(
             pa.BufferReader(text),
             read_options=pacsv.ReadOptions(use_threads=False, block_size=max(1 << 20, min(len(text), 1 << 28))),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
-            ),
+            parse_options=_parse_options(delimiter, wrong),
+            convert_options=_all_text(names),
         )
     except pa.ArrowInvalid as error:
         raise BadData([Problem("csv-quote", "a quoted cell is not closed or a row cannot be split")]) from error
@@ -69,6 +62,82 @@ def read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
     if table.num_rows == 0:
         raise BadData([Problem("empty-input", "there is a header but no row")])
     return table
+
+
+def read_in_pieces(path: Path, *, gzipped: bool = False, delimiter: str = ",", piece: int = 8 << 20) -> Iterator[pa.Table]:
+    """A table on disk as tables of some `piece` bytes of text each, so that memory does not grow with it. Raises BadData."""
+    with path.open("rb") as file:
+        if file.read(len(PARQUET)) == PARQUET and not gzipped:
+            yield from _parquet_in_pieces(path)
+            return
+    with gzip.open(path) if gzipped else path.open("rb") as stream:
+        try:
+            yield from _csv_in_pieces(stream, delimiter, piece)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
+
+
+def _csv_in_pieces(stream: Any, delimiter: str, piece: int) -> Iterator[pa.Table]:
+    head = stream.read(min(piece, 1 << 22))
+    for magic, name in FOREIGN.items():
+        if head.startswith(magic):
+            raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
+    if not head.strip():
+        raise BadData([Problem("empty-input", "there is nothing in the file")])
+    names = _header(head.removeprefix(BOM), delimiter)
+    stream.seek(len(BOM) if head.startswith(BOM) else 0)
+    wrong: list[Problem] = []
+    rows = 0
+    try:
+        reader = pacsv.open_csv(
+            stream,
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=piece),
+            parse_options=_parse_options(delimiter, wrong),
+            convert_options=_all_text(names),
+        )
+        for batch in reader:
+            if wrong:
+                raise BadData(wrong)
+            if batch.num_rows:
+                rows += batch.num_rows
+                yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as error:
+        raise BadData([Problem("csv-quote", "a quoted cell is not closed, is no UTF-8, or a row cannot be split")]) from error
+    if wrong:
+        raise BadData(wrong)
+    if not rows:
+        raise BadData([Problem("empty-input", "there is a header but no row")])
+
+
+def _parquet_in_pieces(path: Path) -> Iterator[pa.Table]:
+    try:
+        file = pq.ParquetFile(path)
+        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names) or len(file.schema_arrow.names) > MOST_COLUMNS:
+            raise BadData([Problem("csv-header", "a column name comes twice, or there are too many")])
+        for batch in file.iter_batches(batch_size=100_000):
+            yield _as_text(pa.Table.from_batches([batch]))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
+
+
+def _parse_options(delimiter: str, wrong: list[Problem]) -> pacsv.ParseOptions:
+    """Rows of another length are noted in `wrong`."""
+
+    def note(row: pacsv.InvalidRow) -> str:
+        number = row.number - 1 if row.number else None
+        if len(wrong) < MOST_REPORTED:
+            wrong.append(
+                Problem("csv-row-length", f"has {row.actual_columns} cells", number, None, f"{row.expected_columns} cells")
+            )
+        return "skip"
+
+    return pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note)
+
+
+def _all_text(names: list[str]) -> pacsv.ConvertOptions:
+    return pacsv.ConvertOptions(
+        column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
+    )
 
 
 def _check_text(text: bytes) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from podium.data.problems import BadData
@@ -52,10 +52,13 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     project = request.path_params.get("project")
     snapshot = state.live.default() if project is None else state.live.get(project)
     request.scope[MODEL] = snapshot.project, snapshot.version
-    body = await read_body(request, len(snapshot.signature.inputs))
     suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
+    spool = state.jobs.new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
+    body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
     form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
+    if body.path:
+        return _as_job(state, snapshot, families, body, options, form)
     try:
         inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
     except BadData as error:
@@ -66,6 +69,18 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     if form == "json" and inputs.count <= state.settings.dask_threshold:
         return _json(state, done)
     return await run_in_threadpool(RENDERERS[form], state, done)
+
+
+def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form) -> Response:
+    """202, and where to look; a browser is sent there."""
+    assert body.path
+    headers = answer_headers(snapshot, prediction_id())
+    asked = replace(options.asked, gzipped=body.gzipped)
+    job = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers)
+    place = f"/jobs/{job.name}"
+    if form == "html":
+        return Response(None, 303, {**headers, "Location": place})
+    return JSONResponse(job.as_json(), 202, {**headers, "Location": place, "Retry-After": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,15 @@ for suffix in ("", *SUFFIXES):
         )
 
 
+@router.get("/jobs/{job}", summary="How far a job is; a page for browsers", response_class=Response)
+async def job_state(job: str, request: Request, state: StateDep) -> Response:
+    found = state.jobs.get(job)
+    if negotiated("", request.headers.get("accept", ""), "json") == "html":
+        return Response(state.pages.job(found), media_type="text/html")
+    return JSONResponse(found.as_json(), headers=found.headers)
+
+
 @router.get("/jobs/{job}/result.csv", summary="A result as CSV", response_class=FileResponse)
 async def result(job: str, state: StateDep) -> FileResponse:
-    path, headers = state.results.get(job)
+    path, headers = state.results.get(job) if job in state.results else state.jobs.result(job)
     return FileResponse(path, media_type="text/csv", filename="predictions.csv", headers=headers)

@@ -1,0 +1,165 @@
+"""Large tables in the background: piece by piece from disk to disk, so that memory stays small."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from podium.data.problems import MOST_REPORTED, BadData, Problem
+from podium.data.read import read_in_pieces
+from service.inputs import Asked, from_text
+from service.live import Snapshot
+from service.problems import NotDone, StorageFull, TooManyJobs, UnknownResult
+from service.spread import Spread
+from service.tables import result_table, to_csv
+
+log = logging.getLogger(__name__)
+KEPT = 50
+
+
+@dataclass(slots=True)
+class Job:
+    """One table: where it lies, what was asked, and how far it is; one version answers all of it."""
+
+    name: str
+    snapshot: Snapshot
+    families: Sequence[str]
+    upload: Path
+    asked: Asked
+    raw: bool
+    headers: dict[str, str]
+    bytes: int
+    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    rows: int = 0
+    wrong_rows: int = 0
+    warnings: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    reason: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def result(self) -> Path:
+        return self.upload.with_suffix(".csv")
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "job": self.name,
+            "project": self.snapshot.project,
+            "version": self.snapshot.version,
+            "state": self.state,
+            "rows": self.rows,
+            "wrong_rows": self.wrong_rows,
+            "warnings": self.warnings,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds if self.state in ("done", "failed") else time.time() - self.started, 3)
+            if self.started
+            else 0,
+        }
+        if self.state == "done":
+            found["result"] = f"/jobs/{self.name}/result.csv"
+        if self.state == "failed":
+            found |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
+        return found
+
+
+class Jobs:
+    """A folder of uploads and results that goes with the service, and one thread that works on them in order."""
+
+    def __init__(self, spread: Spread, most_waiting: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="podium-jobs-"))
+        self._spread, self._most = spread, most_waiting
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._worker = ThreadPoolExecutor(1, "jobs")
+        self._closed = False
+
+    def new_upload(self) -> Path:
+        """Where to write what comes. Raises TooManyJobs."""
+        if sum(job.state in ("waiting", "running") for job in self._jobs.values()) >= self._most:
+            raise TooManyJobs("try again when some are done")
+        return self.folder / f"{secrets.token_urlsafe(18)}.upload"
+
+    def start(
+        self, upload: Path, snapshot: Snapshot, families: Sequence[str], asked: Asked, raw: bool, headers: dict[str, str]
+    ) -> Job:
+        job = Job(upload.stem, snapshot, families, upload, asked, raw, headers, upload.stat().st_size)
+        self._jobs[job.name] = job
+        self._make_room()
+        self._worker.submit(self._run, job)
+        return job
+
+    def get(self, name: str) -> Job:
+        """Raises UnknownResult."""
+        if name not in self._jobs:
+            raise UnknownResult("there is no job of that name, or it made room for newer ones")
+        return self._jobs[name]
+
+    def result(self, name: str) -> tuple[Path, dict[str, str]]:
+        """Raises UnknownResult, NotDone."""
+        job = self.get(name)
+        if job.state != "done":
+            raise NotDone(f"the job is {job.state}")
+        return job.result, job.headers
+
+    def _run(self, job: Job) -> None:
+        job.state, job.started = "running", time.time()
+        try:
+            self._predict(job)
+            job.state = "done"
+        except BadData as error:
+            job.problems, job.reason = list(error.problems), str(error)
+        except OSError:
+            log.exception("job %s could not be written", job.name)
+            job.reason = StorageFull.title
+        except Exception:
+            log.exception("job %s failed", job.name)
+            job.reason = "this is a fault of the service; it was logged"
+        finally:
+            job.seconds = time.time() - job.started
+            if job.state != "done":
+                job.state = "failed"
+                job.result.unlink(missing_ok=True)
+            job.upload.unlink(missing_ok=True)
+
+    def _predict(self, job: Job) -> None:
+        """Raises BadData with the rows counted over the whole table."""
+        with job.result.open("wb") as file:
+            for table in read_in_pieces(job.upload, gzipped=job.asked.gzipped, delimiter=job.asked.delimiter):
+                if self._closed:
+                    raise RuntimeError("the service stops")
+                try:
+                    inputs = from_text(table, job.snapshot.signature, table.num_rows, job.asked)
+                except BadData as error:
+                    raise _moved(error, job.rows) from None
+                scores = {family: self._spread.scores(job.snapshot, family, inputs.as_frame()) for family in job.families}
+                result = result_table(job.snapshot, inputs, scores, always_problem=job.asked.by_row)
+                file.write(to_csv(result, raw=job.raw, header=job.rows == 0))
+                job.rows += table.num_rows
+                job.wrong_rows += len(inputs.bad)
+                job.warnings = min(job.warnings + len(inputs.warnings), MOST_REPORTED)
+
+    def _make_room(self) -> None:
+        while len(self._jobs) > KEPT:
+            oldest = next((job for job in self._jobs.values() if job.state in ("done", "failed")), None)
+            if oldest is None:
+                return
+            oldest.result.unlink(missing_ok=True)
+            del self._jobs[oldest.name]
+
+    def close(self) -> None:
+        self._closed = True
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _moved(error: BadData, rows: int) -> BadData:
+    return BadData([replace(problem, row=problem.row + rows if problem.row else None) for problem in error.problems])
