@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -16,6 +15,7 @@ from podium.data.columns import Signature
 from podium.data.problems import BadData, Malformed, Problem
 from service.inputs import Asked, Inputs, from_form, from_json, from_table
 from service.problems import CrossSite, StorageFull, UnsupportedMedia
+from service.threads import computed
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 GZIP = "application/gzip"
@@ -91,7 +91,7 @@ async def _read_form(request: Request, media: str, fields: int, spool: Spool | N
         raise BadData([Problem("empty-input", "no file was chosen, or the upload was cut off")])
     path = spool() if spool and files and (files[0].size or 0) > most else None
     if path:
-        await run_in_threadpool(_copy, files[0], path)
+        await computed(_copy, files[0], path)
     data = await files[0].read() if files and not path else b""
     gzipped = bool(files) and (files[0].filename or "").endswith(".gz")
     return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)}, gzipped, path)
@@ -120,7 +120,7 @@ async def parse(body: Body, signature: Signature, most: int, asked: Asked) -> In
     if body.media == "application/json":
         if len(body.data) <= SMALL:
             return from_json(body.data, signature, most, asked)
-        return await run_in_threadpool(from_json, body.data, signature, most, asked)
+        return await computed(from_json, body.data, signature, most, asked)
     if body.media == "application/x-www-form-urlencoded":
-        return await run_in_threadpool(from_form, body.fields, signature)
-    return await run_in_threadpool(from_table, body.data, signature, most, replace(asked, gzipped=body.gzipped))
+        return await computed(from_form, body.fields, signature)
+    return await computed(from_table, body.data, signature, most, replace(asked, gzipped=body.gzipped))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.concurrency import run_in_threadpool
-
 from podium.model.encode import Matrix
 from service.inputs import Inputs
 from service.live import Snapshot
 from service.spread import Spread
+from service.threads import computed
 
 Found = dict[str, Matrix | Sequence[Sequence[float]]]
 
@@ -17,8 +16,8 @@ Found = dict[str, Matrix | Sequence[Sequence[float]]]
 async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Found:
     """For each family (n, scores) of the good rows, the same numbers whichever way they are computed."""
     if inputs.count > threshold:
-        frame = await run_in_threadpool(inputs.as_frame)
-        return {family: await run_in_threadpool(spread.scores, snapshot, family, frame) for family in families}
+        frame = await computed(inputs.as_frame)
+        return {family: await computed(spread.scores, snapshot, family, frame) for family in families}
     rows = inputs.as_rows()
     scores: Found = {}
     for family in families:
@@ -26,5 +25,5 @@ async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spr
         if fast is not None:
             scores[family] = [fast(row) for row in rows]  # microseconds a row
         else:
-            scores[family] = await run_in_threadpool(snapshot.models[family].scores, inputs.as_frame())
+            scores[family] = await computed(snapshot.models[family].scores, inputs.as_frame())
     return scores

@@ -7,7 +7,6 @@ operators allow, and in 32 bits otherwise. Whether the translation is right is n
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,15 +29,15 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from podium.data.columns import Column
 from podium.foreign.boosters import booster_model, checked
 from podium.foreign.model import DOUBLE, SINGLE, Foreign, Translation, numbered, plain_encoder, target_of
+from podium.foreign.preprocessing import Untranslated, chosen_places, preprocessing
 from podium.foreign.refusal import Refusal
 from podium.foreign.unpickle import Shell
-from podium.model.encode import Encoder, Matrix, Number
+from podium.model.encode import Matrix
 from podium.model.forest import boosted_trees, forest_trees, gradient_trees
 from podium.model.graph import Feed, Graph
 from podium.model.scorers import Trees
@@ -126,20 +125,11 @@ def _categories(step: Any, places: Sequence[int], names: Sequence[str]) -> Itera
     elif hasattr(step, "transformers_"):
         for _, part, chosen in step.transformers_:
             if not isinstance(part, str):
-                yield from _categories(part, _places(chosen, places, names), names)
+                yield from _categories(part, chosen_places(chosen, places, names), names)
     elif hasattr(step, "categories_"):
         for place, levels in zip(places, step.categories_, strict=True):
             if np.asarray(levels).dtype.kind in "OU":
                 yield place, {level for level in levels if isinstance(level, str)}
-
-
-def _places(chosen: Any, places: Sequence[int], names: Sequence[str]) -> list[int]:
-    if isinstance(chosen, slice):
-        return list(places)[chosen]
-    listed = [chosen] if isinstance(chosen, str) else list(chosen)
-    if listed and isinstance(listed[0], bool | np.bool_):
-        return [place for place, taken in zip(places, listed, strict=True) if taken]
-    return [names.index(each) if isinstance(each, str) else places[int(each)] for each in listed]
 
 
 # --- translation -------------------------------------------------------------------------------------------------------
@@ -147,41 +137,23 @@ def _places(chosen: Any, places: Sequence[int], names: Sequence[str]) -> list[in
 
 def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> Iterator[Translation]:
     """Encoders and scorers that should be equal to the original, the exact ones first. Raises Refusal when there is none."""
-    scaler, last = _scaled(estimator)
-    with contextlib.suppress(ValueError, KeyError, AttributeError):
+    before, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
+    with contextlib.suppress(Untranslated, ValueError, KeyError, AttributeError):
         if isinstance(last, TREES + FORESTS + GRADIENT + BOOSTINGS):
-            yield _encoder(scaler, columns), checked(_trees(last, len(columns))), DOUBLE
-    encoder, reason = plain_encoder(columns), ""
+            encoder = preprocessing([step for _, step in before], columns)
+            yield encoder, checked(_trees(last, len(encoder.features))), DOUBLE
+    encoder, found = plain_encoder(columns), False
     for tensor, kind, close in ((DoubleTensorType, "float64", DOUBLE), (FloatTensorType, "float32", SINGLE)):
         for apart in (False, True):
-            try:
+            with contextlib.suppress(Exception):  # skl2onnx and onnxruntime raise nearly anything for what they do not know
                 yield encoder, _graph(estimator, columns, of_classes, tensor, kind, apart), close
-            except Exception as error:  # skl2onnx and onnxruntime raise nearly anything for what they do not know
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
-    if reason:
-        raise Refusal(f"no translation of this model is known ({reason}): export it to ONNX and import that")
-
-
-def _scaled(estimator: Any) -> tuple[StandardScaler | None, Any]:
-    """The scaler before a model and the model; None when there is no scaler, or more than one before it."""
-    if isinstance(estimator, Pipeline) and len(estimator.steps) == 2 and isinstance(estimator.steps[0][1], StandardScaler):
-        return estimator.steps[0][1], estimator.steps[1][1]
-    return None, estimator.steps[0][1] if isinstance(estimator, Pipeline) and len(estimator.steps) == 1 else estimator
-
-
-def _encoder(scaler: StandardScaler | None, columns: list[Column]) -> Encoder:
-    """(x - mean) / scale as scikit-learn computes it, in the same order."""
-    if scaler is None:
-        return plain_encoder(columns)
-    means = scaler.mean_ if scaler.with_mean else np.zeros(len(columns))
-    scales = scaler.scale_ if scaler.with_std else np.ones(len(columns))
-    return Encoder(
-        tuple(columns),
-        tuple(
-            Number(place, column.name, "", math.nan, float(means[place]), float(scales[place]))
-            for place, column in enumerate(columns)
-        ),
-    )
+                found = True
+    if not found:
+        steps = " → ".join(type(step).__name__ for step in [*(step for _, step in before), last])
+        raise Refusal(
+            f"no translation of {steps} is known. Forests, trees and boosting translate after StandardScaler, SimpleImputer, "
+            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer; other models where skl2onnx knows them"
+        )
 
 
 def _trees(model: Any, features: int) -> Trees:

@@ -40,7 +40,9 @@ class Foreign:
 def plain_encoder(columns: Sequence[Column]) -> Encoder:
     """A feature a column: the number as it came, or the category's place among the known ones."""
     features: list[Feature] = [
-        Code(place, column.name, column.categories) if column.is_text else Plain(place, column.name)
+        Code(place, column.name, column.categories, float(len(column.categories)))
+        if column.is_text
+        else Plain(place, column.name)
         for place, column in enumerate(columns)
     ]
     return Encoder(tuple(columns), tuple(features))

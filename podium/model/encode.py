@@ -60,11 +60,12 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """The place of the category among `levels`; their number where it is none of them, NaN where it is missing."""
+    """The place of the category among `levels`; `other` where it is none of them, NaN where it is missing."""
 
     column: int
     name: str
     levels: tuple[str, ...]
+    other: float
 
 
 Feature = Number | Missing | Levels | Plain | Code
@@ -114,9 +115,7 @@ class Encoder:
         parts = [entry for entry in numbers if entry[5] is not None]
         blanks = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Missing)]
         asis = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Plain)]
-        codes = [
-            (place, f.column, _codes(f), float(len(f.levels))) for place, f in enumerate(self.features) if isinstance(f, Code)
-        ]
+        codes = [(place, f.column, _codes(f), f.other) for place, f in enumerate(self.features) if isinstance(f, Code)]
         levels = self._level_tables()
         zeros = [place for place, f in enumerate(self.features) if isinstance(f, Levels)]
 
@@ -176,7 +175,7 @@ def _column(feature: Feature, cells: pd.Series, column: Column) -> Vector:
     if isinstance(feature, Code):
         return (
             cells.map(_codes(feature), na_action="ignore")
-            .where(cells.isin(feature.levels) | cells.isna(), len(feature.levels))
+            .where(cells.isin(feature.levels) | cells.isna(), feature.other)
             .to_numpy(dtype=float)
         )
     if isinstance(feature, Levels):

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from podium.data.problems import BadData
 from service.answers import answer_headers, json_answer, prediction_id
@@ -22,6 +21,7 @@ from service.predictions import Found, score
 from service.problems import bad_data
 from service.state import State, StateDep
 from service.tables import result_table, to_csv, to_parquet
+from service.threads import computed
 
 router = APIRouter(tags=["predictions"])
 
@@ -68,7 +68,7 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options)
     if form == "json" and inputs.count <= state.settings.dask_threshold:
         return _json(state, done)
-    return await run_in_threadpool(RENDERERS[form], state, done)
+    return await computed(RENDERERS[form], state, done)
 
 
 def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form) -> Response:

@@ -23,6 +23,7 @@ from service.predictions import score
 from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia
 from service.routes.promotion import promoter
 from service.state import State, StateDep
+from service.threads import computed
 
 router = APIRouter(tags=["standard clients"])
 TENSORS: dict[str, Any] = {
@@ -126,7 +127,7 @@ async def infer(model: str, request: Request, state: StateDep, version: str = ""
     if len(data) <= SMALL:
         asked = _asked(data, snapshot, state.settings.most_records)
     else:
-        asked = await run_in_threadpool(_asked, data, snapshot, state.settings.most_records)
+        asked = await computed(_asked, data, snapshot, state.settings.most_records)
     scores, headers = await _scored(state, snapshot, asked.inputs)
     found: dict[str, Any] = {"model_name": model, "model_version": snapshot.version}
     found |= {"id": asked.identity or headers["X-Prediction-Id"], "parameters": {"prediction_id": headers["X-Prediction-Id"]}}
@@ -186,7 +187,7 @@ async def invocations(request: Request, state: StateDep, project: str = "") -> R
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in ("application/json", "text/csv"):
         raise UnsupportedMedia("send application/json or text/csv")
-    inputs = await run_in_threadpool(_mlflow_inputs, await request.body(), media, snapshot, state.settings.most_records)
+    inputs = await computed(_mlflow_inputs, await request.body(), media, snapshot, state.settings.most_records)
     scores, headers = await _scored(state, snapshot, inputs)
     target = snapshot.signature.target
     return JSONResponse({"predictions": [finite(answer(list(map(float, row)), target)) for row in scores]}, headers=headers)

@@ -34,7 +34,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -75,6 +75,11 @@ def joblibbed(estimator: Any, compress: Any = 0) -> bytes:
 def with_text() -> Any:
     parts = [("n", StandardScaler(), NUMBERS), ("t", OneHotEncoder(handle_unknown="ignore"), ["town"])]
     return fitted(make_pipeline(ColumnTransformer(parts), LogisticRegression()), text=True)
+
+
+def text_and(model: Any, encoder: Any, before: Any = "passthrough") -> Any:
+    parts = [("n", before, NUMBERS), ("t", encoder, ["town"])]
+    return fitted(make_pipeline(ColumnTransformer(parts), model), text=True)
 
 
 def boosted() -> lightgbm.LGBMClassifier:
@@ -147,6 +152,20 @@ MADE: dict[str, Callable[[], bytes]] = {
     "imputed.joblib": lambda: joblibbed(fitted(make_pipeline(SimpleImputer(), LinearRegression()))),
     "searched.joblib": lambda: joblibbed(fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [2, 3]}))),
     "text.joblib": lambda: joblibbed(with_text()),
+    "text-forest.joblib": lambda: joblibbed(
+        text_and(RandomForestClassifier(9), OneHotEncoder(handle_unknown="ignore"), StandardScaler())
+    ),
+    "text-dropped.joblib": lambda: joblibbed(text_and(GradientBoostingClassifier(n_estimators=5), OneHotEncoder(drop="first"))),
+    "text-ordinal.joblib": lambda: joblibbed(
+        text_and(
+            HistGradientBoostingClassifier(max_iter=5),
+            OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+            make_pipeline(SimpleImputer(), StandardScaler()),
+        )
+    ),
+    "three-classes.joblib": lambda: joblibbed(
+        HistGradientBoostingClassifier(max_iter=4).fit(people()[NUMBERS].to_numpy(), people()["town"])
+    ),
     "lightgbm.joblib": lambda: joblibbed(boosted()),
     "lightgbm.txt": lambda: boosted().booster_.model_to_string().encode(),
     "logit-formula.pkl": lambda: fit(smf.logit("male ~ height + C(town) + weight", coded())),
