@@ -40,7 +40,7 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
     print(f"S3 is up at {cloud.environment['AWS_ENDPOINT_URL_S3']}, the table {state}\n", flush=True)
     run_pipeline(cloud.environment, PROJECT)
     variables = cloud.write_variables()
-    service = start_service(cloud.environment, port, folder)
+    service = start_service({**cloud.environment, "PODIUM_DEFAULT_PROJECT": PROJECT}, port, folder)
     try:
         print(_where(cloud, port, variables), flush=True)
         while service.running():
@@ -58,6 +58,6 @@ def _where(cloud: LocalCloud, port: int, variables: Path) -> str:
         f"  the project     {url}/projects/{PROJECT}\n"
         f"  the API         {url}/docs\n"
         f"  S3              {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs in {cloud.folder})\n"
-        f"  another shell   source {variables}; then luigi and podium use this S3\n"
+        f"  another shell   source {Path(sys.prefix) / 'bin/activate'}; source {variables}; then luigi and podium use this S3\n"
         "Ctrl-C ends it all."
     )

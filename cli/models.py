@@ -27,7 +27,7 @@ from podium.store.history import (
 )
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Signer
-from podium.store.versions import Manifest, list_versions, publish, read_file, read_manifest
+from podium.store.versions import Manifest, list_versions, projects_with_versions, publish, read_file, read_manifest
 
 REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -79,6 +79,7 @@ def models() -> None:
 def list_(project: str, as_json: bool) -> None:
     """Every version, the newest last, and which serves."""
     desk = desk_of_settings(signing=False)
+    _known(desk, project)
     standing = read_champion(desk.store, project, desk.trust.promoters)
     retired = retired_versions(entries_since(desk.store, project, desk.trust.promoters))
     rows = [_row(_manifest(desk, project, version), standing, retired) for version in list_versions(desk.store, project)]
@@ -127,12 +128,14 @@ def diff(project: str, one: str, other: str) -> None:
 def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool, force: bool, as_json: bool) -> None:
     """Judge a version by its gates and make it the champion."""
     desk = desk_of_settings(signing=True)
+    standing = read_champion(desk.store, project, desk.trust.promoters)
     try:
         entry = promote(desk, project, version, reason, utc_now, expect=expect, force=force, dry=dry_run)
     except GateFailed as refusal:
         _say(refusal.entry, as_json)
         raise
-    _say(entry, as_json, "would be" if dry_run else "is")
+    already = standing is not None and standing.champion == version
+    _say(entry, as_json, "already is" if already else "would be" if dry_run else "is")
 
 
 @models.command("import")
@@ -222,6 +225,9 @@ def _say_imported(manifest: Manifest, as_json: bool) -> None:
         f"  compared with the original on {data['compared']} rows: it differs by {data['largest_difference']:.2g} at most, "
         f"{data['allowed_difference']:g} is allowed"
     )
+    best = manifest.leaderboard[0]
+    if best["score_test"] is not None:
+        click.echo(f"  scores {best['eval_metric']} {_figure(best['score_test'])} on the rows of the sample with a target")
     if data["training_rows_left_out"]:
         click.echo(f"  {data['training_rows_left_out']} training rows that the file carried were left out, and so was the file")
     click.echo(f'next: podium models promote {manifest.project} {manifest.version} --reason "…"')
@@ -246,6 +252,7 @@ def rollback_(project: str, reason: str, expect: str, to: str | None, as_json: b
 def history(project: str, as_json: bool) -> None:
     """Every promotion, rollback and refusal, the newest last."""
     desk = desk_of_settings(signing=False)
+    _known(desk, project)
     entries = entries_since(desk.store, project, desk.trust.promoters)
     if as_json:
         click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
@@ -263,6 +270,7 @@ def history(project: str, as_json: bool) -> None:
 def verify(project: str) -> None:
     """Check the history, the alias, and every version's signature and files."""
     desk = desk_of_settings(signing=False)
+    _known(desk, project)
     wrong = check_history(desk.store, project, desk.trust.promoters)
     versions = list_versions(desk.store, project)
     retired = set() if wrong else retired_versions(entries_since(desk.store, project, desk.trust.promoters))
@@ -293,6 +301,13 @@ def new() -> None:
 
 def _manifest(desk: Desk, project: str, version: str) -> Manifest:
     return read_manifest(desk.store, project, version, desk.trust.trainers)[0]
+
+
+def _known(desk: Desk, project: str) -> None:
+    """Raises StoreError for a project of which the bucket knows nothing."""
+    names = projects_with_versions(desk.store)
+    if project not in names and not read_history(desk.store, project):
+        raise StoreError(f"the bucket has no project {project} (it has: {', '.join(names) or 'none'})")
 
 
 def _serving(desk: Desk, project: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 from cli.models import desk_of_settings, told
 from podium.data.problems import BadData
 from podium.data.read import read_table
-from podium.project import load_project
+from podium.project import BadProject, load_project, project_names
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.datasets import split_url
@@ -76,7 +76,10 @@ def _bytes(file: str) -> bytes:
 
 def _source(project: str, data: str) -> bytes:
     """The bytes of a path or an s3:// URL."""
-    place = data or load_project(StoreSettings().projects, project).data or ""
+    folder = StoreSettings().projects
+    place = data or (load_project(folder, project).data if project in project_names(folder) else None)
+    if place is None:
+        raise BadProject(f"{project} has no table of its own to draw rows from: name one with --data, or a file")
     if not place.startswith("s3://"):
         return Path(place).read_bytes()
     bucket, key = split_url(place)

@@ -75,7 +75,7 @@ class Live:
             raise ModelNotReady("no model is in service yet")
         if len(self._snapshots) > 1:
             raise UnknownProject(
-                "several projects are in service: name one as /projects/NAME/predict, or set PODIUM_DEFAULT_PROJECT"
+                "several projects are in service: name one (/projects/NAME/…, ?project=NAME), or set PODIUM_DEFAULT_PROJECT"
             )
         return next(iter(self._snapshots.values()))
 

@@ -7,6 +7,7 @@ operators allow, and in 32 bits otherwise. Whether the translation is right is n
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,11 +34,11 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from podium.data.columns import Column
 from podium.foreign.boosters import booster_model, checked
-from podium.foreign.model import DOUBLE, SINGLE, Foreign, Translation, numbered, plain_encoder, target_of
+from podium.foreign.model import DOUBLE, SINGLE, Foreign, Translation, check_count, numbered, plain_encoder, target_of
 from podium.foreign.preprocessing import Untranslated, chosen_places, preprocessing
 from podium.foreign.refusal import Refusal
 from podium.foreign.unpickle import Shell
-from podium.model.encode import Matrix
+from podium.model.encode import FARTHEST, Encoder, Matrix, Number
 from podium.model.forest import boosted_trees, forest_trees, gradient_trees
 from podium.model.graph import Feed, Graph
 from podium.model.scorers import Trees
@@ -107,8 +108,8 @@ def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
     """Names from the fit, else from the sample; categories from the encoders. Raises Refusal."""
     count = int(estimator.n_features_in_)
     own = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
-    if names and len(names) != count:
-        raise Refusal(f"the model takes {count} columns, the sample has {len(names)}")
+    if names:
+        check_count(count, names)
     columns = [Column(name, "number") for name in own or names or numbered(count)]
     for place, levels in _categories(estimator, range(count), own):
         columns[place] = Column(columns[place].name, "category", categories=tuple(sorted(levels)))
@@ -141,7 +142,9 @@ def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> It
     with contextlib.suppress(Untranslated, ValueError, KeyError, AttributeError):
         if isinstance(last, TREES + FORESTS + GRADIENT + BOOSTINGS):
             encoder = preprocessing([step for _, step in before], columns)
-            yield encoder, checked(_trees(last, len(encoder.features))), DOUBLE
+            trees = checked(_trees(last, len(encoder.features)))
+            if not _splits_far_out(trees, encoder):
+                yield encoder, trees, DOUBLE
     encoder, found = plain_encoder(columns), False
     for tensor, kind, close in ((DoubleTensorType, "float64", DOUBLE), (FloatTensorType, "float32", SINGLE)):
         for apart in (False, True):
@@ -154,6 +157,12 @@ def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> It
             f"no translation of {steps} is known. Forests, trees and boosting translate after StandardScaler, SimpleImputer, "
             "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer; other models where skl2onnx knows them"
         )
+
+
+def _splits_far_out(trees: Trees, encoder: Encoder) -> bool:
+    """Whether a split lies where the encoder's numbers are cut off."""
+    splits = " ".join(re.findall(r"^threshold=(.*)$", trees.text, re.MULTILINE)).split()
+    return any(isinstance(feature, Number) for feature in encoder.features) and any(abs(float(at)) >= FARTHEST for at in splits)
 
 
 def _trees(model: Any, features: int) -> Trees:

@@ -31,7 +31,7 @@ from podium.foreign import unpickle
 from podium.foreign.boosters import read_lightgbm
 from podium.foreign.estimators import check_release, read_estimator
 from podium.foreign.graphs import is_onnx, read_onnx
-from podium.foreign.model import Foreign
+from podium.foreign.model import Foreign, check_count
 from podium.foreign.networks import read_keras
 from podium.foreign.refusal import Refusal
 from podium.foreign.rows import made_up_rows, sample_rows, seen, tolerant, with_odd
@@ -281,8 +281,7 @@ def _named(foreign: Foreign, names: list[str] | None) -> Foreign:
     columns = foreign.encoder.columns
     if names is None or set(names) >= {column.name for column in columns}:
         return foreign
-    if len(names) != len(columns):
-        raise Refusal(f"the model takes {len(columns)} columns, the sample has {len(names)}")
+    check_count(len(columns), names)
     renamed = tuple(Column(name, "number") for name in names)
     features = tuple(replace(feature, name=name) for feature, name in zip(foreign.encoder.features, names, strict=True))
     named = replace(foreign.encoder, columns=renamed, features=features)

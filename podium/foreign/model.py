@@ -72,6 +72,13 @@ def _label(label: object) -> Label:
     return label if isinstance(label, int) and not isinstance(label, bool) else str(label)
 
 
+def check_count(count: int, names: Sequence[str]) -> None:
+    """Raises Refusal when a sample has another number of columns than the model."""
+    if len(names) != count:
+        known = ", ".join(names[:12])
+        raise Refusal(f"the model takes {count} columns, the sample has {len(names)} ({known}): name the target with --target")
+
+
 def numbered(count: int) -> list[str]:
     """Names for inputs that have none."""
     return [f"x{place}" for place in range(1, count + 1)]
