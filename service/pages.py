@@ -9,9 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podium.data.columns import Column
+from podium.data.columns import Column, Signature
 from podium.data.problems import Problem
-from podium.store.versions import REPORT_FILE
+from podium.store.history import Entry
+from podium.store.versions import REPORT_FILE, Manifest
 from service.answers import one_prediction
 from service.jobs import Job
 from service.live import Snapshot
@@ -37,6 +38,14 @@ class Pages:
     def job(self, job: Job) -> str:
         """How far a job is; the page asks again by itself until it is done."""
         return self._pages.get_template("job.html").render(job=job.as_json(), title=_title(job.snapshot))
+
+    def versions(
+        self, snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry], swaps: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """What there is, what was done and why, the newest first."""
+        rows = [_version(manifest, manifest.version == snapshot.version, acts) for manifest in manifests]
+        page = self._pages.get_template("versions.html")
+        return page.render(title=_title(snapshot), project=snapshot.project, versions=rows, acts=acts, swaps=swaps)
 
     def project(
         self,
@@ -75,6 +84,37 @@ def _imported(data: Mapping[str, Any]) -> str:
         f"Imported from {data['file']} ({data['kind']}). Compared with the original on {data['compared']} rows, it differs by "
         f"{data['largest_difference']:.2g} at most."
     )
+
+
+def _version(manifest: Manifest, serving: bool, acts: Sequence[Entry]) -> dict[str, Any]:
+    best = manifest.leaderboard[0]
+    told = next((act.action for act in acts if act.version == manifest.version and act.action in ("refuse", "retire")), "")
+    return {
+        "version": manifest.version,
+        "state": "in service" if serving else {"refuse": "refused", "retire": "retired"}.get(told, ""),
+        "model": manifest.champion,
+        "score": best["score_test"],
+        "low": best["ci_low"],
+        "high": best["ci_high"],
+        "created": manifest.created,
+        "author": manifest.author,
+    }
+
+
+def example_of(signature: Signature) -> dict[str, str]:
+    """A record in the texts of a form, from the middle of each range and the first of each category."""
+    return {column.name: _example(column) for column in signature.inputs}
+
+
+def _example(column: Column) -> str:
+    if column.is_text:
+        return column.categories[0] if column.categories else "text"
+    if column.kind == "boolean":
+        return "true" if column.high else "false"
+    middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
+    if column.kind == "date":
+        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.format)
+    return f"{middle:.0f}" if column.kind == "integer" else f"{middle:.3g}"
 
 
 def _title(snapshot: Snapshot) -> str:
@@ -134,7 +174,7 @@ def _rows(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figure(value: object) -> str:
-    """Numbers to four digits, everything else as it is."""
+    """Numbers to four digits or to the unit, everything else as it is."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     return "" if value is None else str(value)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher
 from podium.store.cache import Cache
-from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, list_versions, read_file
+from podium.store.history import Entry, entries_since
+from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
 from service.live import Snapshot
+from service.negotiation import negotiated
 from service.openapi import record_schema
+from service.pages import example_of
 from service.problems import NoReport
 from service.state import State, StateDep
 
 router = APIRouter(tags=["projects"])
+MOST_SHOWN = 50
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
@@ -26,8 +30,10 @@ async def index(state: StateDep) -> str:
 
 
 @router.get("/projects/{project}", response_class=HTMLResponse, summary="A project: leaderboard, form, upload, versions")
-async def project_page(project: str, state: StateDep) -> str:
-    return state.pages.project(state.live.get(project))
+async def project_page(project: str, state: StateDep, example: bool = False) -> str:
+    """With `example`, the form is filled: a made-up record from the middle of the ranges, never a row of the data."""
+    snapshot = state.live.get(project)
+    return state.pages.project(snapshot, values=example_of(snapshot.signature) if example else None)
 
 
 @router.get("/projects/{project}/predict", include_in_schema=False)
@@ -42,12 +48,24 @@ async def schema(project: str, state: StateDep) -> dict[str, Any]:
     return record_schema(state.live.get(project))
 
 
-@router.get("/projects/{project}/versions", summary="Every published version and what serves")
-async def versions(project: str, state: StateDep) -> dict[str, Any]:
+@router.get("/projects/{project}/versions", summary="Every published version, what serves and why; a page for browsers")
+async def versions(project: str, request: Request, state: StateDep) -> Response:
     snapshot = state.live.get(project)
-    names = await run_in_threadpool(list_versions, state.store, project)
     swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
-    return {"project": project, "serving": snapshot.version, "versions": names, "swaps": swaps}
+    if negotiated("", request.headers.get("accept", ""), "json") == "html":
+        found, acts = await run_in_threadpool(_story, state, snapshot)
+        return Response(state.pages.versions(snapshot, found, acts, swaps), media_type="text/html")
+    names = await run_in_threadpool(list_versions, state.store, project)
+    return JSONResponse({"project": project, "serving": snapshot.version, "versions": names, "swaps": swaps})
+
+
+def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry]]:
+    """The last versions and acts, the newest first; blocks on the store."""
+    trust, store, project = state.settings.trust(), state.store, snapshot.project
+    names = list_versions(store, project)[-MOST_SHOWN:]
+    found = [read_manifest(store, project, name, trust.trainers)[0] for name in reversed(names)]
+    entries = entries_since(store, project, trust.promoters)
+    return found, entries[::-1][:MOST_SHOWN]
 
 
 @router.get("/projects/{project}/leaderboard.csv", summary="The serving version's leaderboard", response_class=Response)

@@ -114,3 +114,49 @@ def test_the_api_page_shows_the_live_fields(page: Page) -> None:
     page.get_by_text("Predict bought").click()
     page.wait_for_selector("text=Request body")
     assert "training order" in page.inner_text("#swagger-ui")
+
+
+def test_an_example_fills_the_form_with_no_row_of_the_data(page: Page) -> None:
+    page.goto("/projects/mixed")
+    page.click("text=Fill in an example")
+    income = page.input_value("[name=income]")
+    assert income
+    assert float(income) not in set(tables.mixed()["income"])
+    page.click("button:text-is('Predict')")
+    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+
+
+def test_a_result_is_sorted_by_a_click_or_a_key(page: Page, tmp_path: Path) -> None:
+    tables.mixed(40).drop(columns="bought").to_csv(tmp_path / "rows.csv", index=False)
+    page.goto("/projects/mixed")
+    page.set_input_files("input[type=file]", tmp_path / "rows.csv")
+    page.click("text=Predict the file")
+
+    def incomes() -> list[float]:
+        return [float(text.replace(",", "")) for text in page.locator("#result tbody td:first-child").all_inner_texts()]
+
+    page.click("#result th:first-child button")
+    assert incomes() == sorted(incomes())
+    page.focus("#result th:first-child button")
+    page.keyboard.press("Enter")
+    assert incomes() == sorted(incomes(), reverse=True)
+
+
+def test_the_versions_are_a_page_with_their_story(page: Page, service: Client) -> None:
+    page.goto("/projects/mixed")
+    page.click("text=versions and history")
+    assert "in service" in page.locator("table").first.inner_text()
+    assert "a test" in page.locator("table").nth(1).inner_text()
+    assert service.get("/projects/mixed/versions").json()["project"] == "mixed"
+
+
+def test_a_large_file_shows_its_progress_until_it_is_done(page: Page, tmp_path: Path) -> None:
+    tables.mixed(20_000).drop(columns="bought").to_csv(tmp_path / "rows.csv", index=False)
+    page.goto("/projects/mixed")
+    page.set_input_files("input[type=file]", tmp_path / "rows.csv")
+    page.click("text=Predict the file")
+    page.wait_for_selector("text=It is done", timeout=60_000)
+    assert "20,000 rows" in page.locator("#result").inner_text()
+    with page.expect_download() as download:
+        page.click("text=Download as CSV")
+    assert len(Path(download.value.path()).read_text().splitlines()) == 20_001
