@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import click
 
 from podium import provenance
+from podium.foreign.importing import import_model
 from podium.foreign.refusal import Refusal
+from podium.foreign.wish import Wish
 from podium.project import BadProject, Project, load_project, parse_project, project_names
 from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
 from podium.settings import StoreSettings
@@ -173,8 +175,6 @@ def import_(
     model is turned into Podium's own form and compared with the original, on the rows of the sample or on made-up ones. A
     sample that holds the target gives it a score.
     """
-    from podium.foreign.importing import Wish, import_model  # five libraries that no other command needs
-
     settings, desk = StoreSettings(), desk_of_settings(signing=True)
     config = _project_of(settings, project, target)
     if file.stat().st_size > config.gates.most_bytes:
@@ -305,9 +305,9 @@ def _manifest(desk: Desk, project: str, version: str) -> Manifest:
 
 def _known(desk: Desk, project: str) -> None:
     """Raises StoreError for a project of which the bucket knows nothing."""
-    names = projects_with_versions(desk.store)
-    if project not in names and not read_history(desk.store, project):
-        raise StoreError(f"the bucket has no project {project} (it has: {', '.join(names) or 'none'})")
+    if not any(True for prefix in ("versions", "history") for _ in desk.store.keys(f"{prefix}/{project}/")):
+        names = ", ".join(projects_with_versions(desk.store))
+        raise StoreError(f"the bucket has no project {project} (it has: {names or 'none'})")
 
 
 def _serving(desk: Desk, project: str) -> str:

@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from podium.foreign.importing import Wish, turn
 from podium.foreign.refusal import Refusal
+from podium.foreign.turning import turn
+from podium.foreign.wish import Wish
 from podium.limits import restrict
 
 

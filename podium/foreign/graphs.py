@@ -16,7 +16,6 @@ from podium.foreign.model import SINGLE, Foreign, numbered, plain_encoder, targe
 from podium.foreign.refusal import Refusal
 from podium.model.encode import Encoder, Matrix
 from podium.model.graph import Feed, Graph, session_of
-from podium.model.scorers import Scorer
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 ENDLESS = ("Loop", "Scan", "If")
@@ -60,16 +59,14 @@ def read_onnx(
     chance = labels is not None and width == 1
     scorer = Graph(plain, feeds, output, len(columns), chance)
     encoder = plain_encoder(columns)
-    return Foreign("ONNX", encoder, [(encoder, scorer, SINGLE)], target_of(target, labels, classes), by_rows(scorer, encoder))
+    return Foreign("ONNX", encoder, [(encoder, scorer, SINGLE)], target_of(target, labels, classes), _as_given(scorer, encoder))
 
 
-def by_rows(scorer: Scorer, encoder: Encoder) -> Callable[[pd.DataFrame], Matrix]:
+def _as_given(scorer: Graph, encoder: Encoder) -> Callable[[pd.DataFrame], Matrix]:
     """The file is its own original: it is run as it is, all rows at once where it can."""
 
     def scores(frame: pd.DataFrame) -> Matrix:
         matrix = encoder.transform(frame)
-        if not isinstance(scorer, Graph):
-            return scorer.scores(matrix)
         rows = [{feed.name: feed.tensor(row) for feed in scorer.feeds} for row in matrix]
         whole = {feed.name: np.concatenate([row[feed.name] for row in rows]) for feed in scorer.feeds}
         try:

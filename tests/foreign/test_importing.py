@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from podium.foreign.importing import Turned, Wish, turn
 from podium.foreign.refusal import Refusal
+from podium.foreign.turning import turn
+from podium.foreign.wish import Turned, Wish
 from podium.learn.clean import from_parquet
 from podium.model.golden import GOLDEN, prove, proved_fast_path
 from podium.model.pickles import load

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from podium.foreign.importing import Wish, turn
-from podium.foreign.networks import read_network, to_onnx
+from podium.foreign.layers import to_onnx
+from podium.foreign.networks import read_network
 from podium.foreign.refusal import Refusal
+from podium.foreign.turning import turn
+from podium.foreign.wish import Wish
 from podium.model.graph import session_of
 from podium.model.pickles import load
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from podium.foreign.importing import Wish, turn, turn_in_a_child
+from podium.foreign.importing import _believed, turn_in_a_child
 from podium.foreign.refusal import Refusal
+from podium.foreign.turning import turn
+from podium.foreign.wish import Wish
 from tests.foreign import files
 from tests.foreign.payloads import MAKERS, payloads
 from tests.foreign.test_networks import FOLDER
@@ -126,3 +129,23 @@ def test_a_file_that_ends_its_process_is_refused(tmp_path: Path) -> None:
     mistake.write_text("posix _exit\n")
     with pytest.raises(Refusal, match="ended without an answer"):
         turn_in_a_child(Wish("x.pkl", b"cposix\n_exit\n(I3\ntR.".replace(b"c", b"\x80\x02c", 1), "m", "y", allowed=mistake), 30)
+
+
+def test_a_forged_answer_is_not_believed() -> None:
+    """Whoever took over the child writes its answer."""
+    wish = Wish("m.pkl", files.MADE["zlib.joblib"](), "m", "y")
+    good = json.loads(turn(wish).to_json())
+    assert _believed(json.dumps(good), wish).kind == "scikit-learn"
+    forged: list[Any] = [
+        [],
+        {},
+        {"files": []},
+        {**good, "files": {**good["files"], "../../elsewhere": ""}},
+        {**good, "files": {}},
+        {**good, "kind": "ours"},
+        {**good, "signature": {}},
+        {**good, "more": 1},
+    ]
+    for answer in forged:
+        with pytest.raises(Refusal, match="no sound answer"):
+            _believed(json.dumps(answer), wish)

@@ -191,7 +191,7 @@ def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(ask, 0)]
-        time.sleep(0.3)
+        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.get("/metrics").text, 5)
         futures += [pool.submit(ask, number) for number in range(1, 4)]
         assert hasty.get("/livez").status == 200
         found = [future.result() for future in futures]

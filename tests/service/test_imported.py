@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 
 from cli.client import Client
-from podium.foreign.importing import Wish, import_model, turn
+from podium.foreign.importing import import_model
+from podium.foreign.turning import turn
+from podium.foreign.wish import Wish
 from podium.model.pickles import load
 from podium.project import Project
 from podium.promotion import Desk, promote, utc_now

@@ -1,0 +1,205 @@
+"""A foreign file to the files of a version: looked through, read, compared with the original on rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.data.columns import Column, Signature, Target
+from podium.data.infer import target_codes
+from podium.data.problems import BadData
+from podium.data.read import read_table
+from podium.data.typed import frame_rows
+from podium.foreign import unpickle
+from podium.foreign.boosters import read_lightgbm
+from podium.foreign.estimators import check_release, read_estimator
+from podium.foreign.graphs import is_onnx, read_onnx
+from podium.foreign.model import Foreign, check_count
+from podium.foreign.networks import read_keras
+from podium.foreign.refusal import Refusal
+from podium.foreign.rows import made_up_rows, sample_rows, seen, tolerant, with_odd
+from podium.foreign.statistics import is_statsmodels, read_statsmodels
+from podium.foreign.wish import Turned, Wish
+from podium.learn.clean import Clean, to_parquet
+from podium.learn.metrics import interval, metric_name, metrics_of, resampled, score
+from podium.model.encode import Encoder, Matrix
+from podium.model.golden import GOLDEN, MOST_ROWS, Golden
+from podium.model.model import Model
+from podium.model.pickles import dump
+from podium.model.scorers import Scorer
+from podium.store.versions import (
+    GOLDEN_FILE,
+    LEADERBOARD_FILE,
+    TEST_FILE,
+    digest,
+    model_file,
+)
+
+HDF5, ZIP, TREE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n"
+
+
+def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
+    """The foreign file as files of a version; `seal` is called before it is looked at. Raises Refusal."""
+    table = _sample(wish)
+    allow = unpickle.allowed(wish.allowed)
+    seal()
+    foreign = _read(wish, table, allow)
+    columns = foreign.encoder.columns
+    rows = made_up_rows(columns, wish.seed) if table is None else sample_rows(table, columns, wish.target)
+    if table is not None:
+        columns = seen(columns, rows)
+    try:
+        foreign.original(rows.head(1))
+    except Exception as error:  # the foreign library's own
+        raise Refusal(f"the original does not answer a row of {len(columns)} columns ({type(error).__name__})") from error
+    _check_answers(foreign, rows)
+    columns = tolerant(columns, rows.dropna() if len(rows.dropna()) else rows, foreign.original)
+    compared = with_odd(columns, rows)
+    encoder, scorer, close, difference = _equal(foreign, compared)
+    signature = Signature(
+        columns, foreign.target, {wish.target: "the target"} if wish.target not in foreign.encoder.names else {}
+    )
+    model = Model(wish.name, signature, replace(encoder, columns=columns), scorer)
+    test = _test_rows(table, rows, signature)
+    files = {
+        model_file(wish.name): dump(model),
+        GOLDEN_FILE: GOLDEN.dump_json(_golden(wish, columns, rows, foreign, close)),
+        TEST_FILE: to_parquet(test),
+        LEADERBOARD_FILE: _leaderboard(wish, model, test).to_csv(index=False).encode(),
+    }
+    predictions = digest(wish.name.encode() + model.scores(test.inputs).tobytes())
+    return Turned(foreign.kind, signature, files, len(compared), difference, close, foreign.carried, predictions)
+
+
+def _check_answers(foreign: Foreign, rows: pd.DataFrame) -> None:
+    """One number a row, or probabilities. Raises Refusal."""
+    found, classes = foreign.original(rows), foreign.target.classes
+    if found.shape[1] != (len(classes) or 1):
+        raise Refusal(f"the model gives {found.shape[1]} numbers a row, where {len(classes) or 1} can be served")
+    likely = ((found >= -1e-6) & (found <= 1 + 1e-6)).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3)
+    if classes and np.isfinite(found).all() and not likely:
+        raise Refusal("what the model gives for its classes are no probabilities: export it with probabilities")
+
+
+def _sample(wish: Wish) -> pa.Table | None:
+    """Raises Refusal."""
+    if wish.sample is None:
+        return None
+    try:
+        table = read_table(wish.sample)
+    except BadData as error:
+        raise Refusal(f"the sample cannot be read: {error}") from None
+    if not table.num_rows:
+        raise Refusal("the sample has no row")
+    return table
+
+
+def _read(wish: Wish, table: pa.Table | None, allow: unpickle.Allowed) -> Foreign:
+    """By the file's first bytes, whatever it is called. Raises Refusal."""
+    data, names = wish.data, None
+    if table is not None:
+        names = [name for name in table.column_names if name != wish.target]
+    if data.startswith(TREE):
+        return read_lightgbm(data, wish.target, wish.classes)
+    if data.startswith((HDF5, ZIP)):
+        return _named(read_keras(data, wish.target, wish.classes), names)
+    plain = unpickle.decompressed(data)
+    if plain[:1] != b"\x80" and is_onnx(data):
+        return read_onnx(data, wish.target, wish.classes, names, _texts(table, names))
+    if plain[:1] != b"\x80":
+        raise Refusal(
+            "the file is none of: pickle or joblib of scikit-learn, LightGBM or statsmodels, Keras .h5 or .keras, ONNX, "
+            "LightGBM's text"
+        )
+    shell, _ = unpickle.look_through(plain, allow)
+    if is_statsmodels(shell):
+        return read_statsmodels(shell, wish.target, wish.classes)
+    if not wish.other_release:
+        check_release(shell)
+    unpickle.check_plain(shell)
+    return read_estimator(unpickle.construct(plain, allow), wish.target, wish.classes, names)
+
+
+def _texts(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:
+    """The texts that each column of the sample shows."""
+    if table is None:
+        return {}
+    return {name: tuple(sorted(filter(None, pc.unique(table[name]).to_pylist()))) for name in names or []}
+
+
+def _named(foreign: Foreign, names: list[str] | None) -> Foreign:
+    """Names of the sample for inputs that have none. Raises Refusal."""
+    columns = foreign.encoder.columns
+    if names is None or set(names) >= {column.name for column in columns}:
+        return foreign
+    check_count(len(columns), names)
+    renamed = tuple(Column(name, "number") for name in names)
+    features = tuple(replace(feature, name=name) for feature, name in zip(foreign.encoder.features, names, strict=True))
+    named = replace(foreign.encoder, columns=renamed, features=features)
+    return replace(foreign, encoder=named, translations=[(named, scorer, close) for _, scorer, close in foreign.translations])
+
+
+def _equal(foreign: Foreign, rows: pd.DataFrame) -> tuple[Encoder, Scorer, float, float]:
+    """The first translation that answers as the original, how close it had to come, and how close it came. Raises Refusal."""
+    wanted = foreign.original(rows)
+    if not np.isfinite(wanted).all():
+        raise Refusal("the original answers some rows with no finite number: give --sample rows of the usual kind")
+    least = float("inf")
+    for encoder, scorer, close in foreign.translations:
+        with contextlib.suppress(Exception):  # one that does not run is none; onnxruntime raises classes of its own
+            got = scorer.scores(encoder.transform(rows))
+            difference = float(np.abs(got - wanted).max())
+            if got.shape == wanted.shape and np.allclose(got, wanted, rtol=close, atol=close):
+                return encoder, scorer, close, difference
+            least = min(least, difference)
+    raise Refusal(
+        f"no translation answers as the original does (the best is off by {least:g}): export the model to ONNX and import that"
+    )
+
+
+def _golden(wish: Wish, columns: tuple[Column, ...], rows: pd.DataFrame, foreign: Foreign, close: float) -> Golden:
+    """Some rows with the original's own scores."""
+    chosen = with_odd(columns, rows.sample(min(MOST_ROWS, len(rows)), random_state=wish.seed))
+    return Golden(frame_rows(chosen), {wish.name: foreign.original(chosen).tolist()}, close)
+
+
+def _test_rows(table: pa.Table | None, rows: pd.DataFrame, signature: Signature) -> Clean:
+    """The rows with the sample's target, or with none. Raises Refusal."""
+    target = pd.Series(np.nan, index=rows.index)
+    if table is not None and signature.target.name in table.column_names:
+        try:
+            target = target_codes(table[signature.target.name], signature.target, ())
+        except (BadData, pa.ArrowInvalid):
+            raise Refusal(f"the sample's {signature.target.name} are no numbers, but the model predicts one") from None
+    known = target.notna().to_numpy()
+    test = Clean(rows, target, None, signature, ())
+    return test.rows(np.flatnonzero(known)) if known.any() else test
+
+
+def _leaderboard(wish: Wish, model: Model, test: Clean) -> pd.DataFrame:
+    """One row, with scores when the sample came with its target."""
+    goal: Target = model.signature.target
+    name = metric_name(goal, wish.metric)
+    row: dict[str, Any] = {"rank": 1, "model": wish.name, "eval_metric": name, "score_val": np.nan, "score_test": np.nan}
+    metrics = metrics_of(goal)
+    row |= dict.fromkeys(metrics, np.nan) | dict.fromkeys(("fit_time", "pred_time_val", "ci_low", "ci_high"), np.nan)
+    if test.target.notna().all():
+        truth, scores = test.target.to_numpy(), model.scores(test.inputs)
+        row |= {key: _figure(metric.figure, truth, scores) for key, metric in metrics.items()}
+        row["score_test"] = score(metrics[name], truth, scores)
+        row["ci_low"], row["ci_high"] = interval(resampled(metrics[name], truth, [scores], wish.seed)[:, 0])
+    return pd.DataFrame([{**row, "tied_with_best": True}])
+
+
+def _figure(figure: Any, truth: np.ndarray, scores: Matrix) -> float:
+    try:
+        return float(figure(truth, scores))
+    except ValueError:  # a sample too small for this figure
+        return float("nan")
