@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from podium import __version__
 from podium.prover import Prover
 from podium.store.cache import Cache
-from service.asgi import LimitedBody, SecurityHeaders
+from service.asgi import HeadAsGet, LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.jobs import Jobs
@@ -58,6 +58,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         metrics=metrics,
         log=settings.access_log,
     )
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -48,6 +48,18 @@ class LimitedBody:
         await self._app(scope, counted, send)
 
 
+class HeadAsGet:
+    """HEAD is answered as GET is; the protocol keeps the body back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # a copy: the protocol must still see HEAD
+        await self._app(scope, receive, send)
+
+
 class SecurityHeaders:
     """The headers that keep browsers from doing what pages did not ask for."""
 

@@ -12,7 +12,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from podium.data.columns import Signature
-from podium.data.problems import BadData, Malformed, Problem
+from podium.data.problems import BadData, Malformed, Problem, TooLarge
+from service.asgi import Message, Receive
 from service.inputs import Asked, Inputs, from_form, from_json, from_table
 from service.problems import CrossSite, StorageFull, UnsupportedMedia
 from service.threads import computed
@@ -20,7 +21,7 @@ from service.threads import computed
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 GZIP = "application/gzip"
 TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "application/x-parquet", GZIP)
-SMALL = 10_000
+SMALL = 2_000
 """Bodies up to this size are parsed where they arrive; larger ones in a thread."""
 
 
@@ -78,23 +79,59 @@ async def read_body(request: Request, fields: int, spool: Spool | None = None, m
 
 
 async def _read_form(request: Request, media: str, fields: int, spool: Spool | None, most: int) -> Body:
+    end = End()
     try:
-        form = await request.form(max_files=1, max_fields=fields + 100)
+        form = await Request(request.scope, end.watching(request.receive)).form(max_files=1, max_fields=fields + 100)
     except HTTPException as error:
-        code = "upload-incomplete" if "boundary" not in str(error.detail).lower() else "multipart-malformed"
-        raise Malformed([Problem(code, "the form cannot be read")]) from None
+        raise _wrong_form(str(error.detail)) from None
+    except OSError:
+        raise StorageFull("the file cannot be kept now") from None
+    if media == "multipart/form-data" and not end.is_closed:
+        raise Malformed([Problem("upload-incomplete", "the upload ends in the middle")])
     names = [name for name, _ in form.multi_items()]
     if len(set(names)) < len(names):
         raise Malformed([Problem("duplicate-field", "the form names a field twice")])
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     if media == "multipart/form-data" and not files:
-        raise BadData([Problem("empty-input", "no file was chosen, or the upload was cut off")])
+        raise BadData([Problem("empty-input", "no file was chosen")])
     path = spool() if spool and files and (files[0].size or 0) > most else None
     if path:
         await computed(_copy, files[0], path)
     data = await files[0].read() if files and not path else b""
     gzipped = bool(files) and (files[0].filename or "").endswith(".gz")
     return Body(media, data, {name: value for name, value in form.items() if isinstance(value, str)}, gzipped, path)
+
+
+class End:
+    """The last bytes of a body that others read."""
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def watching(self, receive: Receive) -> Receive:
+        async def seen() -> Message:
+            message = await receive()
+            self._last = (self._last + message.get("body", b"")[-8:])[-8:]
+            return message
+
+        return seen
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a multipart body came to its end."""
+        return self._last.rstrip(b"\r\n").endswith(b"--")
+
+
+def _wrong_form(said: str) -> BadData:
+    """What Starlette's parser found, as a problem."""
+    if "Too many files" in said:
+        return Malformed([Problem("duplicate-field", "the form has several files")])
+    if "Too many fields" in said:
+        return TooLarge([Problem("too-many-fields", "the form has too many fields")])
+    if "exceeded maximum size" in said:
+        return BadData([Problem("out-of-range", "a field of the form is too long")])
+    code = "multipart-malformed" if "boundary" in said.lower() else "upload-incomplete"
+    return Malformed([Problem(code, "the form cannot be read")])
 
 
 def _copy(file: UploadFile, path: Path) -> None:

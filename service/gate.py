@@ -18,6 +18,7 @@ import msgspec
 
 from service.asgi import ASGIApp, Message, Receive, Scope, Send
 from service.metrics import Metrics
+from service.protocol import GONE
 
 ALWAYS = frozenset(
     ("/livez", "/readyz", "/health", "/healthz", "/ready", "/status", "/metrics", "/v2/health/live", "/v2/health/ready")
@@ -27,6 +28,8 @@ OWN_KEYS = ("/refresh",)
 """Paths that check a signature of their own."""
 MODEL = "podium.model"
 """Where a request's scope says which project and version it went to."""
+CALLER = "podium.caller"
+"""Where a request's scope says whose key it came with."""
 
 
 class Gate:
@@ -36,7 +39,7 @@ class Gate:
         self, app: ASGIApp, keys: Mapping[str, str], most: int, waiting: int, seconds: float, metrics: Metrics, log: bool
     ) -> None:
         self._app, self._metrics, self._log = app, metrics, log
-        self._keys = [key.encode() for key in keys.values()]
+        self._keys = {name: key.encode() for name, key in keys.items()}
         self._most, self._most_waiting, self._seconds = most, waiting, seconds
         self._busy, self._clock = 0, Clock()
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -45,21 +48,27 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:
             return await self._app(scope, receive, send)
-        if self._keys and not scope["path"].startswith(OWN_KEYS) and not self._may(scope):
-            return await _turn_away(send, 401, "key-missing", "send an API key as `Authorization: Bearer …` or as X-API-Key")
+        if self._keys and not scope["path"].startswith(OWN_KEYS):
+            scope[CALLER] = self._caller(scope)
+            if not scope[CALLER]:
+                return await _turn_away(
+                    send, 401, "key-missing", "send an API key as `Authorization: Bearer …` or as X-API-Key"
+                )
         started = time.perf_counter()
-        if self._busy >= self._most and not await self._turn(send):
+        if self._busy < self._most:
+            self._busy += 1
+        elif not await self._turn(send):
             return None
-        self._busy += 1
         answer = Answered(send)
         try:
-            await self._app(scope, receive, answer)
+            if not has_gone(scope):
+                await self._app(scope, receive, answer)
         finally:
             self._leave()
             self._note(scope, answer, time.perf_counter() - started)
 
     async def _turn(self, send: Send) -> bool:
-        """Wait for a place; False when the request was turned away instead."""
+        """Wait to be handed a place; False when the request was turned away instead."""
         if len(self._queue) >= self._most_waiting:
             self._metrics.rejected["queue-full"] += 1
             await _turn_away(send, 429, "overloaded", "more requests wait than can be answered in time", retry=1)
@@ -69,6 +78,8 @@ class Gate:
         try:
             await asyncio.wait_for(place, self._seconds)
         except TimeoutError:
+            if place.done() and not place.cancelled():  # it was handed over in the last moment
+                return True
             self._metrics.rejected["waited-too-long"] += 1
             await _turn_away(send, 503, "overloaded", "no place became free in time", retry=1)
             return False
@@ -78,16 +89,17 @@ class Gate:
         return True
 
     def _leave(self) -> None:
-        self._busy -= 1
-        while self._queue and self._busy < self._most:
+        """Hand the place to who waits longest, else give it back."""
+        while self._queue:
             place = self._queue.popleft()
             if not place.done():
-                place.set_result(None)
-                break
+                return place.set_result(None)
+        self._busy -= 1
 
-    def _may(self, scope: Scope) -> bool:
+    def _caller(self, scope: Scope) -> str:
+        """The name of the key that came; empty when it is nobody's."""
         given = _key(dict(scope["headers"]))
-        return any(hmac.compare_digest(given, key) for key in self._keys)
+        return next((name for name, key in self._keys.items() if hmac.compare_digest(given, key)), "")
 
     def _note(self, scope: Scope, answer: Answered, seconds: float) -> None:
         model: tuple[str, str] | None = scope.get(MODEL)
@@ -132,6 +144,17 @@ class Answered:
             self.status = message["status"]
             self.identity = next((value.decode() for name, value in message["headers"] if name == b"x-prediction-id"), "")
         await self._send(message)
+
+
+def caller(scope: Scope) -> str:
+    """Whose key a request came with; empty where none is asked for."""
+    name: str = scope.get(CALLER, "")
+    return name
+
+
+def has_gone(scope: Scope) -> bool:
+    """Whether nobody waits for the answer any more."""
+    return bool(scope.get(GONE, bool)())
 
 
 def _key(headers: Mapping[bytes, bytes]) -> bytes:

@@ -38,6 +38,7 @@ class Job:
     raw: bool
     headers: dict[str, str]
     bytes: int
+    owner: str
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     rows: int = 0
     wrong_rows: int = 0
@@ -89,23 +90,32 @@ class Jobs:
         return self.folder / f"{secrets.token_urlsafe(18)}.upload"
 
     def start(
-        self, upload: Path, snapshot: Snapshot, families: Sequence[str], asked: Asked, raw: bool, headers: dict[str, str]
+        self,
+        upload: Path,
+        snapshot: Snapshot,
+        families: Sequence[str],
+        asked: Asked,
+        raw: bool,
+        headers: dict[str, str],
+        owner: str = "",
     ) -> Job:
-        job = Job(upload.stem, snapshot, families, upload, asked, raw, headers, upload.stat().st_size)
+        """Queue a table; only its owner will find the job."""
+        job = Job(upload.stem, snapshot, families, upload, asked, raw, headers, upload.stat().st_size, owner)
         self._jobs[job.name] = job
         self._make_room()
         self._worker.submit(self._run, job)
         return job
 
-    def get(self, name: str) -> Job:
-        """Raises UnknownResult."""
-        if name not in self._jobs:
+    def get(self, name: str, owner: str = "") -> Job:
+        """Raises UnknownResult, for somebody else's job too."""
+        job = self._jobs.get(name)
+        if job is None or job.owner != owner:
             raise UnknownResult("there is no job of that name, or it made room for newer ones")
-        return self._jobs[name]
+        return job
 
-    def result(self, name: str) -> tuple[Path, dict[str, str]]:
+    def result(self, name: str, owner: str = "") -> tuple[Path, dict[str, str]]:
         """Raises UnknownResult, NotDone."""
-        job = self.get(name)
+        job = self.get(name, owner)
         if job.state != "done":
             raise NotDone(f"the job is {job.state}")
         return job.result, job.headers

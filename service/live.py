@@ -53,16 +53,19 @@ class Snapshot:
 
 
 class Live:
-    """The live snapshots by project."""
+    """The live snapshots by project, and which projects should be live."""
 
     def __init__(self, default_project: str = "") -> None:
         self._snapshots: dict[str, Snapshot] = {}
         self._default = default_project
+        self.expected: frozenset[str] = frozenset()
         self.draining = False
 
     def get(self, project: str) -> Snapshot:
-        """Raises UnknownProject."""
+        """Raises UnknownProject, ModelNotReady."""
         snapshot = self._snapshots.get(project)
+        if snapshot is None and project in self.expected:
+            raise ModelNotReady("the champion of this project could not be put in service yet; /status says why")
         if snapshot is None:
             raise UnknownProject("there is no project of that name in service")
         return snapshot

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from podium.model.encode import Matrix
 from service.inputs import Inputs
 from service.live import Snapshot
+from service.problems import ClientGone
 from service.spread import Spread
 from service.threads import computed
 
 Found = dict[str, Matrix | Sequence[Sequence[float]]]
 
 
-async def score(snapshot: Snapshot, families: Sequence[str], inputs: Inputs, spread: Spread, threshold: int) -> Found:
-    """For each family (n, scores) of the good rows, the same numbers whichever way they are computed."""
+async def score(
+    snapshot: Snapshot,
+    families: Sequence[str],
+    inputs: Inputs,
+    spread: Spread,
+    threshold: int,
+    gone: Callable[[], bool] = bool,
+) -> Found:
+    """For each family (n, scores) of the good rows, the same numbers whichever way they are computed.
+
+    Raises ClientGone when nobody waits for them any more.
+    """
+    scores: Found = {}
     if inputs.count > threshold:
         frame = await computed(inputs.as_frame)
-        return {family: await computed(spread.scores, snapshot, family, frame) for family in families}
+        for family in families:
+            if gone():
+                raise ClientGone("the connection was closed")
+            scores[family] = await computed(spread.scores, snapshot, family, frame)
+        return scores
     rows = inputs.as_rows()
-    scores: Found = {}
     for family in families:
         fast = snapshot.fast[family]
         if fast is not None:

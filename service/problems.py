@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from podium.data.problems import BadData
 from podium.store.s3 import StoreError
@@ -93,6 +94,10 @@ class BadSignature(ServiceError):
     status, code, title = 401, "bad-signature", "The hint is not signed as it should be"
 
 
+class ClientGone(ServiceError):
+    status, code, title = 499, "client-gone", "Nobody waits for this answer"
+
+
 class CrossSite(ServiceError):
     status, code, title = 403, "csrf", "This form was sent from another site"
 
@@ -132,6 +137,10 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def _(request: Request, error: ServiceError) -> Response:
         return service_error(error, request)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _(request: Request, error: ClientDisconnect) -> Response:
+        return service_error(ClientGone("the connection was closed"), request)
 
     @app.exception_handler(StoreError)
     async def _(request: Request, error: StoreError) -> Response:

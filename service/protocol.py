@@ -16,11 +16,14 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 30.0, 60.0
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 2.0
+"""After a refusal, what still comes is read so long and thrown away: a reset would undo the answer."""
 LEAST_RATE = 20_000
 """Bytes a second that a body must come with, after its first BODY_SECONDS."""
 MOST_HEAD, MOST_URL, MOST_HEADERS = 64 * 1024, 16 * 1024, 200
 MOST_CONNECTIONS = 4000
+GONE = "podium.gone"
+"""Where a request's scope can be asked whether its connection is closed."""
 HOST = re.compile(rb"[A-Za-z0-9.\-_:\[\]%]{1,255}")
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
@@ -76,6 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._state = "head"
         super().on_message_begin()
+        self.scope[GONE] = self.transport.is_closing  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -121,7 +125,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + text)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)  # what still comes is read, else it would undo the answer
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        early = self._state == "body" and self.cycle.response_complete
+        if early and not self.transport.is_closing():  # answered before all of it came: no more is taken
+            self._refused = Refused()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     # --- slow clients ----------------------------------------------------------------------------------------------------
 

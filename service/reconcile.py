@@ -74,6 +74,7 @@ class Reconcile:
             log.warning("the store does not answer: %s", error)
             self.store_error = str(error)
             return
+        self._live.expected = frozenset(names)
         self.failures = {project: reason for project, reason in self.failures.items() if project in names}
         for project in names:
             try:

@@ -7,7 +7,7 @@ import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
-from service.problems import UnknownResult
+from service.problems import StorageFull, UnknownResult
 
 MOST = 100
 
@@ -17,13 +17,17 @@ class Results:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="podium-results-")
-        self._kept: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, dict[str, str]]] = OrderedDict()
 
-    def put(self, data: bytes, headers: dict[str, str]) -> str:
-        """Keep a file with the headers of its answer; returns its name."""
+    def put(self, data: bytes, headers: dict[str, str], owner: str = "") -> str:
+        """Keep a file with the headers of its answer; returns its name. Raises StorageFull."""
         name = secrets.token_urlsafe(18)
-        self._path(name).write_bytes(data)
-        self._kept[name] = headers
+        try:
+            self._path(name).write_bytes(data)
+        except OSError:
+            self._path(name).unlink(missing_ok=True)
+            raise StorageFull("the result cannot be kept now") from None
+        self._kept[name] = owner, headers
         while len(self._kept) > MOST:
             oldest, _ = self._kept.popitem(last=False)
             self._path(oldest).unlink(missing_ok=True)
@@ -32,11 +36,12 @@ class Results:
     def __contains__(self, name: str) -> bool:
         return name in self._kept
 
-    def get(self, name: str) -> tuple[Path, dict[str, str]]:
-        """Raises UnknownResult."""
-        if name not in self._kept:
+    def get(self, name: str, owner: str = "") -> tuple[Path, dict[str, str]]:
+        """Raises UnknownResult, for somebody else's result too."""
+        owned_by, headers = self._kept.get(name, (None, {}))
+        if owned_by != owner:
             raise UnknownResult("there is no result of that name, or it made room for newer ones")
-        return self._path(name), self._kept[name]
+        return self._path(name), headers
 
     def _path(self, name: str) -> Path:
         return Path(self._folder.name) / f"{name}.csv"

@@ -20,6 +20,8 @@ Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 INTEGER = r"[+-]?[0-9]+(\.0*)?"
+INFINITE = r"(?i)[+-]?inf(inity)?"
+DECIMAL_COMMA = r"[+-]?[0-9.]*,[0-9]+"
 BOOLEANS = {"true": 1.0, "false": 0.0}
 LARGEST = 1e30
 """Larger numbers are refused: no measured quantity needs them and 32-bit trees cannot hold their squares."""
@@ -158,11 +160,12 @@ def typed_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[st
 
     Columns of `ignored` may be there and are left out. Raises BadData with every wrong cell, up to a bound.
     """
-    _check_columns(table, columns, set(ignored))
-    frame, problems = {}, []
+    frame, problems = {}, _column_problems(table, columns, set(ignored))
+    gone = {problem.column for problem in problems}
     for column in columns:
-        frame[column.name], wrong = typed_column(_cells(table, column), column)
-        problems += wrong
+        if column.name not in gone:
+            frame[column.name], wrong = typed_column(_cells(table, column), column)
+            problems += wrong
     if problems:
         raise BadData(sorted(problems, key=lambda problem: problem.row or 0))
     return pd.DataFrame(frame)
@@ -175,7 +178,8 @@ def typed_by_row(
 
     Raises BadData only for what is wrong with the columns themselves.
     """
-    _check_columns(table, columns, set(ignored))
+    if wrong_columns := _column_problems(table, columns, set(ignored)):
+        raise BadData(wrong_columns)
     frame: dict[str, pd.Series] = {}
     problems: dict[int, list[Problem]] = {}
     for column in columns:
@@ -190,20 +194,20 @@ def typed_by_row(
     return pd.DataFrame(frame), problems
 
 
-def _check_columns(table: pa.Table, columns: Sequence[Column], ignored: set[str]) -> None:
+def _column_problems(table: pa.Table, columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
     known, present = {column.name for column in columns}, set(table.column_names)
+    if not known & present and any(re.fullmatch(NUMBER, name) for name in present):
+        return [Problem("csv-header", "the first line is data, not the names of the columns")]
     problems = [
         Problem("unknown-field", "is no input of this model", column=name)
         for name in table.column_names
         if name not in known and name not in ignored
     ]
-    problems += [
+    return problems + [
         Problem("missing-field", "the column is not there", column=column.name, expected=expected(column))
         for column in columns
         if column.name not in present and not column.nullable
     ]
-    if problems:
-        raise BadData(problems)
 
 
 def _cells(table: pa.Table, column: Column) -> pa.ChunkedArray:
@@ -231,13 +235,10 @@ Fault = tuple[Mask, str, str]
 
 
 def _typed_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Fault]]:
-    values, wrong = _FRAMES[column.kind](blank(cells, column), column)
-    faults: list[Fault] = [(wrong, "invalid-type", f"is not {expected(column)}")]
+    values, faults = _FRAMES[column.kind](blank(cells, column), column)
     if not column.nullable:
+        wrong = np.logical_or.reduce([mask for mask, *_ in faults])
         faults.append((values.isna().to_numpy() & ~wrong, "missing-field", "has no value"))
-    if column.kind in ("number", "integer"):
-        large = np.abs(values.to_numpy()) > (LARGEST if column.kind == "number" else EXACT)
-        faults.append((large, "out-of-range", "is too large"))
     return values, faults
 
 
@@ -246,28 +247,46 @@ def _problems(wrong: Mask, code: str, message: str, column: Column) -> list[Prob
     return [Problem(code, message, row + 1, column.name, expected(column)) for row in rows]
 
 
-Typed = tuple[pd.Series, Mask]
-"""The typed cells and where they are wrong."""
+Typed = tuple[pd.Series, list[Fault]]
+"""The typed cells and what is wrong with them."""
 
 
 def _number_frame(text: pa.ChunkedArray, column: Column) -> Typed:
-    bad = _not_matching(text, INTEGER if column.kind == "integer" else NUMBER)
-    clean = pc.if_else(bad, pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
+    wrong = text.is_valid().to_numpy() & ~_matching(text, INTEGER if column.kind == "integer" else NUMBER)
+    clean = pc.if_else(pa.array(wrong), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(clean, pa.float64()).to_pandas().astype(float)
+    size = np.abs(values.to_numpy())
+    finite, largest = ~np.isinf(size), LARGEST if column.kind == "number" else EXACT
+    faults = [*_wrong_numbers(text, wrong, column), (~finite, "not-finite", "is not finite")]
+    faults.append((finite & (size > largest), "out-of-range", "is too large"))
     marks = marked_numbers(column)
-    return values.mask(values.isin(marks)) if marks else values, bad.to_numpy()
+    return values.mask(values.isin(marks)) if marks else values, faults
+
+
+def _wrong_numbers(text: pa.ChunkedArray, wrong: Mask, column: Column) -> list[Fault]:
+    """What the texts are that are no numbers, as far as it can be told."""
+    if not wrong.any():
+        return [(wrong, "invalid-type", "")]
+    infinite, comma = (_matching(text, pattern) & wrong for pattern in (INFINITE, DECIMAL_COMMA))
+    said = f"is not {expected(column)}"
+    return [
+        (wrong & ~infinite & ~comma, "invalid-type", said),
+        (comma, "invalid-type", f"has a decimal comma: {said}"),
+        (infinite, "not-finite", "is not finite"),
+    ]
 
 
 def _boolean_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     lower = pc.utf8_lower(text)
     values = lower.to_pandas().map(BOOLEANS).astype(float)
-    return values, (values.isna() & lower.is_valid().to_pandas()).to_numpy()
+    wrong = (values.isna() & lower.is_valid().to_pandas()).to_numpy()
+    return values, [(wrong, "invalid-type", f"is not {expected(column)}")]
 
 
 def _date_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     series = text.to_pandas()
     days = series.map({date: _days(date, column.format) for date in series.dropna().unique()}).astype(float)
-    return days, (days.isna() & series.notna()).to_numpy()
+    return days, [((days.isna() & series.notna()).to_numpy(), "invalid-type", f"is not {expected(column)}")]
 
 
 def _days(text: str, form: str) -> float | None:
@@ -279,13 +298,18 @@ def _days(text: str, form: str) -> float | None:
 
 def _category_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     values = pc.utf8_normalize(text, "NFC").to_pandas().astype(object)
-    too_long = pc.greater(pc.fill_null(pc.utf8_length(text), 0), LONGEST_TEXT)
-    bad = pc.or_(too_long, pc.fill_null(pc.match_substring(text, "\0"), False))
-    return values.where(values.notna(), None), bad.to_numpy()
+    too_long = pc.greater(pc.fill_null(pc.utf8_length(text), 0), LONGEST_TEXT).to_numpy()
+    nul = pc.fill_null(pc.match_substring(text, "\0"), False).to_numpy()
+    return values.where(values.notna(), None), [
+        (too_long, "out-of-range", "is too long"),
+        (nul & ~too_long, "invalid-encoding", "holds NUL"),
+    ]
 
 
-def _not_matching(text: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    return pc.and_(pc.is_valid(text), pc.invert(pc.fill_null(pc.match_substring_regex(text, f"^({pattern})$"), True)))
+def _matching(text: pa.ChunkedArray, pattern: str) -> Mask:
+    """Where a text is there and is all of the pattern."""
+    found: Mask = pc.fill_null(pc.match_substring_regex(text, f"^(?:{pattern})$"), False).to_numpy()
+    return found
 
 
 _FRAMES: dict[str, Callable[[pa.ChunkedArray, Column], Typed]] = {

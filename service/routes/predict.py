@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from podium.data.problems import BadData
 from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, read_body
-from service.gate import MODEL
+from service.gate import MODEL, caller, has_gone
 from service.inputs import Asked, Inputs
 from service.live import Snapshot
 from service.negotiation import SUFFIXES, Form, negotiated
@@ -58,25 +58,29 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     if body.path:
-        return _as_job(state, snapshot, families, body, options, form)
+        return _as_job(state, snapshot, families, body, options, form, caller(request.scope))
     try:
         inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
     except BadData as error:
         return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
-    scores = await score(snapshot, families, inputs, state.spread, state.settings.dask_threshold)
+    scores = await score(
+        snapshot, families, inputs, state.spread, state.settings.dask_threshold, lambda: has_gone(request.scope)
+    )
     state.metrics.rows[snapshot.project] += inputs.count
-    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options)
+    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options, caller(request.scope))
     if form == "json" and inputs.count <= state.settings.dask_threshold:
         return _json(state, done)
     return await computed(RENDERERS[form], state, done)
 
 
-def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form) -> Response:
+def _as_job(
+    state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form, owner: str
+) -> Response:
     """202, and where to look; a browser is sent there."""
     assert body.path
     headers = answer_headers(snapshot, prediction_id())
     asked = replace(options.asked, gzipped=body.gzipped)
-    job = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers)
+    job = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers, owner)
     place = f"/jobs/{job.name}"
     if form == "html":
         return Response(None, 303, {**headers, "Location": place})
@@ -93,6 +97,7 @@ class Predicted:
     scores: Found
     headers: dict[str, str]
     options: Options
+    owner: str
 
     def table(self) -> pa.Table:
         return result_table(self.snapshot, self.inputs, self.scores)
@@ -115,7 +120,7 @@ def _parquet(state: State, done: Predicted) -> Response:
 
 def _page(state: State, done: Predicted) -> Response:
     table = done.table()
-    download = f"/jobs/{state.results.put(to_csv(table, raw=done.options.raw), done.headers)}/result.csv"
+    download = f"/jobs/{state.results.put(to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
     column = table.column_names[done.inputs.as_table().num_columns]
     facts = {"warnings": done.inputs.warnings, "champion_column": column}
     shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
@@ -153,13 +158,14 @@ for suffix in ("", *SUFFIXES):
 
 @router.get("/jobs/{job}", summary="How far a job is; a page for browsers", response_class=Response)
 async def job_state(job: str, request: Request, state: StateDep) -> Response:
-    found = state.jobs.get(job)
+    found = state.jobs.get(job, caller(request.scope))
     if negotiated("", request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.job(found), media_type="text/html")
     return JSONResponse(found.as_json(), headers=found.headers)
 
 
 @router.get("/jobs/{job}/result.csv", summary="A result as CSV", response_class=FileResponse)
-async def result(job: str, state: StateDep) -> FileResponse:
-    path, headers = state.results.get(job) if job in state.results else state.jobs.result(job)
+async def result(job: str, request: Request, state: StateDep) -> FileResponse:
+    owner = caller(request.scope)
+    path, headers = state.results.get(job, owner) if job in state.results else state.jobs.result(job, owner)
     return FileResponse(path, media_type="text/csv", filename="predictions.csv", headers=headers)

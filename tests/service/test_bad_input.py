@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ BODIES: list[tuple[bytes, int, str]] = [
     (b"{", 400, "invalid-json"),
     (TEXT.encode() + b"x", 400, "invalid-json"),
     (TEXT.replace('"', "'").encode(), 400, "invalid-json"),
+    (TEXT.encode() + b" // a record", 400, "invalid-json"),
     (b"[" * 101 + b"]" * 101, 400, "invalid-json"),
     (b"[" * 250_000, 400, "invalid-json"),
     (TEXT.replace("41000.5", "NaN").encode(), 400, "not-finite"),
@@ -40,6 +42,7 @@ BODIES: list[tuple[bytes, int, str]] = [
     (record(member=1), 422, "invalid-type"),
     (record(since="2022-02-30"), 422, "invalid-type"),
     (record(income=None), 422, "missing-field"),
+    (json.dumps({name: cell for name, cell in RECORD.items() if name != "income"}).encode(), 422, "missing-field"),
     (b"null", 422, "invalid-type"),
     (b"5", 422, "invalid-type"),
     (b'"text"', 422, "invalid-type"),
@@ -63,14 +66,41 @@ BODIES: list[tuple[bytes, int, str]] = [
 
 @pytest.mark.parametrize(("body", "status", "code"), BODIES, ids=range(len(BODIES)))
 def test_bad_json_is_named(service: Client, body: bytes, status: int, code: str) -> None:
+    """The smallest of five answers of /livez right after it is under a tenth of a second."""
     answer = service.post(MIXED, body, JSON)
     assert (answer.status, answer.json()["code"]) == (status, code), answer.text[:300]
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"].endswith(code)
+    assert min(alive(service) for _ in range(5)) < 0.1
 
 
-def test_a_byte_order_mark_is_no_problem(service: Client) -> None:
-    assert service.post(MIXED, b"\xef\xbb\xbf" + TEXT.encode(), JSON).status == 200
+def alive(service: Client) -> float:
+    started = time.monotonic()
+    assert service.get("/livez").status == 200
+    return time.monotonic() - started
+
+
+ODDITIES: list[tuple[bytes, list[str]]] = [
+    (b"\xef\xbb\xbf" + TEXT.encode(), []),
+    (record(score=None), []),
+    (record(city="K\u00f6ln"), []),
+    (record(city="Ko\u0308ln"), []),
+    (record(city="NA"), []),
+    (record(city="Paris"), ["unknown-category"]),
+    (record(income=10**9), ["out-of-training-range"]),
+]
+
+
+@pytest.mark.parametrize(("body", "warnings"), ODDITIES, ids=range(len(ODDITIES)))
+def test_what_is_only_odd_is_answered(service: Client, body: bytes, warnings: list[str]) -> None:
+    answer = service.post(MIXED, body, JSON)
+    assert answer.status == 200, answer.text
+    assert [each["code"] for each in answer.json()["warnings"]] == warnings
+
+
+def test_composed_and_decomposed_letters_are_one_category(service: Client) -> None:
+    found = [service.post(MIXED, record(city=city), JSON).json()["predictions"] for city in ("K\u00f6ln", "Ko\u0308ln")]
+    assert found[0] == found[1]
 
 
 def test_the_wrong_row_is_named_and_nothing_is_predicted(service: Client) -> None:
@@ -83,46 +113,25 @@ def test_the_wrong_row_is_named_and_nothing_is_predicted(service: Client) -> Non
     assert "secret" not in answer.text
 
 
-HEADER = "income,visits,city,member,since,score"
-ROW = "41000.5,3,Bonn,true,2022-05-17,0.25"
-TABLES: list[tuple[bytes, int, str]] = [
-    (b"", 422, "empty-input"),
-    (f"{HEADER}\n".encode(), 422, "empty-input"),
-    (f"{HEADER}\n{ROW}\n".replace(",", ";").encode(), 422, "csv-delimiter"),
-    (f"{HEADER}\n{ROW},1\n".encode(), 422, "csv-row-length"),
-    (f"{HEADER},city\n{ROW},Bonn\n".encode(), 422, "csv-header"),
-    (f"{HEADER},extra\n{ROW},1\n".encode(), 422, "unknown-field"),
-    (f"{HEADER[7:]}\n{ROW[8:]}\n".encode(), 422, "missing-field"),
-    (f"{HEADER}\n{ROW}\n".replace("41000.5", "inf").encode(), 422, "invalid-type"),
-    (f"{HEADER}\n{ROW}\n".replace("41000.5", "1e999").encode(), 422, "out-of-range"),
-    (f"{HEADER}\n{ROW}\n".replace("Bonn", '"Bonn').encode(), 422, "csv-quote"),
-    (f"{HEADER}\n{ROW}\n".replace("Bonn", "K\xf6ln").encode("latin-1"), 422, "invalid-encoding"),
-    (f"{HEADER}\n{ROW}\n".encode("utf-16"), 415, "unsupported-media-type"),
-    (b"PK\x03\x04zip", 415, "unsupported-media-type"),
-]
-
-
-@pytest.mark.parametrize(("body", "status", "code"), TABLES, ids=range(len(TABLES)))
-def test_bad_tables_are_named_however_they_come(service: Client, body: bytes, status: int, code: str) -> None:
-    posted = service.post(MIXED, body, {"content-type": "text/csv"})
-    assert (posted.status, posted.json()["code"]) == (status, code), posted.text[:300]
-    uploaded = service.post_file("/projects/mixed/batch", body)
-    assert uploaded.status == status
-    assert "cannot be predicted" in uploaded.text
-
-
 REQUESTS = [
     ("POST", MIXED, {"content-type": "text/plain"}, 415),
     ("POST", MIXED, {}, 415),
     ("POST", MIXED, {"content-type": "application/json; charset=utf-16"}, 415),
     ("POST", MIXED, {**JSON, "content-encoding": "gzip"}, 415),
     ("POST", MIXED, {"content-type": "application/octet-stream"}, 415),
+    ("POST", MIXED, {"content-type": "application/python-pickle"}, 415),
+    ("POST", MIXED, {**JSON, "accept": "image/png"}, 406),
     ("PUT", MIXED, JSON, 405),
     ("POST", "/projects/nothing/predict", JSON, 404),
     ("POST", "/projects//predict", JSON, 404),
     ("POST", "/projects/../predict", JSON, 404),
     ("POST", "/projects/%2e%2e/predict", JSON, 404),
+    ("POST", "/projects/%00/predict", JSON, 404),
+    ("GET", "/projects/mixed/../../etc/passwd", {}, 404),
+    ("GET", "/static/%2e%2e/settings.py", {}, 404),
     ("GET", "/nothing", {}, 404),
+    ("POST", "/projects/Mixed%2f..%2f/promote", JSON, 404),
+    ("POST", "/projects/MIXED/promote", JSON, 422),
     ("POST", "/refresh", JSON, 401),
     ("POST", MIXED, {"content-type": "multipart/form-data"}, 400),
     ("POST", MIXED, {"content-type": "application/x-www-form-urlencoded", "origin": "http://elsewhere.example"}, 403),
@@ -149,6 +158,14 @@ def test_several_projects_and_no_default_ask_for_a_name(service: Client) -> None
     answer = service.post_json("/predict", RECORD)
     assert answer.status == 404
     assert "PODIUM_DEFAULT_PROJECT" in answer.text
+
+
+def test_a_wrong_method_is_told_the_right_one_and_head_is_get_without_a_body(service: Client) -> None:
+    assert service.request("PUT", MIXED, b"", JSON).headers["allow"]
+    for path in ("/", "/livez", "/projects/mixed", "/docs", "/openapi.json"):
+        head, get = service.request("HEAD", path), service.get(path)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(get.body))
 
 
 def test_a_declared_body_over_the_limit_is_refused_unread(service: Client) -> None:

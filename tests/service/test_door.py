@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,11 @@ from cli.client import Client
 from cli.running import start_service
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
+from service.asgi import Message, Receive, Scope, Send
+from service.gate import Gate
+from service.live import Live
+from service.metrics import Metrics
+from service.protocol import GONE, LINGER_SECONDS
 from tests.tables import RECORD
 
 BODY = json.dumps(RECORD).encode()
@@ -81,10 +87,18 @@ def test_pieces_of_a_request_are_put_together(service: Client) -> None:
         for place in range(0, len(WHOLE), 7):
             link.sendall(WHOLE[place : place + 7])
         assert link.recv(65536).startswith(b"HTTP/1.1 200")
-        link.sendall(WHOLE + WHOLE)  # two at once
-        text = b""
-        while text.count(b"HTTP/1.1 200") < 2 or not text.endswith(b"}"):
-            text += link.recv(65536)
+        link.sendall(WHOLE + WHOLE + WHOLE[:-5])  # two at once, and a third whose end comes after their answers
+        assert answers(link, 2).count(b"HTTP/1.1 200") == 2
+        time.sleep(2 * LINGER_SECONDS)
+        link.sendall(WHOLE[-5:])
+        assert answers(link, 1).startswith(b"HTTP/1.1 200")
+
+
+def answers(link: socket.socket, count: int) -> bytes:
+    text = b""
+    while text.count(b"HTTP/1.1 ") < count or not text.endswith(b"}"):
+        text += link.recv(65536)
+    return text
 
 
 def test_a_body_that_was_announced_too_large_is_not_read(service: Client) -> None:
@@ -200,6 +214,57 @@ def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
     text = hasty.get("/metrics").text
     assert 'requests_rejected_total{reason="queue-full"} 2.0' in text
     assert 'requests_rejected_total{reason="waited-too-long"} 1.0' in text
+
+
+def test_who_left_is_not_worked_for(hasty: Client) -> None:
+    """It leaves while its body is parsed: no model is asked."""
+    body = json.dumps([{**RECORD, "city": "slow"}] * 20).encode()
+    before = len(logged(hasty))
+    with connected(hasty) as link:
+        link.sendall(POST + b"X-API-Key: key-of-ann-0123456789\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.get("/metrics").text, 5)
+    hasty.wait_until(lambda: len(logged(hasty)) > before, 10)
+    assert [line["status"] for line in logged(hasty)[before:]] == [499]
+
+
+def test_places_are_handed_on_and_never_more_than_there_are() -> None:
+    """Two hundred come at odd times to three places; some leave while they wait, and are not worked for."""
+    busy, most, done = 0, 0, 0
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal busy, most, done
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0.002)
+        busy -= 1
+        done += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Message:
+        return {}
+
+    async def send(message: Message) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def come(gate: Gate, number: int) -> None:
+        await asyncio.sleep(number % 17 * 0.001)
+        await gate({"type": "http", "path": "/x", "method": "GET", "headers": [], GONE: lambda: number % 5 == 0}, receive, send)
+
+    async def all_come() -> None:
+        metrics = Metrics(Live())
+        gate = Gate(work, {}, most=3, waiting=1000, seconds=30, metrics=metrics, log=False)
+        await asyncio.gather(*(come(gate, number) for number in range(200)))
+        assert (metrics.in_progress(), metrics.waiting()) == (0, 0)
+
+    statuses: list[int] = []
+    asyncio.run(all_come())
+    assert (most, done, statuses) == (3, 160, [200] * 160)
+
+
+def logged(client: Client) -> list[dict[str, Any]]:
+    """The lines about requests."""
+    lines = [json.loads(line) for line in client.log.read_text().splitlines()]  # type: ignore[attr-defined]
+    return [line for line in lines if "status" in line]
 
 
 METRICS = (
