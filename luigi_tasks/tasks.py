@@ -66,7 +66,7 @@ class Explore(CleanedStage):
 
     def make(self) -> bytes:
         title = self.config.title or self.project
-        return report_html(title, explore(self.training()), StoreSettings().templates).encode()
+        return report_html(self.project, title, explore(self.training()), StoreSettings().templates).encode()
 
 
 class Features(CleanedStage):

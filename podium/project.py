@@ -89,6 +89,7 @@ class Project(Part):
 
     name: Name
     title: str = ""
+    about: str = Field("", description="what the predictions are for, and for what not; stands on the model card")
     kind: Literal["table"] = "table"
     data: S3Url | None = Field(None, description="the table to learn from; absent where models are only imported")
     target: str
@@ -105,8 +106,8 @@ class Project(Part):
     gates: Gates = Gates()
 
     def deciding(self) -> dict[str, object]:
-        """The part that decides what a run makes; titles do not."""
-        return self.model_dump(mode="json", exclude={"title"})
+        """The part that decides what a run makes; words for people do not."""
+        return self.model_dump(mode="json", exclude={"title", "about"})
 
 
 def load_project(folder: Path, name: str) -> Project:

@@ -21,7 +21,18 @@ from service.metrics import Metrics
 from service.protocol import GONE
 
 ALWAYS = frozenset(
-    ("/livez", "/readyz", "/health", "/healthz", "/ready", "/status", "/metrics", "/v2/health/live", "/v2/health/ready")
+    (
+        "/livez",
+        "/readyz",
+        "/health",
+        "/healthz",
+        "/ready",
+        "/status",
+        "/status.json",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    )
 )
 """Answered whatever the load is, and to anybody."""
 OWN_KEYS = ("/refresh",)

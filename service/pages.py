@@ -39,6 +39,12 @@ class Pages:
         """How far a job is; the page asks again by itself until it is done."""
         return self._pages.get_template("job.html").render(job=job.as_json(), title=_title(job.snapshot))
 
+    def card(self, card: Mapping[str, Any]) -> str:
+        return self._pages.get_template("card.html").render(card=card)
+
+    def status(self, status: Mapping[str, Any]) -> str:
+        return self._pages.get_template("status.html").render(status=status)
+
     def versions(
         self, snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry], swaps: Sequence[Mapping[str, Any]]
     ) -> str:
@@ -163,7 +169,11 @@ def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rows(result: dict[str, Any]) -> dict[str, Any]:
+    """The first rows, what was predicted before what came."""
     table = result["table"]
+    names = table.column_names
+    place = names.index(result["champion_column"])
+    table = table.select([*names[place:], *names[:place]])
     shown = table.slice(0, SHOWN_ROWS)
     return {
         "count": table.num_rows,

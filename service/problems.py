@@ -102,6 +102,7 @@ class CrossSite(ServiceError):
     status, code, title = 403, "csrf", "This form was sent from another site"
 
 
+KEEP = "leave such fields out, or ask with ?extra=keep to have them carried through to the result"
 TITLES = {
     400: "Malformed input",
     413: "Too large",
@@ -119,7 +120,8 @@ def problem(status: int, code: str, title: str, detail: str, request: Request, *
 
 def bad_data(error: BadData, request: Request) -> Response:
     errors = [each.as_json() for each in error.problems]
-    return problem(error.status, error.code, TITLES[error.status], str(error), request, errors=errors)
+    more = {"hint": KEEP} if any(each.code == "unknown-field" for each in error.problems) else {}
+    return problem(error.status, error.code, TITLES[error.status], str(error), request, errors=errors, **more)
 
 
 def service_error(error: ServiceError, request: Request) -> Response:

@@ -19,7 +19,7 @@ from podium.learn.clean import Clean
 
 MOST_PANELS = 24
 MOST_BARS = 12
-INK, FIRST, SECOND = "#334155", "#2563eb", "#f59e0b"
+INK, FIRST, SECOND = "#64748b", "#2563eb", "#f59e0b"
 PALETTE = [FIRST, SECOND, "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16"]
 
 
@@ -56,10 +56,10 @@ def explore(data: Clean) -> Exploration:
     return Exploration(len(data.inputs), target.name, target.task, facts, data.notes, pictures)
 
 
-def report_html(title: str, exploration: Exploration, templates: Path) -> str:
-    """One self-contained page."""
+def report_html(project: str, title: str, exploration: Exploration, templates: Path) -> str:
+    """One self-contained page; its one link is to the page of the project, beside which it is served."""
     pages = Environment(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined)
-    return pages.get_template("report.html").render(title=title, report=exploration)
+    return pages.get_template("report.html").render(project=project, title=title, report=exploration)
 
 
 def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
@@ -82,7 +82,7 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
 
 def _picture(figure: Figure, title: str, caption: str) -> Picture:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight", transparent=True)
     return Picture(title, caption, base64.b64encode(file.getvalue()).decode())
 
 

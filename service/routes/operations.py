@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from service.negotiation import negotiated
 from service.problems import ModelNotReady
 from service.state import State, StateDep
 
@@ -39,8 +40,18 @@ async def readyz(state: StateDep) -> dict[str, Any]:
     return {"status": "ready", "serving": serving}
 
 
+@router.get("/status.json", include_in_schema=False)
 @router.get("/status", summary="What serves, since when, and what went wrong")
-async def status(state: StateDep) -> dict[str, Any]:
+async def status(request: Request, state: StateDep) -> Response:
+    """A page for browsers, JSON for everybody else."""
+    found = _status(state)
+    suffix = ".json" if request.url.path.endswith(".json") else ""
+    if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
+        return Response(state.pages.status(found), media_type="text/html")
+    return JSONResponse(found)
+
+
+def _status(state: State) -> dict[str, Any]:
     return {
         "uptime_seconds": round(time.time() - state.started, 1),
         "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],

@@ -10,8 +10,10 @@ from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher
 from podium.store.cache import Cache
-from podium.store.history import Entry, entries_since
+from podium.store.history import Entry, entries_since, entry_key, parse_entry
+from podium.store.s3 import StoreError
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
+from service.cards import card_of
 from service.live import Snapshot
 from service.negotiation import negotiated
 from service.openapi import record_schema
@@ -66,6 +68,31 @@ def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry
     found = [read_manifest(store, project, name, trust.trainers)[0] for name in reversed(names)]
     entries = entries_since(store, project, trust.promoters)
     return found, entries[::-1][:MOST_SHOWN]
+
+
+@router.get("/projects/{project}/card.json", include_in_schema=False)
+@router.get("/projects/{project}/card", summary="The model card of what serves; a page for browsers")
+async def model_card(project: str, request: Request, state: StateDep) -> Response:
+    """What it is for, what it was made of, how good it is, who let it serve. Without the store, the act is not told."""
+    snapshot = state.live.get(project)
+    card = card_of(snapshot, await run_in_threadpool(_act_of, state, snapshot))
+    suffix = ".json" if request.url.path.endswith(".json") else ""
+    if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
+        return Response(state.pages.card(card), media_type="text/html")
+    return JSONResponse(card, headers={"X-Model-Version": snapshot.version})
+
+
+def _act_of(state: State, snapshot: Snapshot) -> Entry | None:
+    """The act that put a version in service; blocks on the store."""
+    try:
+        act = parse_entry(
+            state.store.read(entry_key(snapshot.project, snapshot.sequence)).data,
+            snapshot.project,
+            state.settings.trust().promoters,
+        )
+    except StoreError:
+        return None
+    return act if act.champion == snapshot.version else None
 
 
 @router.get("/projects/{project}/leaderboard.csv", summary="The serving version's leaderboard", response_class=Response)

@@ -205,7 +205,7 @@ def test_the_same_inputs_give_the_same_models() -> None:
 
 def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
     rows = clean(read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS))
-    page = report_html("<Mixed>", explore(rows), StoreSettings().templates)
+    page = report_html("mixed", "<Mixed>", explore(rows), StoreSettings().templates)
     assert "&lt;Mixed&gt;" in page
     assert page.count("data:image/png;base64,") == 4
     assert "http" not in page

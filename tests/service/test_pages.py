@@ -133,11 +133,14 @@ def test_a_result_is_sorted_by_a_click_or_a_key(page: Page, tmp_path: Path) -> N
     page.click("text=Predict the file")
 
     def incomes() -> list[float]:
-        return [float(text.replace(",", "")) for text in page.locator("#result tbody td:first-child").all_inner_texts()]
+        return [
+            float(text.replace(",", "")) for text in page.locator(f"#result tbody td:nth-child({column})").all_inner_texts()
+        ]
 
-    page.click("#result th:first-child button")
+    column = [name.strip() for name in page.locator("#result th").all_inner_texts()].index("income") + 1
+    page.click(f"#result th:nth-child({column}) button")
     assert incomes() == sorted(incomes())
-    page.focus("#result th:first-child button")
+    page.focus(f"#result th:nth-child({column}) button")
     page.keyboard.press("Enter")
     assert incomes() == sorted(incomes(), reverse=True)
 
@@ -148,6 +151,35 @@ def test_the_versions_are_a_page_with_their_story(page: Page, service: Client) -
     assert "in service" in page.locator("table").first.inner_text()
     assert "a test" in page.locator("table").nth(1).inner_text()
     assert service.get("/projects/mixed/versions").json()["project"] == "mixed"
+
+
+def test_the_card_says_what_it_is_and_who_let_it_serve(page: Page, service: Client) -> None:
+    page.goto("/projects/mixed")
+    page.click("text=model card")
+    text = page.inner_text("main")
+    card = service.get("/projects/mixed/card").json()
+    for said in (card["version"], card["manifest_sha256"], card["act"]["reason"], "income", "lightgbm", "extrapolation"):
+        assert said in text
+    assert {gate["name"] for gate in card["act"]["evidence"]} >= {"golden-rows", "size"}
+    assert card["inputs"][2]["unknown"] == "an unknown value is answered with a warning"
+    page.click("text=as JSON")
+    assert card["version"] in page.content()
+
+
+def test_the_status_is_a_page_for_people_and_json_for_programs(page: Page, service: Client) -> None:
+    page.goto("/")
+    page.click("nav >> text=Status")
+    assert "mixed" in page.locator("table").first.inner_text()
+    assert service.get("/status").json()["serving"]
+
+
+def test_nothing_is_wider_than_a_phone(browser: Browser, service: Client, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    for path in ("/", "/projects/mixed", "/projects/mixed/card", "/projects/mixed/versions", "/status", "/docs"):
+        page.goto(f"http://{service._host}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    context.close()
 
 
 def test_a_large_file_shows_its_progress_until_it_is_done(page: Page, tmp_path: Path) -> None:
