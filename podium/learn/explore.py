@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from podium.data.columns import Column
 from podium.learn.clean import Clean
@@ -82,6 +83,8 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
 
 def _picture(figure: Figure, title: str, caption: str) -> Picture:
     file = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_color(INK)
     figure.savefig(file, format="png", dpi=110, bbox_inches="tight", transparent=True)
     return Picture(title, caption, base64.b64encode(file.getvalue()).decode())
 

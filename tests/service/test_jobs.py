@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cli.client import Answer, Client
+from cli.running import start_service
+from local_cloud import LocalCloud
+from local_cloud.process import free_ports
 from podium.data.problems import BadData
 from podium.data.read import read_in_pieces, read_table
 from tests import tables
@@ -140,3 +145,57 @@ def test_a_table_of_several_pieces_has_all_its_rows(tmp_path: Path) -> None:
     pieces = list(read_in_pieces(tmp_path / "t", piece=1 << 16))
     assert len(pieces) > 2
     assert pa.concat_tables(pieces).to_pydict() == read_table((tmp_path / "t").read_bytes()).to_pydict()
+
+
+LARGE = 1_200_000
+
+
+@pytest.fixture
+def workers(cloud: LocalCloud, service: Client, tmp_path: Path) -> Iterator[tuple[Client, Callable[[], list[psutil.Process]]]]:
+    """A service of its own, and its Dask workers as they are at the moment."""
+    (port,) = free_ports(1)
+    process = start_service({**cloud.environment, "PODIUM_JOB_BYTES": "400000"}, port, tmp_path)
+    client = Client(f"http://127.0.0.1:{port}")
+    children = psutil.Process(process.pid).children
+
+    def found() -> list[psutil.Process]:
+        return [child for child in children(recursive=True) if "spawn_main" in " ".join(cmdline(child))]
+
+    try:
+        client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
+        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 3, 60)
+        yield client, found
+    finally:
+        process.stop()
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_a_job_loses_no_row_when_workers_are_killed(workers: tuple[Client, Callable[[], list[psutil.Process]]]) -> None:
+    """Both are killed at a tenth, a half and nine tenths: the same bytes come as without."""
+    service, found = workers
+    data = text().split(b"\n", 1)
+    table = data[0] + b"\n" + data[1] * (LARGE // ROWS)
+    quiet = done(service, service.post(BATCH, table, CSV))
+    answer = service.post(BATCH, table, CSV)
+    killed = 0
+    for share in (0.1, 0.5, 0.9):
+        service.wait_until(lambda share=share: at(service, answer) >= share * LARGE, 60)  # type: ignore[misc]
+        for worker in found():
+            worker.kill()
+            killed += 1
+    job = done(service, answer)
+    assert killed >= 2
+    assert (job["state"], job["rows"]) == ("done", LARGE)
+    assert service.get(job["result"]).body == service.get(quiet["result"]).body
+
+
+def at(service: Client, answer: Answer) -> float:
+    """How many rows a job has done; all of them at its end."""
+    job = service.get(answer.headers["location"]).json()
+    return LARGE if job["state"] in ("done", "failed") else job["rows"]
