@@ -15,6 +15,7 @@ from podium import provenance
 from podium.foreign.importing import import_model
 from podium.foreign.refusal import Refusal
 from podium.foreign.wish import Wish
+from podium.predict.snapshot import NoSuchModel
 from podium.project import BadProject, Project, load_project, parse_project, project_names
 from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
 from podium.settings import StoreSettings
@@ -42,7 +43,7 @@ def told(command: Command) -> Command:
     def run(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
-        except (GateFailed, AliasMoved, StoreError, BadKey, BadProject, Refusal) as error:
+        except (GateFailed, AliasMoved, StoreError, BadKey, BadProject, Refusal, NoSuchModel) as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
             codes = {GateFailed: REFUSED, AliasMoved: MOVED, BadKey: 1, BadProject: 1, Refusal: REFUSED}
             raise SystemExit(codes.get(type(error), WRONG)) from None

@@ -17,15 +17,15 @@ import pyarrow.csv as pacsv
 from cli.models import desk_of_settings, told
 from podium.data.problems import BadData
 from podium.data.read import read_table
+from podium.predict.inputs import Asked, from_text
+from podium.predict.snapshot import Snapshot, scores_here
+from podium.predict.tables import result_table, to_csv
 from podium.project import BadProject, load_project, project_names
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.datasets import split_url
 from podium.store.history import read_champion
 from podium.store.s3 import Store, StoreError, s3_client
-from service.inputs import Asked, from_text
-from service.live import Snapshot
-from service.tables import result_table, to_csv
 
 REFUSED = 3
 
@@ -113,7 +113,7 @@ def _local(project: str, table: pa.Table, models: str) -> bytes:
     """The champion is verified and proved, as a service would. Raises StoreError, BadData."""
     snapshot = champion_of(desk_of_settings(signing=False), project)
     inputs = from_text(table, snapshot.signature, table.num_rows, Asked(keep_extra=True))
-    scores = {family: snapshot.models[family].scores(inputs.as_frame()) for family in snapshot.families(models)}
+    scores = {family: scores_here(snapshot, family, inputs.as_frame()) for family in snapshot.families(models)}
     click.echo(f"{project} {snapshot.version}", err=True)
     return to_csv(result_table(snapshot, inputs, scores))
 
@@ -127,4 +127,4 @@ def champion_of(desk: Desk, project: str) -> Snapshot:
         loaded = desk.prover.load(project, entry.champion, entry.manifest, desk.fetch, desk.trust.trainers)
     finally:
         desk.prover.close()
-    return Snapshot(project, entry.champion, entry.sequence, entry.manifest, loaded.manifest, loaded.models, loaded.fast)
+    return Snapshot.of(entry, loaded)

@@ -34,8 +34,8 @@ class StoreSettings(BaseSettings):
 
     import_allowed: Path | None = Field(None, description="file of further names that an imported pickle may construct")
 
-    def store(self) -> Store:
-        return Store(s3_client(), self.bucket)
+    def store(self, patience: float = 60.0) -> Store:
+        return Store(s3_client(patience), self.bucket)
 
     def signer(self) -> Signer:
         """Raises BadKey."""

@@ -6,18 +6,16 @@ import itertools
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 from podium.data.columns import Column, Label, Signature, Target, Value
 from podium.data.typed import EPOCH
-from podium.model.encode import Matrix
 from podium.model.model import answer
-from service.inputs import Inputs
-from service.live import Snapshot
-
-Scores = Mapping[str, Matrix | Sequence[Sequence[float]]]
+from podium.predict.inputs import Inputs
+from podium.predict.snapshot import Snapshot
+from podium.predict.tables import Scores
 
 _START, _numbers = secrets.token_hex(6), itertools.count(1)
 

@@ -32,6 +32,9 @@ from service.spread import Spread
 from service.state import State
 from service.webhooks import Webhooks
 
+LOOK_SECONDS = 5.0
+"""How long the loop that looks at the store waits for an answer; promotions are more patient."""
+
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     """The service for `uvicorn --factory`; a function, so that nothing happens at import and tests choose the settings."""
@@ -77,12 +80,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(prover.close)
         prover.start()
         metrics: Metrics = app.state.metrics
-        reconcile = Reconcile(store, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
+        looking = settings.store(LOOK_SECONDS)
+        reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
             settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates), metrics, jobs
         )
-        await reconcile.look()
+        await reconcile.start()
         loop = asyncio.create_task(reconcile.run())
         stack.push_async_callback(_ended, loop)
         yield

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from podium.data.columns import Signature
 from podium.data.problems import BadData, Malformed, Problem, TooLarge
+from podium.predict.inputs import Asked, Inputs, from_form, from_json, from_table
 from service.asgi import Message, Receive
-from service.inputs import Asked, Inputs, from_form, from_json, from_table
 from service.problems import CrossSite, StorageFull, UnsupportedMedia
 from service.threads import computed
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from podium.predict.snapshot import Snapshot
 from podium.store.history import Entry
-from service.live import Snapshot
 from service.openapi import describe
 
 NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "tied_with_best", "ci_low", "ci_high"}

@@ -19,10 +19,11 @@ import msgspec
 from podium.data.columns import Column, Value
 from podium.data.typed import EPOCH, marked_numbers
 from podium.model.model import OneRecord
+from podium.predict.snapshot import Snapshot
 from service.answers import prediction_id
 from service.asgi import SECURITY, ASGIApp, Message, Receive, Scope, Send
 from service.gate import MODEL
-from service.live import Live, Snapshot
+from service.live import Live
 
 Cell = Callable[[Any], Value]
 

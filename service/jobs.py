@@ -10,17 +10,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from podium.data.problems import MOST_REPORTED, BadData, Problem
-from podium.data.read import read_in_pieces
-from service.inputs import Asked, from_text
-from service.live import Snapshot
+from podium.predict.files import predict_file
+from podium.predict.inputs import Asked
+from podium.predict.snapshot import Snapshot
 from service.problems import NotDone, StorageFull, TooManyJobs, UnknownResult
 from service.spread import Spread
-from service.tables import result_table, to_csv
 
 log = logging.getLogger(__name__)
 KEPT = 50
@@ -143,19 +142,13 @@ class Jobs:
     def _predict(self, job: Job) -> None:
         """Raises BadData with the rows counted over the whole table."""
         with job.result.open("wb") as file:
-            for table in read_in_pieces(job.upload, gzipped=job.asked.gzipped, delimiter=job.asked.delimiter):
+            for piece in predict_file(job.upload, job.snapshot, job.families, self._spread.scores, job.asked, raw=job.raw):
                 if self._closed:
                     raise RuntimeError("the service stops")
-                try:
-                    inputs = from_text(table, job.snapshot.signature, table.num_rows, job.asked)
-                except BadData as error:
-                    raise _moved(error, job.rows) from None
-                scores = {family: self._spread.scores(job.snapshot, family, inputs.as_frame()) for family in job.families}
-                result = result_table(job.snapshot, inputs, scores, always_problem=job.asked.by_row)
-                file.write(to_csv(result, raw=job.raw, header=job.rows == 0))
-                job.rows += table.num_rows
-                job.wrong_rows += len(inputs.bad)
-                job.warnings = min(job.warnings + len(inputs.warnings), MOST_REPORTED)
+                file.write(piece.csv)
+                job.rows += piece.rows
+                job.wrong_rows += piece.wrong_rows
+                job.warnings = min(job.warnings + piece.warnings, MOST_REPORTED)
 
     def _make_room(self) -> None:
         while len(self._jobs) > KEPT:
@@ -169,7 +162,3 @@ class Jobs:
         self._closed = True
         self._worker.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _moved(error: BadData, rows: int) -> BadData:
-    return BadData([replace(problem, row=problem.row + rows if problem.row else None) for problem in error.problems])

@@ -2,54 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-
-from podium.data.columns import Signature
-from podium.model.model import Model, OneRecord
-from podium.store.versions import Manifest
-from service.problems import ModelNotReady, UnknownModel, UnknownProject
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A proved version; a request reads the live one once and keeps it to the end."""
-
-    project: str
-    version: str
-    sequence: int
-    manifest_sha256: str
-    manifest: Manifest
-    models: Mapping[str, Model]
-    fast: Mapping[str, OneRecord | None]
-
-    @property
-    def signature(self) -> Signature:
-        return self.manifest.signature
-
-    @property
-    def champion(self) -> str:
-        return self.manifest.champion
-
-    @property
-    def created(self) -> datetime:
-        return datetime.fromisoformat(self.manifest.created)
-
-    def half_width(self, family: str) -> float | None:
-        """Half of a regression's 90 % prediction interval; None for classes, and where no residuals are known."""
-        found = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
-        return None if found is None else float(found)
-
-    def families(self, asked: str) -> list[str]:
-        """`champion`, `all` or a family's name to families, the champion first. Raises UnknownModel."""
-        if asked == "champion":
-            return [self.champion]
-        if asked == "all":
-            return sorted(self.models, key=lambda family: family != self.champion)
-        if asked not in self.models:
-            raise UnknownModel(f"there is no model of that name; there are champion, all, {', '.join(self.models)}")
-        return [asked]
+from podium.predict.snapshot import Snapshot
+from service.problems import ModelNotReady, UnknownProject
 
 
 class Live:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections import Counter, defaultdict
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
@@ -15,6 +16,7 @@ from service.live import Live
 
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations, in seconds."""
+MOST_RECENT = 20_000
 
 
 class Durations:
@@ -45,12 +47,21 @@ class Metrics(Collector):
         self.rejected: Counter[str] = Counter()
         self.in_progress: Callable[[], int] = int
         self.waiting: Callable[[], int] = int
+        self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MOST_RECENT))
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def answered(self, model: str, version: str, status: int, seconds: float) -> None:
         self.predictions[model, version, str(status)] += 1
         self.durations[model].add(seconds)
+        self._recent[model].append((time.monotonic(), seconds, status >= 500))
+
+    def recent(self, model: str, since: float, until: float) -> dict[str, float | int | None]:
+        """How the last requests fared that ended in a span of `time.monotonic`."""
+        found = [(seconds, failed) for at, seconds, failed in list(self._recent[model]) if since <= at < until]
+        ordered = sorted(seconds for seconds, _ in found)
+        p99 = round(ordered[int(len(ordered) * 0.99)] * 1000, 3) if ordered else None
+        return {"requests": len(found), "p99_milliseconds": p99, "failed": sum(failed for _, failed in found)}
 
     def served(self, model: str, version: str) -> int:
         """How often a version answered."""

@@ -14,7 +14,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def records_of(body: Any, signature: Signature) -> Any:
-    """What `service.inputs.from_records` takes. Raises BadData."""
+    """What `podium.predict.inputs.from_records` takes. Raises BadData."""
     found = [form for form in FORMS if isinstance(body, dict) and form in body]
     if len(found) != 1:
         raise BadData([Problem("invalid-type", "needs exactly one of", expected=", ".join(FORMS))])

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from podium.data.columns import Column
-from service.live import Live, Snapshot
+from podium.predict.snapshot import Snapshot
+from service.live import Live
 
 TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "date": "string", "category": "string"}
 MOST_LEVELS = 200

@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from podium.data.columns import Column, Signature
 from podium.data.problems import Problem
+from podium.predict.snapshot import Snapshot
 from podium.store.history import Entry
 from podium.store.versions import REPORT_FILE, Manifest
 from service.answers import one_prediction
 from service.jobs import Job
-from service.live import Snapshot
 from service.openapi import describe
 
 SHOWN_ROWS = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from podium.model.encode import Matrix
-from service.inputs import Inputs
-from service.live import Snapshot
+from podium.predict.inputs import Inputs
+from podium.predict.snapshot import Snapshot
 from service.problems import ClientGone
 from service.spread import Spread
 from service.threads import computed

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from podium.data.problems import BadData
+from podium.predict.snapshot import NoSuchModel
 from podium.store.s3 import StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -28,10 +29,6 @@ class ServiceError(Exception):
 
 class UnknownProject(ServiceError):
     status, code, title = 404, "unknown-project", "No such project"
-
-
-class UnknownModel(ServiceError):
-    status, code, title = 404, "unknown-model", "No such model"
 
 
 class UnknownVersion(ServiceError):
@@ -139,6 +136,10 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def _(request: Request, error: ServiceError) -> Response:
         return service_error(error, request)
+
+    @app.exception_handler(NoSuchModel)
+    async def _(request: Request, error: NoSuchModel) -> Response:
+        return problem(404, "unknown-model", "No such model", str(error), request)
 
     @app.exception_handler(ClientDisconnect)
     async def _(request: Request, error: ClientDisconnect) -> Response:

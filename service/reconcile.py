@@ -8,61 +8,125 @@ import logging
 import random
 import time
 from collections import deque
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from podium.loading import fetcher
+from podium.loading import Unloadable, fetcher
+from podium.predict.snapshot import Snapshot
 from podium.promotion import Desk
 from podium.prover import Prover
-from podium.store.cache import Cache
-from podium.store.history import alias_key, parse_entry, project_names
+from podium.store.cache import Bell, Cache
+from podium.store.history import Entry, alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
 from podium.store.signing import Signer, Trust
-from service.live import Live, Snapshot
+from service.live import Live
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
+LONGEST_REST = 300.0
+LISTEN_SECONDS = 0.1
+SETTLE_SECONDS = 5.0
+"""For so long after a swap its receipt gathers figures, and as long before it."""
 
 
 class WentBack(StoreError):
     """The alias shows an older entry than one that was seen: somebody put it back past the history."""
 
 
+@dataclass(slots=True)
+class Rest:
+    """A version that could not be proved: not tried again until then, unless the alias moves."""
+
+    etag: str
+    until: float
+    tries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an alias asks for, ready to be swapped in."""
+
+    snapshot: Snapshot
+    data: bytes
+    etag: str
+    warm: bool
+    began: float
+
+
 class Reconcile:
-    """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in."""
+    """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in.
+
+    The version before stays warm, so that going back to it costs nothing. What served last is remembered on the disk, for a
+    start without the store, and so that no restart lets an alias be put back.
+    """
 
     def __init__(
         self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, poll_seconds: float, metrics: Metrics
     ) -> None:
-        self._store, self._live, self._trust, self._poll = store, live, trust, poll_seconds
+        self._store, self._cache, self._live, self._trust, self._poll = store, cache, live, trust, poll_seconds
         self._fetch, self._prover = fetcher(store, cache), prover
         self._metrics = metrics
+        self._place = store.place
+        self._bell = Bell(cache.folder / "bell")
         self._etags: dict[str, str] = {}
         self._latest: dict[str, int] = {}
+        self._before: dict[str, Snapshot] = {}
+        self._rests: dict[str, Rest] = {}
         self._wake = asyncio.Event()
         self.receipts: deque[dict[str, Any]] = deque(maxlen=50)
         self.failures: dict[str, str] = {}
         self.looked_at: str | None = None
         self.store_error: str | None = None
+        self.stale_since: str | None = None
 
-    def desk(self, signer: Signer) -> Desk:
-        """Where to promote with this loop's store, cache and prover."""
-        return Desk(self._store, self._trust, signer, "", self._fetch, self._prover)
+    def desk(self, store: Store, signer: Signer) -> Desk:
+        """Where to promote with this loop's cache and prover; `store` may be a more patient one."""
+        return Desk(store, self._trust, signer, "", self._fetch, self._prover)
 
     def hint(self) -> None:
-        """Look soon; any number of hints until then are one."""
+        """Look soon, and let the other workers of this host look; any number of hints until then are one."""
+        self._bell.ring()
         self._wake.set()
 
+    async def start(self) -> None:
+        """The first look; when the store does not answer, what served last comes from the cache."""
+        remembered = await run_in_threadpool(self._cache.entries, self._place)
+        for project, (data, _) in remembered.items():
+            try:
+                self._latest[project] = parse_entry(data, project, self._trust.promoters).sequence
+            except StoreError:
+                log.warning("what the cache remembers of %s is not believed", project)
+        await self.look()
+        if self.store_error:
+            await self._restore(remembered)
+
+    async def _restore(self, remembered: dict[str, tuple[bytes, float]]) -> None:
+        for project, (data, confirmed) in remembered.items():
+            try:
+                found = await run_in_threadpool(self._load, project, data, "")
+            except StoreError as error:
+                self.failures[project] = f"from the cache: {error}"
+                continue
+            if found:
+                self._swap(project, found)
+                since = datetime.fromtimestamp(confirmed, UTC).isoformat(timespec="seconds")
+                self.stale_since = min(self.stale_since or since, since)
+
     async def run(self) -> None:
-        """Look, wait for a hint or the next poll, and look again, for as long as the service runs."""
+        """Look, wait for a hint, a bell or the next poll, and look again, for as long as the service runs."""
         while True:
+            await self._wait(self._poll * random.uniform(0.9, 1.1))
             self._wake.clear()
             await self.look()
-            pause = self._poll * random.uniform(0.9, 1.1)
+
+    async def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._wake.is_set() and not self._bell.rang():
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.wait_for(self._wake.wait(), min(left, LISTEN_SECONDS))
             except TimeoutError:
                 pass
 
@@ -78,55 +142,88 @@ class Reconcile:
         self.failures = {project: reason for project, reason in self.failures.items() if project in names}
         for project in names:
             try:
-                await self._bring(project)
-                self.failures.pop(project, None)
+                if await self._bring(project):
+                    self.failures.pop(project, None)
             except Exception as error:  # whatever is wrong with one version, the loop and the other projects go on
                 log.exception("%s stays as it is", project)
                 if project not in self.failures:
                     self._metrics.swaps[project, "failed"] += 1
                 self.failures[project] = str(error) if isinstance(error, StoreError) else type(error).__name__
         self.looked_at, self.store_error = datetime.now(UTC).isoformat(timespec="milliseconds"), None
+        if not self.failures:
+            self.stale_since = None
+            await run_in_threadpool(self._cache.confirm_entries, self._place)
 
-    async def _bring(self, project: str) -> None:
-        found = await run_in_threadpool(self._load_new, project)
-        if found is None:
-            return
-        snapshot, etag, receipt = found
-        before = self._live.swap(snapshot)
-        self._etags[project], self._latest[project] = etag, snapshot.sequence
-        receipt |= {"from": before.version if before else None, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        self.receipts.append(receipt)
-        self._metrics.swaps[project, "done"] += 1
-        self._metrics.loads[project].add(receipt["load_milliseconds"] / 1000)
-        gc.freeze()
-
-    def _load_new(self, project: str) -> tuple[Snapshot, str, dict[str, Any]] | None:
-        """In a thread: the snapshot that the alias asks for, or None when it is live."""
+    async def _bring(self, project: str) -> bool:
+        """Whether the project is now where its alias points; False while a version that failed is left alone."""
+        rest = self._rests.get(project)
+        known = rest.etag if rest and time.monotonic() < rest.until else self._etags.get(project)
         try:
-            blob = self._store.read_if_new(alias_key(project), self._etags.get(project))
+            blob = await run_in_threadpool(self._store.read_if_new, alias_key(project), known)
         except NotThere:  # gone between the listing and now
-            return None
+            return True
         if blob is None:
-            return None
-        started = time.perf_counter()
-        entry = parse_entry(blob.data, project, self._trust.promoters)
+            return rest is None or known != rest.etag
+        try:
+            found = await run_in_threadpool(self._load, project, blob.data, blob.etag)
+        except Unloadable:
+            tries = rest.tries + 1 if rest and rest.etag == blob.etag else 1
+            pause = min(LONGEST_REST, self._poll * 2**tries) * random.uniform(0.8, 1.2)
+            self._rests[project] = Rest(blob.etag, time.monotonic() + pause, tries)
+            raise
+        self._rests.pop(project, None)
+        if found:
+            self._swap(project, found)
+            await run_in_threadpool(self._cache.keep_entry, self._place, project, found.data)
+        return True
+
+    def _load(self, project: str, data: bytes, etag: str) -> Found | None:
+        """In a thread: what the entry of the alias asks for, or None when it is live. Raises StoreError."""
+        began = time.monotonic()
+        entry = parse_entry(data, project, self._trust.promoters)
         latest = self._latest.get(project, 0)
         if entry.sequence < latest:
             raise WentBack(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
         live = self._live.find(project)
         if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
-            self._etags[project], self._latest[project] = blob.etag, entry.sequence
+            self._etags[project], self._latest[project] = etag, entry.sequence
             return None
-        loaded = self._prover.load(project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
-        snapshot = Snapshot(
-            project, entry.champion, entry.sequence, entry.manifest, loaded.manifest, loaded.models, loaded.fast
-        )
+        warm = self._before.get(project)
+        if warm and (warm.version, warm.manifest_sha256) == (entry.champion, entry.manifest):
+            return Found(replace(warm, sequence=entry.sequence), data, etag, True, began)
+        return Found(self._proved(entry), data, etag, False, began)
+
+    def _proved(self, entry: Entry) -> Snapshot:
+        assert entry.champion and entry.manifest
+        loaded = self._prover.load(entry.project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
+        return Snapshot.of(entry, loaded)
+
+    def _swap(self, project: str, found: Found) -> None:
+        snapshot = found.snapshot
+        before = self._live.swap(snapshot)
+        swapped = time.monotonic()
+        if before:
+            self._before[project] = before
+        self._etags[project], self._latest[project] = found.etag, snapshot.sequence
         receipt = {
             "project": project,
-            "to": entry.champion,
-            "sequence": entry.sequence,
-            "load_milliseconds": round((time.perf_counter() - started) * 1000, 1),
-            "golden_difference": loaded.largest_difference,
-            "fast_paths": [family for family, path in loaded.fast.items() if path],
+            "from": before.version if before else None,
+            "to": snapshot.version,
+            "sequence": snapshot.sequence,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "load_milliseconds": round((swapped - found.began) * 1000, 1),
+            "warm": found.warm,
+            "golden_difference": snapshot.golden_difference,
+            "fast_paths": [family for family, path in snapshot.fast.items() if path],
         }
-        return snapshot, blob.etag, receipt
+        self.receipts.append(receipt)
+        self._metrics.swaps[project, "done"] += 1
+        self._metrics.loads[project].add(swapped - found.began)
+        asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle, receipt, found.began, swapped)
+        self._bell.ring()
+        gc.freeze()
+
+    def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:
+        """How requests fared before, during and after a swap, once it is known."""
+        spans = {"before": (began - SETTLE_SECONDS, began), "during": (began, swapped), "after": (swapped, time.monotonic())}
+        receipt |= {name: self._metrics.recent(receipt["project"], *span) for name, span in spans.items() if span[0] < span[1]}

@@ -20,10 +20,10 @@ from dask.distributed import Client, LocalCluster, Worker, WorkerPlugin
 from podium.loading import fetcher, load_manifest, load_model
 from podium.model.encode import Matrix
 from podium.model.model import Model
+from podium.predict.snapshot import Snapshot
 from podium.settings import StoreSettings
 from podium.store.cache import Cache
 from podium.store.signing import Keys
-from service.live import Snapshot
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)

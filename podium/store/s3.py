@@ -44,12 +44,12 @@ class Blob:
     etag: str
 
 
-def s3_client() -> Any:
-    """A client from the standard AWS variables, patient with contended writes."""
+def s3_client(patience: float = 60.0) -> Any:
+    """A client from the standard AWS variables; contended writes need patience, who only reads gives up sooner."""
     config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=min(5.0, patience),
+        read_timeout=patience,
+        retries={"mode": "standard", "total_max_attempts": 3 if patience > 10 else 2},
         signature_version="s3v4",
         s3={"addressing_style": "path"} if _has_endpoint() else {},
         max_pool_connections=32,
@@ -66,6 +66,11 @@ class Store:
 
     def __init__(self, client: Any, bucket: str) -> None:
         self._client, self.bucket = client, bucket
+
+    @property
+    def place(self) -> str:
+        """Which bucket of which server this is."""
+        return f"{self._client.meta.endpoint_url}/{self.bucket}"
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"

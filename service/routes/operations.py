@@ -37,7 +37,8 @@ async def readyz(state: StateDep) -> dict[str, Any]:
             raise ModelNotReady("the service is about to stop")
         missing = sorted(set(state.reconcile.failures) - set(serving))
         raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
-    return {"status": "ready", "serving": serving}
+    stale = {"stale_since": state.reconcile.stale_since} if state.reconcile.stale_since else {}
+    return {"status": "ready", "serving": serving, **stale}
 
 
 @router.get("/status.json", include_in_schema=False)
@@ -56,7 +57,11 @@ def _status(state: State) -> dict[str, Any]:
         "uptime_seconds": round(time.time() - state.started, 1),
         "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
         "failures": state.reconcile.failures,
-        "store": {"looked_at": state.reconcile.looked_at, "error": state.reconcile.store_error},
+        "store": {
+            "looked_at": state.reconcile.looked_at,
+            "error": state.reconcile.store_error,
+            "stale_since": state.reconcile.stale_since,
+        },
         "swaps": list(state.reconcile.receipts),
         "dask": state.spread.state,
     }

@@ -11,16 +11,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from podium.data.problems import BadData
+from podium.predict.inputs import Asked, Inputs
+from podium.predict.snapshot import Snapshot
+from podium.predict.tables import result_table, to_csv, to_parquet
 from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, read_body
 from service.gate import MODEL, caller, has_gone
-from service.inputs import Asked, Inputs
-from service.live import Snapshot
 from service.negotiation import SUFFIXES, Form, negotiated
 from service.predictions import Found, score
 from service.problems import bad_data
 from service.state import State, StateDep
-from service.tables import result_table, to_csv, to_parquet
 from service.threads import computed
 
 router = APIRouter(tags=["predictions"])

@@ -9,12 +9,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher
+from podium.predict.snapshot import Snapshot
 from podium.store.cache import Cache
 from podium.store.history import Entry, entries_since, entry_key, parse_entry
 from podium.store.s3 import StoreError
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
 from service.cards import card_of
-from service.live import Snapshot
 from service.negotiation import negotiated
 from service.openapi import record_schema
 from service.pages import example_of

@@ -121,7 +121,7 @@ def desk_of(request: Request, state: State) -> Desk:
         signer = state.settings.signer()
     except BadKey:
         raise PromotionOff("the service has no signing key") from None
-    return replace(state.reconcile.desk(signer), by=by)
+    return replace(state.reconcile.desk(state.store, signer), by=by)
 
 
 def promoter(header: str, settings: ServiceSettings) -> str:

@@ -11,13 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
 from podium.model.model import answer
+from podium.predict.inputs import Inputs, decode_json, from_records, from_table
+from podium.predict.snapshot import Snapshot
 from podium.store.versions import list_versions
 from service.answers import answer_headers, finite, prediction_id
 from service.bodies import SMALL
 from service.gate import MODEL
 from service.inference import model_metadata, outputs, records_of, wanted_outputs
-from service.inputs import Inputs, decode_json, from_records, from_table
-from service.live import Snapshot
 from service.mlflow import records_of as mlflow_records
 from service.predictions import score
 from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia

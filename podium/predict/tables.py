@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,11 @@ from podium.data.columns import Target
 from podium.data.problems import Problem
 from podium.data.typed import NUMBER
 from podium.model.encode import Matrix
-from service.answers import Scores
-from service.inputs import Inputs
-from service.live import Snapshot
+from podium.predict.inputs import Inputs
+from podium.predict.snapshot import Snapshot
 
+Scores = Mapping[str, Matrix | Sequence[Sequence[float]]]
+"""Of each model (n, scores)."""
 FORMULA = r"^[=+\-@\t\r]"
 
 
