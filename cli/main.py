@@ -42,10 +42,11 @@ def podium() -> None:
 @podium.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
-def serve(host: str, port: int) -> None:
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="processes that answer")
+def serve(host: str, port: int, workers: int) -> None:
     """Serve every project that has a champion. Settings: `podium config show`."""
     try:
-        run_service(ServiceSettings(), host, port)
+        run_service(ServiceSettings(), host, port, workers)
     except (BadKey, NotOpen) as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None

@@ -70,9 +70,10 @@ def desk_of(cloud: LocalCloud) -> Desk:
     )
 
 
-def start_service(environment: Mapping[str, str], port: int, folder: Path) -> Process:
+def start_service(environment: Mapping[str, str], port: int, folder: Path, workers: int = 1) -> Process:
     """The service with its cache under `folder`, answering when this returns."""
     own = {**environment, "PODIUM_CACHE": str(folder / "cache")}
-    process = Process([sys.executable, "-m", "cli.main", "serve", "--port", str(port)], folder / "logs" / "service.log", own)
+    command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port), "--workers", str(workers)]
+    process = Process(command, folder / "logs" / "service.log", own)
     process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
     return process

@@ -8,7 +8,7 @@ import importlib.resources
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
@@ -25,13 +25,14 @@ from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
 from service.reconcile import Reconcile
-from service.results import Results
 from service.routes import operations, predict, projects, promotion, standard
 from service.settings import ServiceSettings
+from service.shared import Shared
 from service.spread import Spread
 from service.state import State
 from service.webhooks import Webhooks
 
+TELL_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """How long the loop that looks at the store waits for an answer; promotions are more patient."""
 
@@ -71,10 +72,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     trust = settings.trust()  # without keys nothing could be believed, so nothing starts
     async with contextlib.AsyncExitStack() as stack:
-        spread, results = Spread(settings), Results()
+        spread, shared = Spread(settings), Shared(settings.shared)
         stack.push_async_callback(run_in_threadpool, spread.close)
-        stack.callback(results.close)
-        jobs = Jobs(spread, settings.most_jobs)
+        stack.callback(shared.close)
+        jobs = Jobs(spread, shared, settings.most_jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
         store, prover = settings.store(), Prover(settings.proof_seconds)
         stack.callback(prover.close)
@@ -84,12 +85,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
-            settings, store, app.state.live, reconcile, spread, results, webhooks, Pages(settings.templates), metrics, jobs
+            settings, store, app.state.live, reconcile, spread, shared, webhooks, Pages(settings.templates), metrics, jobs
         )
         await reconcile.start()
-        loop = asyncio.create_task(reconcile.run())
-        stack.push_async_callback(_ended, loop)
+        for work in (reconcile.run(), _tell(app.state.podium)):
+            stack.push_async_callback(_ended, asyncio.create_task(work))
         yield
+
+
+async def _tell(state: State) -> None:
+    """Let the other workers of the host know what this one serves and has counted."""
+    while True:
+        await run_in_threadpool(state.shared.tell, state.story())
+        await asyncio.sleep(TELL_SECONDS)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -103,6 +111,10 @@ def _mount_assets(app: FastAPI, settings: ServiceSettings) -> None:
     app.mount("/static", StaticFiles(directory=settings.static), name="static")
     swagger = importlib.resources.files("fastapi_offline") / "static"
     app.mount("/swagger", StaticFiles(directory=str(swagger)), name="swagger")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> RedirectResponse:
+        return RedirectResponse("/static/icon.svg", 301)
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
-import shutil
-import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,11 +14,11 @@ from podium.data.problems import MOST_REPORTED, BadData, Problem
 from podium.predict.files import predict_file
 from podium.predict.inputs import Asked
 from podium.predict.snapshot import Snapshot
-from service.problems import NotDone, StorageFull, TooManyJobs, UnknownResult
+from service.problems import NotDone, StorageFull, TooManyJobs
+from service.shared import Note, Shared
 from service.spread import Spread
 
 log = logging.getLogger(__name__)
-KEPT = 50
 
 
 @dataclass(slots=True)
@@ -45,13 +41,13 @@ class Job:
     problems: list[Problem] = field(default_factory=list)
     reason: str = ""
     started: float = 0.0
-    seconds: float = 0.0
 
     @property
     def result(self) -> Path:
         return self.upload.with_suffix(".csv")
 
-    def as_json(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """For the answer and for the page."""
         found: dict[str, Any] = {
             "job": self.name,
             "project": self.snapshot.project,
@@ -61,9 +57,7 @@ class Job:
             "wrong_rows": self.wrong_rows,
             "warnings": self.warnings,
             "bytes": self.bytes,
-            "seconds": round(self.seconds if self.state in ("done", "failed") else time.time() - self.started, 3)
-            if self.started
-            else 0,
+            "seconds": round(time.time() - self.started, 3) if self.started else 0,
         }
         if self.state == "done":
             found["result"] = f"/jobs/{self.name}/result.csv"
@@ -73,20 +67,19 @@ class Job:
 
 
 class Jobs:
-    """A folder of uploads and results that goes with the service, and one thread that works on them in order."""
+    """One thread that works on tables in order, and notes of them that every worker of the host can read."""
 
-    def __init__(self, spread: Spread, most_waiting: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="podium-jobs-"))
-        self._spread, self._most = spread, most_waiting
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+    def __init__(self, spread: Spread, shared: Shared, most_waiting: int) -> None:
+        self._spread, self._shared, self._most = spread, shared, most_waiting
+        self._open: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, "jobs")
         self._closed = False
 
     def new_upload(self) -> Path:
         """Where to write what comes. Raises TooManyJobs."""
-        if sum(job.state in ("waiting", "running") for job in self._jobs.values()) >= self._most:
+        if len(self._open) >= self._most:
             raise TooManyJobs("try again when some are done")
-        return self.folder / f"{secrets.token_urlsafe(18)}.upload"
+        return self._shared.jobs / f"{self._shared.new_name()}.upload"
 
     def start(
         self,
@@ -98,26 +91,31 @@ class Jobs:
         headers: dict[str, str],
         owner: str = "",
     ) -> Job:
-        """Queue a table; only its owner will find the job."""
+        """Queue a table; only its owner will find the job. Raises StorageFull."""
         job = Job(upload.stem, snapshot, families, upload, asked, raw, headers, upload.stat().st_size, owner)
-        self._jobs[job.name] = job
-        self._make_room()
+        try:
+            self._note(job)
+        except OSError:
+            upload.unlink(missing_ok=True)
+            raise StorageFull("the job cannot be kept now") from None
+        self._open[job.name] = job
+        self._shared.make_room_for_jobs()
         self._worker.submit(self._run, job)
         return job
 
-    def get(self, name: str, owner: str = "") -> Job:
-        """Raises UnknownResult, for somebody else's job too."""
-        job = self._jobs.get(name)
-        if job is None or job.owner != owner:
-            raise UnknownResult("there is no job of that name, or it made room for newer ones")
-        return job
+    def get(self, name: str, owner: str = "") -> Note:
+        """Of any worker's job. Raises UnknownResult, for somebody else's job too."""
+        return self._shared.read(self._shared.jobs, name, owner)
 
     def result(self, name: str, owner: str = "") -> tuple[Path, dict[str, str]]:
         """Raises UnknownResult, NotDone."""
-        job = self.get(name, owner)
-        if job.state != "done":
-            raise NotDone(f"the job is {job.state}")
-        return job.result, job.headers
+        note = self.get(name, owner)
+        if note.facts["state"] != "done":
+            raise NotDone(f"the job is {note.facts['state']}")
+        return self._shared.jobs / f"{name}.csv", note.headers
+
+    def _note(self, job: Job) -> None:
+        self._shared.note(self._shared.jobs, job.name, Note(job.owner, job.headers, job.facts()))
 
     def _run(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
@@ -133,11 +131,15 @@ class Jobs:
             log.exception("job %s failed", job.name)
             job.reason = "this is a fault of the service; it was logged"
         finally:
-            job.seconds = time.time() - job.started
             if job.state != "done":
                 job.state = "failed"
                 job.result.unlink(missing_ok=True)
             job.upload.unlink(missing_ok=True)
+            del self._open[job.name]
+            try:
+                self._note(job)
+            except OSError:
+                log.exception("the end of job %s could not be noted", job.name)
 
     def _predict(self, job: Job) -> None:
         """Raises BadData with the rows counted over the whole table."""
@@ -149,16 +151,8 @@ class Jobs:
                 job.rows += piece.rows
                 job.wrong_rows += piece.wrong_rows
                 job.warnings = min(job.warnings + piece.warnings, MOST_REPORTED)
-
-    def _make_room(self) -> None:
-        while len(self._jobs) > KEPT:
-            oldest = next((job for job in self._jobs.values() if job.state in ("done", "failed")), None)
-            if oldest is None:
-                return
-            oldest.result.unlink(missing_ok=True)
-            del self._jobs[oldest.name]
+                self._note(job)
 
     def close(self) -> None:
         self._closed = True
         self._worker.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +18,10 @@ from service.live import Live
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations, in seconds."""
 MOST_RECENT = 20_000
+
+
+COUNTERS = ("predictions", "swaps", "rows", "rejected")
+HISTOGRAMS = ("durations", "loads")
 
 
 class Durations:
@@ -63,6 +68,34 @@ class Metrics(Collector):
         p99 = round(ordered[int(len(ordered) * 0.99)] * 1000, 3) if ordered else None
         return {"requests": len(found), "p99_milliseconds": p99, "failed": sum(failed for _, failed in found)}
 
+    def dump(self) -> dict[str, Any]:
+        """Everything that was counted, for another process to add."""
+        counters = {name: [[*_labels(key), count] for key, count in getattr(self, name).items()] for name in COUNTERS}
+        histograms = {name: {key: [d.counts, d.total] for key, d in getattr(self, name).items()} for name in HISTOGRAMS}
+        return {**counters, **histograms, "in_progress": self.in_progress(), "waiting": self.waiting()}
+
+    def add(self, dump: Mapping[str, Any]) -> None:
+        """What another process counted."""
+        for name in COUNTERS:
+            counter = getattr(self, name)
+            for *labels, count in dump[name]:
+                counter[tuple(labels) if len(labels) > 1 else labels[0]] += count
+        for name in HISTOGRAMS:
+            for key, (counts, total) in dump[name].items():
+                durations = getattr(self, name)[key]
+                durations.counts = [one + other for one, other in zip(durations.counts, counts, strict=True)]
+                durations.total += total
+
+    def with_others(self, dumps: Sequence[tuple[bool, Mapping[str, Any]]]) -> Metrics:
+        """The sum over processes; only of living ones (the flag) are there requests in progress."""
+        whole = Metrics(self._live)
+        every = [(True, self.dump()), *dumps]
+        for _, dump in every:
+            whole.add(dump)
+        whole.in_progress = lambda: sum(dump["in_progress"] for alive, dump in every if alive)
+        whole.waiting = lambda: sum(dump["waiting"] for alive, dump in every if alive)
+        return whole
+
     def served(self, model: str, version: str) -> int:
         """How often a version answered."""
         return sum(
@@ -103,6 +136,10 @@ class Metrics(Collector):
             made.add_metric([snapshot.project], snapshot.created.timestamp())
         yield info
         yield made
+
+
+def _labels(key: object) -> tuple[object, ...]:
+    return key if isinstance(key, tuple) else (key,)
 
 
 def _histograms(name: str, text: str, found: dict[str, Durations]) -> Iterator[Metric]:

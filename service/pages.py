@@ -15,7 +15,6 @@ from podium.predict.snapshot import Snapshot
 from podium.store.history import Entry
 from podium.store.versions import REPORT_FILE, Manifest
 from service.answers import one_prediction
-from service.jobs import Job
 from service.openapi import describe
 
 SHOWN_ROWS = 100
@@ -35,9 +34,9 @@ class Pages:
     def docs(self) -> str:
         return self._pages.get_template("docs.html").render()
 
-    def job(self, job: Job) -> str:
+    def job(self, facts: Mapping[str, Any]) -> str:
         """How far a job is; the page asks again by itself until it is done."""
-        return self._pages.get_template("job.html").render(job=job.as_json(), title=_title(job.snapshot))
+        return self._pages.get_template("job.html").render(job=facts, title=facts["project"])
 
     def card(self, card: Mapping[str, Any]) -> str:
         return self._pages.get_template("card.html").render(card=card)

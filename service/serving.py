@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from service.app import create_app
 from service.logs import log_config
 from service.protocol import GuardedProtocol
 from service.settings import ServiceSettings
+from service.spread import local_cluster
 
 SWITCH_SECONDS = 0.0005
 """How long a computing thread keeps the interpreter's lock while the event loop wants it; a tenth of Python's default."""
@@ -39,18 +46,51 @@ class Draining(uvicorn.Server):
         timer.start()
 
 
-def serve(settings: ServiceSettings, host: str, port: int) -> None:
+class Worker(Process):
+    """One of several processes that accept from the same socket; the application is made in it, from the environment."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = _server(self.config, ServiceSettings())
+        return self._server
+
+
+class Workers(Multiprocess):
+    """Keeps so many workers alive: who dies is replaced."""
+
+    def init_processes(self) -> None:
+        for _ in range(self.processes_num):
+            self._start()
+
+    def keep_subprocess_alive(self) -> None:
+        for dead in [process for process in self.processes if not process.process.is_alive()]:
+            if self.should_exit.is_set():
+                return None
+            dead.join()
+            self.processes.remove(dead)
+            if dead.exitcode == STARTUP_FAILURE:
+                return self.should_exit.set()
+            self._start()
+
+    def _start(self) -> None:
+        process = Worker(self.config, self.sockets)
+        process.start()
+        self.processes.append(process)
+
+
+def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> None:
     """Run until a signal. Raises NotOpen, BadKey."""
     if not settings.api_keys and not settings.open and not _is_loopback(host):
         raise NotOpen(
             f"{host} can be reached from elsewhere: set PODIUM_API_KEYS, or PODIUM_OPEN=true if a proxy asks who comes"
         )
     settings.trust()
-    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
-        create_app(settings),
+        "service.app:create_app",
         host=host,
         port=port,
+        workers=workers,
         http=GuardedProtocol,
         ws="none",
         log_config=log_config(),
@@ -59,7 +99,29 @@ def serve(settings: ServiceSettings, host: str, port: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=20,
     )
-    Draining(config, settings.drain_seconds).run()
+    if workers == 1:
+        _server(config, settings).run()
+    else:
+        with _shared_by_all(settings):
+            Workers(config, [config.bind_socket()]).run()
+
+
+def _server(config: uvicorn.Config, settings: ServiceSettings) -> Draining:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    config.app = create_app(settings)
+    return Draining(config, settings.drain_seconds)
+
+
+@contextmanager
+def _shared_by_all(settings: ServiceSettings) -> Iterator[None]:
+    """One Dask cluster and one folder for all workers, which find them in their environment."""
+    with ExitStack() as stack:
+        if not settings.shared:
+            os.environ["PODIUM_SHARED"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-shared-"))
+        if settings.dask_workers and not settings.dask_address:
+            cluster = stack.enter_context(local_cluster(settings.dask_workers))
+            os.environ["PODIUM_DASK_ADDRESS"] = cluster.scheduler_address
+        yield
 
 
 def _is_loopback(host: str) -> bool:

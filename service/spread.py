@@ -52,6 +52,23 @@ def _scores(piece: pd.DataFrame, *model: Any) -> Matrix:
     return _model(*model).scores(piece)
 
 
+def local_cluster(workers: int) -> LocalCluster:
+    """Processes of this host behind a scheduler on loopback."""
+    dask.config.set(NO_LOGS)
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        silence_logs=logging.ERROR,
+    )
+    with Client(cluster, set_as_default=False) as client:
+        client.register_plugin(Polite())
+    return cluster
+
+
 class Spread:
     """A Dask cluster: a local one with processes of its own, or one that runs already."""
 
@@ -69,18 +86,8 @@ class Spread:
         if settings.dask_address:
             self._client = Client(settings.dask_address, set_as_default=False, timeout=settings.dask_seconds)
             return
-        dask.config.set(NO_LOGS)
-        self._cluster = LocalCluster(
-            n_workers=settings.dask_workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
-            silence_logs=logging.ERROR,
-        )
+        self._cluster = local_cluster(settings.dask_workers)
         self._client = Client(self._cluster, set_as_default=False)
-        self._client.register_plugin(Polite())
         gc.freeze()  # what is here now stays: collections need not look at it
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -14,8 +14,8 @@ from service.live import Live
 from service.metrics import Metrics
 from service.pages import Pages
 from service.reconcile import Reconcile
-from service.results import Results
 from service.settings import ServiceSettings
+from service.shared import Shared
 from service.spread import Spread
 from service.webhooks import Webhooks
 
@@ -29,12 +29,20 @@ class State:
     live: Live
     reconcile: Reconcile
     spread: Spread
-    results: Results
+    shared: Shared
     webhooks: Webhooks
     pages: Pages
     metrics: Metrics
     jobs: Jobs
     started: float = field(default_factory=time.time)
+
+    def story(self) -> dict[str, Any]:
+        """What this worker serves and has counted, as plain values."""
+        return {
+            "looked_at": self.reconcile.looked_at,
+            "serving": {snapshot.project: snapshot.version for snapshot in self.live.all()},
+            "counted": self.metrics.dump(),
+        }
 
     def ready(self) -> bool:
         """Whether a model is in service, and for every champion that failed to load at least the one before it."""

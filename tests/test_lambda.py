@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -11,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
-from lambda_refresh.handler import NotDelivered, handler, signed_headers, watched_changes
+from lambda_refresh.handler import NotDelivered, handler, secret, signed_headers, watched_changes
 from local_cloud import LocalCloud
 from local_cloud.events import s3_event
 from local_cloud.process import free_ports
@@ -26,22 +30,32 @@ SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 class Receiver(http.server.ThreadingHTTPServer):
     """Takes hints on loopback and remembers them."""
 
-    def __init__(self, port: int = 0, status: int = 202) -> None:
+    def __init__(self, port: int = 0, address: str = "127.0.0.1", key: str = "") -> None:
         self.hints: list[tuple[dict[str, str], bytes]] = []
+        self.key, self.statuses = key, list[int]()
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.hints.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                status = receiver.judge(*receiver.hints[-1])
+                receiver.statuses.append(status)
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None: ...
 
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__((address, port), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def judge(self, headers: dict[str, str], body: bytes) -> int:
+        """As a replica would: 401 for a key that it does not know."""
+        try:
+            return 202 if not self.key or Webhooks([self.key]).accept(headers, body, time.time()) else 200
+        except BadSignature:
+            return 401
 
     @property
     def url(self) -> str:
@@ -63,17 +77,18 @@ def event(*keys: str, name: str = "ObjectCreated:Put") -> dict[str, Any]:
 
 
 def test_keys_are_form_decoded_and_only_watched_ones_count() -> None:
-    changes = watched_changes(event("aliases/a+b/%C3%BC.json", "runs/x", "inbox/y"))
-    assert [change["key"] for change in changes] == ["aliases/a b/ü.json"]
+    changes = watched_changes(event("aliases/a+b/%C3%BC.json", "runs/x", "inbox/p/y.csv", "outbox/p/y.csv"))
+    assert [change["key"] for change in changes] == ["aliases/a b/ü.json", "inbox/p/y.csv"]
     assert watched_changes(event("aliases/p/champion.json", name="ObjectRemoved:Delete")) == []
     assert watched_changes(event("aliases/p/champion.json", name="ObjectCreated:CompleteMultipartUpload"))
     assert watched_changes({"Service": "Amazon S3", "Event": "s3:TestEvent"}) == []
 
 
 def test_every_target_gets_one_signed_hint(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PODIUM_REFRESH_TARGETS", f"{receiver.url}, {receiver.url}")
+    other = receiver.url.replace("/refresh", "/second/refresh")
+    monkeypatch.setenv("PODIUM_REFRESH_TARGETS", f"{receiver.url}, {other}, {receiver.url}")
     monkeypatch.setenv("PODIUM_REFRESH_SECRET", SECRET)
-    assert len(handler(event("aliases/p/champion.json"), None)["delivered"]) == 2
+    assert handler(event("aliases/p/champion.json"), None)["delivered"] == [receiver.url, other]
     (headers, body), _ = receiver.hints
     assert Webhooks([SECRET]).accept(headers, body, time.time())
     assert json.loads(body)["changes"][0]["key"] == "aliases/p/champion.json"
@@ -88,6 +103,63 @@ def test_a_target_that_cannot_be_reached_fails_the_call_after_the_others_were_to
     with pytest.raises(NotDelivered, match=gone):
         handler(event("aliases/p/champion.json"), None)
     assert len(receiver.hints) == 1
+
+
+def test_a_name_with_several_addresses_is_several_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers on two loopback addresses and one port, behind a name that the resolver gives both for."""
+    (port,) = free_ports(1)
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.1", "127.0.0.2")]
+    six = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0))
+    monkeypatch.setattr("socket.getaddrinfo", resolving({"replicas.example": [*addresses, six, *addresses]}))
+    monkeypatch.setenv("PODIUM_REFRESH_TARGETS", f"http://replicas.example:{port}/refresh")
+    monkeypatch.setenv("PODIUM_REFRESH_SECRET", SECRET)
+    with Receiver(port) as one, Receiver(port, address="127.0.0.2") as other:
+        assert len(handler(event("aliases/p/champion.json"), None)["delivered"]) == 2
+        assert len(one.hints) == len(other.hints) == 1
+        assert one.hints[0][0]["host"] == f"replicas.example:{port}"
+        other.shutdown()
+        other.server_close()
+        with pytest.raises(NotDelivered, match=r"at 127\.0\.0\.2"):
+            handler(event("aliases/p/champion.json"), None)
+        one.shutdown()
+    monkeypatch.setenv("PODIUM_REFRESH_TARGETS", "http://nowhere.example/refresh")
+    with pytest.raises(NotDelivered, match="nowhere"):
+        handler(event("aliases/p/champion.json"), None)
+
+
+def resolving(names: dict[str, list[Any]]) -> Callable[..., Any]:
+    """The system's resolver with a few names of our own."""
+    system = socket.getaddrinfo
+
+    def found(host: Any, *more: Any, **named: Any) -> Any:
+        if str(host).endswith(".example"):
+            if host not in names:
+                raise OSError(f"no such host: {host}")
+            return names[host]
+        return system(host, *more, **named)
+
+    return found
+
+
+def test_a_secret_by_reference_is_replaced_without_a_lost_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets Manager is moto's; the replica knows only the new key when the old one is still remembered."""
+    new = "whsec_" + base64.b64encode(b"another key of the length of 32!").decode()
+    for name, value in {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PODIUM_REFRESH_SECRET", raising=False)
+    monkeypatch.setenv("PODIUM_REFRESH_SECRET_ID", "hints")
+    with mock_aws(), Receiver(key=SECRET) as receiver:
+        monkeypatch.setenv("PODIUM_REFRESH_TARGETS", receiver.url)
+        client = boto3.client("secretsmanager")
+        client.create_secret(Name="hints", SecretString=SECRET)
+        secret(fresh=True)
+        handler(event("aliases/p/champion.json"), None)
+        client.put_secret_value(SecretId="hints", SecretString=new)
+        handler(event("aliases/p/champion.json"), None)  # the old key is remembered, and still believed
+        receiver.key = new
+        handler(event("aliases/p/champion.json"), None)
+        assert receiver.statuses == [202, 202, 401, 202]
+        receiver.shutdown()
 
 
 def test_nothing_to_say_sends_nothing(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

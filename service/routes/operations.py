@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.negotiation import negotiated
 from service.problems import ModelNotReady
@@ -17,7 +20,9 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(state: StateDep) -> Response:
-    return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Of all workers of this host."""
+    others = [(told["alive"], told["counted"]) for told in await run_in_threadpool(state.shared.others)]
+    return Response(state.metrics.with_others(others).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/health", include_in_schema=False)
@@ -45,14 +50,16 @@ async def readyz(state: StateDep) -> dict[str, Any]:
 @router.get("/status", summary="What serves, since when, and what went wrong")
 async def status(request: Request, state: StateDep) -> Response:
     """A page for browsers, JSON for everybody else."""
-    found = _status(state)
+    found = _status(state, await run_in_threadpool(state.shared.others))
     suffix = ".json" if request.url.path.endswith(".json") else ""
     if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.status(found), media_type="text/html")
     return JSONResponse(found)
 
 
-def _status(state: State) -> dict[str, Any]:
+def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
+    workers = [{"pid": os.getpid(), **state.story()}, *(told for told in others if told["alive"])]
+    looks = [datetime.fromisoformat(worker["looked_at"]).timestamp() for worker in workers if worker["looked_at"]]
     return {
         "uptime_seconds": round(time.time() - state.started, 1),
         "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
@@ -63,6 +70,8 @@ def _status(state: State) -> dict[str, Any]:
             "stale_since": state.reconcile.stale_since,
         },
         "swaps": list(state.reconcile.receipts),
+        "workers": [{name: worker[name] for name in ("pid", "looked_at", "serving")} for worker in workers],
+        "oldest_look_seconds": round(time.time() - min(looks), 3) if looks else None,
         "dask": state.spread.state,
     }
 

@@ -19,7 +19,7 @@ from service.bodies import Body, parse, read_body
 from service.gate import MODEL, caller, has_gone
 from service.negotiation import SUFFIXES, Form, negotiated
 from service.predictions import Found, score
-from service.problems import bad_data
+from service.problems import UnknownResult, bad_data
 from service.state import State, StateDep
 from service.threads import computed
 
@@ -84,7 +84,7 @@ def _as_job(
     place = f"/jobs/{job.name}"
     if form == "html":
         return Response(None, 303, {**headers, "Location": place})
-    return JSONResponse(job.as_json(), 202, {**headers, "Location": place, "Retry-After": "1"})
+    return JSONResponse(job.facts(), 202, {**headers, "Location": place, "Retry-After": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _parquet(state: State, done: Predicted) -> Response:
 
 def _page(state: State, done: Predicted) -> Response:
     table = done.table()
-    download = f"/jobs/{state.results.put(to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
+    download = f"/jobs/{state.shared.keep_result(to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
     column = table.column_names[done.inputs.as_table().num_columns]
     facts = {"warnings": done.inputs.warnings, "champion_column": column}
     shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
@@ -160,12 +160,16 @@ for suffix in ("", *SUFFIXES):
 async def job_state(job: str, request: Request, state: StateDep) -> Response:
     found = state.jobs.get(job, caller(request.scope))
     if negotiated("", request.headers.get("accept", ""), "json") == "html":
-        return Response(state.pages.job(found), media_type="text/html")
-    return JSONResponse(found.as_json(), headers=found.headers)
+        return Response(state.pages.job(found.facts), media_type="text/html")
+    return JSONResponse(found.facts, headers=found.headers)
 
 
 @router.get("/jobs/{job}/result.csv", summary="A result as CSV", response_class=FileResponse)
 async def result(job: str, request: Request, state: StateDep) -> FileResponse:
     owner = caller(request.scope)
-    path, headers = state.results.get(job, owner) if job in state.results else state.jobs.result(job, owner)
+    try:
+        headers = state.shared.read(state.shared.results, job, owner).headers
+        path = state.shared.results / f"{job}.csv"
+    except UnknownResult:
+        path, headers = state.jobs.result(job, owner)
     return FileResponse(path, media_type="text/csv", filename="predictions.csv", headers=headers)
