@@ -14,7 +14,10 @@ from typing import Any
 
 import boto3
 import pytest
+from cfnlint.decode import decode
 from moto import mock_aws
+
+from lambda_refresh.handler import TIMEOUT_SECONDS, WATCHED, handler
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "deploy" / "podium.yaml"
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:podium-hints-aBcDeF"
@@ -49,7 +52,7 @@ def stack() -> Iterator[dict[str, str]]:
             StackName="podium", TemplateBody=TEMPLATE.read_text(), Parameters=given, Capabilities=["CAPABILITY_IAM"]
         )
         resources = client.describe_stack_resources(StackName="podium")["StackResources"]
-        yield {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
+        yield {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources if "PhysicalResourceId" in each}
 
 
 def packed() -> bytes:
@@ -61,18 +64,24 @@ def packed() -> bytes:
     return file.getvalue()
 
 
+def properties(name: str) -> Any:
+    """Of a resource in the template: moto makes no alarms and keeps no versions of a stack's bucket."""
+    template, problems = decode(str(TEMPLATE))
+    assert not problems
+    return template["Resources"][name]["Properties"]
+
+
 def test_the_bucket_keeps_versions_and_tells_the_function(stack: dict[str, str]) -> None:
-    s3 = boto3.client("s3")
-    assert s3.get_bucket_versioning(Bucket=stack["Bucket"])["Status"] == "Enabled"
-    told = s3.get_bucket_notification_configuration(Bucket=stack["Bucket"])["LambdaFunctionConfigurations"]
-    prefixes = [each["Filter"]["Key"]["FilterRules"][0]["Value"] for each in told]
-    assert sorted(prefixes) == ["aliases/", "inbox/"]
-    assert all(each["Events"] == ["s3:ObjectCreated:*"] and stack["Refresh"] in each["LambdaFunctionArn"] for each in told)
+    assert stack["Bucket"] == PARAMETERS["BucketName"]
+    bucket = properties("Bucket")
+    assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
+    told = bucket["NotificationConfiguration"]["LambdaConfigurations"]
+    prefixes = [each["Filter"]["S3Key"]["Rules"][0]["Value"] for each in told]
+    assert sorted(prefixes) == sorted(WATCHED.split(","))
+    assert {each["Event"] for each in told} == {"s3:ObjectCreated:*"}
 
 
 def test_the_function_finds_its_secret_and_gives_up_before_its_time(stack: dict[str, str]) -> None:
-    from lambda_refresh.handler import TIMEOUT_SECONDS, handler
-
     found = boto3.client("lambda").get_function_configuration(FunctionName=stack["Refresh"])
     assert found["Handler"] == f"{handler.__module__}.{handler.__name__}"
     assert found["Environment"]["Variables"]["PODIUM_REFRESH_SECRET_ID"] == SECRET
@@ -107,6 +116,6 @@ def test_nobody_may_more_than_they_need(stack: dict[str, str], name: str, action
 
 
 def test_what_is_not_delivered_is_kept_and_somebody_hears_of_it(stack: dict[str, str]) -> None:
-    alarms = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    assert {alarm["Namespace"] for alarm in alarms} == {"AWS/Lambda", "AWS/SQS"}
+    assert {properties(name)["Namespace"] for name in ("HintsFail", "HintsAreLost")} == {"AWS/Lambda", "AWS/SQS"}
+    assert properties("Retries")["DestinationConfig"]["OnFailure"]
     assert "Undelivered" in stack
