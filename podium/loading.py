@@ -86,7 +86,11 @@ def _unloadable(manifest: Manifest) -> Iterator[None]:
 
 
 def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
-    return load(read_file(manifest, model_file(family), fetch))
+    """Raises Damaged, Refused, and Unloadable for a model that takes other inputs than the manifest names."""
+    model = load(read_file(manifest, model_file(family), fetch))
+    if model.signature != manifest.signature:
+        raise Unloadable(f"{manifest.project} {manifest.version}: {family} has another signature than the manifest")
+    return model
 
 
 def fetcher(store: Store, cache: Cache) -> Fetch:

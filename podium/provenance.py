@@ -9,6 +9,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from podium.project import Project
@@ -16,6 +17,7 @@ from podium.settings import ROOT
 
 DECIDING_ROOMS = ("data", "learn", "model")
 LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "matplotlib", "onnxruntime")
+COMPUTING = ("python", "numpy", "lightgbm", "onnxruntime")
 LOCK = ROOT / "requirements.lock"
 
 
@@ -29,6 +31,16 @@ def code_digest() -> str:
 def libraries() -> dict[str, str]:
     """Python and the libraries that decide what a model answers."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def other_libraries(made_with: Mapping[str, str]) -> list[str]:
+    """The libraries that compute predictions and are here of another release (the first two numbers), in words."""
+    here = libraries()
+    return [
+        f"was made with {name} {made_with[name]}, here is {here[name]}"
+        for name in COMPUTING
+        if name in made_with and made_with[name].split(".")[:2] != here[name].split(".")[:2]
+    ]
 
 
 def lock_digest() -> str | None:

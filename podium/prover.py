@@ -45,6 +45,8 @@ class Prover:
     def load(self, project: str, version: str, sha256: str, fetch: Fetch, trainers: Keys) -> Loaded:
         """The models of a version, proved in a child and loaded from the same bytes. Raises StoreError."""
         manifest = load_manifest(project, version, sha256, fetch, trainers)
+        if (size := sum(file.size for file in manifest.files.values())) > self._most:
+            raise Unloadable(f"{project} {version}: its files are said to take {size} bytes, more than a proof may have")
         files = _files(manifest, fetch)
         reply = self._ask({"manifest": manifest, "files": files, "seconds": self._seconds, "most_bytes": self._most})
         if isinstance(reply, str):

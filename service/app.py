@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from podium import __version__
 from podium.prover import Prover
 from podium.store.cache import Cache
-from service.asgi import HeadAsGet, LimitedBody, SecurityHeaders
+from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.jobs import Jobs
@@ -24,7 +24,7 @@ from service.metrics import Metrics
 from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
-from service.reconcile import Reconcile
+from service.reconcile import Limits, Reconcile
 from service.routes import operations, predict, projects, promotion, standard
 from service.settings import ServiceSettings
 from service.shared import Shared
@@ -49,6 +49,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     _mount_assets(app, settings)
     install_problems(app)
     install_openapi(app, live)
+    app.add_middleware(Awake, live=live)
     app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)
 
@@ -81,8 +82,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(prover.close)
         prover.start()
         metrics: Metrics = app.state.metrics
+        limits = Limits(settings.poll_seconds, settings.model_bytes, settings.other_libraries)
         looking = settings.store(LOOK_SECONDS)
-        reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, settings.poll_seconds, metrics)
+        reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, metrics, limits)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         app.state.podium = State(
             settings, store, app.state.live, reconcile, spread, shared, webhooks, Pages(settings.templates), metrics, jobs

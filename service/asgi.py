@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
+from podium.store.s3 import StoreError
+from service.live import Live
 from service.problems import BodyTooLarge
 
 Scope = MutableMapping[str, Any]
@@ -46,6 +50,21 @@ class LimitedBody:
             return message
 
         await self._app(scope, counted, send)
+
+
+class Awake:
+    """Waits for a project that made room in memory for others, before anything looks for it."""
+
+    def __init__(self, app: ASGIApp, live: Live) -> None:
+        self._app, self._live = app, live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._live.asleep and scope["type"] == "http":
+            named = re.split("[/=&]", f"{scope['path']}&{scope['query_string'].decode('latin-1')}")
+            for project in self._live.asleep.intersection(named):
+                with suppress(StoreError):  # then it is told as a model that is not ready
+                    await scope["app"].state.podium.reconcile.wake(project)
+        await self._app(scope, receive, send)
 
 
 class HeadAsGet:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
 from podium.predict.snapshot import Snapshot
 from service.problems import ModelNotReady, UnknownProject
 
 
 class Live:
-    """The live snapshots by project, and which projects should be live."""
+    """The live snapshots by project, which projects should be live, and which sleep for want of memory."""
 
     def __init__(self, default_project: str = "") -> None:
         self._snapshots: dict[str, Snapshot] = {}
+        self._asked: dict[str, float] = {}
+        self.asleep: frozenset[str] = frozenset()
         self._default = default_project
         self.expected: frozenset[str] = frozenset()
         self.draining = False
 
     def get(self, project: str) -> Snapshot:
         """Raises UnknownProject, ModelNotReady."""
-        snapshot = self._snapshots.get(project)
+        snapshot = self.find(project)
         if snapshot is None and project in self.expected:
             raise ModelNotReady("the champion of this project could not be put in service yet; /status says why")
         if snapshot is None:
@@ -30,7 +34,7 @@ class Live:
             return self.get(self._default)
         if not self._snapshots:
             raise ModelNotReady("no model is in service yet")
-        if len(self._snapshots) > 1:
+        if len(self._snapshots) + len(self.asleep) > 1:
             raise UnknownProject(
                 "several projects are in service: name one (/projects/NAME/…, ?project=NAME), or set PODIUM_DEFAULT_PROJECT"
             )
@@ -38,9 +42,12 @@ class Live:
 
     def find(self, project: str) -> Snapshot | None:
         """Without raising; an empty name means the default."""
-        if project or self._default:
-            return self._snapshots.get(project or self._default)
-        return next(iter(self._snapshots.values())) if len(self._snapshots) == 1 else None
+        if not project and not self._default:
+            return next(iter(self._snapshots.values())) if len(self._snapshots) == 1 and not self.asleep else None
+        snapshot = self._snapshots.get(project or self._default)
+        if snapshot is not None:
+            self._asked[snapshot.project] = time.monotonic()
+        return snapshot
 
     def all(self) -> list[Snapshot]:
         return sorted(self._snapshots.values(), key=lambda snapshot: snapshot.project)
@@ -49,4 +56,16 @@ class Live:
         """Put a snapshot in service; returns the one before."""
         before = self._snapshots.get(snapshot.project)
         self._snapshots = {**self._snapshots, snapshot.project: snapshot}  # the swap: one assignment
+        self._asked[snapshot.project] = time.monotonic()
+        self.asleep -= {snapshot.project}
         return before
+
+    def least_asked(self) -> Snapshot | None:
+        """The one that nobody has asked for the longest time; the default project never sleeps."""
+        others = [snapshot for snapshot in self._snapshots.values() if snapshot.project != self._default]
+        return min(others, key=lambda snapshot: self._asked.get(snapshot.project, 0.0), default=None)
+
+    def put_to_sleep(self, snapshot: Snapshot) -> None:
+        """Out of memory, until somebody asks for it."""
+        self._snapshots = {name: each for name, each in self._snapshots.items() if each is not snapshot}
+        self.asleep |= {snapshot.project}

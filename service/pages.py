@@ -28,8 +28,8 @@ class Pages:
         self._pages = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         self._pages.filters["figure"] = _figure
 
-    def index(self, snapshots: Sequence[Snapshot]) -> str:
-        return self._pages.get_template("index.html").render(snapshots=snapshots, title=_title)
+    def index(self, snapshots: Sequence[Snapshot], asleep: Sequence[str] = ()) -> str:
+        return self._pages.get_template("index.html").render(snapshots=snapshots, asleep=asleep, title=_title)
 
     def docs(self) -> str:
         return self._pages.get_template("docs.html").render()

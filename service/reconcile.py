@@ -7,7 +7,7 @@ import gc
 import logging
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from podium.loading import Unloadable, fetcher
 from podium.predict.snapshot import Snapshot
 from podium.promotion import Desk
+from podium.provenance import other_libraries
 from podium.prover import Prover
 from podium.store.cache import Bell, Cache
 from podium.store.history import Entry, alias_key, parse_entry, project_names
@@ -34,6 +35,15 @@ SETTLE_SECONDS = 5.0
 
 class WentBack(StoreError):
     """The alias shows an older entry than one that was seen: somebody put it back past the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often to look, how much memory models may take by the size of their files, and whose models are taken."""
+
+    poll_seconds: float
+    most_bytes: int = 1 << 40
+    other_libraries: bool = False
 
 
 @dataclass(slots=True)
@@ -64,11 +74,13 @@ class Reconcile:
     """
 
     def __init__(
-        self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, poll_seconds: float, metrics: Metrics
+        self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, metrics: Metrics, limits: Limits
     ) -> None:
-        self._store, self._cache, self._live, self._trust, self._poll = store, cache, live, trust, poll_seconds
+        self._store, self._cache, self._live, self._trust, self._limits = store, cache, live, trust, limits
         self._fetch, self._prover = fetcher(store, cache), prover
         self._metrics = metrics
+        self._entries: dict[str, bytes] = {}
+        self._waking: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._place = store.place
         self._bell = Bell(cache.folder / "bell")
         self._etags: dict[str, str] = {}
@@ -118,7 +130,7 @@ class Reconcile:
     async def run(self) -> None:
         """Look, wait for a hint, a bell or the next poll, and look again, for as long as the service runs."""
         while True:
-            await self._wait(self._poll * random.uniform(0.9, 1.1))
+            await self._wait(self._limits.poll_seconds * random.uniform(0.9, 1.1))
             self._wake.clear()
             await self.look()
 
@@ -168,7 +180,7 @@ class Reconcile:
             found = await run_in_threadpool(self._load, project, blob.data, blob.etag)
         except Unloadable:
             tries = rest.tries + 1 if rest and rest.etag == blob.etag else 1
-            pause = min(LONGEST_REST, self._poll * 2**tries) * random.uniform(0.8, 1.2)
+            pause = min(LONGEST_REST, self._limits.poll_seconds * 2**tries) * random.uniform(0.8, 1.2)
             self._rests[project] = Rest(blob.etag, time.monotonic() + pause, tries)
             raise
         self._rests.pop(project, None)
@@ -185,6 +197,7 @@ class Reconcile:
         if entry.sequence < latest:
             raise WentBack(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
         live = self._live.find(project)
+        self._entries[project] = data
         if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
             self._etags[project], self._latest[project] = etag, entry.sequence
             return None
@@ -196,7 +209,33 @@ class Reconcile:
     def _proved(self, entry: Entry) -> Snapshot:
         assert entry.champion and entry.manifest
         loaded = self._prover.load(entry.project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
+        if others := other_libraries(loaded.manifest.libraries):
+            if not self._limits.other_libraries:
+                raise Unloadable(
+                    f"{', '.join(others)}: PODIUM_OTHER_LIBRARIES=true serves it, as its golden rows come out right"
+                )
+            log.warning("%s %s: %s", entry.project, entry.champion, ", ".join(others))
         return Snapshot.of(entry, loaded)
+
+    async def wake(self, project: str) -> None:
+        """Bring a project back into memory that made room for others. Raises StoreError."""
+        async with self._waking[project]:
+            if project in self._live.asleep:
+                found = await run_in_threadpool(self._load, project, self._entries[project], self._etags[project])
+                if found:
+                    self._swap(project, found)
+
+    def _make_room(self, newest: Snapshot) -> None:
+        """Within the memory for models: first the versions before go, then what nobody has asked for the longest."""
+        while sum(each.bytes for each in [*self._live.all(), *self._before.values()]) > self._limits.most_bytes:
+            spare = next(iter(self._before), None)
+            if spare is not None:
+                del self._before[spare]
+                continue
+            least = self._live.least_asked()
+            if least is None or least is newest:
+                return
+            self._live.put_to_sleep(least)
 
     def _swap(self, project: str, found: Found) -> None:
         snapshot = found.snapshot
@@ -221,6 +260,7 @@ class Reconcile:
         self._metrics.loads[project].add(swapped - found.began)
         asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle, receipt, found.began, swapped)
         self._bell.ring()
+        self._make_room(snapshot)
         gc.freeze()
 
     def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:

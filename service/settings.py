@@ -45,6 +45,10 @@ class ServiceSettings(StoreSettings):
     proof_seconds: float = Field(30.0, gt=0, description="a version that takes longer to load and prove is refused")
     cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
     shared: Path | None = Field(None, description="folder of uploads and results, of all workers; a temporary one by default")
+    model_bytes: int = Field(
+        2_000_000_000, gt=0, description="memory for models, by the size of their files; who is not asked sleeps"
+    )
+    other_libraries: bool = Field(False, description="serve versions that were made with other releases of the libraries")
     dask_threshold: int = Field(10, ge=0, description="more records than this go to Dask")
     dask_workers: int = Field(2, ge=0, description="processes of the local cluster; 0 keeps everything in this process")
     dask_address: str = Field("", description="an existing scheduler instead of a local cluster")

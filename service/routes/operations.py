@@ -63,6 +63,7 @@ def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "uptime_seconds": round(time.time() - state.started, 1),
         "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
+        "asleep": sorted(state.live.asleep),
         "failures": state.reconcile.failures,
         "store": {
             "looked_at": state.reconcile.looked_at,

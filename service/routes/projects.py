@@ -28,7 +28,7 @@ REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; f
 
 @router.get("/", response_class=HTMLResponse, summary="The projects in service")
 async def index(state: StateDep) -> str:
-    return state.pages.index(state.live.all())
+    return state.pages.index(state.live.all(), sorted(state.live.asleep))
 
 
 @router.get("/projects/{project}", response_class=HTMLResponse, summary="A project: leaderboard, form, upload, versions")

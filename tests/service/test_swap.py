@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ def versions(put_champion: Put) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def service(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     port = free_ports(1)[0]
-    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0", "PODIUM_PROOF_SECONDS": "5"}
-    process = start_service(own, port, tmp_path_factory.mktemp("swap"))
+    folder = tmp_path_factory.mktemp("swap")
+    (folder / "sitecustomize.py").write_text(HARMFUL)
+    own = {"PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PODIUM_PROOF_SECONDS": "5", "PYTHONPATH": str(folder)}
+    process = start_service({**cloud.environment, **own}, port, folder)
     client = Client(f"http://127.0.0.1:{port}")
     try:
         client.wait_until(lambda: serving(client) is not None, 60)
@@ -69,20 +72,24 @@ def move(desk: Desk, version: str) -> Entry:
 
 
 class Load:
-    """Clients that know the right answer of each version."""
+    """Clients that know the right answer of each version, and count how often it changed for them."""
 
     def __init__(self, client: Client, right: dict[str, Any], count: int = 3) -> None:
         self.client, self.right = client, right
-        self.requests = 0
+        self.requests = self.most_changes = 0
         self.wrong: list[str] = []
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
 
     def _ask(self) -> None:
+        seen, changes = "", -1
         while not self._over.is_set():
             try:
                 answer = self.client.post_json(PATH, RECORD)
                 body = answer.json()
+                if body.get("version") != seen:
+                    seen, changes = body.get("version"), changes + 1
+                    self.most_changes = max(self.most_changes, changes)
                 same = answer.status == 200 and answer.headers["x-model-version"] == body["version"]
                 if not same or body["predictions"] != self.right[body["version"]]:
                     self.wrong.append(f"{answer.status} {answer.text[:200]}")
@@ -121,6 +128,115 @@ def test_swaps_under_load_fail_no_request_and_mix_no_version(
     assert receipt["to"] == versions[1].version
     assert receipt["golden_difference"] == 0
     assert set(receipt["fast_paths"]) == {"linear", "lightgbm", "random-forest"}
+
+
+SWAPS = 1000
+
+
+def swapped(service: Client, desk: Desk, versions: list[Manifest], count: int) -> Load:
+    """So many swaps under load, each seen by a request before the next."""
+    right = {}
+    for manifest in versions:
+        move(desk, manifest.version)
+        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
+        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+    digests = {m.version: digest(desk.store.read(f"versions/swap/{m.version}/manifest.json").data) for m in versions}
+    with Load(service, right) as load:
+        for turn in range(count):
+            wanted = versions[turn % 2].version
+            point(desk, wanted, digests[wanted])
+            service.wait_until(lambda wanted=wanted: shown(service) == wanted, 20)
+    return load
+
+
+def shown(client: Client) -> str:
+    answer = client.post_json(PATH, RECORD)
+    return answer.headers["x-model-version"] or ""
+
+
+def point(desk: Desk, version: str, manifest: str) -> Entry:
+    """The act alone: neither gates nor proof, which the service makes itself."""
+    act = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+    fields = {"action": "promote", **act, "by": "a test", "reason": "swap", "at": "now"}
+    return append(desk.store, "swap", desk.signer, desk.trust.promoters, lambda _: fields)
+
+
+def test_a_thousand_swaps_fail_and_mix_nothing_and_never_go_back(
+    service: Client, cloud_desk: Desk, versions: list[Manifest]
+) -> None:
+    load = swapped(service, cloud_desk, versions, SWAPS)
+    assert load.wrong == []
+    assert load.requests > SWAPS
+    assert load.most_changes <= SWAPS + 1
+
+
+@contextmanager
+def patched(cloud: LocalCloud, folder: Path, patch: str, **variables: str) -> Iterator[Client]:
+    """A service into which something was put that is no part of it."""
+    (folder / "sitecustomize.py").write_text(patch)
+    (port,) = free_ports(1)
+    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PYTHONPATH": str(folder)}
+    process = start_service({**own, **variables}, port, folder)
+    client = Client(f"http://127.0.0.1:{port}")
+    try:
+        client.wait_until(lambda: serving(client) is not None, 60)
+        yield client
+    finally:
+        process.stop()
+
+
+READS_TWICE = """
+import sys
+if "serve" in sys.orig_argv:
+    import asyncio, inspect, textwrap
+    import service.fast_lane as lanes
+    source = textwrap.dedent(inspect.getsource(lanes.FastLane.__call__))
+    once = "found = lane.answer(body) if whole else None"
+    assert once in source
+    twice = "await asyncio.sleep(0.001); lane_now = self._lane(self._live.find(project)); found = lane_now.answer(body)"
+    space = {**vars(lanes), "asyncio": asyncio}
+    exec(source.replace(once, twice), space)
+    lanes.FastLane.__call__ = space["__call__"]
+"""
+"""The header of the version from one look at what is live, the answer from another."""
+
+
+def test_a_service_that_looks_twice_is_caught(
+    cloud: LocalCloud, cloud_desk: Desk, versions: list[Manifest], tmp_path: Path
+) -> None:
+    with patched(cloud, tmp_path, READS_TWICE) as mutant:
+        assert swapped(mutant, cloud_desk, versions, 100).wrong
+
+
+SLOW = """
+import sys
+if "serve" in sys.orig_argv:
+    import time
+    import podium.prover as prover
+    load = prover.Prover.load
+    def slowly(*given):
+        time.sleep(3)
+        return load(*given)
+    prover.Prover.load = slowly
+"""
+
+
+def test_three_seconds_of_loading_cost_no_request(
+    cloud: LocalCloud, cloud_desk: Desk, versions: list[Manifest], tmp_path: Path
+) -> None:
+    one, other = (manifest.version for manifest in versions)
+    move(cloud_desk, one)
+    with patched(cloud, tmp_path, SLOW) as slow:
+        slow.wait_until(lambda: serving(slow) == one, 20)
+        right = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
+        with Load(slow, right) as load:
+            move(cloud_desk, other)
+            asked = load.requests
+            slow.wait_until(lambda: load.requests - asked > 1000, 20)
+            assert serving(slow) == one  # it still loads
+        slow.wait_until(lambda: serving(slow) == other, 20)
+        assert slow.get("/status").json()["swaps"][-1]["load_milliseconds"] >= 3000
+    assert load.wrong == []
 
 
 def point_at(desk: Desk, manifest: Manifest, files: dict[str, bytes], sign: bool = True) -> Entry:
@@ -206,7 +322,52 @@ def unsigned(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dic
     return manifest, files
 
 
+def a_wrong_schema(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """The inputs that it names are not those that its models take."""
+    renamed = tuple(replace(column, name=f"{column.name}-x") for column in manifest.signature.inputs)
+    return manifest.model_copy(update={"signature": replace(manifest.signature, inputs=renamed)}), files
+
+
+def wrong_libraries(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest.model_copy(update={"libraries": {**manifest.libraries, "lightgbm": "3.3.5"}}), files
+
+
+def huge(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """A file that is said to take more than fits; nobody tries to fetch it."""
+    bound = manifest.files["models/linear.pkl"].model_copy(update={"size": 10**13})
+    return manifest.model_copy(update={"files": {**manifest.files, "models/linear.pkl": bound}}), files
+
+
+def that_takes_too_long(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest, files
+
+
+def that_eats_all_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return manifest, files
+
+
+HARMFUL = """
+import sys
+if "podium.prover" in sys.orig_argv:
+    import time
+    import podium.loading as loading
+    prove = loading.prove_version
+    def harmful(manifest, fetch):
+        if "too-long" in manifest.version:
+            time.sleep(60)
+        if "all-memory" in manifest.version:
+            eaten = [bytearray(1 << 28) for _ in range(64)]
+        return prove(manifest, fetch)
+    loading.prove_version = harmful
+"""
+"""In the process that proves, two versions do by their names what a model could do by its content."""
+
 BAD: list[tuple[Spoil, str]] = [
+    (a_wrong_schema, "another signature"),
+    (wrong_libraries, "was made with lightgbm 3.3.5"),
+    (huge, "more than a proof may have"),
+    (that_takes_too_long, "did not load within"),
+    (that_eats_all_memory, "more memory than a proof may have"),
     (unsigned, "not signed"),
     (a_flipped_bit, "is not what was published"),
     (a_truncated_file, "is not what was published"),
@@ -232,14 +393,24 @@ def test_a_bad_version_never_serves(
     files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
     named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": describe(files)})
     bad, spoiled = spoil(named, files)
-    point_at(cloud_desk, bad, spoiled, sign=spoil is not unsigned)
-    service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
+    right = {good: service.post_json(PATH, RECORD).json()["predictions"]}
+    with Load(service, right) as load:
+        point_at(cloud_desk, bad, spoiled, sign=spoil is not unsigned)
+        service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
+    assert load.wrong == []
     assert reason in service.get("/status").json()["failures"]["swap"]
     assert serving(service) == good
     assert service.post_json(PATH, RECORD).status == 200
     assert service.get("/readyz").status == 200
     assert not Path("/tmp/podium-must-not-exist").exists()
-    move(cloud_desk, good)
+
+
+@pytest.fixture(autouse=True)
+def well_again(service: Client, cloud_desk: Desk, versions: list[Manifest]) -> Iterator[None]:
+    """Whatever a test did, the next one finds a good champion."""
+    yield
+    if service.get("/status").json()["failures"]:
+        move(cloud_desk, versions[1].version)
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
