@@ -6,7 +6,7 @@ hint may be lost, doubled or late. Environment:
 PODIUM_REFRESH_TARGETS     URLs of /refresh separated by commas; a host name is asked for all its addresses, each a replica
 PODIUM_REFRESH_SECRET      `whsec_` and the key in base64, or instead
 PODIUM_REFRESH_SECRET_ID   name or ARN of it in Secrets Manager: read again every five minutes, and when a replica says 401
-PODIUM_WATCHED             prefixes of keys that are worth a hint, separated by commas; `aliases/,inbox/` by default
+PODIUM_WATCHED             prefixes of keys that are worth a hint, separated by commas; `aliases/,inbox/,drop/` by default
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus, urlsplit
 
-WATCHED, OWN = "aliases/,inbox/", "outbox/"
+WATCHED, OWN = "aliases/,inbox/,drop/", "outbox/"
 TIMEOUT_SECONDS = 3.0
 SECRET_SECONDS = 300.0
 UNAUTHORIZED = 401

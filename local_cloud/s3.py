@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local_cloud.process import Process
 
-WATCHED = ("aliases",)
+WATCHED = ("aliases", "inbox", "drop")
 
 
 def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str, webhook: str) -> Process:

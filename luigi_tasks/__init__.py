@@ -2,6 +2,7 @@
 
 from luigi_tasks import progress as progress
 from luigi_tasks.acts import PromoteVersion, Rollback
+from luigi_tasks.batch import PredictBatch
 from luigi_tasks.tasks import Clean, Explore, Features, Ingest, Pipeline, Promote, Publish, Rank, Select, Snapshot, Train
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Features",
     "Ingest",
     "Pipeline",
+    "PredictBatch",
     "Promote",
     "PromoteVersion",
     "Publish",

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from podium.data.columns import Kind, Policy, Task
 
+OWN = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
+ALL_OWN = (*OWN[1:], "inbox/")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$")]
@@ -84,6 +86,28 @@ class Gates(Part):
     second_person: bool = Field(False, description="whoever promotes is not who trained")
 
 
+class DropBox(Part):
+    """A table that is answered whenever it is written, besides what comes under `inbox/`."""
+
+    test_url: S3Url | None = Field(None, description="where somebody puts a table; {date} is filled in by PredictBatch")
+    pred_url: S3Url | None = Field(None, description="where its predictions are put")
+
+    @model_validator(mode="after")
+    def _is_no_circle(self) -> Self:
+        if (self.test_url is None) != (self.pred_url is None):
+            raise ValueError("test_url and pred_url come together")
+        if self.test_url and self.pred_url:
+            if self.pred_url.startswith(self.test_url):  # the receipt and the error lie beside the predictions
+                raise ValueError("pred_url must lie elsewhere than test_url")
+            if _key(self.test_url).startswith(OWN) or _key(self.pred_url).startswith(ALL_OWN):
+                raise ValueError("these URLs lie among what Podium itself writes")
+        return self
+
+
+def _key(url: str) -> str:
+    return url.removeprefix("s3://").partition("/")[2]
+
+
 class Project(Part):
     """A validated project.toml; absent parts are inferred from the data."""
 
@@ -104,6 +128,7 @@ class Project(Part):
     features: Features = Features()
     split: Split = Split()
     gates: Gates = Gates()
+    dropbox: DropBox = DropBox()
 
     def deciding(self) -> dict[str, object]:
         """The part that decides what a run makes; words for people do not."""

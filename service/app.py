@@ -13,9 +13,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
+from podium.dropbox import bucket_opener
 from podium.prover import Prover
 from podium.store.cache import Cache
+from podium.store.s3 import Store, s3_client
 from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
+from service.dropbox import DropBox
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.jobs import Jobs
@@ -86,11 +89,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         looking = settings.store(LOOK_SECONDS)
         reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, metrics, limits)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
+        open_ = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
+        lock, seconds = shared.folder / "drop-box.lock", settings.sweep_seconds
+        dropbox = DropBox(store, open_, app.state.live, spread, metrics, lock, seconds, settings.most_bytes)
+        pages = Pages(settings.templates)
         app.state.podium = State(
-            settings, store, app.state.live, reconcile, spread, shared, webhooks, Pages(settings.templates), metrics, jobs
+            settings, store, app.state.live, reconcile, spread, shared, webhooks, pages, metrics, jobs, dropbox
         )
         await reconcile.start()
-        for work in (reconcile.run(), _tell(app.state.podium)):
+        for work in (reconcile.run(), dropbox.run(), _tell(app.state.podium)):
             stack.push_async_callback(_ended, asyncio.create_task(work))
         yield
 

@@ -42,6 +42,7 @@ class ServiceSettings(StoreSettings):
         {}, description="who may promote over HTTP: a JSON object of names and bearer tokens; none: nobody"
     )
     poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
+    sweep_seconds: float = Field(15.0, gt=0, description="how often the drop-box is looked at without a hint")
     proof_seconds: float = Field(30.0, gt=0, description="a version that takes longer to load and prove is refused")
     cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
     shared: Path | None = Field(None, description="folder of uploads and results, of all workers; a temporary one by default")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from podium.store.s3 import Store
+from service.dropbox import DropBox
 from service.jobs import Jobs
 from service.live import Live
 from service.metrics import Metrics
@@ -34,6 +35,7 @@ class State:
     pages: Pages
     metrics: Metrics
     jobs: Jobs
+    dropbox: DropBox
     started: float = field(default_factory=time.time)
 
     def story(self) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def event(*keys: str, name: str = "ObjectCreated:Put") -> dict[str, Any]:
 
 
 def test_keys_are_form_decoded_and_only_watched_ones_count() -> None:
-    changes = watched_changes(event("aliases/a+b/%C3%BC.json", "runs/x", "inbox/p/y.csv", "outbox/p/y.csv"))
-    assert [change["key"] for change in changes] == ["aliases/a b/ü.json", "inbox/p/y.csv"]
+    changes = watched_changes(event("aliases/a+b/%C3%BC.json", "runs/x", "inbox/p/y.csv", "outbox/p/y.csv", "drop/t"))
+    assert [change["key"] for change in changes] == ["aliases/a b/ü.json", "inbox/p/y.csv", "drop/t"]
     assert watched_changes(event("aliases/p/champion.json", name="ObjectRemoved:Delete")) == []
     assert watched_changes(event("aliases/p/champion.json", name="ObjectCreated:CompleteMultipartUpload"))
     assert watched_changes({"Service": "Amazon S3", "Event": "s3:TestEvent"}) == []

@@ -73,6 +73,7 @@ def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
         "swaps": list(state.reconcile.receipts),
         "workers": [{name: worker[name] for name in ("pid", "looked_at", "serving")} for worker in workers],
         "oldest_look_seconds": round(time.time() - min(looks), 3) if looks else None,
+        "dropbox": state.dropbox.state,
         "dask": state.spread.state,
     }
 
@@ -97,4 +98,5 @@ async def refresh(request: Request, state: StateDep) -> Response:
     new = state.webhooks.accept(request.headers, body, time.time())
     if new:
         state.reconcile.hint()
+        state.dropbox.hint()
     return JSONResponse({"looking": new}, 202 if new else 200)

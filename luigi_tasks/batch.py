@@ -1,0 +1,66 @@
+"""Predictions of a table on S3, once a day or at will, by the champion and without a service."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+
+import luigi
+
+from luigi_tasks.target import StoredTarget, desk, store
+from podium.dropbox import Drop, Place, Terms, answer, bucket_opener, named_drop, receipt_of
+from podium.predict.snapshot import Snapshot, scores_here
+from podium.settings import StoreSettings
+from podium.store.history import read_champion
+from podium.store.s3 import StoreError
+
+MOST_BYTES = 1 << 30
+
+
+class PredictBatch(luigi.Task):
+    """Answer a project's `test_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `pred_url`."""
+
+    project: str = luigi.Parameter(description="whose champion answers")
+    date = luigi.DateParameter(default=datetime.now(UTC).date(), description="the day; {date} in a URL becomes it")
+    source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's test_url when empty")
+
+    def output(self) -> StoredTarget:
+        return StoredTarget(f"predictions/{self.project}/dt={self.date}/predictions.csv.receipt.json")
+
+    def complete(self) -> bool:
+        return self.output().exists() and json.loads(self.output().read()).get("state") == "done"
+
+    def run(self) -> None:
+        """Raises StoreError, with the rows that are wrong when the table cannot be answered."""
+        snapshot = self._champion()
+        urls = snapshot.manifest.configuration.get("dropbox") or {}
+        source, result = self.source or urls.get("test_url"), urls.get("pred_url")
+        if not source:
+            raise StoreError(f"{self.project} names no test_url: give --source, or [dropbox] in its project file")
+        open_ = bucket_opener(store(), StoreSettings().source_buckets, store)
+        where = Place.of(source, open_, str(self.date))
+        own = Place(store(), self.output().key.removesuffix(".receipt.json"))
+        self._answer(Drop(self.project, where, own), snapshot)
+        if not self.source and result:
+            named = named_drop(snapshot, open_) or Drop(self.project, where, Place.of(result, open_, str(self.date)))
+            self._answer(named, snapshot)
+
+    def _champion(self) -> Snapshot:
+        own = desk()
+        entry = read_champion(own.store, self.project, own.trust.promoters)
+        if entry is None or entry.champion is None or entry.manifest is None:
+            raise StoreError(f"{self.project} has no champion")
+        try:
+            loaded = own.prover.load(self.project, entry.champion, entry.manifest, own.fetch, own.trust.trainers)
+        finally:
+            own.prover.close()
+        return Snapshot.of(entry, loaded)
+
+    def _answer(self, drop: Drop, snapshot: Snapshot) -> None:
+        terms = Terms(scores_here, MOST_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
+        receipt = answer(drop, snapshot, terms) or receipt_of(drop)[1]
+        if not receipt:
+            raise StoreError(f"there is no {drop.source.url} yet")
+        if receipt["state"] == "error":
+            raise StoreError(f"{drop.source.url} cannot be answered: {json.dumps(receipt['errors'])[:2000]}")

@@ -1,0 +1,192 @@
+"""The drop-box: a table put into the bucket is answered by a table put into the bucket.
+
+What lies under `inbox/<project>/` is answered under `outbox/<project>/`, and a project may name one more pair of URLs.
+A receipt beside each result says of which state (ETag) of the input it is the answer, so events may be lost, doubled and late:
+who looks at inbox and receipts knows what is left to do, and the same state is answered once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from podium.data.problems import BadData, Problem, TooLarge
+from podium.predict.files import Score, predict_file
+from podium.predict.inputs import Asked
+from podium.predict.snapshot import Snapshot
+from podium.store.datasets import split_url
+from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+
+INBOX, OUTBOX = "inbox/", "outbox/"
+DATE = "{date}"
+Open = Callable[[str], Store]
+"""From the name of a bucket to it. Raises StoreError for one that is not Podium's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An object by its bucket and key."""
+
+    store: Store
+    key: str
+
+    @classmethod
+    def of(cls, url: str, open_: Open, date: str = "") -> Place:
+        bucket, key = split_url(url.replace(DATE, date))
+        return cls(open_(bucket), key)
+
+    def beside(self, ending: str) -> Place:
+        return Place(self.store, self.key + ending)
+
+    @property
+    def url(self) -> str:
+        return self.store.url(self.key)
+
+    def etag(self) -> str | None:
+        """None when nothing lies here."""
+        try:
+            return self.store.etag(self.key)
+        except NotThere:
+            return None
+
+    def put(self, data: bytes, seen: str | None) -> None:
+        """Write over the state that was seen, or as new. Raises Exists, Moved."""
+        if seen:
+            self.store.replace(self.key, data, seen)
+        else:
+            self.store.create(self.key, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A table that came, and where its answer goes."""
+
+    project: str
+    source: Place
+    result: Place
+
+    @property
+    def receipt(self) -> Place:
+        return self.result.beside(".receipt.json")
+
+    @property
+    def error(self) -> Place:
+        return self.result.beside(".error.json")
+
+
+def drops(store: Store, snapshot: Snapshot, open_: Open) -> Iterator[Drop]:
+    """Every table of a project that came, answered or not."""
+    prefix = f"{INBOX}{snapshot.project}/"
+    for key in store.keys(prefix):
+        if not key.endswith("/"):
+            name = key.removeprefix(prefix)
+            answer = name if name.endswith(".csv") else f"{name}.csv"
+            yield Drop(snapshot.project, Place(store, key), Place(store, f"{OUTBOX}{snapshot.project}/{answer}"))
+    if named := named_drop(snapshot, open_):
+        yield named
+
+
+def named_drop(snapshot: Snapshot, open_: Open) -> Drop | None:
+    """The pair of URLs that the project names; none when it names none, or a date in them."""
+    urls = snapshot.manifest.configuration.get("dropbox") or {}
+    source, result = urls.get("test_url"), urls.get("pred_url")
+    if not source or not result or DATE in source + result:
+        return None
+    return Drop(snapshot.project, Place.of(source, open_), Place.of(result, open_))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How files are answered: the scores, the largest file, the clock and the names of answers."""
+
+    score: Score
+    most_bytes: int
+    now: Callable[[], datetime]
+    identity: Callable[[], str]
+    families: str = "all"
+
+
+def answer(drop: Drop, snapshot: Snapshot, terms: Terms) -> dict[str, Any] | None:
+    """Answer the present state of a table, unless that was done; returns the receipt, None when there was nothing to do.
+
+    A result is there whole or not at all, and before its receipt; who comes second writes nothing. Raises StoreError.
+    """
+    state = drop.source.etag()
+    receipt_state, receipt = receipt_of(drop)
+    if state is None or receipt.get("etag") == state:
+        return None
+    result_state, error_state = drop.result.etag(), drop.error.etag()
+    facts: dict[str, Any] = {
+        "source": drop.source.url,
+        "etag": state,
+        "project": snapshot.project,
+        "version": snapshot.version,
+        "manifest": snapshot.manifest_sha256,
+        "models": snapshot.families(terms.families),
+        "prediction_id": terms.identity(),
+        "at": terms.now().isoformat(timespec="milliseconds"),
+    }
+    try:
+        try:
+            csv, rows = _predicted(drop.source.store.read(drop.source.key, seen=state).data, drop, snapshot, terms)
+        except BadData as error:
+            problems = [problem.as_json() for problem in error.problems]
+            facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
+            drop.error.put(_dump(facts), error_state)
+        else:
+            facts |= {"state": "done", "result": drop.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
+            drop.result.put(csv, result_state)
+            if error_state:
+                drop.error.put(_dump({"state": "resolved", "receipt": drop.receipt.url}), error_state)
+        drop.receipt.put(_dump(facts), receipt_state)
+    except (Exists, Moved, NotThere):
+        return None  # the input was written again, or somebody else answered: the next look knows
+    return facts
+
+
+def receipt_of(drop: Drop) -> tuple[str | None, dict[str, Any]]:
+    """The receipt's ETag and what it says; nothing where there is none, or no such."""
+    try:
+        blob = drop.receipt.store.read(drop.receipt.key)
+        found = json.loads(blob.data)
+    except NotThere:
+        return None, {}
+    except ValueError:
+        return blob.etag, {}
+    return blob.etag, found if isinstance(found, dict) else {}
+
+
+def _predicted(data: bytes, drop: Drop, snapshot: Snapshot, terms: Terms) -> tuple[bytes, int]:
+    """The result as CSV, and how many rows it has. Raises BadData."""
+    if len(data) > terms.most_bytes:
+        raise TooLarge([Problem("too-large", f"has {len(data)} bytes", expected=f"at most {terms.most_bytes}")])
+    with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
+        path = Path(folder) / "table"
+        path.write_bytes(data)
+        asked = Asked(gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
+        families: Sequence[str] = snapshot.families(terms.families)
+        pieces = list(predict_file(path, snapshot, families, terms.score, asked))
+    return b"".join(piece.csv for piece in pieces), sum(piece.rows for piece in pieces)
+
+
+def _dump(facts: dict[str, Any]) -> bytes:
+    return json.dumps(facts, indent=1, ensure_ascii=False).encode()
+
+
+def bucket_opener(own: Store, others: Sequence[str], open_: Open) -> Open:
+    """Opens Podium's own bucket and those that it was told of, and no other."""
+
+    def opened(bucket: str) -> Store:
+        if bucket == own.bucket:
+            return own
+        if bucket not in others:
+            raise StoreError(f"the bucket {bucket} is not in PODIUM_SOURCE_BUCKETS")
+        return open_(bucket)
+
+    return opened
