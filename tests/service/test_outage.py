@@ -1,0 +1,208 @@
+"""A store that refuses, hangs, errs, truncates or resets at any call: predictions go on, then the service catches up."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import shutil
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.client import Client
+from cli.running import start_service
+from local_cloud import LocalCloud
+from local_cloud.process import free_ports
+from podium.promotion import Desk
+from podium.store.versions import digest
+from tests import tables
+from tests.conftest import Put
+from tests.service.test_swap import Load, point
+
+FAULTS = ("refuse", "hang", "500", "503", "truncate", "reset")
+CALLS = {"list": "list-type=2", "alias": "/aliases/", "manifest": "manifest.json", "model": "/models/"}
+PATH = "/projects/swap/predict"
+
+
+class FaultyStore(http.server.ThreadingHTTPServer):
+    """Passes requests on to S3 as they are signed, except those that the fault is for."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream, self.fault, self.part, self.hit = upstream.removeprefix("http://"), "", "", 0
+        self.over = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def begin(self, fault: str, part: str) -> None:
+        self.over.clear()
+        self.fault, self.part, self.hit = fault, part, 0
+
+    def end(self) -> None:
+        self.fault = ""
+        self.over.set()
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyStore
+
+    def do_GET(self) -> None:
+        fault = self.server.fault if self.server.part in self.path else ""
+        self.server.hit += bool(fault)
+        if fault == "hang":
+            self.server.over.wait(30)
+        if fault in ("refuse", "hang"):
+            return self._close()
+        if fault in ("500", "503"):
+            body = b"<Error><Code>InternalError</Code></Error>"
+            return self._answer(int(fault), [("Content-Type", "application/xml")], body, len(body))
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
+        try:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            answer = upstream.getresponse()
+            data = answer.read()
+            length = len(data) if self.command != "HEAD" else int(answer.headers.get("Content-Length") or 0)
+            kept = [pair for pair in answer.getheaders() if pair[0].lower() not in ("content-length", "transfer-encoding")]
+            cut = fault in ("truncate", "reset") and answer.status == 200
+            self._answer(answer.status, kept, data[: len(data) // 2] if cut else data, length)
+            if cut:
+                self._close(reset=fault == "reset")
+        finally:
+            upstream.close()
+
+    do_HEAD = do_PUT = do_GET  # noqa: N815 - the names that http.server asks for
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: int) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _close(self, reset: bool = False) -> None:
+        self.close_connection = True
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A service that reaches its store through the proxy, three versions to move between, and the right answers."""
+
+    service: Client
+    proxy: FaultyStore
+    cache: Path
+    digests: dict[str, str]
+    right: dict[str, Any]
+
+    def next(self) -> str:
+        """The version that is neither live nor warm."""
+        versions = list(self.digests)
+        return versions[(versions.index(serving(self.service)) + 1) % len(versions)]
+
+
+def serving(client: Client) -> str:
+    return client.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).headers["x-model-version"] or ""
+
+
+@pytest.fixture(scope="module")
+def outage(
+    cloud: LocalCloud, cloud_desk: Desk, put_champion: Put, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outage]:
+    made = [
+        put_champion(tables.flowers(seed=seed), name="swap", target="kind", families=["linear", "lightgbm"], budget=1)
+        for seed in (11, 12, 13)
+    ]
+    store = cloud_desk.store
+    digests = {each.version: digest(store.read(f"versions/swap/{each.version}/manifest.json").data) for each in made}
+    folder, (port,) = tmp_path_factory.mktemp("outage"), free_ports(1)
+    with FaultyStore(cloud.environment["AWS_ENDPOINT_URL_S3"]) as proxy:
+        own = {"AWS_ENDPOINT_URL_S3": proxy.url, "PODIUM_POLL_SECONDS": "0.3", "PODIUM_DASK_WORKERS": "0"}
+        process = start_service({**cloud.environment, **own}, port, folder)
+        try:
+            service, right = Client(f"http://127.0.0.1:{port}"), {}
+            for version in digests:
+                point(cloud_desk, version, digests[version])
+                service.wait_until(lambda version=version: serving(service) == version, 30)
+                right[version] = service.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).json()["predictions"]
+            yield Outage(service, proxy, folder / "cache", digests, right)
+        finally:
+            process.stop()
+            proxy.end()
+            proxy.shutdown()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_predictions_go_on_and_the_service_catches_up(outage: Outage, cloud_desk: Desk, fault: str, call: str) -> None:
+    service, before, wanted = outage.service, serving(outage.service), outage.next()
+    for path in outage.cache.glob("[0-9a-f]*"):
+        if path.is_file():
+            path.unlink()  # so that every file must be fetched
+    outage.proxy.begin(fault, CALLS[call])
+    try:
+        with Load(service, outage.right, 2) as load:
+            point(cloud_desk, wanted, outage.digests[wanted])
+            service.wait_until(lambda: outage.proxy.hit > 0, 20)
+            asked = load.requests
+            service.wait_until(lambda: load.requests - asked > 200, 20)
+        assert load.wrong == []
+        assert serving(service) == before
+        assert service.get("/readyz").status == 200
+    finally:
+        outage.proxy.end()
+    service.wait_until(lambda: serving(service) == wanted, 20)
+    service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
+
+
+def test_a_start_without_the_store_serves_what_served_last(
+    outage: Outage, cloud: LocalCloud, cloud_desk: Desk, tmp_path: Path
+) -> None:
+    """From the cache of an earlier run, verified again and told as stale; a cache that was touched is not believed."""
+    shutil.copytree(outage.cache, tmp_path / "cache")
+    last = serving(outage.service)
+    (port,) = free_ports(1)
+    own = {"AWS_ENDPOINT_URL_S3": outage.proxy.url, "PODIUM_POLL_SECONDS": "0.3", "PODIUM_DASK_WORKERS": "0"}
+    outage.proxy.begin("503", "/")
+    try:
+        process = start_service({**cloud.environment, **own}, port, tmp_path)
+        try:
+            client = Client(f"http://127.0.0.1:{port}")
+            client.wait_until(lambda: client.get("/readyz").status == 200, 60)
+            assert client.get("/readyz").json()["stale_since"]
+            answer = client.post_json(PATH, {"petal": 2.5, "sepal": 5.1})
+            assert (answer.headers["x-model-version"], answer.json()["predictions"]) == (last, outage.right[last])
+            outage.proxy.end()
+            client.wait_until(lambda: "stale_since" not in client.get("/readyz").json(), 30)
+        finally:
+            process.stop()
+        outage.proxy.begin("503", "/")
+        for path in (tmp_path / "cache").glob("[0-9a-f]*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:-1] + b"x")
+        process = start_service({**cloud.environment, **own}, port, tmp_path)
+        try:
+            assert client.get("/readyz").status == 503
+            assert client.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).status in (404, 503)
+        finally:
+            process.stop()
+    finally:
+        outage.proxy.end()
