@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 import tempfile
 import threading
 import time
@@ -23,11 +24,16 @@ from cli.demo import KEY, PROJECT
 from cli.running import breast_cancer, desk_of, put_table, run_pipeline, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
-from podium.promotion import Desk, rollback, utc_now
+from podium.promotion import Desk, promote, rollback, utc_now
+from podium.store.datasets import split_url
 from podium.store.history import Entry, read_champion
+from podium.store.s3 import NotThere
+from podium.store.versions import publish, read_manifest, version_prefix
 
 PREDICT = f"/projects/{PROJECT}/predict"
 SWAP_SECONDS = 30
+REPEATS = 20
+DROP = f"s3://podium/drop/{PROJECT}"
 
 
 @dataclass
@@ -72,6 +78,8 @@ def run_smoke(folder: Path | None, as_json: bool) -> int:
         _bad_input(seen, client, frame)
         desk = desk_of(cloud)
         _new_champion(seen, client, cloud, desk, frame)
+        _many_champions(seen, client, desk, frame)
+        _drop_box(seen, desk, frame)
         _poll_alone(seen, client, cloud, desk, frame)
     _say(seen, as_json)
     return 1 if seen.wrong else 0
@@ -197,6 +205,50 @@ def _new_champion(seen: Seen, client: Client, cloud: LocalCloud, desk: Desk, fra
         entry = _champion(desk)
         found = load.until(entry.version, SWAP_SECONDS)
     _report_swap(seen, load, entry, before, found, "put of the alias → event → Lambda → swap", "event_to_swap_seconds")
+
+
+def _many_champions(seen: Seen, client: Client, desk: Desk, frame: pd.DataFrame) -> None:
+    """New versions one after another, each proved before it serves: from the put of the alias to the first answer."""
+    last = read_manifest(desk.store, PROJECT, _champion(desk).version, desk.trust.trainers)[0]
+    prefix = version_prefix(PROJECT, last.version)
+    files = {name: desk.store.read(prefix + name).data for name in last.files}
+    delays = []
+    with _Load(client, _record(frame)) as load:
+        for number in range(REPEATS):
+            manifest = last.model_copy(update={"version": f"{last.version[:-8]}{number:08x}", "run": f"{number:032x}"})
+            publish(desk.store, manifest, files, desk.signer)
+            entry = promote(desk, PROJECT, manifest.version, "smoke: one of many", utc_now, force=True)
+            found = load.until(entry.version, SWAP_SECONDS)
+            delays.append(found - datetime.fromisoformat(entry.at).timestamp() if found else float("nan"))
+    median = statistics.median(delays)
+    seen.figure("alias_to_answer_median_seconds", median)
+    seen.check(max(delays) < SWAP_SECONDS, f"{REPEATS} new champions: alias → first answer, median {median:.3f} s")
+    seen.check(not load.failures, f"{len(load.answers)} requests during them, {len(load.failures)} failed")
+
+
+def _drop_box(seen: Seen, desk: Desk, frame: pd.DataFrame) -> None:
+    """Tables of 1,000 rows at the project's test_url: from their put to the receipt beside pred_url."""
+    test, pred = (split_url(url)[1] for url in (f"{DROP}.csv", f"{DROP}-predictions.csv"))
+    delays, lines = [], set()
+    for number in range(REPEATS):
+        table = frame.drop(columns="diagnosis").sample(1000, replace=True, random_state=number)
+        started = time.perf_counter()
+        desk.store._client.put_object(Bucket=desk.store.bucket, Key=test, Body=table.to_csv(index=False).encode())
+        state = desk.store.etag(test)
+        Client("", 0).wait_until(lambda state=state: _receipt(desk, pred).get("etag") == state, SWAP_SECONDS)  # type: ignore[misc]
+        delays.append(time.perf_counter() - started)
+        lines.add(len(desk.store.read(pred).data.splitlines()))
+    median = statistics.median(delays)
+    seen.figure("drop_to_predictions_median_seconds", median)
+    seen.check(lines == {1001}, f"{REPEATS} tables of 1,000 rows at test_url: predictions at pred_url, median {median:.3f} s")
+
+
+def _receipt(desk: Desk, result: str) -> dict[str, object]:
+    try:
+        found: dict[str, object] = json.loads(desk.store.read(f"{result}.receipt.json").data)
+    except NotThere:
+        return {}
+    return found
 
 
 def _poll_alone(seen: Seen, client: Client, cloud: LocalCloud, desk: Desk, frame: pd.DataFrame) -> None:
