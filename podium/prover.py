@@ -18,13 +18,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from podium.limits import restrict
 from podium.loading import Loaded, Proof, Unloadable, load_manifest, load_proved, prove_version
 from podium.settings import ROOT
+from podium.store.cache import alone, write_whole
 from podium.store.s3 import StoreError
 from podium.store.signing import Keys
 from podium.store.versions import GOLDEN_FILE, Fetch, Manifest, model_file, read_file, version_prefix
@@ -35,10 +37,13 @@ MOST_BYTES = 2 << 30
 
 
 class Prover:
-    """Loads versions after a child has shown that it can; thread-safe, one proof at a time."""
+    """Loads versions after a child has shown that it can; thread-safe, one proof at a time.
 
-    def __init__(self, seconds: float = 30.0, most_bytes: int = MOST_BYTES) -> None:
-        self._seconds, self._most = seconds, most_bytes
+    With `notes`, a folder that only processes of one service can write, what one proved the others need not prove again.
+    """
+
+    def __init__(self, seconds: float = 30.0, most_bytes: int = MOST_BYTES, notes: Path | None = None) -> None:
+        self._seconds, self._most, self._notes = seconds, most_bytes, notes
         self._helper: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -48,10 +53,28 @@ class Prover:
         if (size := sum(file.size for file in manifest.files.values())) > self._most:
             raise Unloadable(f"{project} {version}: its files are said to take {size} bytes, more than a proof may have")
         files = _files(manifest, fetch)
-        reply = self._ask({"manifest": manifest, "files": files, "seconds": self._seconds, "most_bytes": self._most})
-        if isinstance(reply, str):
-            raise Unloadable(reply)
+        with self._noted(sha256) as note:
+            reply = note or self._ask(
+                {"manifest": manifest, "files": files, "seconds": self._seconds, "most_bytes": self._most}
+            )
+            if isinstance(reply, str):
+                raise Unloadable(reply)
+            if self._notes and not note:
+                write_whole(self._notes / f"{sha256}.json", json.dumps(reply).encode())
         return load_proved(manifest, Proof(reply["largest_difference"], tuple(reply["fast"])), lambda key, _: files[key])
+
+    @contextlib.contextmanager
+    def _noted(self, sha256: str) -> Iterator[dict[str, Any] | None]:
+        """What another process of this service proved of the same manifest, which binds every byte; others wait meanwhile."""
+        if not self._notes:
+            yield None
+            return
+        with alone(self._notes / f"{sha256}.lock"):
+            try:
+                note: dict[str, Any] | None = json.loads((self._notes / f"{sha256}.json").read_bytes())
+            except (OSError, ValueError):
+                note = None
+            yield note
 
     def start(self) -> None:
         """Start the helper ahead of the first proof."""

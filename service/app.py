@@ -81,9 +81,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(shared.close)
         jobs = Jobs(spread, shared, settings.most_jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
-        store, prover = settings.store(), Prover(settings.proof_seconds)
+        notes = shared.folder / "proofs" if settings.shared else None
+        store, prover = settings.store(), Prover(settings.proof_seconds, notes=notes)
         stack.callback(prover.close)
-        prover.start()
         metrics: Metrics = app.state.metrics
         limits = Limits(settings.poll_seconds, settings.model_bytes, settings.other_libraries)
         looking = settings.store(LOOK_SECONDS)
@@ -97,6 +97,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             settings, store, app.state.live, reconcile, spread, shared, webhooks, pages, metrics, jobs, dropbox
         )
         await reconcile.start()
+        asyncio.get_running_loop().run_in_executor(None, prover.start)  # ahead of the next proof
         for work in (reconcile.run(), dropbox.run(), _tell(app.state.podium)):
             stack.push_async_callback(_ended, asyncio.create_task(work))
         yield

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from podium.dropbox import Drop, Open, Terms, answer, drops
 from podium.predict.snapshot import Snapshot
+from podium.store.cache import alone
 from podium.store.s3 import Store, StoreError
 from service.answers import prediction_id
 from service.live import Live
@@ -61,7 +58,7 @@ class DropBox:
                 pass
 
     def _look(self) -> None:
-        with self._alone():
+        with alone(self._lock):
             for snapshot in self._live.all():
                 try:
                     for drop in drops(self._store, snapshot, self._open):
@@ -84,12 +81,3 @@ class DropBox:
         if str(error) not in self._told:
             self._told.add(str(error))
             log.warning("the drop-box of %s: %s", project, error)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)

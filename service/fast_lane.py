@@ -26,6 +26,7 @@ from service.gate import MODEL
 from service.live import Live
 
 Cell = Callable[[Any], Value]
+LANE = "lane"
 
 
 class FastLane:
@@ -33,12 +34,11 @@ class FastLane:
 
     def __init__(self, app: ASGIApp, live: Live, most_bytes: int) -> None:
         self._app, self._live, self._most = app, live, most_bytes
-        self._lanes: dict[str, tuple[Snapshot, Lane | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         project = _project_of(scope)
         snapshot = self._live.find(project) if project is not None else None
-        lane = self._lane(snapshot) if snapshot else None
+        lane = lane_of(snapshot) if snapshot else None
         if snapshot is None or lane is None:
             return await self._app(scope, receive, send)
         message = await receive()
@@ -59,12 +59,13 @@ class FastLane:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": payload})
 
-    def _lane(self, snapshot: Snapshot) -> Lane | None:
-        known = self._lanes.get(snapshot.project)
-        if known is None or known[0] is not snapshot:
-            known = snapshot, build_lane(snapshot)
-            self._lanes[snapshot.project] = known
-        return known[1]
+
+def lane_of(snapshot: Snapshot) -> Lane | None:
+    """Its lane, made when it is first asked for: before the swap, off the event loop."""
+    if LANE not in snapshot.prepared:
+        snapshot.prepared[LANE] = build_lane(snapshot)
+    lane: Lane | None = snapshot.prepared[LANE]
+    return lane
 
 
 def _project_of(scope: Scope) -> str | None:

@@ -63,7 +63,12 @@ class Metrics(Collector):
 
     def recent(self, model: str, since: float, until: float) -> dict[str, float | int | None]:
         """How the last requests fared that ended in a span of `time.monotonic`."""
-        found = [(seconds, failed) for at, seconds, failed in list(self._recent[model]) if since <= at < until]
+        found = []
+        for at, seconds, failed in reversed(list(self._recent[model])):
+            if at < since:
+                break
+            if at < until:
+                found.append((seconds, failed))
         ordered = sorted(seconds for seconds, _ in found)
         p99 = round(ordered[int(len(ordered) * 0.99)] * 1000, 3) if ordered else None
         return {"requests": len(found), "p99_milliseconds": p99, "failed": sum(failed for _, failed in found)}

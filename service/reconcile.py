@@ -23,6 +23,7 @@ from podium.store.cache import Bell, Cache
 from podium.store.history import Entry, alias_key, parse_entry, project_names
 from podium.store.s3 import NotThere, Store, StoreError
 from podium.store.signing import Signer, Trust
+from service.fast_lane import lane_of
 from service.live import Live
 from service.metrics import Metrics
 
@@ -187,6 +188,7 @@ class Reconcile:
         if found:
             self._swap(project, found)
             await run_in_threadpool(self._cache.keep_entry, self._place, project, found.data)
+            await run_in_threadpool(self._bell.ring)
         return True
 
     def _load(self, project: str, data: bytes, etag: str) -> Found | None:
@@ -204,7 +206,9 @@ class Reconcile:
         warm = self._before.get(project)
         if warm and (warm.version, warm.manifest_sha256) == (entry.champion, entry.manifest):
             return Found(replace(warm, sequence=entry.sequence), data, etag, True, began)
-        return Found(self._proved(entry), data, etag, False, began)
+        snapshot = self._proved(entry)
+        lane_of(snapshot)
+        return Found(snapshot, data, etag, False, began)
 
     def _proved(self, entry: Entry) -> Snapshot:
         assert entry.champion and entry.manifest
@@ -258,8 +262,8 @@ class Reconcile:
         self.receipts.append(receipt)
         self._metrics.swaps[project, "done"] += 1
         self._metrics.loads[project].add(swapped - found.began)
-        asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle, receipt, found.began, swapped)
-        self._bell.ring()
+        loop = asyncio.get_running_loop()
+        loop.call_later(SETTLE_SECONDS, loop.run_in_executor, None, self._settle, receipt, found.began, swapped)
         self._make_room(snapshot)
         gc.freeze()
 

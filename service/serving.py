@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import multiprocessing
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from socket import socket
 from types import FrameType
 
 import uvicorn
@@ -46,14 +48,23 @@ class Draining(uvicorn.Server):
         timer.start()
 
 
+FORKS = multiprocessing.get_context("forkserver")
+"""Workers are forked from a process that has imported everything and done nothing, so that one is replaced in a second."""
+
+
 class Worker(Process):
     """One of several processes that accept from the same socket; the application is made in it, from the environment."""
 
-    @property
-    def server(self) -> uvicorn.Server:
-        if self._server is None:
-            self._server = _server(self.config, ServiceSettings())
-        return self._server
+    def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
+        self.process = FORKS.Process(target=_work, args=(config, sockets))  # type: ignore[assignment]
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+
+def _work(config: uvicorn.Config, sockets: list[socket]) -> None:
+    config.configure_logging()
+    _server(config, ServiceSettings()).run(sockets)
 
 
 class Workers(Multiprocess):
@@ -102,6 +113,7 @@ def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> 
     if workers == 1:
         _server(config, settings).run()
     else:
+        FORKS.set_forkserver_preload(["service.app"])
         with _shared_by_all(settings):
             Workers(config, [config.bind_socket()]).run()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import pandas as pd
 
@@ -32,6 +33,8 @@ class Snapshot:
     models: Mapping[str, Model]
     fast: Mapping[str, OneRecord | None]
     golden_difference: float = 0.0
+    prepared: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What those who serve it made of it ahead; it goes when the snapshot goes."""
 
     @classmethod
     def of(cls, entry: Entry, loaded: Loaded) -> Snapshot:

@@ -33,7 +33,7 @@ class Cache:
         found = _whole(path, sha256)
         if found is not None:
             return found
-        with self._alone(sha256):
+        with alone(self.folder / f".lock-{sha256[:2]}"):
             found = _whole(path, sha256)
             if found is not None:
                 return found
@@ -68,20 +68,21 @@ class Cache:
         except OSError:  # a full or vanished disk costs a fetch the next time, no more
             log.warning("%s cannot be written", path, exc_info=True)
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """While others of this host wait; without a disk that can be written, nobody waits."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / f".lock-{name[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            yield
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """While other processes of this host wait at the same path; without a disk that can be written, nobody waits."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _whole(path: Path, sha256: str) -> bytes | None:

@@ -105,8 +105,8 @@ class Loader:
         self.meanwhile()
         if version in self.refused:
             raise Unloadable("no")
-        manifest = SimpleNamespace(libraries={}, files={}, champion="linear")
-        return SimpleNamespace(manifest=manifest, models={}, fast={}, largest_difference=0.0)
+        manifest = SimpleNamespace(libraries={}, files={}, champion="linear", signature=SimpleNamespace(inputs=()))
+        return SimpleNamespace(manifest=manifest, models={}, fast={"linear": None}, largest_difference=0.0)
 
 
 class World:

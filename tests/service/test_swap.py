@@ -193,7 +193,7 @@ if "serve" in sys.orig_argv:
     source = textwrap.dedent(inspect.getsource(lanes.FastLane.__call__))
     once = "found = lane.answer(body) if whole else None"
     assert once in source
-    twice = "await asyncio.sleep(0.001); lane_now = self._lane(self._live.find(project)); found = lane_now.answer(body)"
+    twice = "await asyncio.sleep(0.001); lane_now = lane_of(self._live.find(project)); found = lane_now.answer(body)"
     space = {**vars(lanes), "asyncio": asyncio}
     exec(source.replace(once, twice), space)
     lanes.FastLane.__call__ = space["__call__"]
