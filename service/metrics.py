@@ -17,7 +17,7 @@ from service.live import Live
 
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations, in seconds."""
-MOST_RECENT = 20_000
+MOST_RECENT = 5_000
 
 
 COUNTERS = ("predictions", "swaps", "rows", "rejected")

@@ -265,7 +265,8 @@ class Reconcile:
         loop = asyncio.get_running_loop()
         loop.call_later(SETTLE_SECONDS, loop.run_in_executor, None, self._settle, receipt, found.began, swapped)
         self._make_room(snapshot)
-        gc.freeze()
+        if not found.warm:
+            gc.freeze()  # models stay: collections need not look at them
 
     def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:
         """How requests fared before, during and after a swap, once it is known."""
