@@ -43,7 +43,7 @@ class PredictBatch(luigi.Task):
         own = Place(store(), self.output().key.removesuffix(".receipt.json"))
         self._answer(Drop(self.project, where, own), snapshot)
         if not self.source and result:
-            named = named_drop(snapshot, open_) or Drop(self.project, where, Place.of(result, open_, str(self.date)))
+            named = named_drop(snapshot.manifest, open_) or Drop(self.project, where, Place.of(result, open_, str(self.date)))
             self._answer(named, snapshot)
 
     def _champion(self) -> Snapshot:

@@ -22,6 +22,7 @@ from podium.predict.inputs import Asked
 from podium.predict.snapshot import Snapshot
 from podium.store.datasets import split_url
 from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.versions import Manifest
 
 INBOX, OUTBOX = "inbox/", "outbox/"
 DATE = "{date}"
@@ -70,6 +71,8 @@ class Drop:
     project: str
     source: Place
     result: Place
+    etag: str | None = None
+    """The state that a listing showed, where one did."""
 
     @property
     def receipt(self) -> Place:
@@ -80,25 +83,31 @@ class Drop:
         return self.result.beside(".error.json")
 
 
-def drops(store: Store, snapshot: Snapshot, open_: Open) -> Iterator[Drop]:
+def drops(store: Store, manifest: Manifest, open_: Open) -> Iterator[Drop]:
     """Every table of a project that came, answered or not."""
-    prefix = f"{INBOX}{snapshot.project}/"
-    for key in store.keys(prefix):
+    prefix = f"{INBOX}{manifest.project}/"
+    for key, etag in store.etags(prefix):
         if not key.endswith("/"):
             name = key.removeprefix(prefix)
             answer = name if name.endswith(".csv") else f"{name}.csv"
-            yield Drop(snapshot.project, Place(store, key), Place(store, f"{OUTBOX}{snapshot.project}/{answer}"))
-    if named := named_drop(snapshot, open_):
+            yield Drop(manifest.project, Place(store, key), Place(store, f"{OUTBOX}{manifest.project}/{answer}"), etag)
+    if named := named_drop(manifest, open_):
         yield named
 
 
-def named_drop(snapshot: Snapshot, open_: Open) -> Drop | None:
+def named_drop(manifest: Manifest, open_: Open) -> Drop | None:
     """The pair of URLs that the project names; none when it names none, or a date in them."""
-    urls = snapshot.manifest.configuration.get("dropbox") or {}
+    urls = manifest.configuration.get("dropbox") or {}
     source, result = urls.get("test_url"), urls.get("pred_url")
     if not source or not result or DATE in source + result:
         return None
-    return Drop(snapshot.project, Place.of(source, open_), Place.of(result, open_))
+    return Drop(manifest.project, Place.of(source, open_), Place.of(result, open_))
+
+
+def is_waiting(drop: Drop) -> bool:
+    """Whether there is a table whose present state is not answered."""
+    state = drop.source.etag()
+    return state is not None and receipt_of(drop)[1].get("etag") != state
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,14 +91,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         open_ = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
         lock, seconds = shared.folder / "drop-box.lock", settings.sweep_seconds
-        dropbox = DropBox(store, open_, app.state.live, spread, metrics, lock, seconds, settings.most_bytes)
+        dropbox = DropBox(store, open_, app.state.live, reconcile.wake, spread, metrics, lock, seconds, settings.most_bytes)
         pages = Pages(settings.templates)
         app.state.podium = State(
             settings, store, app.state.live, reconcile, spread, shared, webhooks, pages, metrics, jobs, dropbox
         )
         await reconcile.start()
         asyncio.get_running_loop().run_in_executor(None, prover.start)  # ahead of the next proof
-        for work in (reconcile.run(), dropbox.run(), _tell(app.state.podium)):
+        works = [reconcile.run(), dropbox.run(), *([_tell(app.state.podium)] if settings.shared else [])]
+        for work in works:
             stack.push_async_callback(_ended, asyncio.create_task(work))
         yield
 

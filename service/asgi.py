@@ -61,7 +61,7 @@ class Awake:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._live.asleep and scope["type"] == "http":
             named = re.split("[/=&]", f"{scope['path']}&{scope['query_string'].decode('latin-1')}")
-            for project in self._live.asleep.intersection(named):
+            for project in self._live.asleep.keys() & named:
                 with suppress(StoreError):  # then it is told as a model that is not ready
                     await scope["app"].state.podium.reconcile.wake(project)
         await self._app(scope, receive, send)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from podium.dropbox import Drop, Open, Terms, answer, drops
+from podium.dropbox import Drop, Open, Terms, answer, drops, is_waiting
 from podium.predict.snapshot import Snapshot
 from podium.store.cache import alone
 from podium.store.s3 import Store, StoreError
@@ -22,19 +25,30 @@ from service.metrics import Metrics
 from service.spread import Spread
 
 log = logging.getLogger(__name__)
+Wake = Callable[[str], Awaitable[None]]
 
 
 class DropBox:
     """One look at a time, and one process of a host at a time."""
 
     def __init__(
-        self, store: Store, open_: Open, live: Live, spread: Spread, metrics: Metrics, lock: Path, seconds: float, most: int
+        self,
+        store: Store,
+        open_: Open,
+        live: Live,
+        wake: Wake,
+        spread: Spread,
+        metrics: Metrics,
+        lock: Path,
+        seconds: float,
+        most: int,
     ) -> None:
-        self._store, self._open, self._live, self._metrics = store, open_, live, metrics
+        self._store, self._open, self._live, self._bring_back, self._metrics = store, open_, live, wake, metrics
         self._lock, self._seconds = lock, seconds
         self._terms = Terms(spread.scores, most, lambda: datetime.now(UTC), prediction_id)
         self._wake = asyncio.Event()
         self._told: set[str] = set()
+        self._done: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.looked_at: str | None = None
 
@@ -51,33 +65,57 @@ class DropBox:
         """Look, and look again when a hint or the time comes, for as long as the service runs."""
         while True:
             self._wake.clear()
+            for project in await run_in_threadpool(self._asleep_with_work):
+                try:
+                    await self._bring_back(project)
+                except Exception:
+                    log.exception("%s cannot be woken; its files wait for the next look", project)
             await run_in_threadpool(self._look)
             try:
                 await asyncio.wait_for(self._wake.wait(), self._seconds * random.uniform(0.9, 1.1))
             except TimeoutError:
                 pass
 
+    def _asleep_with_work(self) -> list[str]:
+        """Projects that are out of memory and have a table to answer."""
+        found = []
+        for project, manifest in self._live.asleep.items():
+            with self._told_if_wrong(project):
+                waiting = (d for d in drops(self._store, manifest, self._open) if not self._is_done(d) and is_waiting(d))
+                found += [project for _ in itertools.islice(waiting, 1)]
+        return found
+
     def _look(self) -> None:
         with alone(self._lock):
             for snapshot in self._live.all():
-                try:
-                    for drop in drops(self._store, snapshot, self._open):
+                with self._told_if_wrong(snapshot.project):
+                    for drop in drops(self._store, snapshot.manifest, self._open):
                         self._answer(drop, snapshot)
-                except StoreError as error:
-                    self._tell(snapshot.project, error)
-                except Exception:  # whatever is wrong with one project's files, those of the others are answered
-                    log.exception("the drop-box of %s", snapshot.project)
         self.looked_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def _answer(self, drop: Drop, snapshot: Snapshot) -> None:
+        if self._is_done(drop):
+            return
         receipt = answer(drop, snapshot, self._terms)
+        if drop.etag and not is_waiting(drop):
+            self._done[drop.source.url] = drop.etag
         if receipt:
             self.counts[receipt["state"]] += 1
             self._metrics.rows[snapshot.project] += receipt.get("rows", 0)
             log.info("%s %s: %s", snapshot.project, drop.source.url, receipt["state"])
 
-    def _tell(self, project: str, error: StoreError) -> None:
-        """A warning for each thing that goes wrong, not one for each look."""
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            log.warning("the drop-box of %s: %s", project, error)
+    def _is_done(self, drop: Drop) -> bool:
+        """Whether this very state was seen to be answered, so that old tables cost nothing at every look."""
+        return drop.etag is not None and self._done.get(drop.source.url) == drop.etag
+
+    @contextmanager
+    def _told_if_wrong(self, project: str) -> Iterator[None]:
+        """Whatever is wrong with one project's files, those of the others are answered; each trouble is told once."""
+        try:
+            yield
+        except StoreError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                log.warning("the drop-box of %s: %s", project, error)
+        except Exception:
+            log.exception("the drop-box of %s", project)

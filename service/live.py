@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from podium.predict.snapshot import Snapshot
+from podium.store.versions import Manifest
 from service.problems import ModelNotReady, UnknownProject
 
 
@@ -14,7 +15,7 @@ class Live:
     def __init__(self, default_project: str = "") -> None:
         self._snapshots: dict[str, Snapshot] = {}
         self._asked: dict[str, float] = {}
-        self.asleep: frozenset[str] = frozenset()
+        self.asleep: dict[str, Manifest] = {}
         self._default = default_project
         self.expected: frozenset[str] = frozenset()
         self.draining = False
@@ -57,7 +58,7 @@ class Live:
         before = self._snapshots.get(snapshot.project)
         self._snapshots = {**self._snapshots, snapshot.project: snapshot}  # the swap: one assignment
         self._asked[snapshot.project] = time.monotonic()
-        self.asleep -= {snapshot.project}
+        self.asleep = {name: each for name, each in self.asleep.items() if name != snapshot.project}
         return before
 
     def least_asked(self) -> Snapshot | None:
@@ -68,4 +69,4 @@ class Live:
     def put_to_sleep(self, snapshot: Snapshot) -> None:
         """Out of memory, until somebody asks for it."""
         self._snapshots = {name: each for name, each in self._snapshots.items() if each is not snapshot}
-        self.asleep |= {snapshot.project}
+        self.asleep = {**self.asleep, snapshot.project: snapshot.manifest}

@@ -243,6 +243,9 @@ class Reconcile:
 
     def _swap(self, project: str, found: Found) -> None:
         snapshot = found.snapshot
+        live = self._live.find(project)
+        if live and live.sequence > snapshot.sequence:  # a project that was just woken moved on meanwhile
+            return
         before = self._live.swap(snapshot)
         swapped = time.monotonic()
         if before:

@@ -117,6 +117,11 @@ class Store:
         for entry in self._listed(prefix):
             yield entry["Key"], entry["Size"], entry["LastModified"]
 
+    def etags(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Every key under a prefix with its ETag."""
+        for entry in self._listed(prefix):
+            yield entry["Key"], entry["ETag"]
+
     def delete(self, key: str) -> None:
         """Only garbage collection deletes; a key that is gone already is no error."""
         self._call("DeleteObject", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=key))

@@ -54,7 +54,7 @@ def put(store: Store, key: str, data: bytes) -> None:
 
 
 def waiting(store: Store, snapshot: Snapshot) -> list[Drop]:
-    return list(drops(store, snapshot, lambda _: store))
+    return list(drops(store, snapshot.manifest, lambda _: store))
 
 
 def read(store: Store, key: str) -> Any:

@@ -125,7 +125,7 @@ def test_models_share_a_memory_and_who_is_asked_wakes(cloud: LocalCloud, put_cha
     made = [put_champion(tables.flowers(seed=30 + place), **{**ENTRIES, "name": name}) for place, name in enumerate(names)]
     size = max(sum(file.size for name, file in each.files.items() if name.startswith("models/")) for each in made)
     (port,) = free_ports(1)
-    own = {"PODIUM_MODEL_BYTES": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0"}
+    own = {"PODIUM_MODEL_BYTES": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0", "PODIUM_SWEEP_SECONDS": "0.5"}
     process = start_service({**cloud.environment, **own}, port, tmp_path_factory.mktemp("lru"))
     try:
         client = Client(f"http://127.0.0.1:{port}")
@@ -135,6 +135,10 @@ def test_models_share_a_memory_and_who_is_asked_wakes(cloud: LocalCloud, put_cha
             status = client.get("/status").json()
             assert len([each for each in status["serving"] if each["project"].startswith("lru-")]) <= 2
             assert name not in status["asleep"]
+        assert "lru-0" in client.get("/status").json()["asleep"]
+        table = b"petal,sepal\n2.5,5.1\n"
+        cloud.client().put_object(Bucket="podium", Key="inbox/lru-0/x.csv", Body=table)
+        client.wait_until(lambda: client.get("/status").json()["dropbox"].get("done", 0) >= 1, 20)
         assert client.get("/readyz").status == 200
         assert "Not in memory now" in client.get("/").text
         assert client.post_json("/v2/models/lru-0/infer", {"inputs": []}).status != 404
