@@ -9,18 +9,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.client import Client
-from cli.running import start_service
+from cli.running import desk_of, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
+from podium.project import Project
 from podium.promotion import Desk, promote, utc_now
+from podium.prover import Prover
 from podium.store.versions import Manifest
 from tests import tables
-from tests.conftest import Put
+from tests.conftest import Put, publish_champion
 
 CSV = {"content-type": "text/csv"}
 RECORD = {"petal": 2.5, "sepal": 5.1}
@@ -119,28 +123,31 @@ def test_one_is_killed_again_and_again(two: Client, versions: list[Manifest]) ->
     assert outcomes["right"] > 500
 
 
-def test_models_share_a_memory_and_who_is_asked_wakes(cloud: LocalCloud, put_champion: Put, tmp_path_factory: Any) -> None:
-    """Room for about two of four projects: every one is answered, and never more are in memory than fit."""
+def test_models_share_a_memory_and_who_is_asked_wakes(prover: Prover, tmp_path: Path) -> None:
+    """Room for about two of four projects in a cloud of their own: every one is answered, a table in the drop-box too."""
     names = [f"lru-{place}" for place in range(4)]
-    made = [put_champion(tables.flowers(seed=30 + place), **{**ENTRIES, "name": name}) for place, name in enumerate(names)]
-    size = max(sum(file.size for name, file in each.files.items() if name.startswith("models/")) for each in made)
     (port,) = free_ports(1)
-    own = {"PODIUM_MODEL_BYTES": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0", "PODIUM_SWEEP_SECONDS": "0.5"}
-    process = start_service({**cloud.environment, **own}, port, tmp_path_factory.mktemp("lru"))
-    try:
-        client = Client(f"http://127.0.0.1:{port}")
-        for name, manifest in [*zip(names, made, strict=True)] * 2:
-            answer = client.post_json(f"/projects/{name}/predict", RECORD)
-            assert (answer.status, answer.headers["x-model-version"]) == (200, manifest.version)
-            status = client.get("/status").json()
-            assert len([each for each in status["serving"] if each["project"].startswith("lru-")]) <= 2
-            assert name not in status["asleep"]
-        assert "lru-0" in client.get("/status").json()["asleep"]
-        table = b"petal,sepal\n2.5,5.1\n"
-        cloud.client().put_object(Bucket="podium", Key="inbox/lru-0/x.csv", Body=table)
-        client.wait_until(lambda: client.get("/status").json()["dropbox"].get("done", 0) >= 1, 20)
-        assert client.get("/readyz").status == 200
-        assert "Not in memory now" in client.get("/").text
-        assert client.post_json("/v2/models/lru-0/infer", {"inputs": []}).status != 404
-    finally:
-        process.stop()
+    with LocalCloud(tmp_path / "cloud", port) as cloud:
+        desk = replace(desk_of(cloud), prover=prover)
+        made = [
+            publish_champion(desk, tables.flowers(seed=place), Project(data="s3://podium/none", **{**ENTRIES, "name": name}))
+            for place, name in enumerate(names)
+        ]
+        size = max(sum(file.size for name, file in each.files.items() if name.startswith("models/")) for each in made)
+        own = {"PODIUM_MODEL_BYTES": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0"}
+        process = start_service({**cloud.environment, **own}, port, tmp_path)
+        try:
+            client = Client(f"http://127.0.0.1:{port}")
+            for name, manifest in [*zip(names, made, strict=True)] * 2:
+                answer = client.post_json(f"/projects/{name}/predict", RECORD)
+                assert (answer.status, answer.headers["x-model-version"]) == (200, manifest.version)
+                status = client.get("/status").json()
+                assert len(status["serving"]) <= 2
+                assert name not in status["asleep"]
+            assert "lru-0" in client.get("/status").json()["asleep"]
+            assert client.get("/readyz").status == 200
+            assert "Not in memory now" in client.get("/").text
+            cloud.client().put_object(Bucket="podium", Key="inbox/lru-0/x.csv", Body=b"petal,sepal\n2.5,5.1\n")
+            client.wait_until(lambda: client.get("/status").json()["dropbox"].get("done", 0) == 1, 20)
+        finally:
+            process.stop()
