@@ -41,10 +41,10 @@ class PredictBatch(luigi.Task):
         open_ = bucket_opener(store(), StoreSettings().source_buckets, store)
         where = Place.of(source, open_, str(self.date))
         own = Place(store(), self.output().key.removesuffix(".receipt.json"))
-        self._answer(Drop(self.project, where, own), snapshot)
         if not self.source and result:
             named = named_drop(snapshot.manifest, open_) or Drop(self.project, where, Place.of(result, open_, str(self.date)))
             self._answer(named, snapshot)
+        self._answer(Drop(self.project, where, own), snapshot)  # the last: it is what makes the task complete
 
     def _champion(self) -> Snapshot:
         own = desk()

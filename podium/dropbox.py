@@ -26,6 +26,8 @@ from podium.store.versions import Manifest
 
 INBOX, OUTBOX = "inbox/", "outbox/"
 DATE = "{date}"
+MOST_GROWTH = 4
+"""A result may be so many times as large as an input may be; a packed file that unpacks to more is refused."""
 Open = Callable[[str], Store]
 """From the name of a bucket to it. Raises StoreError for one that is not Podium's."""
 
@@ -89,8 +91,8 @@ def drops(store: Store, manifest: Manifest, open_: Open) -> Iterator[Drop]:
     for key, etag in store.etags(prefix):
         if not key.endswith("/"):
             name = key.removeprefix(prefix)
-            answer = name if name.endswith(".csv") else f"{name}.csv"
-            yield Drop(manifest.project, Place(store, key), Place(store, f"{OUTBOX}{manifest.project}/{answer}"), etag)
+            ending = "" if name.endswith(".csv") else ".table.csv"  # so that no two inputs share a result
+            yield Drop(manifest.project, Place(store, key), Place(store, f"{OUTBOX}{manifest.project}/{name}{ending}"), etag)
     if named := named_drop(manifest, open_):
         yield named
 
@@ -143,7 +145,9 @@ def answer(drop: Drop, snapshot: Snapshot, terms: Terms) -> dict[str, Any] | Non
     }
     try:
         try:
-            csv, rows = _predicted(drop.source.store.read(drop.source.key, seen=state).data, drop, snapshot, terms)
+            csv, rows = _predicted(_read(drop.source, state, terms.most_bytes), drop, snapshot, terms)
+            if receipt_of(drop)[0] != receipt_state:
+                return None  # another replica was faster
         except BadData as error:
             problems = [problem.as_json() for problem in error.problems]
             facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
@@ -171,17 +175,28 @@ def receipt_of(drop: Drop) -> tuple[str | None, dict[str, Any]]:
     return blob.etag, found if isinstance(found, dict) else {}
 
 
+def _read(source: Place, state: str, most: int) -> bytes:
+    """The table in this state, if it is not too large to be read. Raises TooLarge, Moved."""
+    size = next((size for key, size, _ in source.store.entries(source.key) if key == source.key), 0)
+    if size > most:
+        raise TooLarge([Problem("too-large", f"has {size} bytes", expected=f"at most {most}")])
+    return source.store.read(source.key, seen=state).data
+
+
 def _predicted(data: bytes, drop: Drop, snapshot: Snapshot, terms: Terms) -> tuple[bytes, int]:
     """The result as CSV, and how many rows it has. Raises BadData."""
-    if len(data) > terms.most_bytes:
-        raise TooLarge([Problem("too-large", f"has {len(data)} bytes", expected=f"at most {terms.most_bytes}")])
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
         asked = Asked(gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
         families: Sequence[str] = snapshot.families(terms.families)
-        pieces = list(predict_file(path, snapshot, families, terms.score, asked))
-    return b"".join(piece.csv for piece in pieces), sum(piece.rows for piece in pieces)
+        csv, rows = bytearray(), 0
+        for piece in predict_file(path, snapshot, families, terms.score, asked):
+            csv += piece.csv
+            rows += piece.rows
+            if len(csv) > MOST_GROWTH * terms.most_bytes:
+                raise TooLarge([Problem("too-large", "what the file unpacks to is too large")])
+    return bytes(csv), rows
 
 
 def _dump(facts: dict[str, Any]) -> bytes:

@@ -97,7 +97,7 @@ class DropBox(Part):
         if (self.test_url is None) != (self.pred_url is None):
             raise ValueError("test_url and pred_url come together")
         if self.test_url and self.pred_url:
-            if self.pred_url.startswith(self.test_url):  # the receipt and the error lie beside the predictions
+            if self.pred_url.startswith(self.test_url) or self.test_url.startswith(self.pred_url):  # receipts lie beside
                 raise ValueError("pred_url must lie elsewhere than test_url")
             if _key(self.test_url).startswith(OWN) or _key(self.pred_url).startswith(ALL_OWN):
                 raise ValueError("these URLs lie among what Podium itself writes")

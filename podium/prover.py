@@ -60,7 +60,8 @@ class Prover:
             if isinstance(reply, str):
                 raise Unloadable(reply)
             if self._notes and not note:
-                write_whole(self._notes / f"{sha256}.json", json.dumps(reply).encode())
+                with contextlib.suppress(OSError):  # a full disk costs the others a proof, no more
+                    write_whole(self._notes / f"{sha256}.json", json.dumps(reply).encode())
         return load_proved(manifest, Proof(reply["largest_difference"], tuple(reply["fast"])), lambda key, _: files[key])
 
     @contextlib.contextmanager

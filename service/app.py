@@ -81,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(shared.close)
         jobs = Jobs(spread, shared, settings.most_jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
-        notes = shared.folder / "proofs" if settings.shared else None
+        notes = shared.proofs
         store, prover = settings.store(), Prover(settings.proof_seconds, notes=notes)
         stack.callback(prover.close)
         metrics: Metrics = app.state.metrics
@@ -107,7 +107,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _tell(state: State) -> None:
     """Let the other workers of the host know what this one serves and has counted."""
     while True:
-        await run_in_threadpool(state.shared.tell, state.story())
+        with contextlib.suppress(RuntimeError):  # a count that was added meanwhile: the next second tells it
+            await run_in_threadpool(state.shared.tell, state.story())
         await asyncio.sleep(TELL_SECONDS)
 
 

@@ -60,11 +60,20 @@ class Awake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._live.asleep and scope["type"] == "http":
-            named = re.split("[/=&]", f"{scope['path']}&{scope['query_string'].decode('latin-1')}")
-            for project in self._live.asleep.keys() & named:
+            project = _named(scope)
+            if project in self._live.asleep:
                 with suppress(StoreError):  # then it is told as a model that is not ready
                     await scope["app"].state.podium.reconcile.wake(project)
         await self._app(scope, receive, send)
+
+
+def _named(scope: Scope) -> str:
+    """The project of a request: its place in the path, or the parameter of /invocations."""
+    if found := re.match(r"/(?:projects|v2/models)/([^/]+)", scope["path"]):
+        return found[1]
+    query = scope["query_string"].decode("latin-1") if scope["path"] == "/invocations" else ""
+    asked = re.search(r"(?:^|&)project=([^&]+)", query)
+    return asked[1] if asked else ""
 
 
 class HeadAsGet:

@@ -90,12 +90,14 @@ class DropBox:
             for snapshot in self._live.all():
                 with self._told_if_wrong(snapshot.project):
                     for drop in drops(self._store, snapshot.manifest, self._open):
-                        self._answer(drop, snapshot)
+                        with self._told_if_wrong(snapshot.project):
+                            self._answer(drop, snapshot)
         self.looked_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def _answer(self, drop: Drop, snapshot: Snapshot) -> None:
         if self._is_done(drop):
             return
+        self._done.pop(drop.source.url, None)
         receipt = answer(drop, snapshot, self._terms)
         if drop.etag and not is_waiting(drop):
             self._done[drop.source.url] = drop.etag

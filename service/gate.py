@@ -59,7 +59,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:
             return await self._app(scope, receive, send)
-        if self._keys and not scope["path"].startswith(OWN_KEYS):
+        if self._keys and scope["path"] not in OWN_KEYS:
             scope[CALLER] = self._caller(scope)
             if not scope[CALLER]:
                 return await _turn_away(

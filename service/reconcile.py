@@ -133,7 +133,10 @@ class Reconcile:
         while True:
             await self._wait(self._limits.poll_seconds * random.uniform(0.9, 1.1))
             self._wake.clear()
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # nothing ends this loop but the end of the service
+                log.exception("a look at the store failed")
 
     async def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -199,9 +202,10 @@ class Reconcile:
         if entry.sequence < latest:
             raise WentBack(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
         live = self._live.find(project)
-        self._entries[project] = data
         if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
             self._etags[project], self._latest[project] = etag, entry.sequence
+            if live:
+                self._entries[project] = data
             return None
         warm = self._before.get(project)
         if warm and (warm.version, warm.manifest_sha256) == (entry.champion, entry.manifest):
@@ -225,9 +229,16 @@ class Reconcile:
         """Bring a project back into memory that made room for others. Raises StoreError."""
         async with self._waking[project]:
             if project in self._live.asleep:
-                found = await run_in_threadpool(self._load, project, self._entries[project], self._etags[project])
+                found = await run_in_threadpool(self._wakened, project)
                 if found:
                     self._swap(project, found)
+
+    def _wakened(self, project: str) -> Found:
+        """What served before it slept, whatever its alias shows by now."""
+        began, data = time.monotonic(), self._entries[project]
+        snapshot = self._proved(parse_entry(data, project, self._trust.promoters))
+        lane_of(snapshot)
+        return Found(snapshot, data, self._etags[project], False, began)
 
     def _make_room(self, newest: Snapshot) -> None:
         """Within the memory for models: first the versions before go, then what nobody has asked for the longest."""
@@ -244,9 +255,10 @@ class Reconcile:
     def _swap(self, project: str, found: Found) -> None:
         snapshot = found.snapshot
         live = self._live.find(project)
-        if live and live.sequence > snapshot.sequence:  # a project that was just woken moved on meanwhile
-            return
+        if snapshot.sequence < max(self._latest.get(project, 0), live.sequence if live else 0):
+            return  # a project that was just woken moved on meanwhile
         before = self._live.swap(snapshot)
+        self._entries[project] = found.data
         swapped = time.monotonic()
         if before:
             self._before[project] = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from podium.provenance import code_digest, libraries
 from podium.store.cache import write_whole
 from service.problems import StorageFull, UnknownResult
 
@@ -39,10 +41,12 @@ class Shared:
 
     def __init__(self, folder: Path | None) -> None:
         self._own = folder is None
+        release = hashlib.sha256(json.dumps([libraries(), code_digest()]).encode()).hexdigest()[:16]
         self.folder = folder or Path(tempfile.mkdtemp(prefix="podium-shared-"))
         self.results, self.jobs, self._workers = (self.folder / name for name in ("results", "jobs", "workers"))
         for each in (self.results, self.jobs, self._workers):
             each.mkdir(parents=True, exist_ok=True)
+        self.proofs = self.folder / f"proofs-{release}" if folder else None
         self._me = self._workers / f"{os.getpid()}-{secrets.token_hex(4)}.json"
 
     def new_name(self) -> str:
@@ -129,7 +133,8 @@ def _make_room(folder: Path, most: int) -> None:
     notes = sorted(folder.glob("*.json"), key=_written)
     for note in notes[: max(0, len(notes) - most)]:
         with suppress(OSError):
-            if json.loads(note.read_bytes())["facts"].get("state") in ("waiting", "running"):
+            told = json.loads(note.read_bytes())
+            if told["facts"].get("state") in ("waiting", "running") and _lives(told["pid"]):
                 continue
-            note.with_suffix(".csv").unlink(missing_ok=True)
-            note.unlink()
+            for ending in (".csv", ".upload", ".json"):
+                note.with_suffix(ending).unlink(missing_ok=True)

@@ -48,7 +48,7 @@ class State:
 
     def ready(self) -> bool:
         """Whether a model is in service, and for every champion that failed to load at least the one before it."""
-        serving = {snapshot.project for snapshot in self.live.all()}
+        serving = {snapshot.project for snapshot in self.live.all()} | set(self.live.asleep)
         return not self.live.draining and bool(serving) and set(self.reconcile.failures) <= serving
 
 

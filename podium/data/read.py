@@ -114,9 +114,11 @@ def _parquet_in_pieces(path: Path) -> Iterator[pa.Table]:
         file = pq.ParquetFile(path)
         if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names) or len(file.schema_arrow.names) > MOST_COLUMNS:
             raise BadData([Problem("csv-header", "a column name comes twice, or there are too many")])
+        if not file.metadata.num_rows:
+            raise BadData([Problem("empty-input", "there is no row")])
         for batch in file.iter_batches(batch_size=100_000):
             yield _as_text(pa.Table.from_batches([batch]))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
 
 
@@ -192,7 +194,7 @@ def _parquet(data: bytes, most_bytes: int, most_rows: int) -> pa.Table:
         if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
             raise BadData([Problem("csv-header", "a column name comes twice")])
         table = file.read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
     if table.num_rows == 0:
         raise BadData([Problem("empty-input", "there is no row")])

@@ -14,6 +14,7 @@ from uuid import uuid4
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 ATTEMPTS = 6
 PUT_ID = "put-id"
@@ -131,7 +132,7 @@ class Store:
         try:
             for page in pages:
                 yield from page.get("Contents", [])
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 
     def _got(self, key: str, **condition: str) -> Blob | None:
@@ -181,7 +182,7 @@ class Store:
                 if code not in ("409", "ConditionalRequestConflict") or attempt == ATTEMPTS - 1:
                     raise StoreError(f"{verb} {self.url(key)}: {error}") from error
                 time.sleep(random.uniform(0, 0.1 * 2**attempt))
-            except BotoCoreError as error:
+            except (BotoCoreError, ResponseParserError) as error:
                 raise StoreError(f"{verb} {self.url(key)}: {error}") from error
         raise AssertionError("unreachable")
 

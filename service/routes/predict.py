@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -54,8 +55,11 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     request.scope[MODEL] = snapshot.project, snapshot.version
     suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
     spool = state.jobs.new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
+    form_of = functools.partial(negotiated, suffix, request.headers.get("accept", ""))
+    form_of("json")  # what cannot be answered is not read
+    snapshot.families(options.models or "all")
     body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
-    form = negotiated(suffix, request.headers.get("accept", ""), "html" if body.is_form else "json")
+    form = form_of("html" if body.is_form else "json")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     if body.path:
         return _as_job(state, snapshot, families, body, options, form, caller(request.scope))

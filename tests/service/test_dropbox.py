@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import subprocess
@@ -88,6 +89,7 @@ POISON = [
     (b"", "empty-input", [None]),
     (b"PK\x03\x04", "unsupported-media-type", [None]),
     (b"area,rooms\n" + b"50.5,3\n" * MOST, "too-large", [None]),
+    (b"PAR1" + b"\x00" * 100 + b"PAR1", "parquet-malformed", [None]),
 ]
 
 
@@ -126,6 +128,21 @@ def test_written_again_while_it_is_answered(store: Store, snapshot: Snapshot) ->
     assert first["etag"] != second["etag"]
 
 
+def test_what_unpacks_to_too_much_is_refused(store: Store, snapshot: Snapshot) -> None:
+    put(store, "inbox/prices/x.csv.gz", gzip.compress(b"area,rooms\n" + b"50.5,3\n" * 30 * MOST))
+    (drop,) = waiting(store, snapshot)
+    receipt = answer(drop, snapshot, terms())
+    assert receipt is not None
+    assert (receipt["state"], receipt["code"]) == ("error", "too-large")
+
+
+def test_no_two_inputs_share_a_result(store: Store, snapshot: Snapshot) -> None:
+    for name in ("t", "t.csv", "t.csv.gz", "t.csv.csv"):
+        put(store, f"inbox/prices/{name}", ROWS)
+    places = [drop.result.key for drop in waiting(store, snapshot)]
+    assert len(set(places)) == 4
+
+
 @pytest.mark.parametrize("lost", ["result", "receipt"])
 def test_who_dies_in_the_middle_leaves_no_half(store: Store, snapshot: Snapshot, lost: str, monkeypatch: Any) -> None:
     """Killed before the result, or between it and the receipt: the next one answers."""
@@ -154,6 +171,7 @@ def test_who_dies_in_the_middle_leaves_no_half(store: Store, snapshot: Snapshot,
         ("s3://b/x", None),
         ("s3://b/x.csv", "s3://b/x.csv"),
         ("s3://b/x", "s3://b/x.csv"),
+        ("s3://b/p.csv.receipt.json", "s3://b/p.csv"),
         ("s3://b/x", "s3://b/inbox/p/y"),
         ("s3://b/outbox/x", "s3://b/y"),
         ("s3://b/x", "s3://b/aliases/y"),
@@ -200,6 +218,16 @@ def test_the_service_answers_what_an_event_announces(service: Client, boxed: str
         rows = [list(csv.DictReader(io.StringIO(text))) for text in (cloud_store.read(result).data.decode(), same)]
         assert rows[0] == rows[1]
     assert service.get("/status").json()["dropbox"]["done"] >= 2
+
+
+def test_the_same_table_again_after_another_is_answered_again(boxed: str, cloud_store: Store) -> None:
+    """A, B, and A again, with an odd file before it that nobody can answer."""
+    put(cloud_store, "inbox/boxed/" + "x" * 990, ROWS)  # its receipt's key would be too long
+    for data in (ROWS, ROWS + b"70,2\n", ROWS):
+        put(cloud_store, "inbox/boxed/y.csv", data)
+        found = receipt_for(cloud_store, "outbox/boxed/y.csv", "inbox/boxed/y.csv")
+        assert found["rows"] == data.count(b"\n") - 1
+    cloud_store.delete("inbox/boxed/" + "x" * 990)
 
 
 @pytest.fixture

@@ -173,6 +173,10 @@ def test_predictions_go_on_and_the_service_catches_up(outage: Outage, cloud_desk
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
+def stale(client: Client) -> bool:
+    return bool(client.get("/status").json()["store"]["stale_since"])
+
+
 def test_a_start_without_the_store_serves_what_served_last(
     outage: Outage, cloud: LocalCloud, cloud_desk: Desk, tmp_path: Path
 ) -> None:
@@ -186,12 +190,12 @@ def test_a_start_without_the_store_serves_what_served_last(
         process = start_service({**cloud.environment, **own}, port, tmp_path)
         try:
             client = Client(f"http://127.0.0.1:{port}")
-            client.wait_until(lambda: client.get("/readyz").status == 200, 60)
-            assert client.get("/readyz").json()["stale_since"]
+            client.wait_until(lambda: client.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).status == 200, 60)
+            assert stale(client)
             answer = client.post_json(PATH, {"petal": 2.5, "sepal": 5.1})
             assert (answer.headers["x-model-version"], answer.json()["predictions"]) == (last, outage.right[last])
             outage.proxy.end()
-            client.wait_until(lambda: "stale_since" not in client.get("/readyz").json(), 30)
+            client.wait_until(lambda: not stale(client), 30)
         finally:
             process.stop()
         outage.proxy.begin("503", "/")

@@ -68,7 +68,7 @@ def table(rows: int) -> bytes:
 def files(client: Client) -> list[Path]:
     """What jobs and results have on the disk."""
     folder: Path = client.folder  # type: ignore[attr-defined]
-    return [path for path in folder.glob("podium-*/*") if path.is_file() and "cache" not in str(path)]
+    return [path for path in folder.rglob("*") if path.suffix in (".upload", ".csv")]
 
 
 def test_one_row_too_many(narrow: Client) -> None:
@@ -118,6 +118,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(narrow: Client, media: str) -> N
     assert (answer.status, answer.json()["code"]) == (503, "storage-full")
     assert answer.headers["retry-after"]
     assert files(narrow) == []
+
+
+@pytest.mark.parametrize(("query", "status"), [("?models=nope", 404), ("", 406)])
+def test_what_cannot_be_answered_is_not_kept(narrow: Client, query: str, status: int) -> None:
+    more = {"accept": "image/png"} if status == 406 else {}
+    kept = len(files(narrow))
+    assert narrow.post(f"{BATCH}{query}", table(6_000), headers("text/csv", **more)).status == status
+    assert len(files(narrow)) == kept
 
 
 def test_a_result_that_has_no_room_fails_its_job(narrow: Client) -> None:

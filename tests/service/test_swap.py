@@ -349,14 +349,14 @@ def that_eats_all_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[M
 HARMFUL = """
 import sys
 if "podium.prover" in sys.orig_argv:
-    import time
+    import time, numpy
     import podium.loading as loading
     prove = loading.prove_version
     def harmful(manifest, fetch):
         if "too-long" in manifest.version:
             time.sleep(60)
         if "all-memory" in manifest.version:
-            eaten = [bytearray(1 << 28) for _ in range(64)]
+            eaten = [numpy.empty(1 << 30, "u1") for _ in range(64)]
         return prove(manifest, fetch)
     loading.prove_version = harmful
 """
