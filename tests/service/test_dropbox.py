@@ -222,12 +222,12 @@ def test_the_service_answers_what_an_event_announces(service: Client, boxed: str
 
 def test_the_same_table_again_after_another_is_answered_again(boxed: str, cloud_store: Store) -> None:
     """A, B, and A again, with an odd file before it that nobody can answer."""
-    put(cloud_store, "inbox/boxed/" + "x" * 990, ROWS)  # its receipt's key would be too long
+    put(cloud_store, "inbox/boxed/" + "x" * 245, ROWS)  # its receipt's key would be too long
     for data in (ROWS, ROWS + b"70,2\n", ROWS):
         put(cloud_store, "inbox/boxed/y.csv", data)
         found = receipt_for(cloud_store, "outbox/boxed/y.csv", "inbox/boxed/y.csv")
         assert found["rows"] == data.count(b"\n") - 1
-    cloud_store.delete("inbox/boxed/" + "x" * 990)
+    cloud_store.delete("inbox/boxed/" + "x" * 245)
 
 
 @pytest.fixture
