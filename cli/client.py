@@ -59,7 +59,8 @@ class Client:
         body = head.encode() + data + f"\r\n--{mark}--\r\n".encode()
         return self.post(path, body, {"content-type": f"multipart/form-data; boundary={mark}"})
 
-    def wait_until(self, happened: Callable[[], bool], seconds: float) -> None:
+    @staticmethod
+    def wait_until(happened: Callable[[], bool], seconds: float) -> None:
         """Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not happened():

@@ -235,7 +235,7 @@ def _drop_box(seen: Seen, desk: Desk, frame: pd.DataFrame) -> None:
         started = time.perf_counter()
         desk.store._client.put_object(Bucket=desk.store.bucket, Key=test, Body=table.to_csv(index=False).encode())
         state = desk.store.etag(test)
-        Client("", 0).wait_until(lambda state=state: _receipt(desk, pred).get("etag") == state, SWAP_SECONDS)  # type: ignore[misc]
+        Client.wait_until(lambda state=state: _receipt(desk, pred).get("etag") == state, SWAP_SECONDS)  # type: ignore[misc]
         delays.append(time.perf_counter() - started)
         lines.add(len(desk.store.read(pred).data.splitlines()))
     median = statistics.median(delays)

@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from service.negotiation import negotiated
 from service.problems import ModelNotReady
@@ -21,7 +20,9 @@ router = APIRouter(tags=["operations"])
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(state: StateDep) -> Response:
     """Of all workers of this host."""
-    others = [(told["alive"], told["counted"]) for told in await run_in_threadpool(state.shared.others)]
+    others = [
+        (told["alive"], told["counted"]) for told in state.shared.others()
+    ]  # no thread: it answers though all wait for S3
     return Response(state.metrics.with_others(others).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -50,7 +51,7 @@ async def readyz(state: StateDep) -> dict[str, Any]:
 @router.get("/status", summary="What serves, since when, and what went wrong")
 async def status(request: Request, state: StateDep) -> Response:
     """A page for browsers, JSON for everybody else."""
-    found = _status(state, await run_in_threadpool(state.shared.others))
+    found = _status(state, state.shared.others())
     suffix = ".json" if request.url.path.endswith(".json") else ""
     if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.status(found), media_type="text/html")

@@ -49,17 +49,8 @@ def versions(put_champion: Put) -> list[Manifest]:
 
 @pytest.fixture(scope="module")
 def service(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    port = free_ports(1)[0]
-    folder = tmp_path_factory.mktemp("swap")
-    (folder / "sitecustomize.py").write_text(HARMFUL)
-    own = {"PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PODIUM_PROOF_SECONDS": "5", "PYTHONPATH": str(folder)}
-    process = start_service({**cloud.environment, **own}, port, folder)
-    client = Client(f"http://127.0.0.1:{port}")
-    try:
-        client.wait_until(lambda: serving(client) is not None, 60)
-        yield client
-    finally:
-        process.stop()
+    with patched(cloud, tmp_path_factory.mktemp("swap"), HARMFUL, PODIUM_PROOF_SECONDS="5") as started:
+        yield started
 
 
 def serving(client: Client) -> str | None:
