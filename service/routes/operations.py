@@ -19,10 +19,8 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(state: StateDep) -> Response:
-    """Of all workers of this host."""
-    others = [
-        (told["alive"], told["counted"]) for told in state.shared.others()
-    ]  # no thread: it answers though all wait for S3
+    """Of all workers of this host; asked for in no thread, as those may all wait for the store."""
+    others = [(told["alive"], told["counted"]) for told in state.shared.others()]
     return Response(state.metrics.with_others(others).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
