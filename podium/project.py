@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from podium.data.columns import Kind, Policy, Task
+from podium.data.columns import Kind, Notation, Policy, Spelling, Task
 
 OWN = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
 ALL_OWN = (*OWN[1:], "inbox/")
@@ -29,7 +29,7 @@ class Part(BaseModel):
 class ColumnOptions(Part):
     """What the project knows better than the data shows."""
 
-    kind: Kind | None = None
+    kind: Kind | Literal["weekday", "month"] | None = None
     ignore: bool = False
     nullable: bool | None = None
     missing: tuple[str, ...] = ()
@@ -37,6 +37,8 @@ class ColumnOptions(Part):
     unknown: Policy = "warn"
     unit: str = ""
     format: str = "%Y-%m-%d"
+    notation: Notation | None = None
+    spelling: Spelling | None = None
 
     @field_validator("format")
     @classmethod

@@ -11,8 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from podium.data.columns import Column, Kind, Label, Signature, Target, Task
+from podium.data.columns import Column, Kind, Label, Notation, Signature, Target, Task
+from podium.data.notation import MARKS, WRITTEN, plain_texts
 from podium.data.problems import BadData, Problem
+from podium.data.spelling import VOCABULARIES, corrected, spellings_of, vocabulary_aliases, vocabulary_of
 from podium.data.typed import BOOLEANS, INTEGER, NUMBER, blank, tidy, typed_column
 from podium.project import ColumnOptions, Project
 
@@ -48,7 +50,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> C
     """One column's kind, missing marks, categories and range, overridden by what the project says."""
     plain = Column(name, "category", nullable=True, missing=options.missing)
     text = blank(cells, plain)
-    kind, marks = (options.kind, ()) if options.kind else _kind(text)
+    kind, notation, marks = _kind_asked(options) or _kind_seen(text)
     column = Column(
         name,
         kind,
@@ -57,11 +59,44 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> C
         unknown=options.unknown,
         unit=options.unit,
         format=options.format,
+        notation=notation,
     )
+    if kind == "category":
+        column = _spelt(column, text, options)
     values, wrong = typed_column(cells, column)
     if wrong:
         raise BadData(wrong)
     return described(replace(column, nullable=False), values, options)
+
+
+Seen = tuple[Kind, Notation, tuple[str, ...]]
+"""A kind, how its numbers are written, and the marks of missing values."""
+
+
+def _kind_asked(options: ColumnOptions) -> Seen | None:
+    if options.kind is None and options.notation is None:
+        return None
+    if options.kind == "weekday" or options.kind == "month":
+        return "category", "plain", ()
+    return options.kind or "number", options.notation or "plain", ()
+
+
+def _spelt(column: Column, text: pa.ChunkedArray, options: ColumnOptions) -> Column:
+    """The column with the spellings that the project names, or that its texts show."""
+    counted = pc.value_counts(pc.utf8_normalize(text.drop_null(), "NFC")).to_pylist()
+    counts = {entry["values"]: entry["counts"] for entry in counted}
+    vocabulary = options.kind if options.kind in VOCABULARIES else vocabulary_of(counts) if options.kind is None else None
+    if options.spelling == "exact":
+        return column
+    if vocabulary:
+        return replace(column, spelling=options.spelling or "nearest", aliases=vocabulary_aliases(vocabulary))
+    if options.categories:
+        return replace(column, spelling=options.spelling or "exact", categories=options.categories)
+    found = spellings_of(counts, options.spelling)
+    if found.spelling == "exact":
+        return column
+    categories = corrected(counts, found.aliases)
+    return replace(column, spelling=found.spelling, aliases=found.aliases, categories=categories)
 
 
 def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
@@ -97,8 +132,11 @@ def target_codes(cells: pa.ChunkedArray, target: Target, missing: tuple[str, ...
 def _target_text(cells: pa.ChunkedArray, missing: tuple[str, ...]) -> pa.ChunkedArray:
     """The target's texts, null where missing; the usual marks count where all else is numbers."""
     text = blank(cells, Column("target", "category", missing=missing))
-    kind, marks = _kind(text)
-    return text if kind == "category" else blank(cells, Column("target", kind, missing=(*missing, *marks)))
+    kind, notation, marks = _kind_seen(text)
+    if kind == "category":
+        return text
+    numbers = blank(cells, Column("target", kind, missing=(*missing, *marks)))
+    return numbers if notation == "plain" else plain_texts(numbers, notation)
 
 
 def _is_plain(label: str) -> bool:
@@ -120,19 +158,22 @@ def _check_names(table: pa.Table, project: Project) -> None:
         raise BadData(problems)
 
 
-def _kind(text: pa.ChunkedArray) -> tuple[Kind, tuple[str, ...]]:
+def _kind_seen(text: pa.ChunkedArray) -> Seen:
     marks = tuple(mark for mark in MISSING_MARKS if pc.any(pc.equal(text, mark)).as_py())
     rest = pc.filter(text, pc.invert(pc.is_in(text, value_set=pa.array(marks, pa.string())))) if marks else text
     rest = rest.drop_null()
     if len(rest) == 0:
-        return "category", ()
+        return "category", "plain", ()
     if _all(rest, NUMBER):
-        return ("integer" if _all(rest, INTEGER) else "number"), marks
+        return ("integer" if _all(rest, INTEGER) else "number"), "plain", marks
     if _all(rest, DATE):
-        return "date", marks
+        return "date", "plain", marks
     if pc.all(pc.is_in(pc.utf8_lower(rest), value_set=pa.array(list(BOOLEANS)))).as_py():
-        return "boolean", marks
-    return "category", ()
+        return "boolean", "plain", marks
+    for notation, pattern in WRITTEN.items():
+        if _all(rest, pattern) and pc.any(pc.match_substring_regex(rest, MARKS[notation])).as_py():
+            return "number", notation, marks
+    return "category", "plain", ()
 
 
 def _all(text: pa.ChunkedArray, pattern: str) -> bool:

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.data.columns import Column, Value
+from podium.data.notation import plain_text, plain_texts
 from podium.data.problems import MOST_REPORTED, BadData, Problem
+from podium.data.spelling import meant
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -35,11 +37,13 @@ EXPECTED = {
     "integer": "a whole number",
     "boolean": "true or false",
     "category": "text",
+    "money": "an amount, such as 1234.5, $1,234.5 or ($8.2)",
+    "percent": "a percentage, such as 12 or 12%",
 }
 
 
 def expected(column: Column) -> str:
-    return EXPECTED.get(column.kind) or f"a date of the form {column.format}"
+    return EXPECTED.get(column.notation) or EXPECTED.get(column.kind) or f"a date of the form {column.format}"
 
 
 def tidy(text: str) -> str:
@@ -56,6 +60,9 @@ class _Wrong(Exception):
 
 
 def _number(value: object, column: Column) -> float:
+    if isinstance(value, str) and column.notation != "plain":
+        digits = plain_text(value.strip(), column.notation)
+        value = float(digits) if digits else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _Wrong("invalid-type", "is not a number")
     if isinstance(value, float) and not math.isfinite(value):
@@ -88,7 +95,7 @@ def _category(value: object, column: Column) -> str:
         raise _Wrong("out-of-range", "is too long")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise _Wrong("invalid-encoding", "holds NUL or half a surrogate pair")
-    return text
+    return meant(text, column)
 
 
 def _date(value: object, column: Column) -> float:
@@ -108,7 +115,7 @@ VALUES: dict[str, Callable[[object, Column], Value]] = {
 
 
 def _is_missing(value: object, column: Column) -> bool:
-    if value is None:
+    if value is None or (column.is_dirty and isinstance(value, str) and not value.strip()):
         return True
     if not column.missing or isinstance(value, bool):
         return False
@@ -252,6 +259,8 @@ Typed = tuple[pd.Series, list[Fault]]
 
 
 def _number_frame(text: pa.ChunkedArray, column: Column) -> Typed:
+    if column.notation != "plain":
+        text = plain_texts(text, column.notation)
     wrong = text.is_valid().to_numpy() & ~_matching(text, INTEGER if column.kind == "integer" else NUMBER)
     clean = pc.if_else(pa.array(wrong), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(clean, pa.float64()).to_pandas().astype(float)
@@ -298,6 +307,8 @@ def _days(text: str, form: str) -> float | None:
 
 def _category_frame(text: pa.ChunkedArray, column: Column) -> Typed:
     values = pc.utf8_normalize(text, "NFC").to_pandas().astype(object)
+    if column.spelling != "exact":
+        values = values.map({text: meant(text, column) for text in values.dropna().unique()})
     too_long = pc.greater(pc.fill_null(pc.utf8_length(text), 0), LONGEST_TEXT).to_numpy()
     nul = pc.fill_null(pc.match_substring(text, "\0"), False).to_numpy()
     return values.where(values.notna(), None), [

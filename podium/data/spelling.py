@@ -1,0 +1,146 @@
+"""What a misspelt or mixed-case text means: the category that was meant, decided once and stored with the column."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from podium.data.columns import Column, Spelling
+
+NEAR = 0.8
+"""Least likeness of a misspelling (Ratcliff and Obershelp, 1988): a letter of five may be wrong."""
+SHORTEST = 4
+RARE, MOST_FREQUENT, MOST_LEVELS = 0.005, 50, 2_000
+"""A level of a smaller share of the rows may be a misspelling; columns with more levels than this are not looked at."""
+EXPLAINED = 0.8
+"""Share of the rare levels that must be near a frequent one, before any of them is taken for a misspelling."""
+
+WEEKDAYS = {"Monday": "mon", "Tuesday": "tue tues", "Wednesday": "wed", "Thursday": "thu thur thurs", "Friday": "fri",
+            "Saturday": "sat", "Sunday": "sun"}  # fmt: skip
+MONTHS = {"January": "jan", "February": "feb", "March": "mar", "April": "apr", "May": "", "June": "jun", "July": "jul",
+          "August": "aug", "September": "sep sept", "October": "oct", "November": "nov", "December": "dec"}  # fmt: skip
+VOCABULARIES = {"weekday": WEEKDAYS, "month": MONTHS}
+"""Names that every table spells differently, with what they are cut to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spellings:
+    """How the texts of a column are read."""
+
+    spelling: Spelling
+    aliases: tuple[tuple[str, str], ...] = ()
+
+
+def fold(text: str) -> str:
+    """A text as it is compared when case, blanks and a dot at the end do not matter."""
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def meant(text: str, column: Column) -> str:
+    """The category that a text means, or the text itself when it means none."""
+    if column.spelling == "exact":
+        return text
+    return known_spellings(column).get(fold(text)) or _nearest(text, column)
+
+
+@lru_cache(maxsize=4096)
+def known_spellings(column: Column) -> Mapping[str, str]:
+    """Folded texts and the categories they stand for."""
+    return {**{fold(level): level for level in column.categories}, **dict(column.aliases)}
+
+
+@lru_cache(maxsize=65536)
+def _nearest(text: str, column: Column) -> str:
+    if column.spelling != "nearest":
+        return text
+    known = known_spellings(column)
+    found = nearest(fold(text), known, known)
+    return known[found] if found else text
+
+
+def nearest(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
+    """The one that is near enough and nearer than any of another meaning; never across other digits."""
+    if len(text) < SHORTEST:
+        return None
+    able = [other for other in known if len(other) >= SHORTEST and _digits(other) == _digits(text)]
+    swapped = [other for other in able if sorted(other) == sorted(text)]
+    near = swapped[:2] or difflib.get_close_matches(text, able, n=2, cutoff=NEAR)
+    if len(near) == 2 and meaning[near[0]] != meaning[near[1]] and _alike(text, near[0]) == _alike(text, near[1]):
+        return None
+    return near[0] if near else None
+
+
+def _alike(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
+
+
+def _digits(text: str) -> str:
+    return "".join(letter for letter in text if letter.isdigit())
+
+
+# --- what training rows show -------------------------------------------------------------------------------------------
+
+
+def vocabulary_of(counts: Mapping[str, int]) -> str | None:
+    """`weekday` or `month`, when all texts are such names or near one; a column of "May" alone is not."""
+    folded = _folded(counts)
+    for name in VOCABULARIES:
+        known = dict(vocabulary_aliases(name))
+        right = {text: count for text, count in folded.items() if text in known}
+        rest = [text for text in folded if text not in known]
+        enough = len({known[text] for text in right}) > 2 and sum(right.values()) >= 0.5 * sum(folded.values())
+        if enough and all(nearest(text, known, known) for text in rest):
+            return name
+    return None
+
+
+def vocabulary_aliases(name: str) -> tuple[tuple[str, str], ...]:
+    """Every folded form of the names, and what it stands for."""
+    names = VOCABULARIES[name]
+    return tuple((form, full) for full, short in names.items() for form in (fold(full), *short.split()))
+
+
+def spellings_of(counts: Mapping[str, int], asked: Spelling | None = None) -> Spellings:
+    """How the texts of a column should be read, from how often each comes.
+
+    Texts that differ in case alone mean the same; rare ones near a frequent one are misspellings if nearly all rare ones are,
+    or if it is asked for.
+    """
+    if asked == "loose" or asked == "exact" or len(counts) > MOST_LEVELS:
+        return Spellings(asked or "exact")
+    folded = _folded(counts)
+    best = _most_frequent(counts)
+    total = sum(folded.values())
+    frequent = {text for text, count in folded.items() if count >= RARE * total}
+    rare = sorted(folded.keys() - frequent)
+    if len(rare) >= 2 and 2 <= len(frequent) <= MOST_FREQUENT:
+        found = {text: nearest(text, frequent, best) for text in rare}
+        known = {text: best[other] for text, other in found.items() if other}
+        if asked or len(known) >= EXPLAINED * len(rare):
+            return Spellings("nearest", tuple(known.items()))
+    if asked:
+        return Spellings(asked)
+    return Spellings("loose" if len(folded) < len(counts) else "exact")
+
+
+def _folded(counts: Mapping[str, int]) -> dict[str, int]:
+    folded: dict[str, int] = {}
+    for text, count in counts.items():
+        folded[fold(text)] = folded.get(fold(text), 0) + count
+    return folded
+
+
+def _most_frequent(counts: Mapping[str, int]) -> dict[str, str]:
+    """For each folded text its most frequent form, the first in order of equals."""
+    best: dict[str, str] = {}
+    for text in sorted(counts, key=lambda text: (-counts[text], text)):
+        best.setdefault(fold(text), text)
+    return best
+
+
+def corrected(counts: Mapping[str, int], aliases: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The categories that remain when every spelling means its category."""
+    known = {**_most_frequent(counts), **dict(aliases)}
+    return tuple(sorted({known[fold(text)] for text in counts}))
