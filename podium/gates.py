@@ -64,6 +64,8 @@ def _narrowed(old: Column, new: Column) -> list[str]:
         wrong.append(f"column {old.name} was {old.kind} and is {new.kind}")
     if old.nullable and not new.nullable:
         wrong.append(f"column {old.name} was optional and is required (say nullable = true in the project file)")
+    if old.notation not in ("plain", new.notation):
+        wrong.append(f"column {old.name} was {old.words} and is {new.words}")
     gone = sorted(set(old.categories) - set(new.categories))
     if gone and new.unknown == "reject":
         wrong.append(f"column {old.name} no longer knows {len(gone)} of its categories")

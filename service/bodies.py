@@ -78,6 +78,14 @@ async def read_body(request: Request, fields: int, spool: Spool | None = None, m
     return Body(media, await request.body(), {}, media == GZIP)
 
 
+def query_body(request: Request, options: set[str]) -> Body:
+    """A record in the query, but for the options, as if it were a form. Raises Malformed."""
+    entries = [(name, value) for name, value in request.query_params.multi_items() if name not in options]
+    if len(dict(entries)) < len(entries):
+        raise Malformed([Problem("duplicate-field", "the query names a field twice")])
+    return Body(FORMS[0], b"", dict(entries))
+
+
 async def _read_form(request: Request, media: str, fields: int, spool: Spool | None, most: int) -> Body:
     end = End()
     try:

@@ -33,7 +33,7 @@ def card_of(snapshot: Snapshot, act: Entry | None) -> dict[str, Any]:
         "inputs": [
             {
                 "name": column.name,
-                "kind": column.kind,
+                "kind": column.words,
                 "optional": column.nullable,
                 "trained_on": describe(column),
                 "unknown": POLICIES.get(column.unknown, "") if column.is_text else "",

@@ -33,8 +33,8 @@ def record_schema(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _property(column: Column) -> dict[str, Any]:
-    kind = TYPES[column.kind]
-    schema: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind, "description": describe(column)}
+    kinds = [TYPES[column.kind], *(["string"] if column.notation != "plain" else []), *(["null"] if column.nullable else [])]
+    schema: dict[str, Any] = {"type": kinds if len(kinds) > 1 else kinds[0], "description": describe(column)}
     if column.is_text and len(column.categories) <= MOST_LEVELS:
         schema["examples"] = list(column.categories[:5])
     return schema
@@ -51,7 +51,7 @@ def describe(column: Column) -> str:
     if column.kind == "date":
         low, high = (date(1970, 1, 1) + timedelta(days=number) for number in (column.low, column.high))
         return f"date of the form {column.format}, trained on {low} to {high}"
-    return f"{column.kind}{unit}, trained on {column.low:g} to {column.high:g}"
+    return f"{column.words}{unit}, trained on {column.low:g} to {column.high:g}"
 
 
 PROJECT = {"name": "project", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -68,18 +68,28 @@ def install_openapi(app: FastAPI, live: Live) -> None:
         records = {f"record-{snapshot.project}": record_schema(snapshot) for snapshot in live.all()}
         operations = {**paths["paths"]}
         for path in [path for path in operations if path.endswith(("/predict", "/batch"))]:
-            post = {**operations[path]["post"], "requestBody": _body(list(records))}
-            if "{project}" in path:
-                post["parameters"] = [PROJECT, *post.get("parameters", [])]
-            operations[path] = {"post": post}
+            ways = {**operations[path], "post": {**operations[path]["post"], "requestBody": _body(list(records))}}
+            named = [PROJECT] if "{project}" in path else []
+            operations[path] = {way: {**own, "parameters": [*named, *own.get("parameters", [])]} for way, own in ways.items()}
         for snapshot in live.all():
             own = {**operations["/projects/{project}/predict"]["post"], "requestBody": _body([f"record-{snapshot.project}"])}
             own["parameters"] = [p for p in own.get("parameters", []) if p["name"] != "project"]
             own |= {"operationId": f"predict-{snapshot.project}", "summary": f"Predict {snapshot.signature.target.name}"}
-            operations[f"/projects/{snapshot.project}/predict"] = {"post": own}
+            asked = {key: value for key, value in own.items() if key != "requestBody"}
+            asked |= {"operationId": f"ask-{snapshot.project}", "parameters": [*own["parameters"], *_query(snapshot)]}
+            operations[f"/projects/{snapshot.project}/predict"] = {"get": asked, "post": own}
         return {**paths, "paths": operations, "components": {**paths.get("components", {}), "schemas": {**schemas, **records}}}
 
     app.openapi = described  # type: ignore[method-assign]
+
+
+def _query(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """A record's fields as parameters."""
+    schema = record_schema(snapshot)
+    return [
+        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
+        for name, field in schema["properties"].items()
+    ]
 
 
 def _body(records: list[str]) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def _field(column: Column) -> dict[str, Any]:
     kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
     kind = kinds[column.kind]
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
-    if len(choices) > MOST_CHOICES or (column.kind == "date" and column.format != "%Y-%m-%d"):
+    odd_date = column.kind == "date" and column.format != "%Y-%m-%d"
+    if len(choices) > MOST_CHOICES or odd_date or column.notation != "plain":
         kind = "text"
     return {
         "name": column.name,

@@ -52,6 +52,12 @@ class Column:
         return self.kind == "category"
 
     @property
+    def words(self) -> str:
+        """The kind, for people."""
+        return self.kind + {"plain": "", "money": ", written as money", "percent": ", written as percent"}[self.notation] + {
+            "exact": "", "loose": ", in any case", "nearest": ", misspellings understood"}[self.spelling]  # fmt: skip
+
+    @property
     def is_dirty(self) -> bool:
         """Whether its cells are texts that must be read, so that a blank text is a missing value."""
         return self.notation != "plain" or self.spelling != "exact"

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from podium.data.columns import Column, Signature
 from podium.data.infer import infer_column, infer_signature, target_codes
 from podium.data.problems import BadData, Problem
-from podium.data.typed import typed_column, typed_frame
+from podium.data.spelling import meant
+from podium.data.typed import blank, typed_column, typed_frame
 from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
@@ -50,6 +51,7 @@ def clean(table: pa.Table, project: Project) -> Clean:
         twice = table.to_pandas().duplicated() & keep
         notes += [f"{int(twice.sum())} repeated rows were left out"] if twice.any() else []
         keep &= ~twice
+    notes += _read(table, signature)
     notes += [f"column {name} was left out: {reason}" for name, reason in signature.ignored.items() if name != project.target]
     if keep.sum() < FEWEST_ROWS:
         raise BadData([Problem("too-few-rows", f"{int(keep.sum())} usable rows", expected=f"at least {FEWEST_ROWS}")])
@@ -61,6 +63,20 @@ def clean(table: pa.Table, project: Project) -> Clean:
         target=result.target.reset_index(drop=True),
         order=None if result.order is None else result.order.reset_index(drop=True),
     )
+
+
+def _read(table: pa.Table, signature: Signature) -> list[str]:
+    """What was made of texts that had to be read."""
+    written = {n: [column.name for column in signature.inputs if column.notation == n] for n in ("money", "percent")}
+    notes = [f"{notation} was read as numbers in {', '.join(names)}" for notation, names in written.items() if names]
+    return notes + [_respelt(table, column) for column in signature.inputs if column.spelling != "exact"]
+
+
+def _respelt(table: pa.Table, column: Column) -> str:
+    texts = blank(table[column.name], column).drop_null().to_pandas()
+    other = texts[~texts.isin(column.categories)]
+    some = ", ".join(f"{text} → {meant(text, column)}" for text in other.value_counts().index[:5])
+    return f"column {column.name}: {len(other)} cells were read as another spelling ({some})"
 
 
 def to_parquet(data: Clean) -> bytes:

@@ -67,7 +67,7 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
     present = cells.dropna()
     facts: dict[str, object] = {
         "name": column.name,
-        "kind": column.kind,
+        "kind": column.words,
         "unit": column.unit,
         "missing": f"{cells.isna().mean():.1%}",
         "distinct": int(present.nunique()),

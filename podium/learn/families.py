@@ -14,6 +14,7 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomFo
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from podium.data.columns import Target
+from podium.learn.statistics import GeneralizedLinear
 from podium.model.forest import forest_trees
 from podium.model.scorers import Linear, Scorer, Trees
 
@@ -63,6 +64,9 @@ def _lightgbm_scorer(fitted: Any, target: Target, features: int) -> Scorer:
     return Trees(fitted.booster_.model_to_string(), features, outputs, chance=target.task == "binary")
 
 
+STANDARD = ("linear", "random-forest", "extra-trees", "lightgbm")
+"""Trained when a project names none."""
+
 FAMILIES: dict[str, Family] = {
     "linear": Family(_linear, _linear_scorer, tuple({"strength": strength} for strength in (1.0, 0.1, 10.0, 0.01))),
     "random-forest": Family(
@@ -84,6 +88,9 @@ FAMILIES: dict[str, Family] = {
             {"n_estimators": 200, "min_samples_leaf": 2, "max_features": 0.5},
             {"n_estimators": 200, "min_samples_leaf": 20},
         ),
+    ),
+    "glm": Family(
+        lambda target, seed, settings: GeneralizedLinear(target), lambda fitted, target, features: fitted.scorer(), ({},)
     ),
     "lightgbm": Family(
         _lightgbm,
@@ -109,4 +116,4 @@ def families_of(asked: tuple[str, ...]) -> tuple[str, ...]:
         raise UnknownFamily(
             f"unknown famil{'ies' if len(unknown) > 1 else 'y'} {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
         )
-    return asked or tuple(FAMILIES)
+    return asked or STANDARD

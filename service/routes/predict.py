@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from podium.predict.inputs import Asked, Inputs
 from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv, to_parquet
 from service.answers import answer_headers, json_answer, prediction_id
-from service.bodies import Body, parse, read_body
+from service.bodies import Body, parse, query_body, read_body
 from service.gate import MODEL, caller, has_gone
 from service.negotiation import SUFFIXES, Form, negotiated
 from service.predictions import Found, score
@@ -44,8 +44,12 @@ class Options:
         return Asked(self.on_error == "row", self.extra == "keep", delimiter=delimiter)
 
 
+OPTIONS = {field.name for field in fields(Options)}
+
+
 async def predict(request: Request, state: StateDep, options: Annotated[Options, Depends()]) -> Response:
-    """One record, a list of records, bare array(s) in training order, a CSV or Parquet table, or a form.
+    """One record, a list of records, bare array(s) in training order, a CSV or Parquet table, or a form; with GET, the fields
+    of one record in the query.
 
     JSON unless `Accept` or a suffix (`.json`, `.csv`, `.html`, `.parquet`) asks otherwise. More than ten records are spread
     over Dask.
@@ -58,8 +62,11 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     form_of = functools.partial(negotiated, suffix, request.headers.get("accept", ""))
     form_of("json")  # what cannot be answered is not read
     snapshot.families(options.models or "all")
-    body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
-    form = form_of("html" if body.is_form else "json")
+    if request.method == "POST":
+        body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
+    else:
+        body = query_body(request, OPTIONS - set(snapshot.signature.names))
+    form = form_of("html" if body.is_form and request.method == "POST" else "json")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     if body.path:
         return _as_job(state, snapshot, families, body, options, form, caller(request.scope))
@@ -150,7 +157,7 @@ for suffix in ("", *SUFFIXES):
         router.add_api_route(
             path,
             predict,
-            methods=["POST"],
+            methods=["POST"] if "batch" in path else ["POST", "GET"],
             response_class=Response,
             include_in_schema=not suffix,
             name=path,
