@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := bash
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo smoke test lint lock bench clean
+.PHONY: help setup demo smoke projects test lint lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,12 @@ demo: setup ## embedded S3, a table, the pipeline and the service, until Ctrl-C
 
 smoke: setup ## the same headless, every way in called, a model swapped under load
 	@$(BIN)/podium smoke $(ARGS)
+
+projects: setup ## the five systems, each from its data to served answers
+	@$(BIN)/podium accept $(ARGS)
+
+project-%: setup
+	@$(BIN)/podium accept $* $(ARGS)
 
 test: setup ## all tests
 	$(BIN)/python -m pytest $(ARGS)

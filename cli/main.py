@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.acceptance import acceptable, run_acceptance
 from cli.demo import run_demo
 from cli.garbage import gc
 from cli.models import keys, models
@@ -15,7 +16,7 @@ from cli.smoke import run_smoke
 from podium import __version__
 from podium.learn.families import UnknownFamily, families_of
 from podium.project import BadProject, load_project, project_names
-from podium.settings import StoreSettings
+from podium.settings import ROOT, StoreSettings
 from podium.store.fsck import fsck
 from podium.store.signing import BadKey
 from service.serving import NotOpen
@@ -69,6 +70,18 @@ def demo(port: int, s3_port: int, folder: Path) -> None:
 def smoke(folder: Path | None, as_json: bool) -> None:
     """Run the whole chain headless, call every way in, swap a model under load, and say what was seen."""
     raise SystemExit(run_smoke(folder.resolve() if folder else None, as_json))
+
+
+@podium.command()
+@click.argument("names", nargs=-1)
+@click.option("--folder", type=click.Path(path_type=Path), help="keep what it makes here; temporary folders by default")
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON")
+def accept(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+    """Run projects of this checkout from their data to served answers and say what was seen; all that have an accept.py."""
+    known = acceptable(ROOT / "projects")
+    if unknown := [name for name in names if name not in known]:
+        raise click.UsageError(f"no project {', '.join(unknown)} with an accept.py; there are {', '.join(known)}")
+    raise SystemExit(run_acceptance(names or known, folder.resolve() if folder else None, as_json))
 
 
 podium.add_command(models)

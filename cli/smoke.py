@@ -11,17 +11,16 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, pairwise
 from pathlib import Path
 
-import click
 import pandas as pd
 
 from cli.client import Client
 from cli.demo import KEY, PROJECT
 from cli.running import breast_cancer, desk_of, put_table, run_pipeline, start_service
+from cli.seen import Seen
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
 from podium.promotion import Desk, promote, rollback, utc_now
@@ -34,25 +33,6 @@ PREDICT = f"/projects/{PROJECT}/predict"
 SWAP_SECONDS = 30
 REPEATS = 20
 DROP = f"s3://podium/drop/{PROJECT}"
-
-
-@dataclass
-class Seen:
-    """What was checked, and the figures."""
-
-    lines: list[tuple[bool, str]] = field(default_factory=list)
-    figures: dict[str, float | int | str] = field(default_factory=dict)
-
-    def check(self, right: bool, text: str) -> None:
-        self.lines.append((right, text))
-        click.secho(f"{'✓' if right else '✗'} {text}", fg=None if right else "red", err=True)
-
-    def figure(self, name: str, value: float | int | str) -> None:
-        self.figures[name] = round(value, 3) if isinstance(value, float) else value
-
-    @property
-    def wrong(self) -> int:
-        return sum(not right for right, _ in self.lines)
 
 
 def run_smoke(folder: Path | None, as_json: bool) -> int:
@@ -81,7 +61,7 @@ def run_smoke(folder: Path | None, as_json: bool) -> int:
         _many_champions(seen, client, desk, frame)
         _drop_box(seen, desk, frame)
         _poll_alone(seen, client, cloud, desk, frame)
-    _say(seen, as_json)
+    seen.say(as_json)
     return 1 if seen.wrong else 0
 
 
@@ -274,13 +254,3 @@ def _report_swap(seen: Seen, load: _Load, entry: Entry, before: str, found: floa
     seen.check(
         set(versions) == {before, entry.version}, f"no other version answered, {changes} change(s) as the clients saw it"
     )
-
-
-def _say(seen: Seen, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"wrong": seen.wrong, "figures": seen.figures, "checks": seen.lines}, indent=1))
-        return
-    width = max(map(len, seen.figures))
-    for name, value in seen.figures.items():
-        click.echo(f"  {name.replace('_', ' '):<{width}}  {value}")
-    click.echo(f"{len(seen.lines) - seen.wrong} right, {seen.wrong} wrong")
