@@ -70,8 +70,11 @@ class Scene:
         """Start the service, and wait until it serves the champion with its Dask cluster."""
         process = start_service({**self.cloud.environment, "PODIUM_POLL_SECONDS": "2"}, self.cloud.service_port, self.folder)
         self.stop = process.stop
-        self.client.wait_until(lambda: self.client.get(f"/projects/{self.project}/schema").status == 200, SECONDS)
+        self.wait_until_served()
         self.client.wait_until(lambda: self.client.get("/status.json").json()["dask"]["mode"] == "cluster", SECONDS)
+
+    def wait_until_served(self) -> None:
+        self.client.wait_until(lambda: self.client.get(f"/projects/{self.project}/schema").status == 200, SECONDS)
 
     @property
     def path(self) -> str:

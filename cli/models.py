@@ -191,6 +191,7 @@ def import_(
         other_release=other_release,
         allowed=settings.import_allowed,
         seed=config.seed,
+        columns=config.columns,
     )
     standing = read_champion(desk.store, project, desk.trust.promoters)
     parent = standing.champion if standing else None

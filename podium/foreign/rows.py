@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.data.columns import Column
-from podium.data.infer import described
+from podium.data.infer import described, infer_column
 from podium.data.problems import BadData
 from podium.data.typed import typed_frame
 from podium.foreign.refusal import Refusal
@@ -21,13 +21,35 @@ from podium.project import ColumnOptions
 MADE_UP = 600
 
 
-def sample_rows(table: pa.Table, columns: tuple[Column, ...], target: str) -> pd.DataFrame:
-    """The sample's inputs as typed cells; every one may be missing here. Raises Refusal."""
+def as_written(columns: tuple[Column, ...], table: pa.Table | None, options: Mapping[str, ColumnOptions]) -> tuple[Column, ...]:
+    """The columns as the project says and the sample shows that people write them: amounts, spellings, missing marks."""
+    return tuple(_as_written(column, table, options.get(column.name, ColumnOptions())) for column in columns)
+
+
+def _as_written(column: Column, table: pa.Table | None, options: ColumnOptions) -> Column:
+    column = replace(column, missing=options.missing, unit=options.unit, notation=options.notation or column.notation)
+    if table is None or column.name not in table.column_names:
+        return column
     try:
-        return typed_frame(table, [replace(column, nullable=True, unknown="warn") for column in columns], [target])
+        found = infer_column(column.name, table[column.name], options)
+    except BadData:
+        return column  # what is wrong is told when the sample is read
+    if found.kind == column.kind == "category":
+        known = tuple((text, meaning) for text, meaning in found.aliases if meaning in column.categories)
+        return replace(column, spelling=found.spelling, aliases=known)
+    return replace(column, notation=found.notation) if column.kind == "number" else column
+
+
+def sample_rows(table: pa.Table, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """The sample's inputs as typed cells; every one may be missing here, and others may come along. Raises Refusal."""
+    lenient = [replace(column, nullable=True, unknown="warn") for column in columns]
+    takes = f"the sample does not fit the model, which takes {', '.join(column.name for column in columns[:12])}"
+    if gone := [column.name for column in columns if column.name not in table.column_names]:
+        raise Refusal(f"{takes}: it has no column {', '.join(gone[:12])}")
+    try:
+        return typed_frame(table, lenient, table.column_names)
     except BadData as error:
-        names = ", ".join(column.name for column in columns[:12])
-        raise Refusal(f"the sample does not fit the model, which takes {names}: {error}") from None
+        raise Refusal(f"{takes}: {error}") from None
 
 
 def made_up_rows(columns: tuple[Column, ...], seed: int) -> pd.DataFrame:
@@ -67,8 +89,8 @@ def tolerant(columns: tuple[Column, ...], rows: pd.DataFrame, original: Callable
     """The columns as the original treats them: optional if it answers without, unknown categories refused if it does."""
     found = []
     for column in columns:
-        nullable = _answers(_with(rows.head(3), column, _missing(column)), original)
-        strict = column.is_text and not _answers(_with(rows.head(3), column, UNSEEN), original)
+        nullable = answers(_with(rows.head(3), column, _missing(column)), original)
+        strict = column.is_text and not answers(_with(rows.head(3), column, UNSEEN), original)
         found.append(replace(column, nullable=nullable, unknown="reject" if strict else column.unknown))
     return tuple(found)
 
@@ -90,7 +112,8 @@ def _with(rows: pd.DataFrame, column: Column, cell: object) -> pd.DataFrame:
     return rows.assign(**{column.name: pd.Series([cell] * len(rows), dtype=kind, index=rows.index)})
 
 
-def _answers(rows: pd.DataFrame, original: Callable[[pd.DataFrame], Matrix]) -> bool:
+def answers(rows: pd.DataFrame, original: Callable[[pd.DataFrame], Matrix]) -> bool:
+    """Whether every row gets finite scores."""
     try:
         return bool(np.isfinite(original(rows)).all())
     except Exception:  # whatever a library raises for what it does not take

@@ -24,7 +24,7 @@ from podium.foreign.graphs import is_onnx, read_onnx
 from podium.foreign.model import Foreign, check_count
 from podium.foreign.networks import read_keras
 from podium.foreign.refusal import Refusal
-from podium.foreign.rows import made_up_rows, sample_rows, seen, tolerant, with_odd
+from podium.foreign.rows import answers, as_written, made_up_rows, sample_rows, seen, tolerant, with_odd
 from podium.foreign.statistics import is_statsmodels, read_statsmodels
 from podium.foreign.wish import Turned, Wish
 from podium.learn.clean import Clean, to_parquet
@@ -51,9 +51,10 @@ def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     allow = unpickle.allowed(wish.allowed)
     seal()
     foreign = _read(wish, table, allow)
-    columns = foreign.encoder.columns
-    rows = made_up_rows(columns, wish.seed) if table is None else sample_rows(table, columns, wish.target)
+    columns = as_written(foreign.encoder.columns, table, wish.columns)
+    rows = made_up_rows(columns, wish.seed) if table is None else sample_rows(table, columns)
     if table is not None:
+        table, rows = _answerable(foreign, table, rows)
         columns = seen(columns, rows)
     try:
         foreign.original(rows.head(1))
@@ -63,9 +64,7 @@ def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     columns = tolerant(columns, rows.dropna() if len(rows.dropna()) else rows, foreign.original)
     compared = with_odd(columns, rows)
     encoder, scorer, close, difference = _equal(foreign, compared)
-    signature = Signature(
-        columns, foreign.target, {wish.target: "the target"} if wish.target not in foreign.encoder.names else {}
-    )
+    signature = Signature(columns, foreign.target, _ignored(wish, foreign, table))
     model = Model(wish.name, signature, replace(encoder, columns=columns), scorer)
     test = _test_rows(table, rows, signature)
     files = {
@@ -76,6 +75,20 @@ def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     }
     predictions = digest(wish.name.encode() + model.scores(test.inputs).tobytes())
     return Turned(foreign.kind, signature, files, len(compared), difference, close, foreign.carried, predictions)
+
+
+def _answerable(foreign: Foreign, table: pa.Table, rows: pd.DataFrame) -> tuple[pa.Table, pd.DataFrame]:
+    """The sample, or only its complete rows when the original does not take missing cells."""
+    complete = np.flatnonzero(rows.notna().all(axis=1))
+    if len(complete) in (0, len(rows)) or answers(rows, foreign.original):
+        return table, rows
+    return table.take(pa.array(complete)), rows.iloc[complete].reset_index(drop=True)
+
+
+def _ignored(wish: Wish, foreign: Foreign, table: pa.Table | None) -> dict[str, str]:
+    """Columns that may come along."""
+    others = dict.fromkeys(table.column_names if table is not None else (), "not used by the model")
+    return {name: why for name, why in {**others, wish.target: "the target"}.items() if name not in foreign.encoder.names}
 
 
 def _check_answers(foreign: Foreign, rows: pd.DataFrame) -> None:

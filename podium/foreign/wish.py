@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from podium.data.columns import Signature
 from podium.learn.clean import SIGNATURE
+from podium.project import ColumnOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Wish:
     other_release: bool = False
     allowed: Path | None = None
     seed: int = 0
+    columns: Mapping[str, ColumnOptions] = field(default_factory=dict)
+    """What the project says of columns."""
 
 
 @dataclass(frozen=True, slots=True)
