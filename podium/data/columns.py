@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Kind = Literal["number", "integer", "boolean", "date", "category"]
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "forecast"]
 Policy = Literal["warn", "reject"]
 Notation = Literal["plain", "money", "percent"]
 Spelling = Literal["exact", "loose", "nearest"]
@@ -65,7 +65,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The column to predict; `classes` are in the order of a model's scores and empty for regression."""
+    """The column to predict; `classes` are in the order of a model's scores and empty for numbers.
+
+    A forecast's score is the change since the day before, in units of the value then.
+    """
 
     name: str
     task: Task
@@ -73,13 +76,56 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """A column that is computed from others of the same row, by a rule of `podium.data.panel.RULES`."""
+
+    name: str
+    rule: str
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Rows keyed by an entity and a day: a model sees `steps` days before the one that it predicts.
+
+    `columns` are those of a row as it comes; a forecast adds predicted changes up from the `first` value of an entity, or
+    adds one to its `last`.
+    """
+
+    entity: str
+    time: str
+    target: str
+    steps: int
+    columns: tuple[Column, ...]
+    derived: tuple[Derived, ...] = ()
+    integrate: Literal["first", "last"] = "last"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The columns of numbers, those that come and those that are derived."""
+        given = [column.name for column in self.columns if column.name not in (self.entity, self.time)]
+        return (*given, *(column.name for column in self.derived))
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives; `ignored` columns may come along and are not used, with the reason for each."""
+    """What a model takes and gives; `ignored` columns may come along and are not used, with the reason for each.
+
+    With a `panel`, clients send its rows, and `inputs` are the windows that are made of them.
+    """
 
     inputs: tuple[Column, ...]
     target: Target
     ignored: dict[str, str]
+    panel: Panel | None = None
+
+    __setstate__ = _from_earlier
+
+    @property
+    def asked(self) -> tuple[Column, ...]:
+        """The columns that a client sends."""
+        return self.panel.columns if self.panel else self.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.inputs)
+        return tuple(column.name for column in self.asked)

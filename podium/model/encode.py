@@ -12,9 +12,10 @@ import pandas as pd
 
 from podium.data.columns import Column, Value
 from podium.data.typed import EPOCH
+from podium.model.changes import Cells, Relative, Scaled, Share
+from podium.model.changes import Vector as Vector
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 FARTHEST = 1e6
 """Standardised numbers are cut off here, so that no input overflows a 32-bit tree."""
@@ -68,7 +69,7 @@ class Code:
     other: float
 
 
-Feature = Number | Missing | Levels | Plain | Code
+Feature = Number | Missing | Levels | Plain | Code | Relative | Scaled | Share
 
 
 def _month(days: float) -> float:
@@ -99,10 +100,13 @@ class Encoder:
 
     def transform(self, frame: pd.DataFrame) -> Matrix:
         """A typed frame (n rows) to a float64 matrix (n, features)."""
-        matrix = np.empty((len(frame), len(self.features)))
+        matrix, cells = np.empty((len(frame), len(self.features)), order="F"), Cells(frame, self.columns)
         for place, feature in enumerate(self.features):
-            matrix[:, place] = _column(feature, frame[self.columns[feature.column].name], self.columns[feature.column])
-        return matrix
+            if isinstance(feature, Relative | Scaled | Share):
+                matrix[:, place] = feature.over(cells)
+            else:
+                matrix[:, place] = _column(feature, frame[self.columns[feature.column].name], self.columns[feature.column])
+        return np.ascontiguousarray(matrix)
 
     def into(self, vector: MutableSequence[float]) -> Callable[[Sequence[Value]], None]:
         """A function that writes one row's features into `vector`, with the same numbers as `transform`."""
@@ -116,6 +120,7 @@ class Encoder:
         blanks = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Missing)]
         asis = [(place, f.column) for place, f in enumerate(self.features) if isinstance(f, Plain)]
         codes = [(place, f.column, _codes(f), f.other) for place, f in enumerate(self.features) if isinstance(f, Code)]
+        changes = [(place, f.one()) for place, f in enumerate(self.features) if isinstance(f, Relative | Scaled | Share)]
         levels = self._level_tables()
         zeros = [place for place, f in enumerate(self.features) if isinstance(f, Levels)]
 
@@ -134,6 +139,8 @@ class Encoder:
                 vector[place] = math.nan if value is None else value  # type: ignore[assignment]
             for place, column, known, other in codes:
                 vector[place] = known.get(values[column], other)
+            for place, change in changes:
+                vector[place] = change(values)
             for place in zeros:
                 vector[place] = 0.0
             for column, table, rest in levels:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import pickle
 
-from podium.data.columns import Column, Signature, Target
+from podium.data.columns import Column, Derived, Panel, Signature, Target
+from podium.model.changes import Relative, Scaled, Share
 from podium.model.encode import Code, Encoder, Levels, Missing, Number, Plain
 from podium.model.graph import Feed, Graph
 from podium.model.model import Model
-from podium.model.scorers import Linear, Trees
+from podium.model.scorers import Linear, Rescaled, Trees
 
 ALLOWED = {
     (kind.__module__, kind.__qualname__): kind
     for kind in (Code, Column, Encoder, Feed, Graph, Levels, Linear, Missing, Model, Number, Plain, Signature, Target, Trees)
+    + (Derived, Panel, Relative, Rescaled, Scaled, Share)
 }
 
 

@@ -142,6 +142,29 @@ class Trees:
         return call.vector, call
 
 
+@dataclass(slots=True)
+class Rescaled:
+    """Scores in a row's own unit: the inner score times the last feature but one, plus the last."""
+
+    inner: Any
+
+    def scores(self, features: Matrix) -> Matrix:
+        own = np.ascontiguousarray(features[:, :-2])
+        return self.inner.scores(own) * features[:, -2:-1] + features[:, -1:]
+
+    def compiled(self) -> Compiled:
+        inner, score = self.inner.compiled()
+        width = len(inner)
+        vector = [0.0] * (width + 2)
+
+        def rescaled() -> Sequence[float]:
+            inner[:] = vector[:width]
+            unit, offset = vector[width], vector[width + 1]
+            return [one * unit + offset for one in score()]
+
+        return vector, rescaled
+
+
 class _SingleRow:
     """LightGBM's call for one row, its buffers and its prepared configuration."""
 
