@@ -147,6 +147,9 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @click.option(
     "--sample", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="rows to compare on, CSV or Parquet"
 )
+@click.option(
+    "--scalers", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="of a panel's network, as a pickle"
+)
 @click.option("--name", default="", help="of the model; the file's by default")
 @click.option("--target", default="", help="what it predicts; the project's target, or `prediction`")
 @click.option("--classes", default="", help="names of its classes in their order, separated by commas")
@@ -158,6 +161,7 @@ def import_(
     project: str,
     file: Path,
     sample: Path | None,
+    scalers: Path | None,
     name: str,
     target: str,
     classes: str,
@@ -192,6 +196,8 @@ def import_(
         allowed=settings.import_allowed,
         seed=config.seed,
         columns=config.columns,
+        project=config,
+        scalers=scalers.read_bytes() if scalers else None,
     )
     standing = read_champion(desk.store, project, desk.trust.promoters)
     parent = standing.champion if standing else None

@@ -112,7 +112,7 @@ class RankedStage(CleanedStage):
     """A stage that reads every candidate."""
 
     def needs(self) -> dict[str, Any]:
-        families = families_of(self.config.families)
+        families = families_of(self.config.families, self.config.kind)
         return {"clean": self.clone(Clean), "candidates": [self.clone(Train, family=name) for name in families]}
 
     def candidates(self) -> list[Candidate]:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from podium.data.doubts import NEVER_SEEN
 from podium.data.problems import BadData, Problem, TooLarge
 from podium.predict.files import Score, predict_file
 from podium.predict.inputs import Asked
@@ -145,7 +146,7 @@ def answer(drop: Drop, snapshot: Snapshot, terms: Terms) -> dict[str, Any] | Non
     }
     try:
         try:
-            csv, rows = _predicted(_read(drop.source, state, terms.most_bytes), drop, snapshot, terms)
+            csv, rows, unknown = _predicted(_read(drop.source, state, terms.most_bytes), drop, snapshot, terms)
             if receipt_of(drop)[0] != receipt_state:
                 return None  # another replica was faster
         except BadData as error:
@@ -153,6 +154,7 @@ def answer(drop: Drop, snapshot: Snapshot, terms: Terms) -> dict[str, Any] | Non
             facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
             drop.error.put(_dump(facts), error_state)
         else:
+            facts |= {"not_predicted": unknown, "why": NEVER_SEEN} if unknown else {}
             facts |= {"state": "done", "result": drop.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
             drop.result.put(csv, result_state)
             if error_state:
@@ -183,20 +185,22 @@ def _read(source: Place, state: str, most: int) -> bytes:
     return source.store.read(source.key, seen=state).data
 
 
-def _predicted(data: bytes, drop: Drop, snapshot: Snapshot, terms: Terms) -> tuple[bytes, int]:
-    """The result as CSV, and how many rows it has. Raises BadData."""
+def _predicted(data: bytes, drop: Drop, snapshot: Snapshot, terms: Terms) -> tuple[bytes, int, int]:
+    """The result as CSV, how many rows it has, and how many of them are of unknown entities. Raises BadData."""
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
-        asked = Asked(gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
-        families: Sequence[str] = snapshot.families(terms.families)
-        csv, rows = bytearray(), 0
-        for piece in predict_file(path, snapshot, families, terms.score, asked):
+        forecasts = snapshot.signature.panel is not None  # those of the champion, for the entities that it knows
+        asked = Asked(by_row=forecasts, gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
+        families: Sequence[str] = snapshot.families("champion" if forecasts else terms.families)
+        csv, rows, wrong = bytearray(), 0, 0
+        for piece in predict_file(path, snapshot, families, terms.score, asked, problems=not forecasts):
             csv += piece.csv
             rows += piece.rows
+            wrong += piece.wrong_rows
             if len(csv) > MOST_GROWTH * terms.most_bytes:
                 raise TooLarge([Problem("too-large", "what the file unpacks to is too large")])
-    return bytes(csv), rows
+    return bytes(csv), rows, wrong
 
 
 def _dump(facts: dict[str, Any]) -> bytes:

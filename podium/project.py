@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.data.columns import Kind, Notation, Policy, Spelling, Task
+from podium.data.panel import RULES
 
 OWN = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
 ALL_OWN = (*OWN[1:], "inbox/")
@@ -77,6 +78,31 @@ class Split(Part):
         return self
 
 
+class DerivedColumn(Part):
+    """A column that is computed from others of the same row."""
+
+    rule: str
+    of: tuple[str, ...] = Field(min_length=2, max_length=3)
+
+    @field_validator("rule")
+    @classmethod
+    def _is_known(cls, rule: str) -> str:
+        if rule not in RULES:
+            raise ValueError(f"there are {', '.join(RULES)}")
+        return rule
+
+
+class PanelOptions(Part):
+    """Rows keyed by entity and day, of which each day is predicted from the days before it."""
+
+    entity: str
+    time: str
+    steps: int = Field(5, ge=1, le=60, description="days that a model sees")
+    integrate: Literal["first", "last"] = Field("last", description="from which value on predicted changes are added up")
+    derived: dict[str, DerivedColumn] = {}
+    most_rows: int = Field(200_000, ge=100, description="the last so many rows are learned from")
+
+
 class Gates(Part):
     """What a version must show before it serves."""
 
@@ -116,7 +142,8 @@ class Project(Part):
     name: Name
     title: str = ""
     about: str = Field("", description="what the predictions are for, and for what not; stands on the model card")
-    kind: Literal["table"] = "table"
+    kind: Literal["table", "panel"] = "table"
+    panel: PanelOptions | None = None
     data: S3Url | None = Field(None, description="the table to learn from; absent where models are only imported")
     target: str
     target_missing: tuple[str, ...] = ()
@@ -131,6 +158,14 @@ class Project(Part):
     split: Split = Split()
     gates: Gates = Gates()
     dropbox: DropBox = DropBox()
+
+    @model_validator(mode="after")
+    def _has_its_panel(self) -> Self:
+        if (self.kind == "panel") != (self.panel is not None):
+            raise ValueError('kind = "panel" and a [panel] with `entity` and `time` come together')
+        if self.panel and (self.split.kind not in (None, "time") or self.cleaning.drop_duplicates):
+            raise ValueError("a panel is split by its time, and of a day that comes twice the last row counts")
+        return self
 
     def deciding(self) -> dict[str, object]:
         """The part that decides what a run makes; words for people do not."""

@@ -14,8 +14,8 @@ from podium.data.columns import Column, Label, Signature, Target, Value
 from podium.data.typed import EPOCH
 from podium.model.model import answer
 from podium.predict.inputs import Inputs
+from podium.predict.panels import Scores, forecast_rows
 from podium.predict.snapshot import Snapshot
-from podium.predict.tables import Scores
 
 _START, _numbers = secrets.token_hex(6), itertools.count(1)
 
@@ -41,7 +41,10 @@ def one_prediction(scores: Sequence[float], target: Target, half_width: float | 
 
 
 def predictions(snapshot: Snapshot, scores: Scores, inputs: Inputs, with_inputs: bool) -> list[dict[str, Any]]:
-    """One answer a row; with several models, each under its name and the first one's on top; of a wrong row its errors."""
+    """One answer a row, or a day of a panel; with several models, each under its name and the first one's on top; of a wrong
+    row its errors."""
+    if snapshot.signature.panel:
+        return forecast_rows(snapshot.signature.panel, inputs, scores)
     target, (first, *others) = snapshot.signature.target, scores
     widths = {family: snapshot.half_width(family) for family in scores}
     rows = iter(inputs.as_rows()) if with_inputs else None

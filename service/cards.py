@@ -38,7 +38,7 @@ def card_of(snapshot: Snapshot, act: Entry | None) -> dict[str, Any]:
                 "trained_on": describe(column),
                 "unknown": POLICIES.get(column.unknown, "") if column.is_text else "",
             }
-            for column in snapshot.signature.inputs
+            for column in snapshot.signature.asked
         ],
         "data": manifest.data,
         "split": configuration.get("split", {}),

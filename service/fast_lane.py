@@ -153,6 +153,8 @@ class Lane:
 
 def build_lane(snapshot: Snapshot) -> Lane | None:
     """The lane of a snapshot's champion, if its fast path was proved and its columns allow one."""
+    if snapshot.signature.panel:
+        return None
     scores = snapshot.fast.get(snapshot.champion)
     columns = snapshot.signature.inputs
     types = [_json_type(column) for column in columns]

@@ -28,7 +28,7 @@ PREDICTION = "prediction"
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
     """A model's tensors; -1 is the number of rows."""
-    inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.inputs]
+    inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.asked]
     outputs = [_tensor(PREDICTION, _answer_type(signature))]
     outputs += [_tensor(f"probability_{label}", "FP64") for label in signature.target.classes]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
@@ -55,7 +55,7 @@ def records_of(body: Any, signature: Signature) -> list[dict[str, Any]]:
     names = [tensor["name"] for tensor in body["inputs"]]
     if len(set(names)) != len(names):
         raise BadData([Problem("duplicate-field", "two tensors have the same name")])
-    known = {column.name: column for column in signature.inputs}
+    known = {column.name: column for column in signature.asked}
     if len(names) == 1 and names[0] not in known and len(_shape(body["inputs"][0])) == 2:
         return _rows(body["inputs"][0], signature)
     columns = {tensor["name"]: _cells(tensor, known.get(tensor["name"])) for tensor in body["inputs"]}

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from podium.data.columns import Column
+from podium.predict.inputs import ROWS
 from podium.predict.snapshot import Snapshot
 from service.live import Live
 
@@ -18,10 +19,11 @@ MOST_LEVELS = 200
 
 def record_schema(snapshot: Snapshot) -> dict[str, Any]:
     """JSON Schema of one record; ranges are those of the training rows, outside of which an answer carries a warning."""
-    columns = snapshot.signature.inputs
+    columns, panel = snapshot.signature.asked, snapshot.signature.panel
+    days = f" Send all rows of an entity: {panel.steps + 1} days are needed to predict the next." if panel else ""
     return {
         "title": f"{snapshot.project} record",
-        "description": f"Inputs of version {snapshot.version}, in training order.",
+        "description": f"Inputs of version {snapshot.version}, in training order.{days}",
         "type": "object",
         "properties": {column.name: _property(column) for column in columns},
         "required": [column.name for column in columns if not column.nullable],
@@ -84,7 +86,10 @@ def install_openapi(app: FastAPI, live: Live) -> None:
 
 
 def _query(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """A record's fields as parameters."""
+    """A record's fields as parameters, or a panel's rows."""
+    if snapshot.signature.panel:
+        rows = {"type": "string", "description": "the rows as CSV, with a header line"}
+        return [{"name": ROWS, "in": "query", "required": True, "schema": rows}]
     schema = record_schema(snapshot)
     return [
         {"name": name, "in": "query", "required": name in schema["required"], "schema": field}

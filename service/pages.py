@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podium.data.columns import Column, Signature
+from podium.data.columns import Column, Panel, Signature
 from podium.data.problems import Problem
+from podium.predict.inputs import ROWS
 from podium.predict.snapshot import Snapshot
 from podium.store.history import Entry
 from podium.store.versions import REPORT_FILE, Manifest
@@ -68,7 +70,8 @@ class Pages:
         return self._pages.get_template("project.html").render(
             snapshot=snapshot,
             title=_title(snapshot),
-            fields=[_field(column) for column in snapshot.signature.inputs],
+            fields=[_field(column) for column in snapshot.signature.inputs] if not snapshot.signature.panel else [],
+            panel=snapshot.signature.panel,
             values=values or {},
             problems=[problem for problem in problems if problem not in at_field.values()],
             at_field=at_field,
@@ -108,7 +111,19 @@ def _version(manifest: Manifest, serving: bool, acts: Sequence[Entry]) -> dict[s
 
 def example_of(signature: Signature) -> dict[str, str]:
     """A record in the texts of a form, from the middle of each range and the first of each category."""
+    if signature.panel:
+        return {ROWS: _example_rows(signature.panel)}
     return {column.name: _example(column) for column in signature.inputs}
+
+
+def _example_rows(panel: Panel) -> str:
+    """As many days of one entity as a model sees, the last ones of the training."""
+    time = next(column for column in panel.columns if column.name == panel.time)
+    lines = [",".join(column.name for column in panel.columns)]
+    for day in range(panel.steps, -1, -1):
+        here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)
+        lines.append(",".join(_example(here if column is time else column) for column in panel.columns))
+    return "\n".join(lines)
 
 
 def _example(column: Column) -> str:

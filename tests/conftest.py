@@ -145,7 +145,7 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
         process.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED.exists():
         pytest.skip("needs the data folder that lies beside a checkout of the maintainers")

@@ -10,6 +10,7 @@ import pandas as pd
 from podium.data.columns import Column, Value
 from podium.data.problems import MOST_REPORTED, BadData, Problem
 
+NEVER_SEEN = "was not among the training rows"
 UNKNOWN, OUTSIDE = "unknown-category", "out-of-training-range"
 
 
@@ -49,7 +50,7 @@ def _judged(found: list[Problem], columns: Sequence[Column]) -> list[Problem]:
 
 
 def _unknown(row: int, column: Column) -> Problem:
-    return Problem(UNKNOWN, "was not among the training rows", row, column.name)
+    return Problem(UNKNOWN, NEVER_SEEN, row, column.name)
 
 
 def _outside(row: int, column: Column) -> Problem:

@@ -74,6 +74,8 @@ Seen = tuple[Kind, Notation, tuple[str, ...]]
 
 
 def _kind_asked(options: ColumnOptions) -> Seen | None:
+    if options.kind is None and "format" in options.model_fields_set:
+        return "date", "plain", ()
     if options.kind is None and options.notation is None:
         return None
     if options.kind == "weekday" or options.kind == "month":

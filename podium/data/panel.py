@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +37,7 @@ def _log_count(whole: Numbers, part: Numbers) -> Numbers:
     return np.where(part == 0, 0.0, np.log(np.ceil(whole / part)))
 
 
-RULES = {
+RULES: dict[str, Callable[..., Numbers]] = {
     "position": _position,
     "difference": lambda one, other: one - other,
     "ratio": lambda one, other: np.where(other == 0, 0.0, one / other),

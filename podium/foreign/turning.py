@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from podium.foreign.estimators import check_release, read_estimator
 from podium.foreign.graphs import is_onnx, read_onnx
 from podium.foreign.model import Foreign, check_count
 from podium.foreign.networks import read_keras
+from podium.foreign.panels import OfPanel, of_panel, read_scalers
 from podium.foreign.refusal import Refusal
 from podium.foreign.rows import answers, as_written, made_up_rows, sample_rows, seen, tolerant, with_odd
 from podium.foreign.statistics import is_statsmodels, read_statsmodels
@@ -34,6 +35,7 @@ from podium.model.golden import GOLDEN, MOST_ROWS, Golden
 from podium.model.model import Model
 from podium.model.pickles import dump
 from podium.model.scorers import Scorer
+from podium.project import Project
 from podium.store.versions import (
     GOLDEN_FILE,
     LEADERBOARD_FILE,
@@ -51,10 +53,18 @@ def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     allow = unpickle.allowed(wish.allowed)
     seal()
     foreign = _read(wish, table, allow)
-    columns = as_written(foreign.encoder.columns, table, wish.columns)
-    rows = made_up_rows(columns, wish.seed) if table is None else sample_rows(table, columns)
-    if table is not None:
-        table, rows = _answerable(foreign, table, rows)
+    panel, test = None, None
+    ignored: Mapping[str, str] = _ignored(wish, foreign, table)
+    if wish.panel:
+        found = _of_panel(wish, wish.panel, foreign, table, allow)
+        foreign, panel, ignored, rows, test = found.foreign, found.panel, found.ignored, found.rows, found.test
+        columns = foreign.encoder.columns
+    elif table is None:
+        columns = as_written(foreign.encoder.columns, None, wish.columns)
+        rows = made_up_rows(columns, wish.seed)
+    else:
+        columns = as_written(foreign.encoder.columns, table, wish.columns)
+        table, rows = _answerable(foreign, table, sample_rows(table, columns))
         columns = seen(columns, rows)
     try:
         foreign.original(rows.head(1))
@@ -64,9 +74,9 @@ def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     columns = tolerant(columns, rows.dropna() if len(rows.dropna()) else rows, foreign.original)
     compared = with_odd(columns, rows)
     encoder, scorer, close, difference = _equal(foreign, compared)
-    signature = Signature(columns, foreign.target, _ignored(wish, foreign, table))
+    signature = Signature(columns, foreign.target, dict(ignored), panel)
     model = Model(wish.name, signature, replace(encoder, columns=columns), scorer)
-    test = _test_rows(table, rows, signature)
+    test = _test_rows(table, rows, signature) if test is None else replace(test, signature=signature)
     files = {
         model_file(wish.name): dump(model),
         GOLDEN_FILE: GOLDEN.dump_json(_golden(wish, columns, rows, foreign, close)),
@@ -83,6 +93,13 @@ def _answerable(foreign: Foreign, table: pa.Table, rows: pd.DataFrame) -> tuple[
     if len(complete) in (0, len(rows)) or answers(rows, foreign.original):
         return table, rows
     return table.take(pa.array(complete)), rows.iloc[complete].reset_index(drop=True)
+
+
+def _of_panel(wish: Wish, project: Project, foreign: Foreign, table: pa.Table | None, allow: unpickle.Allowed) -> OfPanel:
+    """Raises Refusal."""
+    if table is None or wish.scalers is None:
+        raise Refusal("a model of a panel needs --sample, some rows of it, and --scalers, those that were fitted beside it")
+    return of_panel(foreign, read_scalers(wish.scalers, allow), project, table)
 
 
 def _ignored(wish: Wish, foreign: Foreign, table: pa.Table | None) -> dict[str, str]:
@@ -122,7 +139,8 @@ def _read(wish: Wish, table: pa.Table | None, allow: unpickle.Allowed) -> Foreig
     if data.startswith(TREE):
         return read_lightgbm(data, wish.target, wish.classes)
     if data.startswith((HDF5, ZIP)):
-        return _named(read_keras(data, wish.target, wish.classes), names)
+        network = read_keras(data, wish.target, wish.classes)
+        return network if wish.panel else _named(network, names)
     plain = unpickle.decompressed(data)
     if plain[:1] != b"\x80" and is_onnx(data):
         return read_onnx(data, wish.target, wish.classes, names, _texts(table, names))

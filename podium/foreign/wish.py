@@ -10,7 +10,7 @@ from pathlib import Path
 
 from podium.data.columns import Signature
 from podium.learn.clean import SIGNATURE
-from podium.project import ColumnOptions
+from podium.project import ColumnOptions, Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Wish:
     seed: int = 0
     columns: Mapping[str, ColumnOptions] = field(default_factory=dict)
     """What the project says of columns."""
+    project: Project | None = None
+    scalers: bytes | None = None
+    """Of a panel: how it is described, and the scalers that were fitted beside the model."""
+
+    @property
+    def panel(self) -> Project | None:
+        """The project, if it is one of a panel."""
+        return self.project if self.project and self.project.kind == "panel" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from pydantic import TypeAdapter
 
 from podium.data.columns import Column, Signature
 from podium.data.infer import infer_column, infer_signature, target_codes
+from podium.data.panel import DAY
 from podium.data.problems import BadData, Problem
 from podium.data.spelling import meant
 from podium.data.typed import blank, typed_column, typed_frame
+from podium.learn.panel import change_of, clean_windows
 from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
@@ -41,6 +43,8 @@ class Clean:
 
 def clean(table: pa.Table, project: Project) -> Clean:
     """Infer the signature, type every cell, and drop what cannot be learned from; raises BadData."""
+    if project.kind == "panel":
+        return _clean_panel(table, project)
     signature = _without_empty(infer_signature(table, project), table, project)
     inputs = typed_frame(table, signature.inputs, signature.ignored)
     target = target_codes(table[project.target], signature.target, project.target_missing)
@@ -63,6 +67,13 @@ def clean(table: pa.Table, project: Project) -> Clean:
         target=result.target.reset_index(drop=True),
         order=None if result.order is None else result.order.reset_index(drop=True),
     )
+
+
+def _clean_panel(table: pa.Table, project: Project) -> Clean:
+    made, signature, notes = clean_windows(table, project)
+    if len(made.keys) < FEWEST_ROWS:
+        raise BadData([Problem("too-few-rows", f"{len(made.keys)} days with a day before", expected=f"at least {FEWEST_ROWS}")])
+    return Clean(made.inputs, change_of(made.keys), made.keys[DAY], signature, notes)
 
 
 def _read(table: pa.Table, signature: Signature) -> list[str]:

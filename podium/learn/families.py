@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -28,6 +29,7 @@ class Family:
     build: Callable[[Target, int, Settings], Any]
     export: Callable[[Any, Target, int], Scorer]
     tried: tuple[Settings, ...]
+    panels_only: bool = False
 
 
 def _linear(target: Target, seed: int, settings: Settings) -> Any:
@@ -39,7 +41,7 @@ def _linear(target: Target, seed: int, settings: Settings) -> Any:
 def _linear_scorer(fitted: Any, target: Target, features: int) -> Scorer:
     weights = fitted.coef_.reshape(-1, features).tolist()
     intercepts = fitted.intercept_.reshape(-1).tolist() if hasattr(fitted.intercept_, "reshape") else [fitted.intercept_]
-    link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[target.task]
+    link = {"binary": "logistic", "multiclass": "softmax"}.get(target.task, "identity")
     return Linear(tuple(map(tuple, weights)), tuple(map(float, intercepts)), link)
 
 
@@ -66,6 +68,8 @@ def _lightgbm_scorer(fitted: Any, target: Target, features: int) -> Scorer:
 
 STANDARD = ("linear", "random-forest", "extra-trees", "lightgbm")
 """Trained when a project names none."""
+OF_PANELS = ("persistence", "linear", "extra-trees", "lightgbm")
+"""The same for a panel."""
 
 FAMILIES: dict[str, Family] = {
     "linear": Family(_linear, _linear_scorer, tuple({"strength": strength} for strength in (1.0, 0.1, 10.0, 0.01))),
@@ -89,6 +93,12 @@ FAMILIES: dict[str, Family] = {
             {"n_estimators": 200, "min_samples_leaf": 20},
         ),
     ),
+    "persistence": Family(
+        lambda target, seed, settings: DummyRegressor(strategy="constant", constant=0.0),
+        lambda fitted, target, features: Linear(((0.0,) * features,), (0.0,), "identity"),
+        ({},),
+        panels_only=True,
+    ),
     "glm": Family(
         lambda target, seed, settings: GeneralizedLinear(target), lambda fitted, target, features: fitted.scorer(), ({},)
     ),
@@ -109,11 +119,13 @@ class UnknownFamily(Exception):
     """The project names a family that is not there."""
 
 
-def families_of(asked: tuple[str, ...]) -> tuple[str, ...]:
+def families_of(asked: tuple[str, ...], kind: str = "table") -> tuple[str, ...]:
     """The families to train, in the project's order; raises UnknownFamily."""
     unknown = [name for name in asked if name not in FAMILIES]
     if unknown:
         raise UnknownFamily(
             f"unknown famil{'ies' if len(unknown) > 1 else 'y'} {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
         )
-    return asked or STANDARD
+    if wrong := [name for name in asked if FAMILIES[name].panels_only and kind != "panel"]:
+        raise UnknownFamily(f"{', '.join(wrong)} needs a panel: it says that nothing changes since the day before")
+    return asked or (OF_PANELS if kind == "panel" else STANDARD)

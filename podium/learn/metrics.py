@@ -81,7 +81,7 @@ NUMBERS: dict[str, Metric] = {
     "r2": Metric(lambda target, scores: float(sk.r2_score(target, scores[:, 0]))),
     "mape": Metric(_mape, -1),
 }
-DEFAULT = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+DEFAULT = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse", "forecast": "mae"}
 
 
 class UnknownMetric(Exception):
@@ -89,6 +89,8 @@ class UnknownMetric(Exception):
 
 
 def metrics_of(target: Target) -> dict[str, Metric]:
+    if target.task == "forecast":  # of changes, which are often 0, so that no share of them is meaningful
+        return {name: metric for name, metric in NUMBERS.items() if name != "mape"}
     return CLASSES if target.classes else NUMBERS
 
 

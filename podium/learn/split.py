@@ -23,8 +23,8 @@ Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 def kind_of_split(data: Clean, project: Project) -> str:
     """The project's, else stratified for classes and random for numbers."""
-    if project.split.kind:
-        return project.split.kind
+    if project.split.kind or project.kind == "panel":
+        return project.split.kind or "time"
     return "stratified" if data.signature.target.classes and _smallest_class(data) >= 2 else "random"
 
 
@@ -32,9 +32,10 @@ def train_and_test(data: Clean, project: Project) -> tuple[Places, Places]:
     """Places of the training rows and of the test rows, which are looked at once, in the ranking."""
     kind, size = kind_of_split(data, project), project.split.test_size
     if kind == "time":
-        order = np.argsort(_by(data), kind="stable")
-        cut = len(order) - max(1, round(len(order) * size))
-        return order[:cut], order[cut:]
+        days, order = _by(data), np.argsort(_by(data), kind="stable")
+        border = days[order[len(order) - max(1, round(len(order) * size))]]  # a day is not divided
+        border = max(border, days[days > days.min()].min(initial=border))
+        return order[days[order] < border], order[days[order] >= border]
     if kind == "grouped":
         groups = pd.Series(_by(data))
         names = groups.drop_duplicates().reset_index(drop=True)
@@ -69,8 +70,9 @@ def folds(data: Clean, project: Project) -> list[tuple[Places, Places]]:
     kind, count = kind_of_split(data, project), project.split.folds
     by = _by(data) if kind == "grouped" else None
     if kind == "time":
-        splitter: Any = TimeSeriesSplit(count)
-    elif kind == "grouped":
+        return _by_time(data, count)
+    splitter: Any
+    if kind == "grouped":
         splitter = GroupKFold(count)
     elif kind == "stratified" and _smallest_class(data) >= 2:
         splitter = StratifiedKFold(min(count, _smallest_class(data)), shuffle=True, random_state=project.seed)
@@ -79,7 +81,21 @@ def folds(data: Clean, project: Project) -> list[tuple[Places, Places]]:
     try:
         return list(splitter.split(data.inputs, data.target, by))
     except ValueError as error:
-        raise BadData([Problem("split", f"the rows cannot be split like this: {error}")]) from None
+        raise _unsplit(error) from None
+
+
+def _by_time(data: Clean, count: int) -> list[tuple[Places, Places]]:
+    """Each fold validates on the days that follow those it learns from; a day is not divided."""
+    days, place = np.unique(_by(data), return_inverse=True)
+    try:
+        parts = list(TimeSeriesSplit(count).split(days))
+    except ValueError as error:
+        raise _unsplit(error) from None
+    return [(np.flatnonzero(np.isin(place, fit)), np.flatnonzero(np.isin(place, check))) for fit, check in parts]
+
+
+def _unsplit(error: ValueError) -> BadData:
+    return BadData([Problem("split", f"the rows cannot be split like this: {error}")])
 
 
 def _smallest_class(data: Clean) -> int:

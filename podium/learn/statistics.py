@@ -46,7 +46,7 @@ class GeneralizedLinear:
         params = params.reshape(len(params), -1).T
         if self.target.task == "multiclass":
             params = np.vstack([np.zeros(params.shape[1]), params])
-        link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[self.target.task]
+        link = {"binary": "logistic", "multiclass": "softmax"}.get(self.target.task, "identity")
         return Linear(tuple(map(tuple, params[:, 1:].tolist())), tuple(params[:, 0].tolist()), link)
 
 

@@ -12,6 +12,7 @@ from podium.data.problems import BadData, Problem
 from podium.learn.clean import Clean
 from podium.learn.families import FAMILIES, Settings
 from podium.learn.metrics import metric_name, metrics_of, score
+from podium.learn.panel import window_encoder
 from podium.learn.select import kept_places, select
 from podium.learn.split import folds
 from podium.model.encode import Encoder, Matrix, fit_encoder
@@ -38,6 +39,8 @@ class Candidate:
 
 def features(data: Clean, project: Project) -> Encoder:
     """The encoder fitted on these rows."""
+    if data.signature.panel:
+        return window_encoder(data.inputs, data.signature)
     return fit_encoder(data.inputs, data.signature.inputs, project.features.most_levels)
 
 

@@ -18,7 +18,7 @@ def candidates(rows: Clean, project: Project) -> list[Candidate]:
     """Every family trained on the training rows of a clean table."""
     training = training_rows(rows, project)
     encoder = selected(features(training, project), training, project)
-    return [train(family, training, encoder, project) for family in families_of(project.families)]
+    return [train(family, training, encoder, project) for family in families_of(project.families, project.kind)]
 
 
 def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple[Manifest, dict[str, bytes]]:

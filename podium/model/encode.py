@@ -69,7 +69,8 @@ class Code:
     other: float
 
 
-Feature = Number | Missing | Levels | Plain | Code | Relative | Scaled | Share
+OfCell = Number | Missing | Levels | Plain | Code
+Feature = OfCell | Relative | Scaled | Share
 
 
 def _month(days: float) -> float:
@@ -174,7 +175,7 @@ def _cut(number: float) -> float:
     return FARTHEST if number > 0 else -FARTHEST
 
 
-def _column(feature: Feature, cells: pd.Series, column: Column) -> Vector:
+def _column(feature: OfCell, cells: pd.Series, column: Column) -> Vector:
     if isinstance(feature, Missing):
         return cells.isna().to_numpy(dtype=float)
     if isinstance(feature, Plain):

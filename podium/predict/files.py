@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from podium.data.columns import Signature
 from podium.data.problems import BadData
 from podium.data.read import read_in_pieces
 from podium.model.encode import Matrix
-from podium.predict.inputs import Asked, from_text
+from podium.predict.inputs import Asked, Inputs, from_panel, from_text, typed_panel
 from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv
 
+PANEL_ROWS = 100_000
+"""Rows of a panel whose windows are in memory at a time, and those of one entity more."""
 Score = Callable[[Snapshot, str, pd.DataFrame], Matrix]
 """From a version, a family and typed rows to (n, scores)."""
 
@@ -30,19 +35,49 @@ class Piece:
 
 
 def predict_file(
-    upload: Path, snapshot: Snapshot, families: Sequence[str], score: Score, asked: Asked, *, raw: bool = False
+    upload: Path,
+    snapshot: Snapshot,
+    families: Sequence[str],
+    score: Score,
+    asked: Asked,
+    *,
+    raw: bool = False,
+    problems: bool = True,
 ) -> Iterator[Piece]:
-    """Predictions beside the columns that came. Raises BadData with the rows counted over the whole file."""
+    """Predictions beside the columns that came, and why wrong rows have none. Raises BadData, rows counted over all pieces."""
     rows = 0
+    if snapshot.signature.panel:
+        for inputs in _inputs_of_panel(upload, snapshot.signature, asked):
+            yield _piece(snapshot, families, score, inputs, asked.by_row and problems, raw=raw, first=rows == 0)
+            rows += inputs.total
+        return
     for table in read_in_pieces(upload, gzipped=asked.gzipped, delimiter=asked.delimiter):
         try:
             inputs = from_text(table, snapshot.signature, table.num_rows, asked)
         except BadData as error:
             raise _moved(error, rows) from None
-        scores = {family: score(snapshot, family, inputs.as_frame()) for family in families}
-        result = result_table(snapshot, inputs, scores, always_problem=asked.by_row)
-        yield Piece(to_csv(result, raw=raw, header=rows == 0), table.num_rows, len(inputs.bad), len(inputs.warnings))
+        yield _piece(snapshot, families, score, inputs, asked.by_row and problems, raw=raw, first=rows == 0)
         rows += table.num_rows
+
+
+def _piece(
+    snapshot: Snapshot, families: Sequence[str], score: Score, inputs: Inputs, problems: bool, *, raw: bool, first: bool
+) -> Piece:
+    scores = {family: score(snapshot, family, inputs.as_frame()) for family in families}
+    result = result_table(snapshot, inputs, scores, problems=problems)
+    return Piece(to_csv(result, raw=raw, header=first), inputs.total, len(inputs.bad), len(inputs.warnings))
+
+
+def _inputs_of_panel(upload: Path, signature: Signature, asked: Asked) -> Iterator[Inputs]:
+    """A panel is read whole, as a day needs those before it, and answered some entities at a time. Raises BadData."""
+    table = pa.concat_tables(read_in_pieces(upload, gzipped=asked.gzipped, delimiter=asked.delimiter))
+    frame = typed_panel(table, signature, asked)
+    assert signature.panel
+    codes = pd.factorize(frame[signature.panel.entity])[0]
+    counts = np.cumsum(np.bincount(codes))
+    parts = counts // PANEL_ROWS
+    for part in np.unique(parts):
+        yield from_panel(frame[parts[codes] == part], signature, by_row=asked.by_row)
 
 
 def _moved(error: BadData, rows: int) -> BadData:

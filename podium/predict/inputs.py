@@ -7,16 +7,19 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.data.columns import Signature, Value
-from podium.data.doubts import doubts_of_frame, doubts_of_rows
+from podium.data.columns import Panel, Signature, Value
+from podium.data.doubts import NEVER_SEEN, UNKNOWN, doubts_of_frame, doubts_of_rows
+from podium.data.panel import DAY, INDEX, windows
 from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge
 from podium.data.read import read_table
-from podium.data.typed import frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
+from podium.data.typed import EPOCH, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
 DEEPEST = 100
 
@@ -47,6 +50,8 @@ class Inputs:
     as_frame: Callable[[], pd.DataFrame]
     as_table: Callable[[], pa.Table]
     bad: Mapping[int, list[Problem]]
+    keys: pd.DataFrame | None = None
+    """Of a panel: the entity and day of each of its windows, which are the rows then."""
 
     @property
     def count(self) -> int:
@@ -60,7 +65,9 @@ def from_table(data: bytes, signature: Signature, most: int, asked: Asked = PLAI
 
 
 def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
-    """The fields of a form, each a text; raises BadData."""
+    """The fields of a form, each a text; of a panel one field that holds its rows as CSV. Raises BadData."""
+    if signature.panel:
+        return _from_text_field(fields, signature)
     unknown = [
         Problem("unknown-field", "is no input of this model", column=name) for name in fields if name not in signature.names
     ]
@@ -70,10 +77,60 @@ def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
     return from_text(row, signature, 1)
 
 
+ROWS = "rows"
+"""The field of a form that holds a panel's rows."""
+
+
+def _from_text_field(fields: Mapping[str, str], signature: Signature) -> Inputs:
+    if unknown := [Problem("unknown-field", "is no input of this model", column=name) for name in fields if name != ROWS]:
+        raise BadData(unknown)
+    if not fields.get(ROWS, "").strip():
+        raise BadData([Problem("empty-input", "there is no row", column=ROWS, expected="CSV with a header line")])
+    table = read_table(fields[ROWS].replace("\r\n", "\n").encode())
+    return from_text(table, signature, table.num_rows)
+
+
+def typed_panel(table: pa.Table, signature: Signature, asked: Asked) -> pd.DataFrame:
+    """The rows of a panel as they came. Raises BadData."""
+    return typed_frame(table, signature.asked, table.column_names if asked.keep_extra else signature.ignored)
+
+
+def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> Inputs:
+    """The windows of a panel's rows; `by_row` leaves out entities that the model does not know. Raises BadData."""
+    panel = signature.panel
+    assert panel is not None
+    made = windows(frame, panel)
+    lenient = [replace(column, unknown="warn") for column in panel.columns]
+    doubts = doubts_of_frame(frame, lenient if by_row else panel.columns)
+    strict = [column for column in panel.columns if by_row and column.name == panel.entity and column.unknown == "reject"]
+    known = np.logical_and.reduce([made.keys[c.name].isin(c.categories).to_numpy() for c in strict] or [np.True_])
+    places = np.flatnonzero(np.broadcast_to(~known, len(made.keys))).tolist()
+    bad = {place: [Problem(UNKNOWN, NEVER_SEEN, place + 1, panel.entity)] for place in places}
+    good = made.inputs.drop(index=places).reset_index(drop=True) if places else made.inputs
+    table = functools.partial(key_table, made.keys, panel)
+    return Inputs(len(made.keys), doubts, lambda: frame_rows(good), lambda: good, table, bad, made.keys)
+
+
+def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
+    """Entity, number of the day within it, and the day."""
+    days = {day: day_text(day, panel) for day in keys[DAY].unique().tolist()}
+    cells = {panel.entity: keys[panel.entity], INDEX: keys[INDEX], panel.time: keys[DAY].map(days)}
+    return pa.table({name: pa.array(list(column)) for name, column in cells.items()})
+
+
+def day_text(day: float, panel: Panel) -> str | int:
+    """A day as ISO 8601, or its number where days are numbers."""
+    if next(column.kind for column in panel.columns if column.name == panel.time) != "date":
+        return int(day)
+    return date.fromordinal(int(day) + EPOCH).isoformat()
+
+
 def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
     """A table of texts; raises BadData."""
     if table.num_rows > most:
         raise TooLarge([Problem("too-many-rows", f"has {table.num_rows} rows", expected=f"at most {most}")])
+    if signature.panel:
+        return from_panel(typed_panel(table, signature, asked), signature, by_row=asked.by_row)
     ignored = set(table.column_names) if asked.keep_extra else set(signature.ignored)
     bad: dict[int, list[Problem]] = {}
     if asked.by_row:
@@ -95,6 +152,10 @@ def from_records(decoded: Any, signature: Signature, most: int, asked: Asked = P
     records = _listed(decoded, signature)
     if len(records) > most:
         raise TooLarge([Problem("too-many-rows", f"has {len(records)} records", expected=f"at most {most}")])
+    if signature.panel:
+        named = _named(records, signature)
+        rows = typed_rows(named, signature.panel.columns, _ignored(named, signature, asked))
+        return from_panel(rows_frame(rows, signature.panel.columns), signature, by_row=asked.by_row)
     if asked.by_row:
         named, rows, doubts, bad = _by_row(records, signature, asked)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +17,21 @@ from podium.data.problems import Problem
 from podium.data.typed import NUMBER
 from podium.model.encode import Matrix
 from podium.predict.inputs import Inputs
+from podium.predict.panels import Scores, forecast_table
 from podium.predict.snapshot import Snapshot
 
-Scores = Mapping[str, Matrix | Sequence[Sequence[float]]]
-"""Of each model (n, scores)."""
 FORMULA = r"^[=+\-@\t\r]"
 
 
 PROBLEM = "problem"
 
 
-def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, always_problem: bool = False) -> pa.Table:
+def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, problems: bool | None = None) -> pa.Table:
     """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, or the ends
     of its interval, then `prediction_<family>` (and the probability of what it predicts) of every model when there are
-    several; where rows are wrong, a column `problem` that says why."""
+    several; and a column `problem` that says why rows are wrong, when there are any, or always, or never."""
+    if snapshot.signature.panel:
+        return _with_problems(forecast_table(snapshot.signature.panel, inputs, scores), inputs, problems)
     first, target = next(iter(scores)), snapshot.signature.target
     table = inputs.as_table()
     places = _places(inputs)
@@ -42,7 +43,11 @@ def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, always_p
             added[f"probability_{family}"] = pa.array(matrix.max(axis=1))
     for name, cells in added.items():
         table = table.append_column(_free(name, table), cells if places is None else cells.take(places))
-    if inputs.bad or always_problem:
+    return _with_problems(table, inputs, problems)
+
+
+def _with_problems(table: pa.Table, inputs: Inputs, asked: bool | None) -> pa.Table:
+    if asked or (asked is None and inputs.bad):
         said = [_said(inputs.bad[place]) if place in inputs.bad else None for place in range(inputs.total)]
         table = table.append_column(_free(PROBLEM, table), pa.array(said, pa.string()))
     return table

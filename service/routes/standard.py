@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from podium import __version__
 from podium.model.model import answer
 from podium.predict.inputs import Inputs, decode_json, from_records, from_table
+from podium.predict.panels import forecasts
 from podium.predict.snapshot import Snapshot
 from podium.store.versions import list_versions
 from service.answers import answer_headers, finite, prediction_id
@@ -202,7 +203,10 @@ def _mlflow_inputs(data: bytes, media: str, snapshot: Snapshot, most: int) -> In
 async def _scored(state: State, snapshot: Snapshot, inputs: Inputs) -> tuple[Any, dict[str, str]]:
     found = await score(snapshot, [snapshot.champion], inputs, state.spread, state.settings.dask_threshold)
     state.metrics.rows[snapshot.project] += inputs.count
-    return found[snapshot.champion], answer_headers(snapshot, prediction_id())
+    scores: Any = found[snapshot.champion]
+    if snapshot.signature.panel:
+        scores = forecasts(snapshot.signature.panel, inputs, found)[snapshot.champion].value.reshape(-1, 1)
+    return scores, answer_headers(snapshot, prediction_id())
 
 
 def _snapshot(state: State, model: str, version: str) -> Snapshot:

@@ -1,0 +1,135 @@
+"""A raw table of a panel to windows that can be learned from, and the features of windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from podium.data.columns import Column, Derived, Panel, Signature, Target
+from podium.data.infer import infer_column
+from podium.data.panel import ACTUAL, DAY, INDEX, LAST, Windows, before, unit_of, window_columns, windows
+from podium.data.problems import BadData, Problem
+from podium.data.typed import typed_frame
+from podium.model.changes import Cells, Relative
+from podium.model.encode import Encoder, Feature, Number
+from podium.project import ColumnOptions, PanelOptions, Project
+
+
+def panel_of(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
+    """The panel as its rows show it, and why the other columns are left out. Raises BadData."""
+    asked = options_of(project)
+    wanted = {project.target: "target", asked.entity: "panel.entity", asked.time: "panel.time"}
+    wanted |= {name: "panel.derived" for column in asked.derived.values() for name in column.of if name not in asked.derived}
+    missing = [
+        Problem("unknown-column", f"{place} names a column that the data does not have", column=name)
+        for name, place in wanted.items()
+        if name not in table.column_names
+    ]
+    if missing:
+        raise BadData(missing)
+    columns, ignored = [], {}
+    for name in table.column_names:
+        options = project.columns.get(name, ColumnOptions())
+        if options.ignore or name in asked.derived:
+            ignored[name] = "left out by the project" if options.ignore else "computed from other columns"
+            continue
+        if name == asked.entity:
+            options = options.model_copy(update={"kind": "category"})
+        column = infer_column(name, table[name], options)
+        if name in wanted or column.kind in ("number", "integer"):
+            columns.append(column)
+        else:
+            ignored[name] = "is no number"
+    derived = tuple(Derived(name, column.rule, column.of) for name, column in asked.derived.items())
+    panel = Panel(asked.entity, asked.time, project.target, asked.steps, tuple(columns), derived, asked.integrate)
+    _check_kinds(panel)
+    return panel, ignored
+
+
+def options_of(project: Project) -> PanelOptions:
+    assert project.panel is not None, "the project's validation asks for it"
+    return project.panel
+
+
+def _check_kinds(panel: Panel) -> None:
+    kinds = {column.name: column for column in panel.columns}
+    problems = []
+    if kinds[panel.time].kind not in ("date", "integer"):
+        message = "is neither a date nor a whole number (give its `format` if it is another than %Y-%m-%d)"
+        problems.append(Problem("invalid-type", message, column=panel.time))
+    numbers = {panel.target, *(name for column in panel.derived for name in column.of if name in kinds)}
+    problems += [
+        Problem("invalid-type", "is no number", column=name)
+        for name in sorted(numbers)
+        if kinds[name].kind not in ("number", "integer")
+    ]
+    problems += [
+        Problem("missing-field", "has no value in some rows", column=name)
+        for name in (panel.entity, panel.time, panel.target)
+        if kinds[name].nullable
+    ]
+    if problems:
+        raise BadData(problems)
+
+
+def clean_windows(table: pa.Table, project: Project) -> tuple[Windows, Signature, tuple[str, ...]]:
+    """Windows with a known change, the last `most_rows` of them, the signature and the notes. Raises BadData."""
+    panel, ignored = panel_of(table, project)
+    frame = typed_frame(table, panel.columns, ignored)
+    made = windows(frame, panel, ahead=False)
+    notes = [f"column {name} was left out: {reason}" for name, reason in ignored.items()]
+    if len(made.keys) < len(frame):
+        notes.append(f"{len(frame) - len(made.keys)} rows were of a day that came again: the last one counts")
+    made = made.some(np.flatnonzero(made.keys[INDEX] > 0))
+    most = options_of(project).most_rows
+    if len(made.keys) > most:
+        recent = np.sort(np.argsort(made.keys[DAY].to_numpy(), kind="stable")[-most:])
+        notes.append(f"the last {most} of {len(made.keys)} rows are learned from (panel.most_rows)")
+        made = made.some(recent)
+    return made, Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel), tuple(notes)
+
+
+def change_of(keys: pd.DataFrame) -> pd.Series:
+    """What is predicted: the change since the day before, in units of the value then."""
+    last = keys[LAST].to_numpy()
+    return pd.Series((keys[ACTUAL].to_numpy() - last) / unit_of(last))
+
+
+def window_encoder(frame: pd.DataFrame, signature: Signature) -> Encoder:
+    """Relative changes of each number from day to day, its last value beside the target's where both have one unit, and derived
+    numbers as they are."""
+    panel = signature.panel
+    assert panel is not None
+    columns, places = signature.inputs, {column.name: place for place, column in enumerate(signature.inputs)}
+    cells, features = Cells(frame, columns), list[Feature]()
+    computed = {column.name for column in panel.derived}
+    for name in panel.measured:
+        for step in range(1, panel.steps + 1):
+            own, other = places[before(name, step)], places[before(name, step + 1)]
+            if name in computed:
+                features.append(_number(own, columns[own], frame))
+            else:
+                features.append(_relative(own, other, f"{name}, change {step} before", cells))
+        if name != panel.target and _unit(panel, name) and _unit(panel, name) == _unit(panel, panel.target):
+            own, other = places[before(name, 1)], places[before(panel.target, 1)]
+            features.append(_relative(own, other, f"{name} beside {panel.target}", cells))
+    return Encoder(columns, tuple(features))
+
+
+def _unit(panel: Panel, name: str) -> str:
+    return next((column.unit for column in panel.columns if column.name == name), "")
+
+
+def _number(place: int, column: Column, frame: pd.DataFrame) -> Number:
+    present = frame[column.name].dropna().to_numpy(dtype=float)
+    middle, mean, scale = (np.median(present), present.mean(), present.std()) if len(present) else (0.0, 0.0, 1.0)
+    return Number(place, column.name, "", float(middle), float(mean), float(scale) or 1.0)
+
+
+def _relative(column: int, base: int, name: str, cells: Cells) -> Relative:
+    plain = Relative(column, name, base, 0.0, 1.0)
+    shares = plain.over(cells)
+    return replace(plain, mean=float(shares.mean()), scale=float(shares.std()) or 1.0)
