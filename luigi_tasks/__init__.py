@@ -3,10 +3,24 @@
 from luigi_tasks import progress as progress
 from luigi_tasks.acts import PromoteVersion, Rollback
 from luigi_tasks.batch import PredictBatch
-from luigi_tasks.tasks import Clean, Explore, Features, Ingest, Pipeline, Promote, Publish, Rank, Select, Snapshot, Train
+from luigi_tasks.retrain import RangeWeekly, Retrain
+from luigi_tasks.stage import Ingest, Snapshot
+from luigi_tasks.tasks import (
+    Clean,
+    Compare,
+    Explore,
+    Features,
+    Pipeline,
+    Promote,
+    Publish,
+    Rank,
+    Select,
+    Train,
+)
 
 __all__ = [
     "Clean",
+    "Compare",
     "Explore",
     "Features",
     "Ingest",
@@ -15,7 +29,9 @@ __all__ = [
     "Promote",
     "PromoteVersion",
     "Publish",
+    "RangeWeekly",
     "Rank",
+    "Retrain",
     "Rollback",
     "Select",
     "Snapshot",

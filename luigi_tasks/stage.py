@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import luigi
 
 from luigi_tasks.target import StoredTarget, store
+from podium.learn.panel import daily_rows
 from podium.project import BadProject, Project, load_project
 from podium.provenance import run_name
 from podium.settings import StoreSettings
-from podium.store import datasets
+from podium.store import collected, datasets
 
 
 class ProjectParameter(luigi.Parameter):
@@ -32,8 +34,12 @@ class Ingest(luigi.Task):
     project: str = ProjectParameter(description="folder name under projects/")
 
     @cached_property
+    def config(self) -> Project:
+        return load_project(StoreSettings().projects, self.project)
+
+    @cached_property
     def url(self) -> str:
-        url = load_project(StoreSettings().projects, self.project).data
+        url = self.config.data
         if url is None:
             raise BadProject(
                 f"projects/{self.project}/project.toml names no `data` to learn from: it is for imported models only"
@@ -50,14 +56,23 @@ class Ingest(luigi.Task):
     def etag(self) -> str:
         """The state of the source, looked at once, so that one run means one state."""
         bucket, key = datasets.split_url(self.url)
-        return store(bucket).etag(key)
+        return collected.state_of(self.files) if collected.is_folder(self.url) else store(bucket).etag(key)
+
+    @cached_property
+    def files(self) -> list[collected.Came]:
+        """Of a folder of daily files."""
+        return collected.listed(store(datasets.split_url(self.url)[0]), self.url)
 
     def output(self) -> StoredTarget:
         return StoredTarget(datasets.receipt_key(self.project, self.url, self.etag))
 
     def run(self) -> None:
         source = store(datasets.split_url(self.url)[0])
-        snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
+        if collected.is_folder(self.url):
+            parse = functools.partial(daily_rows, project=self.config)
+            snapshot = collected.collect(source, self.url, self.files, store(), self.project, parse)
+        else:
+            snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
         self.output().write(datasets.to_json(snapshot))
 
 
@@ -79,6 +94,7 @@ class Stage(luigi.Task):
 
     project: str = ProjectParameter(description="folder name under projects/")
     snapshot: str = luigi.Parameter(default="", description="sha256 of an earlier snapshot; empty: the source as it is now")
+    until: str = luigi.Parameter(default="", description="of a panel: the last day that is learned from; empty: all there are")
 
     file: str
 
@@ -94,7 +110,7 @@ class Stage(luigi.Task):
 
     @cached_property
     def run_name(self) -> str:
-        return run_name(self.config, self.snapshot)
+        return run_name(self.config, self.snapshot, self.until)
 
     def requires(self) -> Any:
         return self.needs() if self.snapshot else Ingest(project=self.project)

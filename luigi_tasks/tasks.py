@@ -10,27 +10,39 @@ from typing import Any
 
 import luigi
 import pandas as pd
+import pyarrow as pa
 
-from luigi_tasks.stage import Ingest, Snapshot, Stage
+from luigi_tasks.stage import Snapshot, Stage
 from luigi_tasks.target import desk, store
 from podium import provenance
 from podium.data.read import read_table
 from podium.learn.clean import Clean as CleanRows
 from podium.learn.clean import clean, from_parquet, to_parquet
+from podium.learn.compare import compare
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
+from podium.learn.panel import day_number, month_of, options_of, time_column
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
 from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
+from podium.model.model import Model
 from podium.promotion import GateFailed, promote, utc_now
 from podium.settings import StoreSettings
+from podium.store.collected import HISTORY, is_folder, read_history
 from podium.store.history import AliasMoved, read_champion
-from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, publish, version_prefix
-
-__all__ = ["Clean", "Explore", "Features", "Ingest", "Pipeline", "Promote", "Publish", "Rank", "Select", "Snapshot", "Train"]
+from podium.store.s3 import StoreError
+from podium.store.versions import (
+    COMPARISON_FILE,
+    LEADERBOARD_FILE,
+    REPORT_FILE,
+    digest,
+    publish,
+    read_manifest,
+    version_prefix,
+)
 
 
 class Clean(Stage):
@@ -42,8 +54,16 @@ class Clean(Stage):
         return Snapshot(project=self.project, snapshot=self.snapshot)
 
     def make(self) -> bytes:
-        table = read_table(self.input().read(), gzipped=str(self.config.data).endswith(".gz"))
-        return to_parquet(clean(table, self.config))
+        until = day_number(self.until, self.config) if self.until else None
+        return to_parquet(clean(self.table(until), self.config, until))
+
+    def table(self, until: float | None) -> pa.Table:
+        """The snapshot's rows as text; of a history no more months than are learned from."""
+        data, url = self.input().read(), str(self.config.data)
+        if not is_folder(url):
+            return read_table(data, gzipped=url.endswith(".gz"))
+        last = None if until is None else month_of(until, time_column(self.config))
+        return read_history(store(), HISTORY.validate_json(data), last, options_of(self.config).most_rows)
 
 
 class CleanedStage(Stage):
@@ -118,6 +138,14 @@ class RankedStage(CleanedStage):
     def candidates(self) -> list[Candidate]:
         return [pickle.loads(target.read()) for target in self.input()["candidates"]]
 
+    def claim(self) -> Claim:
+        """The version's name and parent, settled once, so that a resumed run publishes the same version."""
+        target = self.target("claim.json")
+        standing = read_champion(store(), self.project, StoreSettings().trust().promoters)
+        parent = standing.champion if standing else None
+        target.write(Claim.now(datetime.now(UTC), self.run_name, self.snapshot, parent).to_json())
+        return Claim.from_json(target.read())
+
 
 class Rank(RankedStage):
     """The leaderboard; the only look at the test rows."""
@@ -129,6 +157,30 @@ class Rank(RankedStage):
         return board.to_csv(index=False).encode()
 
 
+class Compare(RankedStage):
+    """The candidates beside the champion that they would follow."""
+
+    file = COMPARISON_FILE
+
+    def make(self) -> bytes:
+        test = held_out_rows(self.clean(), self.config)
+        return compare(self.candidates(), self.champion(), test, self.config).to_csv(index=False).encode()
+
+    def champion(self) -> Model | None:
+        """None when there is none, or none that can be loaded any more."""
+        own, parent = desk(), self.claim().parent
+        if parent is None:
+            return None
+        try:
+            _, data = read_manifest(own.store, self.project, parent, own.trust.trainers)
+            loaded = own.prover.load(self.project, parent, digest(data), own.fetch, own.trust.trainers)
+        except StoreError:
+            return None
+        finally:
+            own.prover.close()
+        return loaded.models[loaded.manifest.champion]
+
+
 class Publish(RankedStage):
     """An immutable version: models, leaderboard, report, golden rows, and last the manifest."""
 
@@ -136,27 +188,25 @@ class Publish(RankedStage):
 
     def needs(self) -> dict[str, Any]:
         StoreSettings().signer()  # before hours of training, not after
-        return {**super().needs(), "leaderboard": self.clone(Rank), "report": self.clone(Explore)}
+        return {
+            **super().needs(),
+            "leaderboard": self.clone(Rank),
+            "report": self.clone(Explore),
+            "comparison": self.clone(Compare),
+        }
 
     def make(self) -> bytes:
-        claim, rows, candidates = self._claim(), self.clean(), self.candidates()
+        claim, rows, candidates = self.claim(), self.clean(), self.candidates()
         training, test = self.training(), held_out_rows(rows, self.config)
-        board, report = self.input()["leaderboard"].read(), self.input()["report"].read()
-        files = {LEADERBOARD_FILE: board, REPORT_FILE: report, **candidate_files(candidates, training, test, self.config)}
+        made = {LEADERBOARD_FILE: "leaderboard", REPORT_FILE: "report", COMPARISON_FILE: "comparison"}
+        files = {file: self.input()[name].read() for file, name in made.items()}
+        files |= candidate_files(candidates, training, test, self.config)
         author, predictions = provenance.actor(StoreSettings().actor), predictions_digest(candidates, test)
-        data = source(self.config, claim, len(rows.inputs))
+        data = source(self.config, claim, rows)
         manifest = manifest_of(claim, self.config, training.signature, data, files, author, predictions)
         publish(store(), manifest, files, StoreSettings().signer())
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()
-
-    def _claim(self) -> Claim:
-        """The version's name and parent, settled once, so that a resumed run publishes the same version."""
-        target = self.target("claim.json")
-        standing = read_champion(store(), self.project, StoreSettings().trust().promoters)
-        parent = standing.champion if standing else None
-        target.write(Claim.now(datetime.now(UTC), self.run_name, self.snapshot, parent).to_json())
-        return Claim.from_json(target.read())
 
 
 class Promote(Stage):
@@ -186,7 +236,8 @@ class Pipeline(Stage):
     file = "summary.txt"
 
     def needs(self) -> dict[str, Any]:
-        return {"promote": self.clone(Promote), "leaderboard": self.clone(Rank), "report": self.clone(Explore)}
+        made = {"leaderboard": self.clone(Rank), "comparison": self.clone(Compare), "report": self.clone(Explore)}
+        return {"promote": self.clone(Promote), **made}
 
     def make(self) -> bytes:
         outcome = json.loads(self.input()["promote"].read())
@@ -197,10 +248,19 @@ class Pipeline(Stage):
             board[["rank", "model", "eval_metric", "score_val", "score_test", "ci_low", "ci_high", "tied_with_best"]]
             .round(4)
             .to_string(index=False),
+            *_beside(self.input()["comparison"].read()),
             f"files   {store().url(version_prefix(self.project, outcome['version']))}",
             f"report  {self.input()['report'].url}",
         ]
         return "\n".join(lines).encode()
+
+
+def _beside(comparison: bytes) -> list[str]:
+    """The candidates beside the champion, when there was one to compare with."""
+    if b"(serves)" not in comparison:
+        return []
+    table = pd.read_csv(io.BytesIO(comparison))
+    return [f"beside the champion, on {table['rows'].iloc[0]} test rows", table.round(4).to_string(index=False)]
 
 
 def _encoder(target: Any) -> Encoder:

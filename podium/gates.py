@@ -10,6 +10,7 @@ import numpy as np
 from podium.data.columns import Column, Signature
 from podium.learn.clean import Clean
 from podium.learn.metrics import interval, metric_name, metrics_of, resampled
+from podium.learn.panel import UNTIL
 from podium.loading import Loaded
 from podium.model.golden import Golden
 from podium.project import Project
@@ -36,6 +37,7 @@ def judge(loaded: Loaded, golden: Golden, champion: Loaded | None, test: Clean, 
     if rules.most_milliseconds is not None:
         found.append(_latency(loaded, golden, rules.most_milliseconds))
     if champion:
+        found += _not_older(loaded, champion)
         differences = incompatible(champion.manifest.signature, loaded.manifest.signature)
         if rules.compatible:
             detail = "; ".join(differences) or "takes all that the champion takes"
@@ -47,7 +49,7 @@ def judge(loaded: Loaded, golden: Golden, champion: Loaded | None, test: Clean, 
 
 def incompatible(old: Signature, new: Signature) -> list[str]:
     """Why somebody who asks the old signature's way would be turned away by the new one."""
-    before, after = ({column.name: column for column in signature.inputs} for signature in (old, new))
+    before, after = ({column.name: column for column in signature.asked} for signature in (old, new))
     wrong = [f"column {name} is gone" for name in before if name not in after and name not in new.ignored]
     added = [column for name, column in after.items() if name not in before]
     wrong += [f"column {column.name} is new and required" for column in added if not column.nullable]
@@ -115,10 +117,22 @@ def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, project: Project) 
     if test.target.isna().any():
         return Gate(name="not-worse", passed=False, detail="cannot be compared: no rows with a known target came along")
     metric = metrics_of(target)[metric_name(target, project.metric)]
-    figures = resampled(metric, test.target.to_numpy(), [_best(loaded, test), _best(champion, test)], project.seed)
+    both = [_best(loaded, test), _best(champion, test)]
+    answered = np.isfinite(both[1]).all(axis=1)  # a panel's champion may not know every entity
+    if not answered.any():
+        return Gate(name="not-worse", passed=True, detail="the champion answers none of the test rows")
+    figures = resampled(metric, test.target.to_numpy()[answered], [scores[answered] for scores in both], project.seed)
     low, high = interval(figures[:, 0] - figures[:, 1])
-    detail = f"difference to {champion.manifest.version} on {len(test.inputs)} test rows: {low:.6g} to {high:.6g}"
+    detail = f"difference to {champion.manifest.version} on {answered.sum()} test rows: {low:.6g} to {high:.6g}"
     return Gate(name="not-worse", passed=not high < 0, detail=detail)
+
+
+def _not_older(loaded: Loaded, champion: Loaded) -> list[Gate]:
+    """Whether it has learned from days as late as the champion's; nothing where days are not known."""
+    own, theirs = (str(each.manifest.data.get(UNTIL, "")) for each in (loaded, champion))
+    if not own or not theirs:
+        return []
+    return [Gate(name="not-older", passed=own >= theirs, detail=f"has learned until {own}, the champion until {theirs}")]
 
 
 def _differ(inputs: Sequence[Column], test: Clean) -> bool:

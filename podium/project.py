@@ -165,6 +165,8 @@ class Project(Part):
             raise ValueError('kind = "panel" and a [panel] with `entity` and `time` come together')
         if self.panel and (self.split.kind not in (None, "time") or self.cleaning.drop_duplicates):
             raise ValueError("a panel is split by its time, and of a day that comes twice the last row counts")
+        if self.data and self.data.endswith("/") and not self.panel:
+            raise ValueError("`data` names a folder, which only a panel is collected from")
         return self
 
     def deciding(self) -> dict[str, object]:

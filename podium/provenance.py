@@ -56,9 +56,9 @@ def git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def run_name(project: Project, sha256: str) -> str:
-    """The name of a run: the digest of its data, its deciding configuration, its code and its libraries."""
-    parts = [sha256, project.deciding(), code_digest(), libraries()]
+def run_name(project: Project, sha256: str, until: str = "") -> str:
+    """The name of a run: the digest of its data, its last day, its deciding configuration, its code and its libraries."""
+    parts = [sha256, project.deciding(), code_digest(), libraries(), *([until] if until else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

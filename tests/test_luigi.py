@@ -70,7 +70,19 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     order = stages(result)
     assert order[:2] == ["Ingest", "Clean"]
     assert sorted(order) == sorted(
-        ["Ingest", "Clean", "Explore", "Features", "Select", *["Train"] * 4, "Rank", "Publish", "Promote", "Pipeline"]
+        [
+            "Ingest",
+            "Clean",
+            "Explore",
+            "Features",
+            "Select",
+            *["Train"] * 4,
+            "Rank",
+            "Compare",
+            "Publish",
+            "Promote",
+            "Pipeline",
+        ]
     )
     assert "is the champion" in result.stdout
     return environment

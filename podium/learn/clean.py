@@ -41,10 +41,13 @@ class Clean:
         return replace(self, inputs=self.inputs.iloc[places], target=self.target.iloc[places], order=order)
 
 
-def clean(table: pa.Table, project: Project) -> Clean:
-    """Infer the signature, type every cell, and drop what cannot be learned from; raises BadData."""
+def clean(table: pa.Table, project: Project, until: float | None = None) -> Clean:
+    """Infer the signature, type every cell, and drop what cannot be learned from; of a panel days up to `until`.
+
+    Raises BadData.
+    """
     if project.kind == "panel":
-        return _clean_panel(table, project)
+        return _clean_panel(table, project, until)
     signature = _without_empty(infer_signature(table, project), table, project)
     inputs = typed_frame(table, signature.inputs, signature.ignored)
     target = target_codes(table[project.target], signature.target, project.target_missing)
@@ -69,8 +72,8 @@ def clean(table: pa.Table, project: Project) -> Clean:
     )
 
 
-def _clean_panel(table: pa.Table, project: Project) -> Clean:
-    made, signature, notes = clean_windows(table, project)
+def _clean_panel(table: pa.Table, project: Project, until: float | None) -> Clean:
+    made, signature, notes = clean_windows(table, project, until)
     if len(made.keys) < FEWEST_ROWS:
         raise BadData([Problem("too-few-rows", f"{len(made.keys)} days with a day before", expected=f"at least {FEWEST_ROWS}")])
     return Clean(made.inputs, change_of(made.keys), made.keys[DAY], signature, notes)

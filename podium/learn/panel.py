@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,14 @@ from podium.data.columns import Column, Derived, Panel, Signature, Target
 from podium.data.infer import infer_column
 from podium.data.panel import ACTUAL, DAY, INDEX, LAST, Windows, before, unit_of, window_columns, windows
 from podium.data.problems import BadData, Problem
-from podium.data.typed import typed_frame
+from podium.data.read import read_table
+from podium.data.typed import EPOCH, typed_frame
 from podium.model.changes import Cells, Relative
 from podium.model.encode import Encoder, Feature, Number
 from podium.project import ColumnOptions, PanelOptions, Project
+
+UNTIL = "until"
+"""Under this name a manifest says which day was the last one that was learned from."""
 
 
 def panel_of(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
@@ -75,10 +80,56 @@ def _check_kinds(panel: Panel) -> None:
         raise BadData(problems)
 
 
-def clean_windows(table: pa.Table, project: Project) -> tuple[Windows, Signature, tuple[str, ...]]:
-    """Windows with a known change, the last `most_rows` of them, the signature and the notes. Raises BadData."""
+def daily_rows(data: bytes, key: str, project: Project) -> tuple[pa.Table, pa.Array]:
+    """A daily file's rows and the month of each, if a panel can be made of them. Raises BadData."""
+    table, asked = read_table(data, gzipped=key.endswith(".gz")), options_of(project)
+    needed = {asked.time: time_column(project), asked.entity: Column(asked.entity, "category")}
+    numbers = {project.target, *(name for column in asked.derived.values() for name in column.of)} - set(asked.derived)
+    for name in sorted(numbers):
+        options = project.columns.get(name, ColumnOptions())
+        needed[name] = Column(name, "number", name != project.target, options.missing, notation=options.notation or "plain")
+    frame = typed_frame(table, tuple(needed.values()), table.column_names)
+    days = frame[asked.time].map({day: month_of(day, needed[asked.time]) for day in frame[asked.time].unique()})
+    return table, pa.array(days.tolist(), pa.string())
+
+
+def time_column(project: Project) -> Column:
+    """The column of the days, as the project describes it."""
+    name = options_of(project).time
+    options = project.columns.get(name, ColumnOptions())
+    whole = options.kind in ("integer", "number")
+    return Column(name, "integer" if whole else "date", format=options.format)
+
+
+def day_name(day: float, panel: Panel) -> str:
+    """A day as ISO 8601, or as a number that sorts, where days are numbers."""
+    time = next(column for column in panel.columns if column.name == panel.time)
+    return date.fromordinal(int(day) + EPOCH).isoformat() if time.kind == "date" else f"{int(day):012d}"
+
+
+def day_number(text: str, project: Project) -> float:
+    """The day of an ISO date, or of a number. Raises ValueError."""
+    if time_column(project).kind != "date":
+        return float(text)
+    return float(date.fromisoformat(text).toordinal() - EPOCH)
+
+
+def month_of(day: float, time: Column) -> str:
+    """2018-11, or the number of thirty days where days are numbers."""
+    if time.kind != "date":
+        return f"{int(day) // 30:08d}"
+    return f"{date.fromordinal(int(day) + EPOCH):%Y-%m}"
+
+
+def clean_windows(table: pa.Table, project: Project, until: float | None) -> tuple[Windows, Signature, tuple[str, ...]]:
+    """Windows with a known change, of days up to `until`, the last `most_rows` of them, the signature and the notes.
+
+    Raises BadData.
+    """
     panel, ignored = panel_of(table, project)
     frame = typed_frame(table, panel.columns, ignored)
+    if until is not None:
+        frame = frame[frame[panel.time] <= until].reset_index(drop=True)
     made = windows(frame, panel, ahead=False)
     notes = [f"column {name} was left out: {reason}" for name, reason in ignored.items()]
     if len(made.keys) < len(frame):

@@ -13,6 +13,7 @@ import pandas as pd
 from podium import provenance
 from podium.data.columns import Signature
 from podium.learn.clean import Clean, to_parquet
+from podium.learn.panel import UNTIL, day_name
 from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
 from podium.model.pickles import dump
@@ -42,9 +43,12 @@ class Claim:
         return cls(**json.loads(data))
 
 
-def source(project: Project, claim: Claim, rows: int) -> dict[str, str | int | float]:
-    """Where the rows of a training came from."""
-    return {"url": str(project.data), "sha256": claim.snapshot, "rows": rows}
+def source(project: Project, claim: Claim, rows: Clean) -> dict[str, str | int | float]:
+    """Where the rows of a training came from, and of a panel the last day among them."""
+    facts: dict[str, str | int | float] = {"url": str(project.data), "sha256": claim.snapshot, "rows": len(rows.inputs)}
+    if rows.signature.panel and rows.order is not None:
+        facts[UNTIL] = day_name(rows.order.max(), rows.signature.panel)
+    return facts
 
 
 def candidate_files(candidates: list[Candidate], training: Clean, test: Clean, project: Project) -> dict[str, bytes]:

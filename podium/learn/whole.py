@@ -32,7 +32,7 @@ def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple
         claim,
         project,
         training.signature,
-        source(project, claim, len(rows.inputs)),
+        source(project, claim, rows),
         files,
         author,
         predictions_digest(found, test),

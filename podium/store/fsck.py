@@ -87,6 +87,9 @@ def _check_snapshots(store: Store) -> Iterator[str]:
         if key.endswith("/data"):
             if digest(data) != key.split("/")[2]:
                 yield f"{key}: is not what its name says"
+        elif key.split("/")[2] == "parts":
+            if f"{digest(data)}.parquet" != key.split("/")[-1]:
+                yield f"{key}: is not what its name says"
         elif datasets.snapshot_key(key.split("/")[1], datasets.from_json(data).sha256) not in keys:
             yield f"{key}: speaks of a snapshot that is not there"
 

@@ -123,6 +123,11 @@ class Store:
         for entry in self._listed(prefix):
             yield entry["Key"], entry["ETag"]
 
+    def states(self, prefix: str) -> Iterator[tuple[str, str, datetime]]:
+        """Every key under a prefix with its ETag and when it was written."""
+        for entry in self._listed(prefix):
+            yield entry["Key"], entry["ETag"], entry["LastModified"]
+
     def delete(self, key: str) -> None:
         """Only garbage collection deletes; a key that is gone already is no error."""
         self._call("DeleteObject", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=key))

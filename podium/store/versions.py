@@ -15,6 +15,7 @@ from podium.store.signing import SIGNATURES, Keys, Signer
 
 MANIFEST = "manifest.json"
 GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE, TEST_FILE = "golden.json", "leaderboard.csv", "report.html", "test.parquet"
+COMPARISON_FILE = "comparison.csv"
 FOREIGN_FILES = "foreign/"
 
 

@@ -1,0 +1,60 @@
+"""Training as of a day, once, with a receipt, so that a range of weeks can be asked for and repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+import luigi
+from luigi.tools.range import RangeDailyBase
+
+from luigi_tasks.stage import Ingest, ProjectParameter, Stage
+from luigi_tasks.target import StoredTarget
+from luigi_tasks.tasks import Clean, Pipeline, Promote, Publish
+from podium.learn.clean import from_parquet
+from podium.learn.panel import day_name
+from podium.store.s3 import StoreError
+
+
+class Retrain(luigi.Task):
+    """Learn from what was known of a panel up to a day, and promote it if it passes its gates.
+
+    The receipt is the target: what comes in later does not repeat a week that is done. Raises StoreError while the data end
+    before the day.
+    """
+
+    project: str = ProjectParameter(description="a panel, collected from daily files")
+    date = luigi.DateParameter(description="the last day that is learned from")
+
+    def output(self) -> StoredTarget:
+        return StoredTarget(f"runs/{self.project}/retrains/{self.date}.json")
+
+    def run(self) -> Iterator[luigi.Task]:
+        yield Ingest(project=self.project)
+        pipeline: Stage = self.clone(Pipeline, until=str(self.date)).of_latest()
+        rows = pipeline.clone(Clean)
+        yield rows
+        self._check_reaches(rows)
+        yield pipeline
+        outcome, published = (json.loads(pipeline.clone(task).own.read()) for task in (Promote, Publish))
+        facts = {"until": str(self.date), "snapshot": pipeline.snapshot, "run": pipeline.run_name}
+        self.output().write(json.dumps({**facts, **published, **outcome}, indent=1).encode())
+
+    def _check_reaches(self, rows: Clean) -> None:
+        data = from_parquet(rows.own.read())
+        assert data.order is not None and data.signature.panel
+        last = day_name(data.order.max(), data.signature.panel)
+        if last < str(self.date):
+            raise StoreError(f"the data of {self.project} end at {last}: {self.date} cannot be learned yet")
+
+
+class RangeWeekly(RangeDailyBase):
+    """The days of a range that are one of the week: `RangeWeekly --of Retrain --of-params '{"project": "P"}' --start …`."""
+
+    weekday: int = luigi.IntParameter(default=7, description="1 is Monday, 7 is Sunday")
+    days_back: int = luigi.IntParameter(default=3660, description="a range may begin so many days ago")
+
+    def finite_datetimes(self, finite_start: datetime, finite_stop: datetime) -> list[datetime]:
+        days: list[datetime] = super().finite_datetimes(finite_start, finite_stop)
+        return [day for day in days if day.isoweekday() == self.weekday]

@@ -1,0 +1,192 @@
+"""Daily files in a folder to a history in monthly parts, named by their content: what came is kept, nothing is read twice.
+
+Every row of every file stays, with the file that it came from; of rows of one day the latest file counts, and that is decided
+when the history is read. So it does not matter in which order files came, or whether one came twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from podium.data.problems import BadData
+from podium.store.datasets import Snapshot, from_json, snapshot_key, split_url
+from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.versions import digest
+
+FILE, AT = "podium:file", "podium:at"
+READERS = 8
+Parse = Callable[[bytes, str], tuple[pa.Table, pa.Array]]
+"""From a file's bytes and name to its rows as text and the month of each. Raises BadData."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was collected: files with their ETags, those that could not be read with the reason, and a part for each month."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        return HISTORY.dump_json(self, indent=1)
+
+
+HISTORY = TypeAdapter(History)
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """A file in the folder: its key, its ETag and when it was written."""
+
+    key: str
+    etag: str
+    at: datetime
+
+
+def is_folder(url: str) -> bool:
+    return url.endswith("/")
+
+
+def listed(source: Store, url: str) -> list[Came]:
+    """The files of a folder. Raises NotThere when there is none."""
+    prefix = split_url(url)[1]
+    found = [Came(*entry) for entry in source.states(prefix) if not entry[0].endswith("/")]
+    if not found:
+        raise NotThere(f"there is no file in {url}")
+    return found
+
+
+def state_of(files: list[Came]) -> str:
+    """One word for the state of a folder."""
+    return hashlib.sha256(json.dumps(sorted((file.key, file.etag) for file in files)).encode()).hexdigest()
+
+
+def collect(source: Store, url: str, files: list[Came], store: Store, project: str, parse: Parse) -> Snapshot:
+    """Add what is new or changed to the history that there is, and keep the new state under its digest.
+
+    A file that cannot be read is noted with the reason, and read again when it changes. Raises StoreError.
+    """
+    before = latest(store, project, url)
+    new = [file for file in files if before.files.get(file.key) != file.etag]
+    tables, refused = _read(source, new, parse)
+    changed = {file.key for file in new}
+    months = _by_month(tables)
+    stale = set(months) | _months_with(store, before, changed & before.files.keys())
+    parts = dict(before.parts)
+    for month in sorted(stale):
+        kept = _without(part(store, before.parts[month]), changed) if month in before.parts else None
+        rows = pa.concat_tables([*([kept] if kept is not None else []), *months.get(month, [])], promote_options="default")
+        parts[month] = _write(store, project, month, rows)
+    history = History(
+        {**before.files, **{file.key: file.etag for file in new}},
+        {**{key: why for key, why in before.refused.items() if key not in changed}, **refused},
+        dict(sorted(parts.items())),
+    )
+    data = history.to_json()
+    snapshot = Snapshot(url, state_of(files), digest(data), len(data))
+    _create(store, snapshot_key(project, snapshot.sha256), data)
+    return snapshot
+
+
+def latest(store: Store, project: str, url: str) -> History:
+    """The newest state that was collected from this folder; empty when there is none."""
+    receipts = sorted(store.states(f"datasets/{project}/sources/"), key=lambda entry: entry[2])
+    for key, _, _ in reversed(receipts):
+        snapshot = from_json(store.read(key).data)
+        if snapshot.url == url:
+            return HISTORY.validate_json(store.read(snapshot_key(project, snapshot.sha256)).data)
+    return History()
+
+
+def read_history(store: Store, history: History, last: str | None, most: int) -> pa.Table:
+    """The newest `most` rows up to the month `last`, and of a month before them; the latest file's last."""
+    tables: list[pa.Table] = []
+    for month in sorted(history.parts, reverse=True):
+        if last is None or month <= last:
+            if sum(table.num_rows for table in tables[:-1]) >= most:
+                break
+            tables.append(part(store, history.parts[month]))
+    if not tables:
+        raise StoreError("nothing was collected yet of that time")
+    table = pa.concat_tables(tables, promote_options="default")
+    return table.sort_by([(AT, "ascending"), (FILE, "ascending")]).drop_columns([FILE, AT])
+
+
+def part(store: Store, key: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(store.read(key).data))
+
+
+def _read(source: Store, files: list[Came], parse: Parse) -> tuple[list[tuple[pa.Table, pa.Array]], dict[str, str]]:
+    refused: dict[str, str] = {}
+
+    def one(file: Came) -> tuple[pa.Table, pa.Array] | None:
+        try:
+            table, months = parse(source.read(file.key, seen=file.etag).data, file.key)
+        except BadData as error:
+            refused[file.key] = str(error)
+            return None
+        except Moved:
+            raise StoreError(f"{source.url(file.key)} was written again while it was read; run again") from None
+        marks = {FILE: file.key, AT: file.at.isoformat()}
+        for name, text in marks.items():
+            table = table.append_column(name, pa.array([text] * table.num_rows, pa.string()))
+        return table, months
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(one, files))
+    return [each for each in found if each], refused
+
+
+def _by_month(tables: list[tuple[pa.Table, pa.Array]]) -> dict[str, list[pa.Table]]:
+    found: dict[str, list[pa.Table]] = {}
+    for table, months in tables:
+        for month in pc.unique(months).to_pylist():
+            found.setdefault(month, []).append(table.filter(pc.equal(months, month)))
+    return found
+
+
+def _months_with(store: Store, before: History, keys: set[str]) -> set[str]:
+    """The months that hold rows of these files."""
+    if not keys:
+        return set()
+    names = pa.array(sorted(keys))
+    holds = (
+        (month, pq.read_table(pa.BufferReader(store.read(key).data), columns=[FILE])) for month, key in before.parts.items()
+    )
+    return {month for month, table in holds if pc.any(pc.is_in(table[FILE], value_set=names)).as_py()}
+
+
+def _without(table: pa.Table, keys: set[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table[FILE], value_set=pa.array(sorted(keys), pa.string()))))
+
+
+def _write(store: Store, project: str, month: str, rows: pa.Table) -> str:
+    file = io.BytesIO()
+    pq.write_table(rows.combine_chunks(), file)
+    key = f"datasets/{project}/parts/{month}/{digest(file.getvalue())}.parquet"
+    _create(store, key, file.getvalue())
+    return key
+
+
+def _create(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except Exists:
+        pass  # the name is the content's digest: what is there is the same
+
+
+def refusals(history: History) -> Iterator[str]:
+    """What could not be read, in words."""
+    for key, why in sorted(history.refused.items()):
+        yield f"the file {key} was left out: {why}"
