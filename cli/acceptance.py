@@ -54,6 +54,10 @@ class Scene:
         """The luigi command; seconds."""
         return run_pipeline(self.cloud.environment, self.project, task, *more, quiet=True)
 
+    def luigi(self, task: str, *more: str) -> float:
+        """A task that names no project; seconds."""
+        return run_pipeline(self.cloud.environment, "", task, *more, quiet=True)
+
     def podium(self, *arguments: str) -> str:
         """A `podium` command; what it printed. Raises CalledProcessError."""
         command = [sys.executable, "-m", "cli.main", *arguments]

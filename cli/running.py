@@ -46,7 +46,8 @@ def run_pipeline(
 ) -> float:
     """The luigi command as a user types it; returns the seconds, raises CalledProcessError."""
     luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
-    command = [luigi, "--module", "luigi_tasks", task, "--project", project, "--local-scheduler", "--workers", "2", *more]
+    named = ["--project", project] if project else []
+    command = [luigi, "--module", "luigi_tasks", task, *named, "--local-scheduler", "--workers", "2", *more]
     started = time.perf_counter()
     own = {**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}
     child = subprocess.Popen(command, env=own, cwd=ROOT, stdout=sys.stderr if quiet else None, start_new_session=True)

@@ -1,0 +1,58 @@
+"""A page for people who watch prices: `python -m projects.crypto.page s3://bucket/predictions.csv page.html` draws a forecast.
+
+It reads `symbol,index,date,pred_open,val_open` from S3 and is one file, without an asset from another host.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pandas as pd
+from bokeh.embed import file_html
+from bokeh.layouts import column
+from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, Select
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+
+from podium.store.datasets import split_url
+from podium.store.s3 import Store, s3_client
+
+COLUMNS = ["symbol", "index", "date", "pred_open", "val_open"]
+
+
+def read(url: str) -> pd.DataFrame:
+    """The forecasts at a URL. Raises ValueError for another table, StoreError."""
+    bucket, key = split_url(url)
+    table = pd.read_csv(io.BytesIO(Store(s3_client(), bucket).read(key).data), parse_dates=["date"])
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"{url} has the columns {', '.join(table.columns)}, not {', '.join(COLUMNS)}")
+    return table
+
+
+def page(table: pd.DataFrame, title: str) -> str:
+    """One chart with a choice of symbols; the last day has no actual price."""
+    known = table.dropna(subset=["pred_open"])
+    symbols = sorted(known["symbol"].unique())
+    whole = ColumnDataSource(known.assign(date=known["date"]))
+    shown = ColumnDataSource(known[known["symbol"] == symbols[0]])
+    plot = figure(x_axis_type="datetime", height=420, sizing_mode="stretch_width", y_axis_label="open", title=symbols[0])
+    plot.line("date", "val_open", source=shown, color="#64748b", line_width=2, legend_label="val_open")
+    plot.line("date", "pred_open", source=shown, color="#2563eb", line_width=2, legend_label="pred_open")
+    shows = [("date", "@date{%F}"), *((name, f"@{name}") for name in ("index", "pred_open", "val_open"))]
+    plot.add_tools(HoverTool(tooltips=shows, formatters={"@date": "datetime"}, mode="vline"))
+    plot.legend.location, plot.legend.click_policy = "top_left", "hide"
+    choice = Select(title="symbol", value=symbols[0], options=symbols)
+    names = ", ".join(f"{name}: []" for name in COLUMNS)
+    choice.js_on_change("value", CustomJS(args={"whole": whole, "shown": shown, "plot": plot}, code=f"""
+        const all = whole.data, some = {{{names}}};
+        for (let row = 0; row < all.symbol.length; row++)
+            if (all.symbol[row] === cb_obj.value) for (const name in some) some[name].push(all[name][row]);
+        shown.data = some; plot.title.text = cb_obj.value;"""))  # fmt: skip
+    return file_html(column(Div(text=f"<h1>{title}</h1>"), choice, plot, sizing_mode="stretch_width"), INLINE, title)
+
+
+if __name__ == "__main__":
+    url, target = sys.argv[1:]
+    Path(target).write_text(page(read(url), "Next open: predicted and actual"))
