@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cli.acceptance import acceptable, run_acceptance
+from cli.champions import champions_
 from cli.demo import run_demo
 from cli.garbage import gc
 from cli.models import keys, models
@@ -87,6 +88,7 @@ def accept(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
 podium.add_command(models)
 podium.add_command(keys)
 podium.add_command(gc)
+podium.add_command(champions_)
 podium.add_command(predict)
 
 

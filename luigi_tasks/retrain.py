@@ -53,7 +53,9 @@ class RangeWeekly(RangeDailyBase):
     """The days of a range that are one of the week: `RangeWeekly --of Retrain --of-params '{"project": "P"}' --start …`."""
 
     weekday: int = luigi.IntParameter(default=7, description="1 is Monday, 7 is Sunday")
-    param_name: str = luigi.Parameter(default="date", positional=False, description="of the task, which the day is given to")
+    param_name = luigi.Parameter(  # type: ignore[assignment]
+        default="date", positional=False, description="of the task, which the day is given to"
+    )
     days_back: int = luigi.IntParameter(default=3660, description="a range may begin so many days ago")
 
     def finite_datetimes(self, finite_start: datetime, finite_stop: datetime) -> list[datetime]:

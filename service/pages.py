@@ -63,7 +63,7 @@ class Pages:
         single: bool = False,
     ) -> str:
         """The project page, with a result or with the problems of the last try."""
-        names = set(snapshot.signature.names)
+        names = set(snapshot.signature.names) if not snapshot.signature.panel else set()
         at_field = {
             problem.column: problem for problem in problems if problem.column in names and (problem.row or 1) == 1 and values
         }

@@ -83,7 +83,7 @@ def windows(frame: pd.DataFrame, panel: Panel, *, ahead: bool = True) -> Windows
     place, known = first + index, index < np.repeat(counts, lengths)
     days, target = rows[panel.time].to_numpy(dtype=float), rows[panel.target].to_numpy(dtype=float)
     here = np.where(known, place, place - 1)
-    entity = rows[panel.entity].to_numpy(dtype=object)[first]
+    entity = pd.Series(rows[panel.entity].to_numpy(dtype=object)[first], dtype=object)
     keys = {
         panel.entity: entity,
         INDEX: index,
