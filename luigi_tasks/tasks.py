@@ -29,7 +29,7 @@ from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
 from podium.model.model import Model
-from podium.promotion import GateFailed, promote, utc_now
+from podium.promotion import ANY, GateFailed, promote, utc_now
 from podium.settings import StoreSettings
 from podium.store.collected import HISTORY, is_folder, read_history
 from podium.store.history import AliasMoved, read_champion
@@ -43,6 +43,9 @@ from podium.store.versions import (
     read_manifest,
     version_prefix,
 )
+
+RACES = 5
+"""So often another promotion of the same moment may come first."""
 
 
 class Clean(Stage):
@@ -222,11 +225,18 @@ class Promote(Stage):
         made = json.loads(self.input().read())
         version, reason = made["version"], f"run {self.run_name}"
         outcome: dict[str, Any] = {"version": version, "promoted": True}
-        try:
-            entry = promote(desk(), self.project, version, reason, utc_now, expect=made["parent"])
-            outcome["number"] = entry.sequence
-        except (AliasMoved, GateFailed) as refusal:
-            outcome |= {"promoted": False, "reason": str(refusal)}
+        # of a panel the last day learned from decides what is older, so weeks may be trained side by side
+        expected, tries = (ANY, RACES) if self.config.kind == "panel" else (made["parent"], 1)
+        for turn in range(1, tries + 1):
+            try:
+                outcome["number"] = promote(desk(), self.project, version, reason, utc_now, expect=expected).sequence
+                break
+            except GateFailed as refusal:
+                outcome |= {"promoted": False, "reason": str(refusal)}
+                break
+            except AliasMoved as moved:
+                if turn == tries:
+                    outcome |= {"promoted": False, "reason": str(moved)}
         return json.dumps(outcome, indent=1).encode()
 
 

@@ -108,7 +108,7 @@ def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
     """Names from the fit, else from the sample; categories from the encoders. Raises Refusal."""
     count = int(estimator.n_features_in_)
     own = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
-    if names:
+    if names and not own:
         check_count(count, names)
     columns = [Column(name, "number") for name in own or names or numbered(count)]
     for place, levels in _categories(estimator, range(count), own):

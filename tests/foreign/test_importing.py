@@ -99,3 +99,23 @@ def test_a_pickle_of_another_release_is_taken_only_when_asked() -> None:
     with pytest.raises(Refusal, match=r"saved by scikit-learn 0\.1\.9"):
         turned(other)
     assert np.isfinite(turned(other, other_release=True).largest_difference)
+
+
+def test_a_sample_shows_how_its_columns_are_written() -> None:
+    """A model that was fitted on clean columns takes what people write; columns that it does not use may come along."""
+    people = files.people()
+    rows = [f'"${row.height * 10:,.1f}",{row.weight}%,{row.shoe},{row.sex},x' for row in people.head(60).itertuples()]
+    lines = ["height,weight,shoe,sex,note", *rows]
+    found = turned(files.MADE["named.pkl"](), sample="\n".join(lines).encode())
+    columns = {column.name: column.notation for column in found.signature.inputs}
+    assert columns == {"height": "money", "weight": "percent", "shoe": "plain"}
+    assert found.signature.ignored["note"] == "not used by the model"
+
+
+def test_rows_that_the_original_cannot_answer_are_left_out_of_the_comparison() -> None:
+    table = files.people()
+    sample = table.assign(height=table["height"].where(table.index > 5)).to_csv(index=False).encode()
+    made = files.MADE["glm-binomial.pkl"]()
+    names = [column.name for column in turned(made).signature.inputs]
+    if "height" in names:
+        assert not turned(made, sample=sample).signature.inputs[names.index("height")].nullable

@@ -87,3 +87,11 @@ def test_nothing_but_models_is_constructed(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(data: bytes) -> None:
     with pytest.raises(Refused):
         load(data)
+
+
+def test_a_model_file_of_an_earlier_release_still_answers_as_it_did() -> None:
+    """Its columns and signature knew fewer fields."""
+    folder = Path(__file__).parent / "earlier"
+    model = load((folder / "linear.pkl").read_bytes())
+    assert prove(model, GOLDEN.validate_json((folder / "golden.json").read_bytes())) == 0.0
+    assert (model.signature.panel, model.signature.inputs[0].notation) == (None, "plain")

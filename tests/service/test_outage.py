@@ -7,6 +7,8 @@ import http.server
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from cli.running import start_service
 from local_cloud import LocalCloud
 from local_cloud.process import free_ports
 from podium.promotion import Desk
+from podium.settings import ROOT
 from podium.store.versions import digest
 from tests import tables
 from tests.conftest import Put
@@ -177,14 +180,21 @@ def stale(client: Client) -> bool:
     return bool(client.get("/status").json()["store"]["stale_since"])
 
 
+@pytest.mark.parametrize("fetched", [False, True])
 def test_a_start_without_the_store_serves_what_served_last(
-    outage: Outage, cloud: LocalCloud, cloud_desk: Desk, tmp_path: Path
+    outage: Outage, cloud: LocalCloud, cloud_desk: Desk, tmp_path: Path, fetched: bool
 ) -> None:
-    """From the cache of an earlier run, verified again and told as stale; a cache that was touched is not believed."""
-    shutil.copytree(outage.cache, tmp_path / "cache")
+    """From the cache of an earlier run, or one that `podium champions` made, verified again and told as stale; a cache that was
+    touched is not believed."""
     last = serving(outage.service)
     (port,) = free_ports(1)
     own = {"AWS_ENDPOINT_URL_S3": outage.proxy.url, "PODIUM_POLL_SECONDS": "0.3", "PODIUM_DASK_WORKERS": "0"}
+    if fetched:
+        command = [sys.executable, "-m", "cli.main", "champions", str(tmp_path / "cache"), "swap"]
+        told = subprocess.run(command, env={**cloud.environment, **own}, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert last in told.stdout
+    else:
+        shutil.copytree(outage.cache, tmp_path / "cache")
     outage.proxy.begin("503", "/")
     try:
         process = start_service({**cloud.environment, **own}, port, tmp_path)

@@ -32,6 +32,7 @@ from podium.store.signing import Keys, Signer, Unsigned
 from podium.store.versions import NotPublished
 from tests import tables
 from tests.conftest import publish_version
+from tests.learn.test_panel import shops
 
 
 def then() -> datetime:
@@ -148,6 +149,16 @@ def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk, monkeypatch:
     with pytest.raises(GateFailed, match="column colour is new and required; column sepal is gone"):
         promote(desk, "p", publish_version(desk, more, FLOWERS).version, "narrower", then)
     assert champion(desk) == good
+
+
+def test_a_panel_does_not_go_back_in_time_unless_it_is_forced(desk: Desk) -> None:
+    panel = {"entity": "shop", "time": "day", "steps": 2}
+    own = Project(name="p", kind="panel", data="s3://podium/none", target="sold", panel=panel, budget=1, families=["linear"])  # type: ignore[arg-type]
+    late, early = (publish_version(desk, shops(days=days), own).version for days in (40, 30))
+    promote(desk, "p", late, "first", then)
+    with pytest.raises(GateFailed, match="not-older: has learned until 2026-01-30, the champion until 2026-02-09"):
+        promote(desk, "p", early, "back", then)
+    assert promote(desk, "p", early, "on purpose", then, force=True).forced
 
 
 def test_an_equal_version_is_not_kept_out_by_chance(desk: Desk) -> None:
