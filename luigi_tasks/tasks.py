@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import luigi
 import pandas as pd
-import pyarrow as pa
 
 from luigi_tasks.stage import Snapshot, Stage
 from luigi_tasks.target import desk, store
@@ -31,7 +31,7 @@ from podium.model.encode import Encoder
 from podium.model.model import Model
 from podium.promotion import ANY, GateFailed, promote, utc_now
 from podium.settings import StoreSettings
-from podium.store.collected import HISTORY, is_folder, read_history
+from podium.store.collected import HISTORY, is_folder, read_history, refusals
 from podium.store.history import AliasMoved, read_champion
 from podium.store.s3 import StoreError
 from podium.store.versions import (
@@ -58,15 +58,13 @@ class Clean(Stage):
 
     def make(self) -> bytes:
         until = day_number(self.until, self.config) if self.until else None
-        return to_parquet(clean(self.table(until), self.config, until))
-
-    def table(self, until: float | None) -> pa.Table:
-        """The snapshot's rows as text; of a history no more months than are learned from."""
         data, url = self.input().read(), str(self.config.data)
         if not is_folder(url):
-            return read_table(data, gzipped=url.endswith(".gz"))
+            return to_parquet(clean(read_table(data, gzipped=url.endswith(".gz")), self.config, until))
+        history = HISTORY.validate_json(data)
         last = None if until is None else month_of(until, time_column(self.config))
-        return read_history(store(), HISTORY.validate_json(data), last, options_of(self.config).most_rows)
+        rows = clean(read_history(store(), history, last, options_of(self.config).most_rows), self.config, until)
+        return to_parquet(replace(rows, notes=(*rows.notes, *refusals(history))))
 
 
 class CleanedStage(Stage):

@@ -77,7 +77,7 @@ class Pages:
             at_field=at_field,
             board=snapshot.manifest.leaderboard,
             models=_models(snapshot, result) if result and single else None,
-            table=_rows(result) if result and not single else None,
+            table=_rows(result, reorder=not snapshot.signature.panel) if result and not single else None,
             result=result,
             has_report=REPORT_FILE in snapshot.manifest.files,
             imported=_imported(snapshot.manifest.data),
@@ -183,11 +183,11 @@ def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(result: dict[str, Any]) -> dict[str, Any]:
+def _rows(result: dict[str, Any], *, reorder: bool) -> dict[str, Any]:
     """The first rows, what was predicted before what came."""
     table = result["table"]
     names = table.column_names
-    place = names.index(result["champion_column"])
+    place = names.index(result["champion_column"]) if reorder else 0
     table = table.select([*names[place:], *names[:place]])
     shown = table.slice(0, SHOWN_ROWS)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from podium.data.columns import Column
+from podium.data.columns import Column, Panel
+from podium.data.panel import before
 from podium.learn.clean import Clean
 
 MOST_PANELS = 24
 MOST_BARS = 12
+MOST_SERIES = 8
 INK, FIRST, SECOND = "#64748b", "#2563eb", "#f59e0b"
 PALETTE = [FIRST, SECOND, "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16"]
 
@@ -47,9 +49,12 @@ class Exploration:
 
 def explore(data: Clean) -> Exploration:
     """Describe every column and draw the target, the distributions, the missing cells and the correlations."""
-    target = data.signature.target
+    target, panel = data.signature.target, data.signature.panel
+    series = [_series(data, panel)] if panel else []
+    if panel:
+        data = _day_before(data)
     facts = [_facts(column, data.inputs[column.name]) for column in data.signature.inputs]
-    pictures = [_target(data), *_distributions(data)]
+    pictures = [_target(data), *series, *_distributions(data)]
     if data.inputs.isna().to_numpy().any():
         pictures.append(_missing(data))
     if sum(not column.is_text for column in data.signature.inputs) > 1:
@@ -170,6 +175,43 @@ def _bars(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]
     axes.set_yticks([])
 
 
+def _day_before(data: Clean) -> Clean:
+    """What there is to look at: derived numbers as they were on the day before, of the others the last relative change."""
+    panel = data.signature.panel
+    assert panel is not None
+    computed = {column.name for column in panel.derived}
+    columns, cells = [data.signature.inputs[0]], {panel.entity: data.inputs[panel.entity]}
+    for name in panel.measured:
+        last, earlier = data.inputs[before(name, 1)], data.inputs[before(name, 2)]
+        own = name if name in computed else f"{name}, last change"
+        with np.errstate(all="ignore"):
+            cells[own] = last if name in computed else (last - earlier) / (last.abs() + earlier.abs())
+        columns.append(Column(own, "number", nullable=True))
+    signature = replace(data.signature, inputs=tuple(columns))
+    return replace(data, inputs=pd.DataFrame(cells), signature=signature)
+
+
+def _series(data: Clean, panel: Panel) -> Picture:
+    """The target of some entities over time, each beside its first value."""
+    assert data.order is not None
+    known = data.inputs[panel.entity].value_counts()
+    last = data.inputs[before(panel.target, 1)].to_numpy()
+    figure = Figure(figsize=(11, 3.2))
+    axes = figure.subplots()
+    for name in known.index[:MOST_SERIES]:
+        rows = np.flatnonzero((data.inputs[panel.entity] == name).to_numpy() & (last > 0))
+        rows = rows[np.argsort(data.order.to_numpy()[rows])]
+        if len(rows):
+            axes.plot(data.order.to_numpy()[rows], last[rows] / last[rows[0]], linewidth=1, label=_plain(name, 20))
+    axes.set_yscale("log")
+    if next(column.kind for column in panel.columns if column.name == panel.time) == "date":
+        axes.xaxis.set_major_formatter(lambda day, _: str(np.datetime64(int(day), "D")))
+    axes.legend(fontsize=8, frameon=False, ncols=MOST_SERIES)
+    _quiet(axes)
+    caption = f"The {min(len(known), MOST_SERIES)} longest histories of {len(known)}, each in units of its first value."
+    return _picture(figure, "Over time", caption)
+
+
 def _missing(data: Clean) -> Picture:
     shares = data.inputs.isna().mean()
     shares = shares[shares > 0].sort_values()[-30:]
@@ -177,7 +219,7 @@ def _missing(data: Clean) -> Picture:
     axes = figure.subplots()
     axes.barh(range(len(shares)), shares.to_numpy(), color=SECOND)
     axes.set_yticks(range(len(shares)), [_plain(name, 30) for name in shares.index])
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
     _quiet(axes)
     return _picture(
         figure, "Missing cells", "Share of the rows without a value. A feature of its own says where one is missing."
