@@ -29,6 +29,7 @@ from podium.learn.split import held_out_rows, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
 from podium.model.model import Model
+from podium.project import BadProject
 from podium.promotion import ANY, GateFailed, promote, utc_now
 from podium.settings import StoreSettings
 from podium.store.collected import HISTORY, is_folder, read_history, refusals
@@ -57,6 +58,8 @@ class Clean(Stage):
         return Snapshot(project=self.project, snapshot=self.snapshot)
 
     def make(self) -> bytes:
+        if self.until and self.config.kind != "panel":
+            raise BadProject("--until asks for the days of a panel, and this project is none")
         until = day_number(self.until, self.config) if self.until else None
         data, url = self.input().read(), str(self.config.data)
         if not is_folder(url):

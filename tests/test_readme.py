@@ -23,8 +23,10 @@ def blocks(language: str) -> list[str]:
 
 
 def test_every_make_target_exists() -> None:
-    named = set(re.findall(r"make ([a-z]+)", README))
-    assert named <= set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)) | {"make"}
+    named = set(re.findall(r"make ([a-z-]+)", README))
+    projects = {f"project-{path.parent.name}" for path in (ROOT / "projects").glob("*/accept.py")}
+    assert projects <= named and "project-%:" in MAKEFILE
+    assert named - projects <= set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)) | {"make", "project-"}
 
 
 def test_every_podium_command_exists() -> None:
