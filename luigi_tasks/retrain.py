@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 
 import luigi
 from luigi.tools.range import RangeDailyBase
 
 from luigi_tasks.stage import Ingest, ProjectParameter, Stage
-from luigi_tasks.target import StoredTarget
-from luigi_tasks.tasks import Clean, Pipeline, Promote, Publish
-from podium.learn.clean import from_parquet
-from podium.learn.panel import day_name
+from luigi_tasks.target import StoredTarget, store
+from luigi_tasks.tasks import Pipeline, Promote, Publish
+from podium.data.typed import EPOCH
+from podium.learn.panel import day_number, days_of
+from podium.project import BadProject
+from podium.store import datasets
+from podium.store.collected import HISTORY, is_folder, read_history
 from podium.store.s3 import StoreError
 
 
@@ -38,20 +41,23 @@ class Retrain(luigi.Task):
     def run(self) -> Iterator[luigi.Task]:
         yield Ingest(project=self.project)
         pipeline: Stage = self.clone(Pipeline, until=str(self.date)).of_latest()
-        rows = pipeline.clone(Clean)
-        yield rows
-        self._check_reaches(rows)
+        self._check_reaches(pipeline)
         yield pipeline
         outcome, published = (json.loads(pipeline.clone(task).own.read()) for task in (Promote, Publish))
         facts = {"until": str(self.date), "snapshot": pipeline.snapshot, "run": pipeline.run_name}
         self.output().write(json.dumps({**facts, **published, **outcome}, indent=1).encode())
 
-    def _check_reaches(self, rows: Clean) -> None:
-        data = from_parquet(rows.own.read())
-        assert data.order is not None and data.signature.panel
-        last = day_name(data.order.max(), data.signature.panel)
-        if last < str(self.date):
-            raise StoreError(f"the data of {self.project} end at {last}: {self.date} cannot be learned yet")
+    def _check_reaches(self, pipeline: Stage) -> None:
+        """What was collected must go to this day or beyond it; on the day itself there need not be a row."""
+        config = pipeline.config
+        if config.panel is None or not is_folder(str(config.data)):
+            raise BadProject(f"{self.project} is no panel that is collected from daily files")
+        keys = (config.panel.entity, config.panel.time)
+        data = store().read(datasets.snapshot_key(self.project, pipeline.snapshot)).data
+        last = days_of(read_history(store(), HISTORY.validate_json(data), None, 1, keys), config).max()
+        if last < day_number(str(self.date), config):
+            end = date.fromordinal(int(last) + EPOCH)
+            raise StoreError(f"the data of {self.project} end at {end}: {self.date} cannot be learned yet")
 
 
 class RangeWeekly(RangeDailyBase):

@@ -10,7 +10,7 @@ from typing import Any
 import luigi
 
 from luigi_tasks.target import StoredTarget, store
-from podium.learn.panel import daily_rows
+from podium.learn.panel import daily_rows, reading_of
 from podium.project import BadProject, Project, load_project
 from podium.provenance import run_name
 from podium.settings import StoreSettings
@@ -56,7 +56,9 @@ class Ingest(luigi.Task):
     def etag(self) -> str:
         """The state of the source, looked at once, so that one run means one state."""
         bucket, key = datasets.split_url(self.url)
-        return collected.state_of(self.files) if collected.is_folder(self.url) else store(bucket).etag(key)
+        if collected.is_folder(self.url):
+            return collected.state_of(self.files, reading_of(self.config))
+        return store(bucket).etag(key)
 
     @cached_property
     def files(self) -> list[collected.Came]:
@@ -70,7 +72,8 @@ class Ingest(luigi.Task):
         source = store(datasets.split_url(self.url)[0])
         if collected.is_folder(self.url):
             parse = functools.partial(daily_rows, project=self.config)
-            snapshot = collected.collect(source, self.url, self.files, store(), self.project, parse)
+            reading = reading_of(self.config)
+            snapshot = collected.collect(source, self.url, self.files, store(), self.project, parse, reading)
         else:
             snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
         self.output().write(datasets.to_json(snapshot))

@@ -65,8 +65,10 @@ class Clean(Stage):
         if not is_folder(url):
             return to_parquet(clean(read_table(data, gzipped=url.endswith(".gz")), self.config, until))
         history = HISTORY.validate_json(data)
-        last = None if until is None else month_of(until, time_column(self.config))
-        rows = clean(read_history(store(), history, last, options_of(self.config).most_rows), self.config, until)
+        asked, time = options_of(self.config), time_column(self.config)
+        last = None if until is None else month_of(until, time)
+        table = read_history(store(), history, last, asked.most_rows, (asked.entity, asked.time))
+        rows = clean(table, self.config, until)
         return to_parquet(replace(rows, notes=(*rows.notes, *refusals(history))))
 
 

@@ -17,6 +17,7 @@ from podium.project import Project
 from podium.store.history import Gate
 
 TIMED = 200
+SPELLINGS = ("exact", "loose", "nearest")
 WIDER = {("integer", "number")}
 """Kinds that may become another without harm to those who ask."""
 
@@ -68,6 +69,8 @@ def _narrowed(old: Column, new: Column) -> list[str]:
         wrong.append(f"column {old.name} was optional and is required (say nullable = true in the project file)")
     if old.notation not in ("plain", new.notation):
         wrong.append(f"column {old.name} was {old.words} and is {new.words}")
+    if SPELLINGS.index(new.spelling) < SPELLINGS.index(old.spelling):
+        wrong.append(f"column {old.name} was read {old.spelling} and is read {new.spelling}")
     gone = sorted(set(old.categories) - set(new.categories))
     if gone and new.unknown == "reject":
         wrong.append(f"column {old.name} no longer knows {len(gone)} of its categories")

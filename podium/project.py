@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from datetime import datetime
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.data.columns import Kind, Notation, Policy, Spelling, Task
-from podium.data.panel import RULES
+from podium.data.panel import INDEX_NAME, RULES
 
 OWN = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
 ALL_OWN = (*OWN[1:], "inbox/")
@@ -40,6 +41,14 @@ class ColumnOptions(Part):
     format: str = "%Y-%m-%d"
     notation: Notation | None = None
     spelling: Spelling | None = None
+
+    @model_validator(mode="after")
+    def _is_written_as_its_kind(self) -> Self:
+        if self.notation not in (None, "plain") and self.kind not in (None, "number"):
+            raise ValueError(f"notation = {self.notation!r} is of a number")
+        if self.spelling not in (None, "exact") and self.kind not in (None, "category", "weekday", "month"):
+            raise ValueError(f"spelling = {self.spelling!r} is of a category")
+        return self
 
     @field_validator("format")
     @classmethod
@@ -82,14 +91,15 @@ class DerivedColumn(Part):
     """A column that is computed from others of the same row."""
 
     rule: str
-    of: tuple[str, ...] = Field(min_length=2, max_length=3)
+    of: tuple[str, ...]
 
-    @field_validator("rule")
-    @classmethod
-    def _is_known(cls, rule: str) -> str:
-        if rule not in RULES:
-            raise ValueError(f"there are {', '.join(RULES)}")
-        return rule
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if self.rule not in RULES:
+            raise ValueError(f"there are the rules {', '.join(RULES)}")
+        if len(self.of) != (wanted := len(signature(RULES[self.rule]).parameters)):
+            raise ValueError(f"{self.rule} takes {wanted} columns")
+        return self
 
 
 class PanelOptions(Part):
@@ -101,6 +111,16 @@ class PanelOptions(Part):
     integrate: Literal["first", "last"] = Field("last", description="from which value on predicted changes are added up")
     derived: dict[str, DerivedColumn] = {}
     most_rows: int = Field(200_000, ge=100, description="the last so many rows are learned from")
+
+    @model_validator(mode="after")
+    def _has_its_names(self) -> Self:
+        if INDEX_NAME in (self.entity, self.time) or self.entity == self.time:
+            raise ValueError(f"entity and time are two columns, and none is called {INDEX_NAME}, as the number of a day is")
+        names = list(self.derived)
+        for place, (name, column) in enumerate(self.derived.items()):
+            if name in (self.entity, self.time) or set(column.of) & {*names[place:], self.entity, self.time}:
+                raise ValueError(f"derived.{name} needs columns of numbers that come before it, and a name of its own")
+        return self
 
 
 class Gates(Part):
@@ -165,6 +185,8 @@ class Project(Part):
             raise ValueError('kind = "panel" and a [panel] with `entity` and `time` come together')
         if self.panel and (self.split.kind not in (None, "time") or self.cleaning.drop_duplicates):
             raise ValueError("a panel is split by its time, and of a day that comes twice the last row counts")
+        if self.panel and self.target in (self.panel.entity, self.panel.time, *self.panel.derived):
+            raise ValueError("the target of a panel is a column of numbers that comes with its rows")
         if self.data and self.data.endswith("/") and not self.panel:
             raise ValueError("`data` names a folder, which only a panel is collected from")
         return self

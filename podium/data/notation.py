@@ -9,27 +9,30 @@ import pyarrow.compute as pc
 
 from podium.data.columns import Notation
 
-_GROUPED = r"([0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?|[0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_GROUPED = r"([1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?|[0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+LONGEST = 64
+"""A longer text is no number that anybody writes."""
 WRITTEN: dict[Notation, str] = {
     "money": rf"([+-]?[$€£]? ?|[$€£] ?[+-]){_GROUPED} ?[$€£]?|\([$€£]? ?{_GROUPED} ?[$€£]?\)",
     "percent": rf"[+-]?{_GROUPED} ?%?|\({_GROUPED} ?%?\)",
 }
 """What a number may look like; in parentheses it is negative."""
-MARKS: dict[Notation, str] = {"money": r"[$€£(]|[0-9],[0-9]{3}", "percent": "%"}
-"""What shows that a column is written so."""
+MARKS: dict[Notation, str] = {"money": r"[$€£(]|,[0-9]{3},|,[0-9]{3}\.|^[0-9]{1,3}$", "percent": "%"}
+"""What shows that a column is written so. 1,500 may have three decimals: commas alone count beside small numbers only."""
 _ORNAMENT = r"[^0-9.eE+-]"
 
 
 def plain_text(text: str, notation: Notation) -> str | None:
     """The number as digits, as `plain_texts` does it; None when it is not written like this."""
-    if re.fullmatch(WRITTEN[notation], text) is None:
+    if len(text) > LONGEST or re.fullmatch(WRITTEN[notation], text) is None:
         return None
     return ("-" if text.startswith("(") else "") + re.sub(_ORNAMENT, "", text)
 
 
 def plain_texts(text: pa.ChunkedArray, notation: Notation) -> pa.ChunkedArray:
     """The numbers as digits; what is not written like this stays as it is."""
-    written = pc.match_substring_regex(text, f"^(?:{WRITTEN[notation]})$")
+    short = pc.less_equal(pc.utf8_length(text), LONGEST)
+    written = pc.and_(short, pc.match_substring_regex(text, f"^(?:{WRITTEN[notation]})$"))
     digits = pc.replace_substring_regex(text, _ORNAMENT, "")
     negative = pc.if_else(pc.starts_with(text, "("), "-", "")
     return pc.if_else(written, pc.binary_join_element_wise(negative, digits, ""), text)

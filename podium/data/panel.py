@@ -13,7 +13,8 @@ from podium.data.columns import Column, Panel
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
-INDEX, DAY, ACTUAL, LAST = "index", "day", "actual", "last"
+INDEX_NAME = "index"
+INDEX, DAY, ACTUAL, LAST = "podium:index", "podium:day", "podium:actual", "podium:last"
 """Of each window: the day's number within its entity, the day, the target on it (NaN for the day to come), and before it."""
 
 

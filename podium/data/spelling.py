@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from podium.data.columns import Column, Spelling
 
-NEAR = 0.8
-"""Least likeness of a misspelling (Ratcliff and Obershelp, 1988): a letter of five may be wrong."""
 SHORTEST = 4
+"""Letters of the shortest word that may be misspelt."""
+LONGEST = 100
+"""Longer texts are not compared with categories."""
 RARE, MOST_FREQUENT, MOST_LEVELS = 0.005, 50, 2_000
 """A level of a smaller share of the rows may be a misspelling; columns with more levels than this are not looked at."""
 EXPLAINED = 0.8
@@ -40,7 +40,7 @@ def fold(text: str) -> str:
 
 def meant(text: str, column: Column) -> str:
     """The category that a text means, or the text itself when it means none."""
-    if column.spelling == "exact":
+    if column.spelling == "exact" or len(text) > LONGEST:
         return text
     return known_spellings(column).get(fold(text)) or _nearest(text, column)
 
@@ -51,7 +51,7 @@ def known_spellings(column: Column) -> Mapping[str, str]:
     return {**{fold(level): level for level in column.categories}, **dict(column.aliases)}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _nearest(text: str, column: Column) -> str:
     if column.spelling != "nearest":
         return text
@@ -61,23 +61,32 @@ def _nearest(text: str, column: Column) -> str:
 
 
 def nearest(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
-    """The one that is near enough and nearer than any of another meaning; never across other digits."""
-    if len(text) < SHORTEST:
-        return None
-    able = [other for other in known if len(other) >= SHORTEST and _digits(other) == _digits(text)]
-    swapped = [other for other in able if sorted(other) == sorted(text)]
-    near = swapped[:2] or difflib.get_close_matches(text, able, n=2, cutoff=NEAR)
-    if len(near) == 2 and meaning[near[0]] != meaning[near[1]] and _alike(text, near[0]) == _alike(text, near[1]):
-        return None
-    return near[0] if near else None
+    """The one that is a letter away, when all that are mean the same."""
+    near = [other for other in known if _is_misspelt(text, other)]
+    return near[0] if near and len({meaning[other] for other in near}) == 1 else None
 
 
-def _alike(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, other, one).ratio()
+def _is_misspelt(text: str, right: str) -> bool:
+    """Whether one word of some letters has one wrong: left out, added, another, or two that changed places; digits never."""
+    words, others = text.split(), right.split()
+    if abs(len(text) - len(right)) > 1 or len(words) != len(others):
+        return False
+    wrong = [(one, other) for one, other in zip(words, others, strict=True) if one != other]
+    if len(wrong) != 1 or min(map(len, wrong[0])) < SHORTEST or not "".join(wrong[0]).isalpha():
+        return False
+    return _one_edit(*wrong[0])
 
 
-def _digits(text: str) -> str:
-    return "".join(letter for letter in text if letter.isdigit())
+def _one_edit(one: str, other: str) -> bool:
+    """Damerau (1964): whether a single mistake of typing makes one of the other."""
+    pairs = zip(one, other, strict=False)
+    start = next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
+    rest, others = one[start:], other[start:]
+    if len(one) == len(other):
+        swapped = rest[:2] == others[:2][::-1] and rest[2:] == others[2:]
+        return swapped or rest[1:] == others[1:]
+    longer, shorter = (rest, others) if len(one) > len(other) else (others, rest)
+    return longer[1:] == shorter
 
 
 # --- what training rows show -------------------------------------------------------------------------------------------

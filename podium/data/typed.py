@@ -119,6 +119,8 @@ def _is_missing(value: object, column: Column) -> bool:
         return True
     if not column.missing or isinstance(value, bool):
         return False
+    if isinstance(value, str) and column.notation != "plain" and (digits := plain_text(value.strip(), column.notation)):
+        return float(digits) in marked_numbers(column) or value.strip() in column.missing
     if isinstance(value, int | float):
         return value in marked_numbers(column)
     return isinstance(value, str) and value.strip() in column.missing

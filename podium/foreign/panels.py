@@ -113,7 +113,7 @@ def of_panel(network: Foreign, scalers: Scalers, project: Project, table: pa.Tab
 def _known_entities(column: Column, panel: Panel, scalers: Scalers) -> Column:
     if column.name != panel.entity:
         return column
-    return replace(column, categories=tuple(sorted(scalers.table)), unknown="reject")
+    return replace(column, categories=tuple(sorted(scalers.table)), unknown="reject", spelling="exact", aliases=())
 
 
 def _check(network: Foreign, scalers: Scalers, panel: Panel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date
 
@@ -14,11 +15,14 @@ from podium.data.infer import infer_column
 from podium.data.panel import ACTUAL, DAY, INDEX, LAST, Windows, before, unit_of, window_columns, windows
 from podium.data.problems import BadData, Problem
 from podium.data.read import read_table
-from podium.data.typed import EPOCH, typed_frame
+from podium.data.typed import EPOCH, typed_column, typed_frame
 from podium.model.changes import Cells, Relative
 from podium.model.encode import Encoder, Feature, Number
 from podium.project import ColumnOptions, PanelOptions, Project
+from podium.store.versions import digest
 
+ROUNDING = 1e-9
+"""A smaller spread of shares is none."""
 UNTIL = "until"
 """Under this name a manifest says which day was the last one that was learned from."""
 
@@ -42,7 +46,7 @@ def panel_of(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
             ignored[name] = "left out by the project" if options.ignore else "computed from other columns"
             continue
         if name == asked.entity:
-            options = options.model_copy(update={"kind": "category"})
+            options = options.model_copy(update={"kind": "category", "spelling": options.spelling or "exact"})
         column = infer_column(name, table[name], options)
         if name in wanted or column.kind in ("number", "integer"):
             columns.append(column)
@@ -101,6 +105,42 @@ def time_column(project: Project) -> Column:
     return Column(name, "integer" if whole else "date", format=options.format)
 
 
+def days_of(table: pa.Table, project: Project) -> pd.Series:
+    """The day of each row. Raises BadData."""
+    time = time_column(project)
+    if time.name not in table.column_names:
+        raise BadData([Problem("unknown-column", "panel.time names a column that the data does not have", column=time.name)])
+    days, problems = typed_column(table[time.name], time)
+    if problems:
+        raise BadData(problems)
+    return days
+
+
+def reading_of(project: Project) -> str:
+    """One word for what decides how a daily file is read."""
+    asked = options_of(project)
+    needed = sorted(
+        {asked.time, asked.entity, project.target, *(name for column in asked.derived.values() for name in column.of)}
+    )
+    options = {name: project.columns[name].model_dump(mode="json") for name in needed if name in project.columns}
+    return digest(json.dumps([needed, asked.time, asked.entity, options], sort_keys=True).encode())[:16]
+
+
+def known_by(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> Panel:
+    """The panel with the entities, ranges and days of these windows."""
+    columns = []
+    for column in panel.columns:
+        if column.name == panel.entity:
+            columns.append(replace(column, categories=tuple(sorted(inputs[panel.entity].unique()))))
+        else:
+            steps = range(1, panel.steps + 2)
+            seen = [days] if column.name == panel.time else [inputs[before(column.name, step)] for step in steps]
+            numbers = pd.concat(seen).dropna()
+            low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
+            columns.append(replace(column, low=low, high=high))
+    return replace(panel, columns=tuple(columns))
+
+
 def day_name(day: float, panel: Panel) -> str:
     """A day as ISO 8601, or as a number that sorts, where days are numbers."""
     time = next(column for column in panel.columns if column.name == panel.time)
@@ -118,7 +158,7 @@ def month_of(day: float, time: Column) -> str:
     """2018-11, or the number of thirty days where days are numbers."""
     if time.kind != "date":
         return f"{int(day) // 30:08d}"
-    return f"{date.fromordinal(int(day) + EPOCH):%Y-%m}"
+    return date.fromordinal(int(day) + EPOCH).isoformat()[:7]
 
 
 def clean_windows(table: pa.Table, project: Project, until: float | None) -> tuple[Windows, Signature, tuple[str, ...]]:
@@ -126,10 +166,10 @@ def clean_windows(table: pa.Table, project: Project, until: float | None) -> tup
 
     Raises BadData.
     """
+    if until is not None:
+        table = table.filter(pa.array((days_of(table, project) <= until).to_numpy()))
     panel, ignored = panel_of(table, project)
     frame = typed_frame(table, panel.columns, ignored)
-    if until is not None:
-        frame = frame[frame[panel.time] <= until].reset_index(drop=True)
     made = windows(frame, panel, ahead=False)
     notes = [f"column {name} was left out: {reason}" for name, reason in ignored.items()]
     if len(made.keys) < len(frame):
@@ -183,4 +223,5 @@ def _number(place: int, column: Column, frame: pd.DataFrame) -> Number:
 def _relative(column: int, base: int, name: str, cells: Cells) -> Relative:
     plain = Relative(column, name, base, 0.0, 1.0)
     shares = plain.over(cells)
-    return replace(plain, mean=float(shares.mean()), scale=float(shares.std()) or 1.0)
+    spread = float(shares.std())
+    return replace(plain, mean=float(shares.mean()), scale=spread if spread > ROUNDING else 1.0)

@@ -14,8 +14,10 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
 
 from podium.data.infer import described
+from podium.data.panel import window_columns
 from podium.data.problems import BadData, Problem
 from podium.learn.clean import Clean
+from podium.learn.panel import known_by
 from podium.project import ColumnOptions, Project
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
@@ -49,6 +51,9 @@ def train_and_test(data: Clean, project: Project) -> tuple[Places, Places]:
 def training_rows(data: Clean, project: Project) -> Clean:
     """The training rows, with the ranges and categories that they have."""
     rows = data.rows(train_and_test(data, project)[0])
+    if rows.signature.panel and rows.order is not None:
+        panel = known_by(rows.signature.panel, rows.inputs, rows.order)
+        return replace(rows, signature=replace(rows.signature, inputs=window_columns(panel), panel=panel))
     inputs = [described(c, rows.inputs[c.name], project.columns.get(c.name, ColumnOptions())) for c in data.signature.inputs]
     return replace(rows, signature=replace(data.signature, inputs=tuple(inputs)))
 

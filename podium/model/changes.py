@@ -16,6 +16,8 @@ import pandas as pd
 from podium.data.columns import Column, Value
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
+FARTHEST = 1e6
+"""Standardised numbers are cut off here, so that no input overflows a 32-bit tree."""
 One = Callable[[Sequence[Value]], float]
 
 
@@ -52,7 +54,7 @@ class Relative:
         one, other = cells.numbers(self.column), cells.numbers(self.base)
         with np.errstate(all="ignore"):
             share = (one - other) / (np.abs(one) + np.abs(other))
-        return np.where(np.isnan(share), 0.0, (share - self.mean) / self.scale)
+        return np.where(np.isnan(share), 0.0, np.clip((share - self.mean) / self.scale, -FARTHEST, FARTHEST))
 
     def one(self) -> One:
         column, base, mean, scale = self.column, self.base, self.mean, self.scale
@@ -62,7 +64,7 @@ class Relative:
             other: Any = values[base]
             if one is None or other is None or not (size := abs(one) + abs(other)):
                 return 0.0
-            return float(((one - other) / size - mean) / scale)
+            return float(max(-FARTHEST, min(FARTHEST, ((one - other) / size - mean) / scale)))
 
         return change
 

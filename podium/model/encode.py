@@ -12,13 +12,11 @@ import pandas as pd
 
 from podium.data.columns import Column, Value
 from podium.data.typed import EPOCH
+from podium.model.changes import FARTHEST as FARTHEST
 from podium.model.changes import Cells, Relative, Scaled, Share
 from podium.model.changes import Vector as Vector
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-
-FARTHEST = 1e6
-"""Standardised numbers are cut off here, so that no input overflows a 32-bit tree."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.data.columns import Signature
+from podium.data.doubts import doubts_of_frame
 from podium.data.problems import BadData
 from podium.data.read import read_in_pieces
 from podium.model.encode import Matrix
@@ -72,6 +73,8 @@ def _inputs_of_panel(upload: Path, signature: Signature, asked: Asked) -> Iterat
     """A panel is read whole, as a day needs those before it, and answered some entities at a time. Raises BadData."""
     table = pa.concat_tables(read_in_pieces(upload, gzipped=asked.gzipped, delimiter=asked.delimiter))
     frame = typed_panel(table, signature, asked)
+    if not asked.by_row:
+        doubts_of_frame(frame, signature.asked)  # so that rows are counted over the whole file
     assert signature.panel
     codes = pd.factorize(frame[signature.panel.entity])[0]
     counts = np.cumsum(np.bincount(codes))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from podium.data.columns import Panel, Signature, Value
 from podium.data.doubts import NEVER_SEEN, UNKNOWN, doubts_of_frame, doubts_of_rows
-from podium.data.panel import DAY, INDEX, windows
+from podium.data.panel import DAY, INDEX, INDEX_NAME, windows
 from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge
 from podium.data.read import read_table
 from podium.data.typed import EPOCH, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
@@ -99,6 +99,7 @@ def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> In
     """The windows of a panel's rows; `by_row` leaves out entities that the model does not know. Raises BadData."""
     panel = signature.panel
     assert panel is not None
+    _check_days(frame, panel)
     made = windows(frame, panel)
     lenient = [replace(column, unknown="warn") for column in panel.columns]
     doubts = doubts_of_frame(frame, lenient if by_row else panel.columns)
@@ -111,16 +112,28 @@ def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> In
     return Inputs(len(made.keys), doubts, lambda: frame_rows(good), lambda: good, table, bad, made.keys)
 
 
+def _check_days(frame: pd.DataFrame, panel: Panel) -> None:
+    """The day after the last must be one. Raises BadData."""
+    if _kind_of_time(panel) == "date":
+        late = np.flatnonzero(frame[panel.time].to_numpy() >= date.max.toordinal() - EPOCH)[:MOST_REPORTED]
+        if len(late):
+            raise BadData([Problem("out-of-range", "has no day after it", row + 1, panel.time) for row in late.tolist()])
+
+
+def _kind_of_time(panel: Panel) -> str:
+    return next(column.kind for column in panel.columns if column.name == panel.time)
+
+
 def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
     """Entity, number of the day within it, and the day."""
     days = {day: day_text(day, panel) for day in keys[DAY].unique().tolist()}
-    cells = {panel.entity: keys[panel.entity], INDEX: keys[INDEX], panel.time: keys[DAY].map(days)}
+    cells = {panel.entity: keys[panel.entity], INDEX_NAME: keys[INDEX], panel.time: keys[DAY].map(days)}
     return pa.table({name: pa.array(list(column)) for name, column in cells.items()})
 
 
 def day_text(day: float, panel: Panel) -> str | int:
     """A day as ISO 8601, or its number where days are numbers."""
-    if next(column.kind for column in panel.columns if column.name == panel.time) != "date":
+    if _kind_of_time(panel) != "date":
         return int(day)
     return date.fromordinal(int(day) + EPOCH).isoformat()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,14 +26,21 @@ from podium.store.versions import digest
 
 FILE, AT = "podium:file", "podium:at"
 READERS = 8
+SAME_MOMENT = 5
+"""So many of the last states are looked at for the newest, as S3 tells times in whole seconds."""
 Parse = Callable[[bytes, str], tuple[pa.Table, pa.Array]]
 """From a file's bytes and name to its rows as text and the month of each. Raises BadData."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was collected: files with their ETags, those that could not be read with the reason, and a part for each month."""
+    """What was collected: files with their states, those that could not be read with the reason, and a part for each month.
 
+    `number` counts the collections; `reading` says how the files were read.
+    """
+
+    number: int = 0
+    reading: str = ""
     files: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
@@ -53,6 +60,10 @@ class Came:
     etag: str
     at: datetime
 
+    @property
+    def state(self) -> str:
+        return f"{self.etag} {self.at.isoformat()}"
+
 
 def is_folder(url: str) -> bool:
     return url.endswith("/")
@@ -67,18 +78,19 @@ def listed(source: Store, url: str) -> list[Came]:
     return found
 
 
-def state_of(files: list[Came]) -> str:
-    """One word for the state of a folder."""
-    return hashlib.sha256(json.dumps(sorted((file.key, file.etag) for file in files)).encode()).hexdigest()
+def state_of(files: list[Came], reading: str) -> str:
+    """One word for the state of a folder and how it is read."""
+    return hashlib.sha256(json.dumps([reading, *sorted((file.key, file.state) for file in files)]).encode()).hexdigest()
 
 
-def collect(source: Store, url: str, files: list[Came], store: Store, project: str, parse: Parse) -> Snapshot:
+def collect(source: Store, url: str, files: list[Came], store: Store, project: str, parse: Parse, reading: str) -> Snapshot:
     """Add what is new or changed to the history that there is, and keep the new state under its digest.
 
-    A file that cannot be read is noted with the reason, and read again when it changes. Raises StoreError.
+    A file that cannot be read is noted with the reason, and read again when it changes, as all are when `reading` does. Raises
+    StoreError.
     """
     before = latest(store, project, url)
-    new = [file for file in files if before.files.get(file.key) != file.etag]
+    new = [file for file in files if before.files.get(file.key) != file.state or before.reading != reading]
     tables, refused = _read(source, new, parse)
     changed = {file.key for file in new}
     months = _by_month(tables)
@@ -89,34 +101,45 @@ def collect(source: Store, url: str, files: list[Came], store: Store, project: s
         rows = pa.concat_tables([*([kept] if kept is not None else []), *months.get(month, [])], promote_options="default")
         parts[month] = _write(store, project, month, rows)
     history = History(
-        {**before.files, **{file.key: file.etag for file in new}},
+        before.number + bool(new),
+        reading,
+        {**before.files, **{file.key: file.state for file in new}},
         {**{key: why for key, why in before.refused.items() if key not in changed}, **refused},
         dict(sorted(parts.items())),
     )
     data = history.to_json()
-    snapshot = Snapshot(url, state_of(files), digest(data), len(data))
+    snapshot = Snapshot(url, state_of(files, reading), digest(data), len(data))
     _create(store, snapshot_key(project, snapshot.sha256), data)
     return snapshot
 
 
 def latest(store: Store, project: str, url: str) -> History:
     """The newest state that was collected from this folder; empty when there is none."""
-    receipts = sorted(store.states(f"datasets/{project}/sources/"), key=lambda entry: entry[2])
-    for key, _, _ in reversed(receipts):
+    receipts = sorted(store.states(f"datasets/{project}/sources/"), key=lambda entry: entry[2], reverse=True)
+    found: list[History] = []
+    for key, _, _ in receipts:
         snapshot = from_json(store.read(key).data)
         if snapshot.url == url:
-            return HISTORY.validate_json(store.read(snapshot_key(project, snapshot.sha256)).data)
-    return History()
+            found.append(HISTORY.validate_json(store.read(snapshot_key(project, snapshot.sha256)).data))
+        if len(found) == SAME_MOMENT:
+            break
+    return max(found, key=lambda history: history.number, default=History())
 
 
-def read_history(store: Store, history: History, last: str | None, most: int) -> pa.Table:
-    """The newest `most` rows up to the month `last`, and of a month before them; the latest file's last."""
+def read_history(store: Store, history: History, last: str | None, most: int, keys: Sequence[str]) -> pa.Table:
+    """The newest `most` days of entities before the month `last`, that month, and one month more; the latest file's row last.
+
+    `keys` are the columns that name an entity and a day, so that what came twice counts once.
+    """
     tables: list[pa.Table] = []
+    counts: list[int] = []
     for month in sorted(history.parts, reverse=True):
         if last is None or month <= last:
-            if sum(table.num_rows for table in tables[:-1]) >= most:
+            if sum(counts[:-1]) >= most:
                 break
             tables.append(part(store, history.parts[month]))
+            whole = month != last  # of the last month some days may come after what is asked for
+            counts.append(tables[-1].group_by(list(keys)).aggregate([]).num_rows if whole else 0)
     if not tables:
         raise StoreError("nothing was collected yet of that time")
     table = pa.concat_tables(tables, promote_options="default")

@@ -90,7 +90,9 @@ def test_misspellings_are_understood_where_rare_texts_are_nearly_all_such() -> N
     [
         ["Iran"] * 300 + ["Chad"] * 300 + ["Iraq", "Togo"],  # rare, but no misspellings
         ["grade A1"] * 300 + ["grade B1"] * 300 + ["grade A2", "grade B2"],  # other digits are other things
-        ["male"] * 300 + ["female"] * 300,
+        ["male"] * 1500 + ["other"] * 300 + ["female"] * 5 + ["divers", "none"],
+        ["active"] * 600 + ["closed"] * 600 + ["inactive"] * 4 + ["reclosed"],
+        ["Grade A"] * 900 + ["Not graded"] * 300 + ["Grade B"] * 3 + ["Grade C"] * 2,
     ],
 )
 def test_what_is_merely_alike_stays_apart(cells: list[str]) -> None:
@@ -105,3 +107,24 @@ def test_the_project_has_the_last_word() -> None:
     assert both_ways(inferred(["5", "6"], notation="money"), ["$1,000"]) == [1000.0]
     days = inferred(["Monday", "Tuesday", "Sunday"] * 9, kind="category", spelling="exact")
     assert both_ways(days, ["mon"]) == ["mon"]
+
+
+def test_decimals_with_a_comma_are_not_taken_for_thousands() -> None:
+    assert inferred(["0,125", "0,250", "1,500", "2,375"]).kind == "category"
+    assert inferred(["1,500", "2,375", "3,125"]).kind == "category"  # may be either: the project can say notation = "money"
+    assert inferred(["1,500", "2,375", "7"]).notation == "money"
+    assert both_ways(inferred(["1,500", "2,375"], notation="money"), ["1,500"]) == [1500.0]
+
+
+def test_marks_of_missing_amounts_are_read_like_amounts() -> None:
+    column = inferred(["$5", "($1)", "$7"], missing=["-1"])
+    assert both_ways(column, ["$5", "($1)", "-$1", "$-1"]) == [5.0, None, None, None]
+
+
+def test_a_text_without_end_costs_no_time() -> None:
+    column = inferred(["$1", "$2"])
+    for text in ("9" * 100_000 + "x", "1," * 50_000):
+        with pytest.raises(BadData):
+            typed_rows([{"x": text}], [column])
+    near = inferred(["america"] * 300 + ["europe"] * 300 + ["amreica", "europ"])
+    assert both_ways(near, ["a" * 9_000]) == ["a" * 9_000]

@@ -153,6 +153,13 @@ def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str],
         ({"kind": "table"}, "come together"),
         ({"split": {"kind": "random"}}, "split by its time"),
         ({"panel": {"derived": {"x": {"rule": "magic", "of": ["sold", "visits"]}}}}, "position"),
+        ({"panel": {"derived": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
+        ({"panel": {"derived": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
+        (
+            {"panel": {"derived": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}}},
+            "before it",
+        ),
+        ({"panel": {"entity": "index"}}, "none is called index"),
     ],
 )
 def test_the_project_file_says_what_is_wrong(entries: dict[str, Any], said: str) -> None:
@@ -177,3 +184,40 @@ def test_a_market_is_one() -> None:
     frame = market(["A", "B"], 30, pd.Timestamp("2026-01-01").date())
     assert (frame["low"].astype(float) <= frame["high"].astype(float)).all()
     assert len(frame) == 60
+
+
+def test_entities_that_are_alike_stay_apart() -> None:
+    frame = shops(2, 30)
+    both = pd.concat(
+        [
+            frame.assign(shop=frame["shop"].replace({"s0": "BTT", "s1": "ETH"})),
+            frame.assign(shop=frame["shop"].replace({"s0": "btt", "s1": "Eth"})),
+        ]
+    )
+    rows = clean(table(both), project())
+    assert len(rows.inputs) == 4 * 29
+    assert rows.signature.panel and len(rows.signature.panel.columns[0].categories) == 4
+
+
+def test_what_is_known_is_what_the_training_days_showed() -> None:
+    frame = shops(3, 40)
+    late = frame[(frame["shop"] != "s2") | (frame["day"] > "2026-02-05")]
+    rows = training_rows(clean(table(late), project()), project())
+    entity, day, sold, _ = rows.signature.asked
+    assert entity.categories == ("s0", "s1")
+    assert day.high == rows.order.max()  # type: ignore[union-attr]
+    assert sold.high is not None and sold.high < 90
+    early = clean(table(late), project(), until=20_484)  # 2026-01-31
+    assert early.signature.asked[0].categories == ("s0", "s1")
+    assert early.order is not None and early.order.max() == 20_484
+
+
+def test_features_of_a_constant_ratio_do_not_blow_up_rounding() -> None:
+    frame = shops(3, 30)
+    frame["twice"] = frame["sold"] * 1.1
+    options = project(columns={"sold": {"unit": "EUR"}, "twice": {"unit": "EUR"}, "visits": {"ignore": True}})
+    rows = clean(table(frame), options)
+    encoder = window_encoder(rows.inputs, rows.signature)
+    odd = rows.inputs.head(3).assign(**{"twice 1 before": 1e9})
+    assert np.abs(encoder.transform(odd)).max() <= 1e6
+    assert np.abs(encoder.transform(rows.inputs)).max() < 100

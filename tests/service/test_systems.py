@@ -77,7 +77,7 @@ def form(row: dict[str, str]) -> bytes:
 
 def test_dirty_rows_are_the_same_by_every_way_in(served: Client, ask: Ask) -> None:
     rows: Rows = dirty(25, 1).drop(columns="taken").to_dict("records")
-    rows[0] |= {"amount": "", "region": "", "day": "Wensday"}
+    rows[0] |= {"amount": "", "region": "", "day": "Wednsday"}
     rows[1] |= {"region": "EUROPA", "amount": "-$1,234.50"}
     schema = served.get("/projects/dirty/schema").json()
     records = [as_json(row, schema) for row in rows]
@@ -177,6 +177,8 @@ def test_a_panels_page_takes_rows_and_shows_them(served: Client) -> None:
     wrong = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,tomorrow,1,2\n"})
     assert wrong.status == 422 and "a date of the form" in wrong.text
     assert served.post_form("/projects/shops/predict", {"rows": " "}).status == 422
+    last = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,9999-12-31,1,2\n"})
+    assert last.status == 422 and "has no day after it" in last.text
     assert served.get("/projects/shops/card").status == 200
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import time
 
 import pytest
 
 from podium.learn.clean import clean
-from podium.learn.panel import daily_rows
-from podium.project import Project, parse_project
+from podium.learn.panel import daily_rows, reading_of
+from podium.project import ColumnOptions, Project, parse_project
 from podium.store import collected, datasets
 from podium.store.collected import HISTORY, History
 from podium.store.fsck import fsck
@@ -30,10 +31,12 @@ def put(store: Store, name: str, data: bytes) -> None:
     store._client.put_object(Bucket=store.bucket, Key=f"raw/shop/{name}", Body=data)
 
 
-def ingest(store: Store) -> tuple[datasets.Snapshot, History]:
+def ingest(store: Store, project: Project = PROJECT) -> tuple[datasets.Snapshot, History]:
     """As the task does it."""
     files = collected.listed(store, URL)
-    snapshot = collected.collect(store, URL, files, store, "shop", functools.partial(daily_rows, project=PROJECT))
+    snapshot = collected.collect(
+        store, URL, files, store, "shop", functools.partial(daily_rows, project=project), reading_of(project)
+    )
     key = datasets.receipt_key("shop", URL, snapshot.etag)
     if not store.exists(key):
         store.create(key, datasets.to_json(snapshot))
@@ -42,7 +45,7 @@ def ingest(store: Store) -> tuple[datasets.Snapshot, History]:
 
 def days(store: Store, history: History, last: str | None = None, most: int = 10**6) -> dict[tuple[str, str], str]:
     """What counts of each shop and day: the last of its rows."""
-    table = collected.read_history(store, history, last, most)
+    table = collected.read_history(store, history, last, most, ("shop", "day"))
     return {(row["shop"], row["day"]): row["sold"] for row in table.to_pylist()}
 
 
@@ -144,6 +147,34 @@ def test_a_collected_history_can_be_learned_from(store: Store) -> None:
     for day in range(1, 29):
         put(store, f"{day}.csv", file(f"2026-01-{day:02}", f"a={day}", f"b={100 - day}"))
     _, history = ingest(store)
-    rows = clean(collected.read_history(store, history, None, 1000), PROJECT, until=20_480)  # 2026-01-27
+    rows = clean(collected.read_history(store, history, None, 1000, ("shop", "day")), PROJECT, until=20_480)  # 2026-01-27
     assert len(rows.inputs) == 2 * 26
     assert rows.order is not None and rows.order.max() == 20_480
+
+
+def test_what_could_not_be_read_is_read_again_when_the_project_says_how(store: Store) -> None:
+    put(store, "1.csv", file("01/02/2026", "a=1"))
+    _, history = ingest(store)
+    assert history.refused and not history.parts
+    mended = PROJECT.model_copy(update={"columns": {"day": ColumnOptions(format="%d/%m/%Y")}})
+    _, history = ingest(store, mended)
+    assert not history.refused and list(history.parts) == ["2026-02"]
+
+
+def test_what_came_twice_counts_once_among_the_newest_rows(store: Store) -> None:
+    """Files that repeat the days before them must not push older days out."""
+    for month in range(1, 5):
+        for copy in range(10):
+            put(store, f"{month}-{copy}.csv", file(f"2026-{month:02}-15", *(f"s{n}=1" for n in range(10))))
+    _, history = ingest(store)
+    assert len(days(store, history, most=25)) == 40
+
+
+def test_the_file_that_was_put_last_counts_even_if_it_is_as_before(store: Store) -> None:
+    put(store, "a.csv", file("2026-01-01", "a=1"))
+    time.sleep(1.1)  # S3 tells times in seconds
+    put(store, "b.csv", file("2026-01-01", "a=2"))
+    assert days(store, ingest(store)[1])["a", "2026-01-01"] == "2"
+    time.sleep(1.1)
+    put(store, "a.csv", file("2026-01-01", "a=1"))
+    assert days(store, ingest(store)[1])["a", "2026-01-01"] == "1"
