@@ -30,11 +30,6 @@ class Retrain(luigi.Task):
     project: str = ProjectParameter(description="a panel, collected from daily files")
     date = luigi.DateParameter(description="the last day that is learned from")
 
-    @property
-    def priority(self) -> int:  # type: ignore[override]
-        """Earlier weeks first."""
-        return -int(self.date.toordinal())
-
     def output(self) -> StoredTarget:
         return StoredTarget(f"runs/{self.project}/retrains/{self.date}.json")
 

@@ -63,7 +63,9 @@ def test_each_week_is_learned_once_and_only_from_what_was_known(
     assert result.returncode == 0, result.stdout + result.stderr
     done = receipts(cloud_store)
     assert list(done) == ["2026-01-18", "2026-01-25"]
-    assert [one["promoted"] for one in done.values()] == [True, True]
+    first, second = done.values()
+    assert second["promoted"]
+    assert first["promoted"] or "not-older" in str(first["reason"])  # Luigi may take the later week first
     standing = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
     assert standing and standing.champion == done["2026-01-25"]["version"]
     manifest = json.loads(cloud_store.read(f"versions/weeks/{standing.champion}/manifest.json").data)
