@@ -13,7 +13,7 @@ from luigi_tasks.stage import Ingest, ProjectParameter, Stage
 from luigi_tasks.target import StoredTarget, store
 from luigi_tasks.tasks import Pipeline, Promote, Publish
 from podium.data.typed import EPOCH
-from podium.learn.panel import day_number, days_of
+from podium.learn.days import day_number, days_of
 from podium.project import BadProject
 from podium.store import datasets
 from podium.store.collected import HISTORY, is_folder, read_history

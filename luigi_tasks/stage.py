@@ -10,7 +10,7 @@ from typing import Any
 import luigi
 
 from luigi_tasks.target import StoredTarget, store
-from podium.learn.panel import daily_rows, reading_of
+from podium.learn.days import daily_rows, reading_of
 from podium.project import BadProject, Project, load_project
 from podium.provenance import run_name
 from podium.settings import StoreSettings

@@ -19,9 +19,9 @@ from podium.data.read import read_table
 from podium.learn.clean import Clean as CleanRows
 from podium.learn.clean import clean, from_parquet, to_parquet
 from podium.learn.compare import compare
+from podium.learn.days import day_number, month_of, options_of, time_column
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
-from podium.learn.panel import day_number, month_of, options_of, time_column
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json

@@ -9,8 +9,8 @@ import numpy as np
 
 from podium.data.columns import Column, Signature
 from podium.learn.clean import Clean
+from podium.learn.days import UNTIL
 from podium.learn.metrics import interval, metric_name, metrics_of, resampled
-from podium.learn.panel import UNTIL
 from podium.loading import Loaded
 from podium.model.golden import Golden
 from podium.project import Project

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -14,17 +12,14 @@ from podium.data.columns import Column, Derived, Panel, Signature, Target
 from podium.data.infer import infer_column
 from podium.data.panel import ACTUAL, DAY, INDEX, LAST, Windows, before, unit_of, window_columns, windows
 from podium.data.problems import BadData, Problem
-from podium.data.read import read_table
-from podium.data.typed import EPOCH, typed_column, typed_frame
+from podium.data.typed import typed_frame
+from podium.learn.days import days_of, options_of
 from podium.model.changes import Cells, Relative
 from podium.model.encode import Encoder, Feature, Number
-from podium.project import ColumnOptions, PanelOptions, Project
-from podium.store.versions import digest
+from podium.project import ColumnOptions, Project
 
 ROUNDING = 1e-9
 """A smaller spread of shares is none."""
-UNTIL = "until"
-"""Under this name a manifest says which day was the last one that was learned from."""
 
 
 def panel_of(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
@@ -58,11 +53,6 @@ def panel_of(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
     return panel, ignored
 
 
-def options_of(project: Project) -> PanelOptions:
-    assert project.panel is not None, "the project's validation asks for it"
-    return project.panel
-
-
 def _check_kinds(panel: Panel) -> None:
     kinds = {column.name: column for column in panel.columns}
     problems = []
@@ -84,48 +74,6 @@ def _check_kinds(panel: Panel) -> None:
         raise BadData(problems)
 
 
-def daily_rows(data: bytes, key: str, project: Project) -> tuple[pa.Table, pa.Array]:
-    """A daily file's rows and the month of each, if a panel can be made of them. Raises BadData."""
-    table, asked = read_table(data, gzipped=key.endswith(".gz")), options_of(project)
-    needed = {asked.time: time_column(project), asked.entity: Column(asked.entity, "category")}
-    numbers = {project.target, *(name for column in asked.derived.values() for name in column.of)} - set(asked.derived)
-    for name in sorted(numbers):
-        options = project.columns.get(name, ColumnOptions())
-        needed[name] = Column(name, "number", name != project.target, options.missing, notation=options.notation or "plain")
-    frame = typed_frame(table, tuple(needed.values()), table.column_names)
-    days = frame[asked.time].map({day: month_of(day, needed[asked.time]) for day in frame[asked.time].unique()})
-    return table, pa.array(days.tolist(), pa.string())
-
-
-def time_column(project: Project) -> Column:
-    """The column of the days, as the project describes it."""
-    name = options_of(project).time
-    options = project.columns.get(name, ColumnOptions())
-    whole = options.kind in ("integer", "number")
-    return Column(name, "integer" if whole else "date", format=options.format)
-
-
-def days_of(table: pa.Table, project: Project) -> pd.Series:
-    """The day of each row. Raises BadData."""
-    time = time_column(project)
-    if time.name not in table.column_names:
-        raise BadData([Problem("unknown-column", "panel.time names a column that the data does not have", column=time.name)])
-    days, problems = typed_column(table[time.name], time)
-    if problems:
-        raise BadData(problems)
-    return days
-
-
-def reading_of(project: Project) -> str:
-    """One word for what decides how a daily file is read."""
-    asked = options_of(project)
-    needed = sorted(
-        {asked.time, asked.entity, project.target, *(name for column in asked.derived.values() for name in column.of)}
-    )
-    options = {name: project.columns[name].model_dump(mode="json") for name in needed if name in project.columns}
-    return digest(json.dumps([needed, asked.time, asked.entity, options], sort_keys=True).encode())[:16]
-
-
 def known_by(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> Panel:
     """The panel with the entities, ranges and days of these windows."""
     columns = []
@@ -139,26 +87,6 @@ def known_by(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> Panel:
             low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
             columns.append(replace(column, low=low, high=high))
     return replace(panel, columns=tuple(columns))
-
-
-def day_name(day: float, panel: Panel) -> str:
-    """A day as ISO 8601, or as a number that sorts, where days are numbers."""
-    time = next(column for column in panel.columns if column.name == panel.time)
-    return date.fromordinal(int(day) + EPOCH).isoformat() if time.kind == "date" else f"{int(day):012d}"
-
-
-def day_number(text: str, project: Project) -> float:
-    """The day of an ISO date, or of a number. Raises ValueError."""
-    if time_column(project).kind != "date":
-        return float(text)
-    return float(date.fromisoformat(text).toordinal() - EPOCH)
-
-
-def month_of(day: float, time: Column) -> str:
-    """2018-11, or the number of thirty days where days are numbers."""
-    if time.kind != "date":
-        return f"{int(day) // 30:08d}"
-    return date.fromordinal(int(day) + EPOCH).isoformat()[:7]
 
 
 def clean_windows(table: pa.Table, project: Project, until: float | None) -> tuple[Windows, Signature, tuple[str, ...]]:

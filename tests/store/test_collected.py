@@ -10,7 +10,7 @@ import time
 import pytest
 
 from podium.learn.clean import clean
-from podium.learn.panel import daily_rows, reading_of
+from podium.learn.days import daily_rows, reading_of
 from podium.project import ColumnOptions, Project, parse_project
 from podium.store import collected, datasets
 from podium.store.collected import HISTORY, History
