@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 from bokeh.embed import file_html
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, Select
+from bokeh.models import ColumnDataSource, CustomJS, HoverTool
+from bokeh.models.widgets import Div, Select
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
