@@ -144,7 +144,7 @@ def projects_check(names: tuple[str, ...]) -> None:
     for name in names or project_names(folder):
         try:
             project = load_project(folder, name)
-            families_of(project.families)
+            families_of(project.families, project.kind)
             click.echo(f"{name}: valid")
         except (BadProject, UnknownFamily) as error:
             wrong += 1

@@ -77,7 +77,10 @@ def _bytes(file: str) -> bytes:
 def _source(project: str, data: str) -> bytes:
     """The bytes of a path or an s3:// URL."""
     folder = StoreSettings().projects
-    place = data or (load_project(folder, project).data if project in project_names(folder) else None)
+    known = load_project(folder, project) if project in project_names(folder) else None
+    if known and known.kind == "panel":
+        raise BadProject(f"random rows of a panel have no days before them: give a file with whole histories of {project}")
+    place = data or (known.data if known else None)
     if place is None:
         raise BadProject(f"{project} has no table of its own to draw rows from: name one with --data, or a file")
     if not place.startswith("s3://"):
