@@ -78,7 +78,8 @@ def install_openapi(app: FastAPI, live: Live) -> None:
             own["parameters"] = [p for p in own.get("parameters", []) if p["name"] != "project"]
             own |= {"operationId": f"predict-{snapshot.project}", "summary": f"Predict {snapshot.signature.target.name}"}
             asked = {key: value for key, value in own.items() if key != "requestBody"}
-            asked |= {"operationId": f"ask-{snapshot.project}", "parameters": [*own["parameters"], *_query(snapshot)]}
+            asked |= {"operationId": f"ask-{snapshot.project}", "summary": f"{snapshot.signature.target.name} of one record"}
+            asked |= {"parameters": [*own["parameters"], *_query(snapshot)]}
             operations[f"/projects/{snapshot.project}/predict"] = {"get": asked, "post": own}
         return {**paths, "paths": operations, "components": {**paths.get("components", {}), "schemas": {**schemas, **records}}}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Kind = Literal["number", "integer", "boolean", "date", "category"]
 Task = Literal["binary", "multiclass", "regression", "forecast"]
@@ -14,14 +14,24 @@ Value = float | str | None
 """A typed cell: text for categories, a float for every other kind (dates are days since 1970), None when missing."""
 
 Label = str | int
+T = TypeVar("T")
 
 
 def _from_earlier(self: Any, state: list[Any]) -> None:
-    """Load pickles of earlier releases, which know fewer fields: new ones come last and have defaults."""
     for place, field in enumerate(fields(self)):
         object.__setattr__(self, field.name, state[place] if place < len(state) else field.default)
 
 
+def lasting(kind: type[T]) -> type[T]:
+    """Let a dataclass load pickles of earlier releases, which know fewer fields: new ones come last and have defaults.
+
+    It is set on the finished class, as some releases of Python put their own in its place while they make it.
+    """
+    kind.__setstate__ = _from_earlier  # type: ignore[attr-defined]
+    return kind
+
+
+@lasting
 @dataclass(frozen=True, slots=True)
 class Column:
     """One input column as training saw it.
@@ -44,8 +54,6 @@ class Column:
     notation: Notation = "plain"
     spelling: Spelling = "exact"
     aliases: tuple[tuple[str, str], ...] = ()
-
-    __setstate__ = _from_earlier
 
     @property
     def is_text(self) -> bool:
@@ -107,6 +115,7 @@ class Panel:
         return (*given, *(column.name for column in self.derived))
 
 
+@lasting
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a model takes and gives; `ignored` columns may come along and are not used, with the reason for each.
@@ -118,8 +127,6 @@ class Signature:
     target: Target
     ignored: dict[str, str]
     panel: Panel | None = None
-
-    __setstate__ = _from_earlier
 
     @property
     def asked(self) -> tuple[Column, ...]:

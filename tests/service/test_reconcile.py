@@ -105,7 +105,7 @@ class Loader:
         self.meanwhile()
         if version in self.refused:
             raise Unloadable("no")
-        manifest = SimpleNamespace(libraries={}, files={}, champion="linear", signature=SimpleNamespace(inputs=()))
+        manifest = SimpleNamespace(libraries={}, files={}, champion="linear", signature=SimpleNamespace(inputs=(), panel=None))
         return SimpleNamespace(manifest=manifest, models={}, fast={"linear": None}, largest_difference=0.0)
 
 

@@ -28,6 +28,7 @@ def test_no_request_made_from_the_description_is_a_fault(service: Client, tmp_pa
     ]
     command += ["--seed", "1", "--max-failures", "5", "--header", f"Authorization: Bearer {PROMOTERS['ann']}"]
     command += ["--generation-deterministic", "--no-color"]
+    command += ["--exclude-path-regex", r"^/projects/(?!mixed/|prices/|odd/|\{)"]  # projects of other tests are of these forms
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-500:]
     assert service.get("/livez").status == 200
