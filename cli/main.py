@@ -11,6 +11,7 @@ from cli.acceptance import acceptable, run_acceptance
 from cli.champions import champions_
 from cli.demo import run_demo
 from cli.garbage import gc
+from cli.importing import import_
 from cli.models import keys, models
 from cli.predict import predict
 from cli.smoke import run_smoke
@@ -85,6 +86,7 @@ def accept(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     raise SystemExit(run_acceptance(names or known, folder.resolve() if folder else None, as_json))
 
 
+models.add_command(import_)
 podium.add_command(models)
 podium.add_command(keys)
 podium.add_command(gc)

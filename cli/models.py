@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from podium import provenance
-from podium.foreign.importing import import_model
 from podium.foreign.refusal import Refusal
-from podium.foreign.wish import Wish
 from podium.predict.snapshot import NoSuchModel
-from podium.project import BadProject, Project, load_project, parse_project, project_names
+from podium.project import BadProject
 from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
 from podium.settings import StoreSettings
 from podium.store.history import (
@@ -30,7 +26,7 @@ from podium.store.history import (
 )
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Signer
-from podium.store.versions import Manifest, list_versions, projects_with_versions, publish, read_file, read_manifest
+from podium.store.versions import Manifest, list_versions, projects_with_versions, read_file, read_manifest
 
 REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -91,7 +87,7 @@ def list_(project: str, as_json: bool) -> None:
         return
     for row in rows:
         mark = "champion" if row["champion"] else "retired" if row["retired"] else ""
-        score = f"{row['metric']} {_figure(row['score_test'])} ({_figure(row['ci_low'])} … {_figure(row['ci_high'])})"
+        score = f"{row['metric']} {figure(row['score_test'])} ({figure(row['ci_low'])} … {figure(row['ci_high'])})"
         click.echo(f"{row['version']:<28} {mark:<9} {row['model']:<14} {score:<34} by {row['author']}")
 
 
@@ -139,106 +135,6 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
         raise
     already = standing is not None and standing.champion == version
     _say(entry, as_json, "already is" if already else "would be" if dry_run else "is")
-
-
-@models.command("import")
-@click.argument("project")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--sample", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="rows to compare on, CSV or Parquet"
-)
-@click.option(
-    "--scalers", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="of a panel's network, as a pickle"
-)
-@click.option("--name", default="", help="of the model; the file's by default")
-@click.option("--target", default="", help="what it predicts; the project's target, or `prediction`")
-@click.option("--classes", default="", help="names of its classes in their order, separated by commas")
-@click.option("--seconds", default=120.0, show_default=True, help="what the import may take")
-@click.option("--other-release", is_flag=True, help="take a pickle of another release of scikit-learn")
-@json_option
-@told
-def import_(
-    project: str,
-    file: Path,
-    sample: Path | None,
-    scalers: Path | None,
-    name: str,
-    target: str,
-    classes: str,
-    seconds: float,
-    other_release: bool,
-    as_json: bool,
-) -> None:
-    """Publish a model that somebody else made: scikit-learn, statsmodels, Keras, ONNX, LightGBM.
-
-    \b
-    podium models import shoes a_model.joblib --sample rows.csv --target sex
-    podium models import loans logit.pkl --classes rejected,accepted
-    podium models import coins model.h5
-
-    Nothing of the file is run before its names were looked through, and nothing but a child with limits touches it. The
-    model is turned into Podium's own form and compared with the original, on the rows of the sample or on made-up ones. A
-    sample that holds the target gives it a score.
-    """
-    settings, desk = StoreSettings(), desk_of_settings(signing=True)
-    config = _project_of(settings, project, target)
-    if file.stat().st_size > config.gates.most_bytes:
-        raise Refusal(f"{file} has {file.stat().st_size} bytes, at most {config.gates.most_bytes} are taken (gates.most_bytes)")
-    wish = Wish(
-        file=file.name,
-        data=file.read_bytes(),
-        name=name or _slug(file.stem),
-        target=config.target,
-        sample=sample.read_bytes() if sample else None,
-        classes=tuple(filter(None, classes.split(","))),
-        metric=config.metric,
-        other_release=other_release,
-        allowed=settings.import_allowed,
-        seed=config.seed,
-        columns=config.columns,
-        project=config,
-        scalers=scalers.read_bytes() if scalers else None,
-    )
-    standing = read_champion(desk.store, project, desk.trust.promoters)
-    parent = standing.champion if standing else None
-    manifest, files = import_model(wish, config, utc_now(), desk.by, parent, seconds)
-    publish(desk.store, manifest, files, desk.signer)
-    _say_imported(manifest, as_json)
-
-
-def _project_of(settings: StoreSettings, name: str, target: str) -> Project:
-    """The project's file, or one without data when there is none."""
-    if name in project_names(settings.projects):
-        project = load_project(settings.projects, name)
-        return project.model_copy(update={"target": target}) if target else project
-    return parse_project({"name": name, "target": target or "prediction"}, name)
-
-
-def _slug(stem: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:64] or "imported"
-
-
-def _say_imported(manifest: Manifest, as_json: bool) -> None:
-    if as_json:
-        click.echo(manifest.model_dump_json(indent=1))
-        return
-    data, signature = manifest.data, manifest.signature
-    click.echo(f"{data['kind']}: {data['file']} is {manifest.project} {manifest.version}, the model {manifest.champion}")
-    for column in signature.inputs:
-        known = f": {', '.join(column.categories[:8])}" if column.categories else ""
-        click.echo(f"  takes {column.name}, {column.kind}{known}{', may be missing' if column.nullable else ''}")
-    classes = f", one of {', '.join(map(str, signature.target.classes))}" if signature.target.classes else ", a number"
-    click.echo(f"  gives {signature.target.name}{classes}")
-    click.echo(
-        f"  compared with the original on {data['compared']} rows: it differs by {data['largest_difference']:.2g} at most, "
-        f"{data['allowed_difference']:g} is allowed"
-    )
-    best = manifest.leaderboard[0]
-    if best["score_test"] is not None:
-        click.echo(f"  scores {best['eval_metric']} {_figure(best['score_test'])} on the rows of the sample with a target")
-    if data["training_rows_left_out"]:
-        click.echo(f"  {data['training_rows_left_out']} training rows that the file carried were left out, and so was the file")
-    click.echo(f'next: podium models promote {manifest.project} {manifest.version} --reason "…"')
 
 
 @models.command("rollback")
@@ -338,7 +234,7 @@ def _row(manifest: Manifest, standing: Entry | None, retired: set[str]) -> dict[
     }
 
 
-def _figure(number: float | None) -> str:
+def figure(number: float | None) -> str:
     return "not known" if number is None else f"{number:.4g}"
 
 

@@ -118,7 +118,7 @@ def example_of(signature: Signature) -> dict[str, str]:
 
 def _example_rows(panel: Panel) -> str:
     """As many days of one entity as a model sees, the last ones of the training."""
-    time = next(column for column in panel.columns if column.name == panel.time)
+    time = panel.days
     lines = [",".join(column.name for column in panel.columns)]
     for day in range(panel.steps, -1, -1):
         here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)

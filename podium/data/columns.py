@@ -109,6 +109,16 @@ class Panel:
     integrate: Literal["first", "last"] = "last"
 
     @property
+    def entities(self) -> Column:
+        """The column of the entity."""
+        return next(column for column in self.columns if column.name == self.entity)
+
+    @property
+    def days(self) -> Column:
+        """The column of the day: a date, or a whole number."""
+        return next(column for column in self.columns if column.name == self.time)
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """The columns of numbers, those that come and those that are derived."""
         given = [column.name for column in self.columns if column.name not in (self.entity, self.time)]

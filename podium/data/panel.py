@@ -110,11 +110,10 @@ def before(name: str, step: int) -> str:
 
 def window_columns(panel: Panel) -> tuple[Column, ...]:
     """What a model of this panel takes."""
-    entity = next(column for column in panel.columns if column.name == panel.entity)
     numbers = [
         Column(before(name, step), "number", nullable=True) for name in panel.measured for step in range(1, panel.steps + 2)
     ]
-    return entity, *numbers
+    return panel.entities, *numbers
 
 
 def unit_of(last: Numbers) -> Numbers:

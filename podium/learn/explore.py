@@ -204,7 +204,7 @@ def _series(data: Clean, panel: Panel) -> Picture:
         if len(rows):
             axes.plot(data.order.to_numpy()[rows], last[rows] / last[rows[0]], linewidth=1, label=_plain(name, 20))
     axes.set_yscale("log")
-    if next(column.kind for column in panel.columns if column.name == panel.time) == "date":
+    if panel.days.kind == "date":
         axes.xaxis.set_major_formatter(lambda day, _: str(np.datetime64(int(day), "D")))
     axes.legend(fontsize=8, frameon=False, ncols=MOST_SERIES)
     _quiet(axes)

@@ -103,9 +103,8 @@ def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> In
     made = windows(frame, panel)
     lenient = [replace(column, unknown="warn") for column in panel.columns]
     doubts = doubts_of_frame(frame, lenient if by_row else panel.columns)
-    strict = [column for column in panel.columns if by_row and column.name == panel.entity and column.unknown == "reject"]
-    known = np.logical_and.reduce([made.keys[c.name].isin(c.categories).to_numpy() for c in strict] or [np.True_])
-    places = np.flatnonzero(np.broadcast_to(~known, len(made.keys))).tolist()
+    strange = ~made.keys[panel.entity].isin(panel.entities.categories).to_numpy()
+    places = np.flatnonzero(strange).tolist() if by_row and panel.entities.unknown == "reject" else []
     bad = {place: [Problem(UNKNOWN, NEVER_SEEN, place + 1, panel.entity)] for place in places}
     good = made.inputs.drop(index=places).reset_index(drop=True) if places else made.inputs
     table = functools.partial(key_table, made.keys, panel)
@@ -114,14 +113,10 @@ def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> In
 
 def _check_days(frame: pd.DataFrame, panel: Panel) -> None:
     """The day after the last must be one. Raises BadData."""
-    if _kind_of_time(panel) == "date":
+    if panel.days.kind == "date":
         late = np.flatnonzero(frame[panel.time].to_numpy() >= date.max.toordinal() - EPOCH)[:MOST_REPORTED]
         if len(late):
             raise BadData([Problem("out-of-range", "has no day after it", row + 1, panel.time) for row in late.tolist()])
-
-
-def _kind_of_time(panel: Panel) -> str:
-    return next(column.kind for column in panel.columns if column.name == panel.time)
 
 
 def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
@@ -133,7 +128,7 @@ def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
 
 def day_text(day: float, panel: Panel) -> str | int:
     """A day as ISO 8601, or its number where days are numbers."""
-    if _kind_of_time(panel) != "date":
+    if panel.days.kind != "date":
         return int(day)
     return date.fromordinal(int(day) + EPOCH).isoformat()
 
