@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPMessage
+from http.client import HTTPConnection, HTTPMessage, IncompleteRead
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -33,11 +33,14 @@ class Client:
         self._host, self._seconds = urlsplit(url).netloc, seconds
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Raises OSError, also for an answer that breaks off."""
         connection = HTTPConnection(self._host, timeout=self._seconds)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
+        except IncompleteRead as error:
+            raise ConnectionError("the answer broke off") from error
         finally:
             connection.close()
 

@@ -142,11 +142,13 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @reason_option
 @expect_option
 @click.option("--to", help="a version that served; the one before the present one by default")
+@click.option("--dry-run", is_flag=True, help="load what it would go back to, and write nothing")
 @json_option
 @told
-def rollback_(project: str, reason: str, expect: str, to: str | None, as_json: bool) -> None:
+def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: bool, as_json: bool) -> None:
     """Go back to the version that served before."""
-    _say(rollback(desk_of_settings(signing=True), project, reason, utc_now, to=to, expect=expect), as_json)
+    entry = rollback(desk_of_settings(signing=True), project, reason, utc_now, to=to, expect=expect, dry=dry_run)
+    _say(entry, as_json, "would be" if dry_run else "is")
 
 
 @models.command()

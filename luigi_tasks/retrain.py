@@ -58,7 +58,9 @@ class Retrain(luigi.Task):
 class RangeWeekly(RangeDailyBase):
     """The days of a range that are one of the week: `RangeWeekly --of Retrain --of-params '{"project": "P"}' --start …`."""
 
-    weekday: int = luigi.IntParameter(default=7, description="1 is Monday, 7 is Sunday")
+    weekday: int = luigi.NumericalParameter(
+        default=7, var_type=int, min_value=1, max_value=8, description="1 is Monday, 7 is Sunday"
+    )
     param_name = luigi.Parameter(  # type: ignore[assignment]
         default="date", positional=False, description="of the task, which the day is given to"
     )

@@ -109,23 +109,27 @@ def promote(
         return {**fields, "action": "refuse", **_unchanged(head), "at": now().isoformat()}
 
     draft: Draft = accepted if passed or force else refused
-    if dry:
-        head = {"project": project, "sequence": standing.sequence + 1 if standing else 1, "before": None}
-        entry = Entry.model_validate({**head, **draft(standing)})
-    else:
-        entry = append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+    entry = _write(desk, project, draft, standing, dry)
     if entry.action == "refuse":
         raise GateFailed(entry)
     return entry
 
 
 def rollback(
-    desk: Desk, project: str, reason: str, now: Clock, *, to: str | None = None, expect: str | None = ANY, request: str = ""
+    desk: Desk,
+    project: str,
+    reason: str,
+    now: Clock,
+    *,
+    to: str | None = None,
+    expect: str | None = ANY,
+    dry: bool = False,
+    request: str = "",
 ) -> Entry:
     """Go back to the version that served before the present one was promoted, or to any that served.
 
-    Needs the store only. `request` names the wish, so that who asks again can find what became of it. Raises NothingBefore,
-    AliasMoved, Damaged, Unsigned.
+    Needs the store only. `dry` loads what it would go back to and writes nothing. `request` names the wish, so that who asks
+    again can find what became of it. Raises NothingBefore, AliasMoved, Damaged, Unsigned.
     """
     standing = repair(desk.store, project, desk.trust.promoters)
     if standing is None or standing.champion is None:
@@ -144,7 +148,15 @@ def rollback(
         act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
         return {"action": "rollback", **act, "by": desk.by, "reason": reason, "at": now().isoformat(), "request": request}
 
-    return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+    return _write(desk, project, draft, standing, dry)
+
+
+def _write(desk: Desk, project: str, draft: Draft, standing: Entry | None, dry: bool) -> Entry:
+    """The next entry; a dry one is as it would be now, unsigned, and is not written."""
+    if not dry:
+        return append(desk.store, project, desk.signer, desk.trust.promoters, draft)
+    head = {"project": project, "sequence": standing.sequence + 1 if standing else 1, "before": None}
+    return Entry.model_validate({**head, **draft(standing)})
 
 
 def retire(desk: Desk, project: str, version: str, reason: str, now: Clock, planned: int) -> Entry:

@@ -57,6 +57,8 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
     promoted = podium(cloud, "models", "promote", "cli", two, "--reason", "better", "--expect", one, PODIUM_ACTOR="eve")
     assert promoted.returncode == 0, promoted.stderr
     assert "✓ golden-rows" in promoted.stdout
+    trial = podium(cloud, "models", "rollback", "cli", "--reason", "try", "--dry-run")
+    assert (trial.returncode, f"{one} would be the champion" in trial.stdout) == (0, True)
     back = podium(cloud, "models", "rollback", "cli", "--reason", "wrong since noon", "--json")
     assert json.loads(back.stdout)["champion"] == one
     history = podium(cloud, "models", "history", "cli").stdout.splitlines()

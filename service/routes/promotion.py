@@ -55,12 +55,13 @@ class Promotion(BaseModel):
 
 
 class Rollback(BaseModel):
-    """Why to go back; `to` is any version that served, the one before when absent."""
+    """Why to go back; `to` is any version that served, the one before when absent; `dry_run` writes nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: Text
     to: Version | None = None
+    dry_run: bool = False
 
 
 @router.post("/projects/{project}/promote", summary="Judge a version by its gates and make it the champion")
@@ -87,7 +88,11 @@ async def rollback_(
 ) -> Response:
     """Needs a promoter's bearer token and If-Match, as promotion does."""
     desk, expect = desk_of(request, state), _expected(if_match, "")
-    return await _moved(lambda: rollback(desk, project, wish.reason, utc_now, to=wish.to, expect=expect), request, state)
+
+    def act() -> Entry:
+        return rollback(desk, project, wish.reason, utc_now, to=wish.to, expect=expect, dry=wish.dry_run)
+
+    return await _moved(act, request, state)
 
 
 @router.get("/projects/{project}/history", summary="Who made what champion, when, why and on what evidence")

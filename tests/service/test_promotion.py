@@ -45,6 +45,8 @@ def test_promoted_and_rolled_back_by_who_may(service: Client, versions: list[Man
     moved = ask(service, PROMOTE, {"version": two, "reason": "better"}, if_match=f'"{one}"')
     assert (moved.status, moved.headers["etag"], moved.json()["by"]) == (200, f'"{two}"', "ann")
     service.wait_until(lambda: service.get("/projects/guarded/versions").json()["serving"] == two, 20)
+    trial = ask(service, ROLLBACK, {"reason": "try", "dry_run": True}, PROMOTERS["bob"], if_match=f'"{two}"')
+    assert (trial.status, trial.json()["champion"]) == (200, one)
     back = ask(service, ROLLBACK, {"reason": "wrong since noon"}, PROMOTERS["bob"], if_match=f'"{two}"')
     assert (back.status, back.json()["champion"], back.json()["by"]) == (200, one, "bob")
     acts = service.get("/projects/guarded/history").json()["acts"]
