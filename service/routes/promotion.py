@@ -115,8 +115,10 @@ async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Re
         findings = error.entry.evidence if isinstance(error, GateFailed) else ()
         errors = [{"code": gate.name, "message": gate.detail} for gate in findings if not gate.passed]
         return problem(status, code, title, str(error), request, errors=errors)
-    state.reconcile.hint()
-    return JSONResponse(entry.model_dump(mode="json", exclude={"signatures"}), headers=_etag(entry))
+    written = bool(entry.signatures)  # a dry one moved nothing
+    if written:
+        state.reconcile.hint()
+    return JSONResponse(entry.model_dump(mode="json", exclude={"signatures"}), headers=_etag(entry) if written else None)
 
 
 def desk_of(request: Request, state: State) -> Desk:
