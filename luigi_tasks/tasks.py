@@ -18,17 +18,16 @@ from podium import provenance
 from podium.data.read import read_table
 from podium.learn.clean import Clean as CleanRows
 from podium.learn.clean import clean, from_parquet, to_parquet
-from podium.learn.compare import compare
+from podium.learn.compare import Rival, compare, rival_of
 from podium.learn.days import day_number, month_of, options_of, time_column
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
-from podium.learn.split import held_out_rows, training_rows
+from podium.learn.split import held_out_rows, split_of, training_rows
 from podium.learn.train import Candidate, features, train
 from podium.model.encode import Encoder
-from podium.model.model import Model
 from podium.project import BadProject
 from podium.promotion import ANY, GateFailed, promote, utc_now
 from podium.settings import StoreSettings
@@ -172,7 +171,7 @@ class Compare(RankedStage):
         test = held_out_rows(self.clean(), self.config)
         return compare(self.candidates(), self.champion(), test, self.config).to_csv(index=False).encode()
 
-    def champion(self) -> Model | None:
+    def champion(self) -> Rival | None:
         """None when there is none, or none that can be loaded any more."""
         own, parent = desk(), self.claim().parent
         if parent is None:
@@ -184,7 +183,7 @@ class Compare(RankedStage):
             return None
         finally:
             own.prover.close()
-        return loaded.models[loaded.manifest.champion]
+        return rival_of(loaded)
 
 
 class Publish(RankedStage):
@@ -209,7 +208,8 @@ class Publish(RankedStage):
         files |= candidate_files(candidates, training, test, self.config)
         author, predictions = provenance.actor(StoreSettings().actor), predictions_digest(candidates, test)
         data = source(self.config, claim, rows)
-        manifest = manifest_of(claim, self.config, training.signature, data, files, author, predictions)
+        split = split_of(rows, self.config)
+        manifest = manifest_of(claim, self.config, training.signature, data, files, author, predictions, split)
         publish(store(), manifest, files, StoreSettings().signer())
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
 from podium.data.columns import Column, Signature
 from podium.learn.clean import Clean
+from podium.learn.compare import Incomparable, common_ground, rival_of
 from podium.learn.days import UNTIL
 from podium.learn.metrics import interval, metric_name, metrics_of, resampled
 from podium.loading import Loaded
@@ -112,21 +112,21 @@ def _latency(loaded: Loaded, golden: Golden, most: float) -> Gate:
 
 
 def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, project: Project) -> Gate:
-    """Paired on the version's test rows, which are the champion's test rows as well as far as it saw them."""
-    target = test.signature.target
-    theirs = champion.manifest.signature
-    if (theirs.target.task, theirs.target.classes) != (target.task, target.classes) or _differ(theirs.inputs, test):
-        return Gate(name="not-worse", passed=False, detail="cannot be compared: the champion does not take these rows")
+    """Paired on those of the version's test rows that the champion has not learned from either."""
     if test.target.isna().any():
         return Gate(name="not-worse", passed=False, detail="cannot be compared: no rows with a known target came along")
-    metric = metrics_of(target)[metric_name(target, project.metric)]
-    both = [_best(loaded, test), _best(champion, test)]
-    answered = np.isfinite(both[1]).all(axis=1)  # a panel's champion may not know every entity
-    if not answered.any():
+    try:
+        ground = common_ground(rival_of(champion), test)
+    except Incomparable as error:
+        return Gate(name="not-worse", passed=False, detail=f"cannot be compared: {error}")
+    if not len(ground.places):
         return Gate(name="not-worse", passed=True, detail="the champion answers none of the test rows")
-    figures = resampled(metric, test.target.to_numpy()[answered], [scores[answered] for scores in both], project.seed)
+    metric = metrics_of(test.signature.target)[metric_name(test.signature.target, project.metric)]
+    rows = test.rows(ground.places)
+    figures = resampled(metric, rows.target.to_numpy(), [_best(loaded, rows), ground.scores], project.seed)
     low, high = interval(figures[:, 0] - figures[:, 1])
-    detail = f"difference to {champion.manifest.version} on {answered.sum()} test rows: {low:.6g} to {high:.6g}"
+    seen = "" if ground.known else "; which of them it has learned from is not known"
+    detail = f"difference to {champion.manifest.version} on {len(rows.inputs)} test rows: {low:.6g} to {high:.6g}{seen}"
     return Gate(name="not-worse", passed=not high < 0, detail=detail)
 
 
@@ -136,8 +136,3 @@ def _not_older(loaded: Loaded, champion: Loaded) -> list[Gate]:
     if not own or not theirs:
         return []
     return [Gate(name="not-older", passed=own >= theirs, detail=f"has learned until {own}, the champion until {theirs}")]
-
-
-def _differ(inputs: Sequence[Column], test: Clean) -> bool:
-    own = {column.name: column for column in test.signature.inputs}
-    return any(column.name not in own or own[column.name].is_text != column.is_text for column in inputs)

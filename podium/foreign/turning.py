@@ -210,7 +210,7 @@ def _test_rows(table: pa.Table | None, rows: pd.DataFrame, signature: Signature)
         except (BadData, pa.ArrowInvalid):
             raise Refusal(f"the sample's {signature.target.name} are no numbers, but the model predicts one") from None
     known = target.notna().to_numpy()
-    test = Clean(rows, target, None, signature, ())
+    test = Clean(rows, target, None, signature, (), table)
     return test.rows(np.flatnonzero(known)) if known.any() else test
 
 

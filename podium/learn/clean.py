@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
@@ -22,23 +23,28 @@ from podium.learn.panel import change_of, clean_windows
 from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
-ORDER, TARGET = "podium:order", "podium:target"
+ORDER, TARGET, RAW = "podium:order", "podium:target", "podium:raw:"
 SIGNATURE = TypeAdapter(Signature)
 
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """Typed inputs, the target as numbers, what to split by (or None) and the notes; all of the same length."""
+    """Typed inputs, the target as numbers, what to split by, the rows as they came, and the notes; all of the same length.
+
+    `order` and `raw` may not be known; a panel has no `raw`, its windows are made of many rows.
+    """
 
     inputs: pd.DataFrame
     target: pd.Series
     order: pd.Series | None
     signature: Signature
     notes: tuple[str, ...]
+    raw: pa.Table | None = None
 
     def rows(self, places: np.ndarray) -> Clean:
         order = None if self.order is None else self.order.iloc[places]
-        return replace(self, inputs=self.inputs.iloc[places], target=self.target.iloc[places], order=order)
+        raw = None if self.raw is None else self.raw.take(pa.array(places))
+        return replace(self, inputs=self.inputs.iloc[places], target=self.target.iloc[places], order=order, raw=raw)
 
 
 def clean(table: pa.Table, project: Project, until: float | None = None) -> Clean:
@@ -51,7 +57,7 @@ def clean(table: pa.Table, project: Project, until: float | None = None) -> Clea
     signature = _without_empty(infer_signature(table, project), table, project)
     inputs = typed_frame(table, signature.inputs, signature.ignored)
     target = target_codes(table[project.target], signature.target, project.target_missing)
-    order = _order(table, project)
+    order = order_of(table, project)
     keep = target.notna()
     notes = [f"{int((~keep).sum())} rows without a target were left out"] if not keep.all() else []
     if project.cleaning.drop_duplicates:
@@ -63,12 +69,12 @@ def clean(table: pa.Table, project: Project, until: float | None = None) -> Clea
     if keep.sum() < FEWEST_ROWS:
         raise BadData([Problem("too-few-rows", f"{int(keep.sum())} usable rows", expected=f"at least {FEWEST_ROWS}")])
     rows = np.flatnonzero(keep.to_numpy())
-    result = Clean(inputs, target, order, signature, tuple(notes)).rows(rows)
+    result = Clean(inputs, target, order, signature, tuple(notes), table).rows(rows)
     return replace(
         result,
         inputs=result.inputs.reset_index(drop=True),
         target=result.target.reset_index(drop=True),
-        order=None if result.order is None else result.order.reset_index(drop=True),
+        order=order.iloc[rows].reset_index(drop=True),
     )
 
 
@@ -99,6 +105,9 @@ def to_parquet(data: Clean) -> bytes:
     if data.order is not None:
         frame[ORDER] = data.order
     table = pa.Table.from_pandas(frame, preserve_index=False)
+    if data.raw is not None:
+        for name in data.raw.column_names:
+            table = table.append_column(RAW + name, data.raw[name])
     facts = {b"signature": SIGNATURE.dump_json(data.signature), b"notes": json.dumps(data.notes).encode()}
     file = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(facts), file)
@@ -110,10 +119,16 @@ def from_parquet(data: bytes) -> Clean:
     table = pq.read_table(pa.BufferReader(data))
     facts = table.schema.metadata
     signature = SIGNATURE.validate_json(facts[b"signature"])
-    frame = table.to_pandas()
+    names = [name for name in table.column_names if name.startswith(RAW)]
+    raw = (
+        table.select(names).rename_columns([name.removeprefix(RAW) for name in names]).replace_schema_metadata()
+        if names
+        else None
+    )
+    frame = table.drop_columns(names).to_pandas()
     inputs = pd.DataFrame({column.name: _restored(frame[column.name], column) for column in signature.inputs})
     order = frame.get(ORDER)
-    return Clean(inputs, frame[TARGET], order, signature, tuple(json.loads(facts[b"notes"])))
+    return Clean(inputs, frame[TARGET], order, signature, tuple(json.loads(facts[b"notes"])), raw)
 
 
 def _restored(cells: pd.Series, column: Column) -> pd.Series:
@@ -135,11 +150,15 @@ def _without_empty(signature: Signature, table: pa.Table, project: Project) -> S
     return Signature(tuple(inputs), signature.target, ignored)
 
 
-def _order(table: pa.Table, project: Project) -> pd.Series | None:
-    """What a split goes by: the texts of a group, or the numbers or dates of a time. Raises BadData."""
+def order_of(table: pa.Table, project: Project) -> pd.Series:
+    """What a split goes by: a number of each row's texts, the texts of a group, or the numbers or dates of a time.
+
+    The texts are those that came, so that no option of a column moves a row to the other side. Raises BadData.
+    """
     name = project.split.column
     if name is None:
-        return None
+        texts = {name: pc.fill_null(table[name], "").to_pandas() for name in sorted(table.column_names)}
+        return pd.util.hash_pandas_object(pd.DataFrame(texts), index=False)
     if project.split.kind != "time":
         return table[name].to_pandas().astype(str)
     column = infer_column(name, table[name], project.columns.get(name, ColumnOptions()))

@@ -18,7 +18,7 @@ from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
 from podium.model.pickles import dump
 from podium.project import Project
-from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, TEST_FILE, Manifest, describe, digest, model_file
+from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, TEST_FILE, Manifest, Split, describe, digest, model_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def manifest_of(
     files: Mapping[str, bytes],
     author: str,
     predictions: str,
+    split: Split | None = None,
 ) -> Manifest:
     """Bind the files to everything that made them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
@@ -88,6 +89,7 @@ def manifest_of(
         signature=signature,
         leaderboard=ranks,
         data=dict(data),
+        split=split,
         configuration=project.model_dump(mode="json"),
         git=provenance.git_revision(),
         libraries=provenance.libraries(),

@@ -1,7 +1,7 @@
 """Which rows train, which test, and the folds between.
 
-A row's own content decides whether it tests, so that it stays a test row when the table grows, and a new version and the
-champion can be compared on rows that neither has learned from.
+A row's own content decides whether it tests, so that it stays a test row when the table grows or is read otherwise, and a
+version says where the border was, so that a later one is compared with it on rows that neither has learned from.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeri
 from podium.data.infer import described
 from podium.data.panel import window_columns
 from podium.data.problems import BadData, Problem
-from podium.learn.clean import Clean
+from podium.learn.clean import Clean, order_of
 from podium.learn.panel import known_by
 from podium.project import ColumnOptions, Project
+from podium.store.versions import ALL, Split
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def kind_of_split(data: Clean, project: Project) -> str:
@@ -38,14 +40,36 @@ def train_and_test(data: Clean, project: Project) -> tuple[Places, Places]:
         border = days[order[len(order) - max(1, round(len(order) * size))]]  # a day is not divided
         border = max(border, days[days > days.min()].min(initial=border))
         return order[days[order] < border], order[days[order] >= border]
+    chance = _chance(_by(data), project.seed)
     if kind == "grouped":
-        groups = pd.Series(_by(data))
-        names = groups.drop_duplicates().reset_index(drop=True)
-        test = groups.isin(names[_lucky(names, np.zeros(len(names)), size, project.seed)]).to_numpy()
+        names, group = np.unique(chance, return_inverse=True)
+        test = _lowest(names, np.full(len(names), ALL), size)[group]
     else:
-        strata = data.target.to_numpy() if kind == "stratified" else np.zeros(len(data.target))
-        test = _lucky(data.inputs.assign(target=data.target), strata, size, project.seed)
+        test = _lowest(chance, _strata(data, kind), size)
     return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def split_of(data: Clean, project: Project) -> Split:
+    """Where the border lies between the rows that are learned from and the others."""
+    kind, train = kind_of_split(data, project), train_and_test(data, project)[0]
+    columns = tuple(data.raw.column_names) if data.raw is not None else ()
+    if kind == "time":
+        return Split(kind="time", columns=columns, borders={ALL: float(_by(data)[train].max())})
+    learned = pd.Series(_chance(_by(data), project.seed)[train]).groupby(_strata(data, kind)[train]).min()
+    return Split(kind=kind, columns=columns, borders={str(stratum): int(least) for stratum, least in learned.items()})
+
+
+def not_learned(rows: Clean, split: Split, project: Project) -> Mask:
+    """Which of these rows a training of this project that was split so has not learned from. Raises BadData, KeyError."""
+    order = rows.order if rows.raw is None else order_of(rows.raw.select(split.columns), project)
+    assert order is not None, "panels have days, and other rows come with their texts"
+    by = order.to_numpy()
+    if split.kind == "time":
+        beyond: Mask = by > split.borders[ALL]
+        return beyond
+    border = [split.borders.get(stratum, 2**64 - 1) for stratum in _strata(rows, split.kind)]
+    fresh: Mask = _chance(by, project.seed) < np.array(border, dtype=np.uint64)
+    return fresh
 
 
 def training_rows(data: Clean, project: Project) -> Clean:
@@ -62,12 +86,21 @@ def held_out_rows(data: Clean, project: Project) -> Clean:
     return data.rows(train_and_test(data, project)[1])
 
 
-def _lucky(rows: pd.Series | pd.DataFrame, strata: np.ndarray, size: float, seed: int) -> np.ndarray:
-    """Whether a row is among the share of its stratum with the lowest numbers, which only content and seed decide."""
-    mixed = pd.util.hash_pandas_object(rows, index=False).to_numpy() ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
-    luck = pd.Series(pd.util.hash_array(mixed))
+def _chance(by: np.ndarray, seed: int) -> np.ndarray:
+    """A number that only content and seed decide."""
+    return pd.util.hash_array(pd.util.hash_array(by) ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
+
+
+def _lowest(chance: np.ndarray, strata: np.ndarray, size: float) -> np.ndarray:
+    """Whether a row is among the share of its stratum with the lowest numbers."""
     count = pd.Series(strata).map(pd.Series(strata).value_counts()) * size
-    return (luck.groupby(strata).rank(method="first") <= count.round().clip(lower=1)).to_numpy()
+    return (pd.Series(chance).groupby(strata).rank(method="first") <= count.round().clip(lower=1)).to_numpy()
+
+
+def _strata(data: Clean, kind: str) -> np.ndarray:
+    if kind == "stratified":
+        return data.target.astype(int).astype(str).to_numpy()
+    return np.full(len(data.target), ALL)
 
 
 def folds(data: Clean, project: Project) -> list[tuple[Places, Places]]:

@@ -8,7 +8,7 @@ from podium.learn.clean import Clean, clean
 from podium.learn.families import families_of
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
-from podium.learn.split import held_out_rows, training_rows
+from podium.learn.split import held_out_rows, split_of, training_rows
 from podium.learn.train import Candidate, features, selected, train
 from podium.project import Project
 from podium.store.versions import LEADERBOARD_FILE, Manifest
@@ -36,4 +36,5 @@ def learn(table: pa.Table, project: Project, claim: Claim, author: str) -> tuple
         files,
         author,
         predictions_digest(found, test),
+        split_of(rows, project),
     ), files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -38,11 +38,27 @@ class Damaged(StoreError):
     """A file is not the one that the manifest binds."""
 
 
+ALL = "all"
+
+
 class File(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sha256: str
     size: int
+
+
+class Split(BaseModel):
+    """Which rows a version has not learned from: those beyond the borders, by days, or by the numbers of rows or groups.
+
+    A border for each class (its code) of a stratified split, otherwise one (ALL); `columns` are those that the table had.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["random", "stratified", "grouped", "time"]
+    columns: tuple[str, ...]
+    borders: dict[str, int | float]
 
 
 class Manifest(BaseModel):
@@ -64,6 +80,7 @@ class Manifest(BaseModel):
     signature: Signature
     leaderboard: list[dict[str, Any]]
     data: dict[str, str | int | float]
+    split: Split | None = None
     configuration: dict[str, Any]
     git: str | None
     libraries: dict[str, str]

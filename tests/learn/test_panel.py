@@ -13,7 +13,7 @@ from podium.data.panel import ACTUAL, DAY, INDEX, LAST, windows
 from podium.data.problems import BadData
 from podium.data.read import read_csv
 from podium.learn.clean import Clean, clean, from_parquet, to_parquet
-from podium.learn.compare import compare
+from podium.learn.compare import Rival, compare
 from podium.learn.panel import window_encoder
 from podium.learn.split import folds, held_out_rows, train_and_test, training_rows
 from podium.learn.whole import candidates
@@ -93,7 +93,7 @@ def test_the_champion_is_compared_where_it_has_an_answer(rows: Clean) -> None:
     made = candidates(rows, options)
     test = held_out_rows(rows, options)
     silent = _Silent("given", test.signature, window_encoder(test.inputs, test.signature), Linear(((),), (0.0,), "identity"))
-    board = compare(made, silent, test, options)
+    board = compare(made, Rival(silent, options, None), test, options)
     assert set(board["model"]) == {"persistence", "linear", "given (serves)"}
     assert set(board["rows"]) == {int((test.inputs["shop"] == "s1").sum())}
     assert compare(made, None, test, options)["rows"].iloc[0] == len(test.inputs)
