@@ -165,9 +165,7 @@ def history(project: str, as_json: bool) -> None:
         return
     for entry in entries:
         forced = " (forced)" if entry.forced else ""
-        click.echo(
-            f"{entry.sequence:>4} {entry.at[:19]} {entry.action:<8} {entry.version} by {entry.by}{forced}: {entry.reason}"
-        )
+        click.echo(f"{entry.sequence:>4} {entry.at[:19]} {entry.action:<8} {entry.version} by {entry.by}{forced}: {entry.why}")
 
 
 @models.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,18 +14,21 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+PORTS = 12_000, 32_000
+
 
 class DidNotStart(Exception):
     """A child process ended or stayed silent instead of serving; its log is named."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Loopback ports that are free now, and none of those that connections to elsewhere are given in the meantime."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(*PORTS)
+        if is_free(port):
+            found.add(port)
+    return list(found)
 
 
 def is_free(port: int) -> bool:
@@ -65,7 +69,9 @@ class Process:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.running():
-                raise DidNotStart(f"{self.name} ended with code {self._child.returncode}; see {self.log}")
+                raise DidNotStart(
+                    f"{self.name} ended with code {self._child.returncode}; {self.log} ends with:\n{self._told()}"
+                )
             try:
                 with urllib.request.urlopen(url, timeout=1):
                     return
@@ -74,6 +80,9 @@ class Process:
             except OSError:
                 time.sleep(0.02)
         raise DidNotStart(f"nothing answers at {url}; see {self.log}")
+
+    def _told(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
     def stop(self, seconds: float = 15) -> None:
         """Ask it to end, and kill what is left of its group after a while."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from datetime import UTC, datetime
@@ -19,14 +20,18 @@ MOST_BYTES = 1 << 30
 
 
 class PredictBatch(luigi.Task):
-    """Answer a project's `test_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `pred_url`."""
+    """Answer a project's `test_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `pred_url`.
+
+    Another `source` has a result of its own, named by its digest.
+    """
 
     project: str = luigi.Parameter(description="whose champion answers")
     date = luigi.DateParameter(default=datetime.now(UTC).date(), description="the day; {date} in a URL becomes it")
     source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's test_url when empty")
 
     def output(self) -> StoredTarget:
-        return StoredTarget(f"predictions/{self.project}/dt={self.date}/predictions.csv.receipt.json")
+        own = f"-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}" if self.source else ""
+        return StoredTarget(f"predictions/{self.project}/dt={self.date}/predictions{own}.csv.receipt.json")
 
     def complete(self) -> bool:
         return self.output().exists() and json.loads(self.output().read()).get("state") == "done"
@@ -37,7 +42,8 @@ class PredictBatch(luigi.Task):
         urls = snapshot.manifest.configuration.get("dropbox") or {}
         source, result = self.source or urls.get("test_url"), urls.get("pred_url")
         if not source:
-            raise StoreError(f"{self.project} names no test_url: give --source, or [dropbox] in its project file")
+            hint = "give --source, or [dropbox] in its project file and train again"
+            raise StoreError(f"{self.project} {snapshot.version} was trained without a test_url: {hint}")
         open_ = bucket_opener(store(), StoreSettings().source_buckets, store)
         where = Place.of(source, open_, str(self.date))
         own = Place(store(), self.output().key.removesuffix(".receipt.json"))

@@ -8,21 +8,26 @@ from typing import Any
 import luigi
 
 from luigi_tasks.acts import Act
+from luigi_tasks.batch import PredictBatch
+from luigi_tasks.retrain import Retrain
 from luigi_tasks.stage import Ingest, Stage
 from podium.data.problems import BadData
+
+ONCE = (Act, PredictBatch, Retrain)
+"""Done once a request, a day or a week, with a receipt."""
 
 
 def _name(task: luigi.Task) -> str:
     return " ".join(filter(None, [task.get_task_family(), getattr(task, "family", "")]))
 
 
-def _say(mark: str, task: Ingest | Stage | Act, text: str) -> None:
+def _say(mark: str, task: Any, text: str) -> None:
     print(f"{mark} {task.project:<16} {_name(task):<22} {text}", flush=True)
 
 
 def _is_step(task: Any) -> bool:
     """Not a stage that only stands for its run of the latest snapshot."""
-    return isinstance(task, Ingest | Act) or (isinstance(task, Stage) and bool(task.snapshot))
+    return isinstance(task, (Ingest, *ONCE)) or (isinstance(task, Stage) and bool(task.snapshot))
 
 
 @luigi.Task.event_handler(luigi.Event.PROCESSING_TIME)
@@ -39,12 +44,14 @@ def present(task: Any) -> None:
         _say("=", task, f"done before  {done.own.url}")
         if not task.snapshot:
             summary(done)
+    elif isinstance(task, ONCE):
+        _say("=", task, f"done before  {task.output().url}")
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def failed(task: Any, error: BaseException) -> None:
-    if isinstance(task, Ingest | Stage | Act):
+    if isinstance(task, (Ingest, Stage, *ONCE)):
         _say("✗", task, f"{type(error).__name__}: {error}")
         for problem in error.problems if isinstance(error, BadData) else ():
             print(f"    {problem.as_json()}", file=sys.stderr, flush=True)

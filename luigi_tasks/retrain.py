@@ -12,7 +12,7 @@ from luigi.tools.range import RangeDailyBase
 from luigi_tasks.stage import Ingest, ProjectParameter, Stage
 from luigi_tasks.target import StoredTarget, store
 from luigi_tasks.tasks import Pipeline, Promote, Publish
-from podium.data.typed import EPOCH
+from podium.data.columns import EPOCH
 from podium.learn.days import day_number, days_of
 from podium.project import BadProject
 from podium.store import datasets

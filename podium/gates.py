@@ -135,4 +135,4 @@ def _not_older(loaded: Loaded, champion: Loaded) -> list[Gate]:
     own, theirs = (str(each.manifest.data.get(UNTIL, "")) for each in (loaded, champion))
     if not own or not theirs:
         return []
-    return [Gate(name="not-older", passed=own >= theirs, detail=f"has learned until {own}, the champion until {theirs}")]
+    return [Gate(name="not-older", passed=own >= theirs, detail=f"its data end at {own}, the champion's at {theirs}")]

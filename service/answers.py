@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from podium.data.columns import Column, Label, Signature, Target, Value
-from podium.data.typed import EPOCH
+from podium.data.columns import EPOCH, Column, Label, Signature, Target, Value
 from podium.model.model import answer
 from podium.predict.inputs import Inputs
 from podium.predict.panels import Scores, forecast_rows

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from podium.data.columns import Column, Value
-from podium.data.typed import EPOCH, marked_numbers
+from podium.data.columns import EPOCH, Column, Value
+from podium.data.typed import marked_numbers
 from podium.model.model import OneRecord
 from podium.predict.snapshot import Snapshot
 from service.answers import prediction_id

@@ -164,10 +164,7 @@ def _field(column: Column) -> dict[str, Any]:
 def _range(column: Column) -> str:
     if column.low is None or column.high is None:
         return ""
-    if column.kind == "date":
-        low, high = (date(1970, 1, 1) + timedelta(days=number) for number in (column.low, column.high))
-        return f"{low} – {high}"
-    return f"{column.low:g} – {column.high:g}"
+    return f"{column.shown(column.low)} – {column.shown(column.high)}"
 
 
 def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -48,8 +48,9 @@ def test_every_key_of_a_project_is_documented() -> None:
         assert f"`{name}`" in table or f"`{name}." in table, name
 
 
-def test_the_example_project_is_valid() -> None:
-    (example,) = blocks("toml")
+def test_the_example_projects_are_valid() -> None:
+    example, panel = blocks("toml")
+    assert parse_project({"name": "x", **tomllib.loads(panel)}, "README").kind == "panel"
     assert parse_project({"name": "x", **tomllib.loads(example)}, "README").columns["BMI"].missing == ("0",)
     assert len(example.strip().splitlines()) == 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import date
 from typing import Any, Literal, TypeVar
 
 Kind = Literal["number", "integer", "boolean", "date", "category"]
@@ -12,6 +13,8 @@ Notation = Literal["plain", "money", "percent"]
 Spelling = Literal["exact", "loose", "nearest"]
 Value = float | str | None
 """A typed cell: text for categories, a float for every other kind (dates are days since 1970), None when missing."""
+
+EPOCH = date(1970, 1, 1).toordinal()
 
 Label = str | int
 T = TypeVar("T")
@@ -64,6 +67,10 @@ class Column:
         """The kind, for people."""
         return self.kind + {"plain": "", "money": ", written as money", "percent": ", written as percent"}[self.notation] + {
             "exact": "", "loose": ", in any case", "nearest": ", misspellings understood"}[self.spelling]  # fmt: skip
+
+    def shown(self, number: float, digits: int = 6) -> str:
+        """A number of this column as people write it."""
+        return date.fromordinal(int(number) + EPOCH).isoformat() if self.kind == "date" else f"{number:.{digits}g}"
 
     @property
     def is_dirty(self) -> bool:

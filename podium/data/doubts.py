@@ -54,4 +54,6 @@ def _unknown(row: int, column: Column) -> Problem:
 
 
 def _outside(row: int, column: Column) -> Problem:
-    return Problem(OUTSIDE, "is outside the range of the training rows", row, column.name, f"{column.low:g} to {column.high:g}")
+    assert column.low is not None and column.high is not None
+    usual = f"{column.shown(column.low)} to {column.shown(column.high)}"
+    return Problem(OUTSIDE, "is outside the range of the training rows", row, column.name, usual)

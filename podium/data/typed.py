@@ -6,14 +6,14 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from podium.data.columns import Column, Value
+from podium.data.columns import EPOCH, Column, Value
 from podium.data.notation import plain_text, plain_texts
 from podium.data.problems import MOST_REPORTED, BadData, Problem
 from podium.data.spelling import meant
@@ -30,7 +30,6 @@ LARGEST = 1e30
 EXACT = 2.0**53
 """Integers up to here are exact in a float."""
 LONGEST_TEXT = 10_000
-EPOCH = date(1970, 1, 1).toordinal()
 
 EXPECTED = {
     "number": "a number with a decimal point",

@@ -8,10 +8,10 @@ from datetime import date
 import pandas as pd
 import pyarrow as pa
 
-from podium.data.columns import Column, Panel
+from podium.data.columns import EPOCH, Column, Panel
 from podium.data.problems import BadData, Problem
 from podium.data.read import read_table
-from podium.data.typed import EPOCH, typed_column, typed_frame
+from podium.data.typed import typed_column, typed_frame
 from podium.project import ColumnOptions, PanelOptions, Project
 from podium.store.versions import digest
 

@@ -14,10 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from podium.data.columns import Column, Panel
 from podium.data.panel import before
 from podium.learn.clean import Clean
+from podium.learn.panel import as_they_are
 
 MOST_PANELS = 24
 MOST_BARS = 12
@@ -81,8 +83,7 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
         counts = present.value_counts()
         facts["summary"] = ", ".join(f"{level} {count / len(cells):.0%}" for level, count in counts.head(4).items())
     else:
-        low, middle, high = np.quantile(present.astype(float), [0, 0.5, 1])
-        facts["summary"] = f"{low:.4g} … {middle:.4g} … {high:.4g}"
+        facts["summary"] = " … ".join(column.shown(at, 4) for at in np.quantile(present.astype(float), [0, 0.5, 1]))
     return facts
 
 
@@ -145,6 +146,8 @@ def _distributions(data: Clean) -> list[Picture]:
         panels = figure.subplots(rows, 4, squeeze=False).ravel()
         for axes, column in zip(panels, some, strict=False):
             (_bars if column.is_text else _histogram)(axes, data.inputs[column.name], groups)
+            if column.kind == "date":
+                _dated(axes)
             _quiet(axes, column.name)
         for axes in panels[len(some) :]:
             axes.set_visible(False)
@@ -165,6 +168,12 @@ def _histogram(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndar
     axes.set_yticks([])
 
 
+def _dated(axes: Axes) -> None:
+    """Days as dates, few enough to stand beside each other."""
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(lambda day, _: str(np.datetime64(int(day), "D")))
+
+
 def _bars(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]) -> None:
     levels = cells.value_counts().index[:MOST_BARS]
     width = 0.8 / len(groups)
@@ -176,16 +185,16 @@ def _bars(axes: Axes, cells: pd.Series, groups: Sequence[tuple[str, np.ndarray]]
 
 
 def _day_before(data: Clean) -> Clean:
-    """What there is to look at: derived numbers as they were on the day before, of the others the last relative change."""
+    """What there is to look at: the last relative change of each number, or as it was on the day before."""
     panel = data.signature.panel
     assert panel is not None
-    computed = {column.name for column in panel.derived}
+    plain = as_they_are(panel, data.inputs)
     columns, cells = [data.signature.inputs[0]], {panel.entity: data.inputs[panel.entity]}
     for name in panel.measured:
         last, earlier = data.inputs[before(name, 1)], data.inputs[before(name, 2)]
-        own = name if name in computed else f"{name}, last change"
+        own = name if name in plain else f"{name}, last change"
         with np.errstate(all="ignore"):
-            cells[own] = last if name in computed else (last - earlier) / (last.abs() + earlier.abs())
+            cells[own] = last if name in plain else (last - earlier) / (last.abs() + earlier.abs())
         columns.append(Column(own, "number", nullable=True))
     signature = replace(data.signature, inputs=tuple(columns))
     return replace(data, inputs=pd.DataFrame(cells), signature=signature)
@@ -205,7 +214,7 @@ def _series(data: Clean, panel: Panel) -> Picture:
             axes.plot(data.order.to_numpy()[rows], last[rows] / last[rows[0]], linewidth=1, label=_plain(name, 20))
     axes.set_yscale("log")
     if panel.days.kind == "date":
-        axes.xaxis.set_major_formatter(lambda day, _: str(np.datetime64(int(day), "D")))
+        _dated(axes)
     axes.legend(fontsize=8, frameon=False, ncols=MOST_SERIES)
     _quiet(axes)
     caption = f"The {min(len(known), MOST_SERIES)} longest histories of {len(known)}, each in units of its first value."

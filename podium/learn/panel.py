@@ -117,18 +117,23 @@ def change_of(keys: pd.DataFrame) -> pd.Series:
     return pd.Series((keys[ACTUAL].to_numpy() - last) / unit_of(last))
 
 
+def as_they_are(panel: Panel, inputs: pd.DataFrame) -> set[str]:
+    """The numbers whose changes say little: derived ones, and those of two values, such as whether there is a promotion."""
+    flags = {name for name in panel.measured if name != panel.target and inputs[before(name, 1)].nunique() <= 2}
+    return flags | {column.name for column in panel.derived}
+
+
 def window_encoder(frame: pd.DataFrame, signature: Signature) -> Encoder:
-    """Relative changes of each number from day to day, its last value beside the target's where both have one unit, and derived
-    numbers as they are."""
+    """Relative changes of each number from day to day, and its last value beside the target's where both have one unit."""
     panel = signature.panel
     assert panel is not None
     columns, places = signature.inputs, {column.name: place for place, column in enumerate(signature.inputs)}
     cells, features = Cells(frame, columns), list[Feature]()
-    computed = {column.name for column in panel.derived}
+    plain = as_they_are(panel, frame)
     for name in panel.measured:
         for step in range(1, panel.steps + 1):
             own, other = places[before(name, step)], places[before(name, step + 1)]
-            if name in computed:
+            if name in plain:
                 features.append(_number(own, columns[own], frame))
             else:
                 features.append(_relative(own, other, f"{name}, change {step} before", cells))

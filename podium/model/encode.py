@@ -10,8 +10,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from podium.data.columns import Column, Value
-from podium.data.typed import EPOCH
+from podium.data.columns import EPOCH, Column, Value
 from podium.model.changes import FARTHEST as FARTHEST
 from podium.model.changes import Cells, Relative, Scaled, Share
 from podium.model.changes import Vector as Vector

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.data.columns import Panel, Signature, Value
+from podium.data.columns import EPOCH, Panel, Signature, Value
 from podium.data.doubts import NEVER_SEEN, UNKNOWN, doubts_of_frame, doubts_of_rows
 from podium.data.panel import DAY, INDEX, INDEX_NAME, windows
 from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge
 from podium.data.read import read_table
-from podium.data.typed import EPOCH, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
+from podium.data.typed import frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
 DEEPEST = 100
 
@@ -101,8 +101,9 @@ def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> In
     assert panel is not None
     _check_days(frame, panel)
     made = windows(frame, panel)
-    lenient = [replace(column, unknown="warn") for column in panel.columns]
-    doubts = doubts_of_frame(frame, lenient if by_row else panel.columns)
+    columns = [column for column in panel.columns if column.name != panel.time]  # what is asked for comes after the training
+    lenient = [replace(column, unknown="warn") for column in columns]
+    doubts = doubts_of_frame(frame, lenient if by_row else columns)
     strange = ~made.keys[panel.entity].isin(panel.entities.categories).to_numpy()
     places = np.flatnonzero(strange).tolist() if by_row and panel.entities.unknown == "reject" else []
     bad = {place: [Problem(UNKNOWN, NEVER_SEEN, place + 1, panel.entity)] for place in places}
@@ -130,7 +131,7 @@ def day_text(day: float, panel: Panel) -> str | int:
     """A day as ISO 8601, or its number where days are numbers."""
     if panel.days.kind != "date":
         return int(day)
-    return date.fromordinal(int(day) + EPOCH).isoformat()
+    return panel.days.shown(day)
 
 
 def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
@@ -140,13 +141,16 @@ def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = P
     if signature.panel:
         return from_panel(typed_panel(table, signature, asked), signature, by_row=asked.by_row)
     ignored = set(table.column_names) if asked.keep_extra else set(signature.ignored)
-    bad: dict[int, list[Problem]] = {}
-    if asked.by_row:
-        frame, bad = typed_by_row(table, signature.inputs, ignored)
-        frame = frame.drop(index=list(bad)).reset_index(drop=True)
+    if not asked.by_row:
+        frame, bad = typed_frame(table, signature.inputs, ignored), dict[int, list[Problem]]()
+        doubts = doubts_of_frame(frame, signature.inputs)
     else:
-        frame = typed_frame(table, signature.inputs, ignored)
-    doubts = doubts_of_frame(frame, signature.inputs)
+        frame, bad = typed_by_row(table, signature.inputs, ignored)
+        good = np.delete(np.arange(table.num_rows), list(bad))
+        frame = frame.iloc[good].reset_index(drop=True)
+        doubts = [
+            replace(doubt, row=int(good[doubt.row - 1]) + 1) for doubt in doubts_of_frame(frame, signature.inputs) if doubt.row
+        ]
     return Inputs(table.num_rows, doubts, lambda: frame_rows(frame), lambda: frame, lambda: table, bad)
 
 

@@ -87,11 +87,14 @@ def collect(source: Store, url: str, files: list[Came], store: Store, project: s
     """Add what is new or changed to the history that there is, and keep the new state under its digest.
 
     A file that cannot be read is noted with the reason, and read again when it changes, as all are when `reading` does. Raises
-    StoreError.
+    StoreError, also when none can be read.
     """
     before = latest(store, project, url)
     new = [file for file in files if before.files.get(file.key) != file.state or before.reading != reading]
     tables, refused = _read(source, new, parse)
+    if not tables and len(new) == len(files):
+        key, why = next(iter(refused.items()))
+        raise StoreError(f"none of the {len(files)} files in {url} can be read; {key}: {why}")
     changed = {file.key for file in new}
     months = _by_month(tables)
     stale = set(months) | _months_with(store, before, changed & before.files.keys())

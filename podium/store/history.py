@@ -64,6 +64,12 @@ class Entry(BaseModel):
     before: str | None
     signatures: dict[str, str] = {}
 
+    @property
+    def why(self) -> str:
+        """The reason, and the gates that a version failed."""
+        failed = "; ".join(f"{gate.name}: {gate.detail}" for gate in self.evidence if not gate.passed)
+        return f"{self.reason} ({failed})" if failed else self.reason
+
 
 def alias_key(project: str) -> str:
     return f"aliases/{project}/{CHAMPION}.json"

@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from podium.data.problems import BadData
+from podium.data.problems import BadData, Problem
 from podium.predict.inputs import Asked, Inputs
 from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv, to_parquet
@@ -64,6 +64,8 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     snapshot.families(options.models or "all")
     if request.method == "POST":
         body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
+    elif snapshot.signature.panel:
+        raise BadData([Problem("panel-rows", "a forecast needs several rows: POST them as JSON, CSV or a form")])
     else:
         body = query_body(request, OPTIONS - set(snapshot.signature.names))
     form = form_of("html" if body.is_form and request.method == "POST" else "json")
@@ -120,13 +122,16 @@ def _json(state: State, done: Predicted) -> Response:
 
 
 def _csv(state: State, done: Predicted) -> Response:
-    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.csv"'}
-    return Response(to_csv(done.table(), raw=done.options.raw), 200, done.headers | named, "text/csv")
+    return Response(to_csv(done.table(), raw=done.options.raw), 200, _file_headers(done, "csv"), "text/csv")
 
 
 def _parquet(state: State, done: Predicted) -> Response:
-    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.parquet"'}
-    return Response(to_parquet(done.table()), 200, done.headers | named, "application/vnd.apache.parquet")
+    return Response(to_parquet(done.table()), 200, _file_headers(done, "parquet"), "application/vnd.apache.parquet")
+
+
+def _file_headers(done: Predicted, kind: str) -> dict[str, str]:
+    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.{kind}"'}
+    return done.headers | named | {"X-Prediction-Warnings": str(len(done.inputs.warnings))}
 
 
 def _page(state: State, done: Predicted) -> Response:

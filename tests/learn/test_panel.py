@@ -62,6 +62,15 @@ def test_a_window_holds_the_days_before_and_the_change_since(rows: Clean) -> Non
     assert [column.name for column in rows.signature.asked] == ["shop", "day", "sold", "visits"]
 
 
+def test_what_is_there_or_not_is_seen_as_it_is() -> None:
+    """A day with or without a promotion has no relative change."""
+    frame = shops().assign(promo=lambda rows: (rows.index % 3 == 0).astype(int))
+    rows = clean(table(frame), project())
+    names = window_encoder(rows.inputs, rows.signature).names
+    assert "promo 1 before" in names and not [name for name in names if name.startswith("promo, change")]
+    assert "visits, change 1 before" in names
+
+
 def test_clean_rows_survive_parquet(rows: Clean) -> None:
     again = from_parquet(to_parquet(rows))
     assert again.signature == rows.signature

@@ -266,6 +266,9 @@ def test_the_daily_task_answers_once_a_day(cloud: LocalCloud, cloud_store: Store
     assert run("--date", "2026-11-20").returncode == 0
     assert cloud_store.etag("predictions/boxed/dt=2026-11-20/predictions.csv") == result.etag
     assert receipt_for(cloud_store, "drop/predictions.csv", "drop/test.csv")["rows"] == 3
+    again = run("--date", "2026-11-20", "--source", "s3://podium/drop/nothing.csv")
+    assert again.returncode != 0 and "there is no s3://podium/drop/nothing.csv yet" in again.stdout + again.stderr
+    assert "done before" in run("--date", "2026-11-20").stdout
     put(cloud_store, "bad.csv", b"area,rooms\nmuch,3\n")
     wrong = run("--date", "2026-11-21", "--source", "s3://podium/bad.csv")
     assert wrong.returncode != 0

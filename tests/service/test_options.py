@@ -62,6 +62,10 @@ def test_a_wrong_row_of_a_table_keeps_its_place(service: Client, expected: dict[
     assert [row["prediction"] for row in rows] == ["", *[expected["prediction"]] * good, ""] or len(rows) == good + 2
     assert rows[0]["problem"].startswith("income is not a number")
     assert (rows[0]["income"], rows[0]["prediction"], rows[1]["problem"]) == ("much", "", "")
+    strange = text + ROW.replace("Bonn", "Atlantis") + "\n"
+    assert service.post(f"{MIXED}.csv?on_error=row", strange.encode(), CSV).headers["x-prediction-warnings"] == "1"
+    (warning,) = service.post(f"{MIXED}.json?on_error=row", strange.encode(), CSV).json()["warnings"]
+    assert (warning["row"], warning["column"]) == (good + 3, "city")
     page = service.post_file("/projects/mixed/batch?on_error=row", text.encode())
     assert (page.status, "income is not a number" in page.text) == (200, True)
 

@@ -161,6 +161,11 @@ def test_a_panels_answer(served: Client, ask: Ask) -> None:
     assert [row["index"] for row in said] == list(range(10))
     assert said[0]["prediction"] == said[0]["actual"] == float(rows[0]["sold"])
     assert said[9]["actual"] is None and said[9]["day"] == "2026-01-10"
+    later = as_records([{**row, "day": row["day"].replace("2026", "2031")} for row in rows])
+    warnings = served.post("/projects/shops/predict", later, {"content-type": "application/json"}).json()["warnings"]
+    assert not [warning for warning in warnings if warning["column"] == "day"]
+    refused = served.get("/projects/shops/predict?shop=s3&day=2026-01-01")
+    assert refused.status == 422 and "POST them" in refused.text
     assert abs(said[9]["step"] / float(rows[-1]["sold"]) - 1) < 0.5
     answer = served.post("/projects/shops/predict.csv", to_csv(rows), {"content-type": "text/csv"})
     table = list(csv.DictReader(io.StringIO(answer.text)))

@@ -154,11 +154,17 @@ def test_a_collected_history_can_be_learned_from(store: Store) -> None:
 
 def test_what_could_not_be_read_is_read_again_when_the_project_says_how(store: Store) -> None:
     put(store, "1.csv", file("01/02/2026", "a=1"))
+    with pytest.raises(StoreError, match=r"none of the 1 files in .* can be read; raw/shop/1.csv: row 1, column day"):
+        ingest(store)
+    put(store, "2.csv", file("2026-01-01", "a=1"))
     _, history = ingest(store)
-    assert history.refused and not history.parts
+    assert set(history.refused) == {"raw/shop/1.csv"} and list(history.parts) == ["2026-01"]
     mended = PROJECT.model_copy(update={"columns": {"day": ColumnOptions(format="%d/%m/%Y")}})
     _, history = ingest(store, mended)
-    assert not history.refused and list(history.parts) == ["2026-02"]
+    assert set(history.refused) == {"raw/shop/2.csv"} and list(history.parts)[-1] == "2026-02"
+    wrong = PROJECT.model_copy(update={"panel": PROJECT.panel and PROJECT.panel.model_copy(update={"entity": "store"})})
+    with pytest.raises(StoreError, match=r"none of the 2 files .* column store: the column is not there"):
+        ingest(store, wrong)
 
 
 def test_what_came_twice_counts_once_among_the_newest_rows(store: Store) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from podium.learn.families import FAMILIES, Family
-from podium.project import Project
+from podium.project import ColumnOptions, Gates, Project
 from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback
 from podium.store.history import (
     AliasMoved,
@@ -156,7 +156,7 @@ def test_a_panel_does_not_go_back_in_time_unless_it_is_forced(desk: Desk) -> Non
     own = Project(name="p", kind="panel", data="s3://podium/none", target="sold", panel=panel, budget=1, families=["linear"])  # type: ignore[arg-type]
     late, early = (publish_version(desk, shops(days=days), own).version for days in (40, 30))
     promote(desk, "p", late, "first", then)
-    with pytest.raises(GateFailed, match="not-older: has learned until 2026-01-30, the champion until 2026-02-09"):
+    with pytest.raises(GateFailed, match="not-older: its data end at 2026-01-30, the champion's at 2026-02-09"):
         promote(desk, "p", early, "back", then)
     assert promote(desk, "p", early, "on purpose", then, force=True).forced
 
@@ -167,6 +167,21 @@ def test_an_equal_version_is_not_kept_out_by_chance(desk: Desk) -> None:
     entry = promote(desk, "p", publish_version(desk, fewer, FLOWERS).version, "again", then)
     assert all(gate.passed for gate in entry.evidence)
     assert {"compatible", "not-worse"} <= {gate.name for gate in entry.evidence}
+
+
+def test_a_version_that_leaves_a_column_out_is_compared(desk: Desk) -> None:
+    promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "first", then)
+    without = FLOWERS.model_copy(update={"columns": {"sepal": ColumnOptions(ignore=True)}})
+    entry = promote(desk, "p", publish_version(desk, tables.flowers(600), without).version, "simpler", then)
+    (gate,) = (gate for gate in entry.evidence if gate.name == "not-worse")
+    assert "on 120 test rows" in gate.detail and "not known" not in gate.detail
+
+
+def test_a_refusal_says_why(desk: Desk) -> None:
+    strict = FLOWERS.model_copy(update={"gates": Gates(min_score=0.999)})
+    with pytest.raises(GateFailed) as refused:
+        promote(desk, "p", publish_version(desk, tables.flowers(240), strict).version, "try", then)
+    assert refused.value.entry.why.startswith("try (min-score: test score -0.")
 
 
 def together(calls: list[Callable[[], object]]) -> list[object]:
