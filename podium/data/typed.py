@@ -32,7 +32,7 @@ EXACT = 2.0**53
 LONGEST_TEXT = 10_000
 
 EXPECTED = {
-    "number": "a number with a decimal point",
+    "number": "a number, such as 3 or 2.5",
     "integer": "a whole number",
     "boolean": "true or false",
     "category": "text",

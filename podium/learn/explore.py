@@ -119,10 +119,11 @@ def _target(data: Clean) -> Picture:
         axes.bar_label(bars, fontsize=8)
     else:
         axes.hist(data.target.to_numpy(), bins=40, color=FIRST)
-    axes.set_xlabel(_plain(target.name, 40))
+    axes.set_xlabel(_plain(target.name, 40) + (", change in units of the day before" if data.signature.panel else ""))
     axes.set_ylabel("rows")
     _quiet(axes)
-    return _picture(figure, "The target", "How often each value comes. Rare classes are hard to learn and easy to miss.")
+    rare = " Rare classes are hard to learn and easy to miss." if target.classes else ""
+    return _picture(figure, "The target", f"How often each value comes.{rare}")
 
 
 def _groups(data: Clean) -> list[tuple[str, np.ndarray]]:

@@ -94,7 +94,7 @@ def test_or_only_that_row_goes_without(service: Client) -> None:
     job = done(service, service.post(f"{BATCH}?on_error=row", text(bad=55_555), CSV))
     assert (job["state"], job["wrong_rows"]) == ("done", 1)
     found = rows_of(service, job)
-    assert (found[55_554]["prediction"], found[55_554]["problem"]) == ("", "area is not a number with a decimal point")
+    assert (found[55_554]["prediction"], found[55_554]["problem"]) == ("", "area is not a number, such as 3 or 2.5")
     assert all(row["prediction"] for place, row in enumerate(found) if place != 55_554)
 
 
