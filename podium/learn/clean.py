@@ -120,11 +120,7 @@ def from_parquet(data: bytes) -> Clean:
     facts = table.schema.metadata
     signature = SIGNATURE.validate_json(facts[b"signature"])
     names = [name for name in table.column_names if name.startswith(RAW)]
-    raw = (
-        table.select(names).rename_columns([name.removeprefix(RAW) for name in names]).replace_schema_metadata()
-        if names
-        else None
-    )
+    raw = pa.table({name.removeprefix(RAW): table[name] for name in names}) if names else None
     frame = table.drop_columns(names).to_pandas()
     inputs = pd.DataFrame({column.name: _restored(frame[column.name], column) for column in signature.inputs})
     order = frame.get(ORDER)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from podium.data.problems import BadData
 from podium.data.typed import typed_by_row
@@ -22,10 +23,10 @@ from podium.store.versions import Split
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """The model that serves, and how the rows were split that it has learned from; None: that is not known."""
+    """The model that serves, and how its project split the rows; None where that is not known."""
 
     model: Model
-    project: Project
+    project: Project | None
     split: Split | None
 
 
@@ -44,7 +45,11 @@ class Incomparable(ValueError):
 
 def rival_of(champion: Loaded) -> Rival:
     manifest = champion.manifest
-    return Rival(champion.models[manifest.champion], Project.model_validate(manifest.configuration), manifest.split)
+    try:
+        project = Project.model_validate(manifest.configuration)
+    except ValidationError:  # of another release
+        project = None
+    return Rival(champion.models[manifest.champion], project, manifest.split)
 
 
 def common_ground(rival: Rival, test: Clean) -> Ground:
@@ -63,12 +68,13 @@ def common_ground(rival: Rival, test: Clean) -> Ground:
 
 def _fresh(rival: Rival, test: Clean) -> tuple[Mask, bool]:
     """Which rows the champion has not learned from, and whether that is known."""
+    unknown = np.ones(len(test.inputs), dtype=bool), False
+    if rival.split is None or rival.project is None or (test.raw is None and test.order is None):
+        return unknown
     try:
-        if rival.split is not None and (test.raw is not None or test.order is not None):
-            return not_learned(test, rival.split, rival.project), True
+        return not_learned(test, rival.split, rival.project), True
     except (BadData, KeyError):  # the table has not the columns that it had
-        pass
-    return np.ones(len(test.inputs), dtype=bool), False
+        return unknown
 
 
 def _read(model: Model, test: Clean, places: Places) -> tuple[Places, pd.DataFrame]:

@@ -119,8 +119,9 @@ def test_nothing_is_compared_on_rows_that_were_all_learned_from() -> None:
 def test_it_is_said_when_it_is_not_known_what_was_learned_from() -> None:
     own = project(families=["linear"], budget=1)
     champion = rival(table(), own)
-    imported = Rival(champion.model, own, None)
+    imported, of_another_release = Rival(champion.model, own, None), Rival(champion.model, None, champion.split)
     test = held_out_rows(rows_of(table(), own), own)
-    assert common_ground(champion, test).known and not common_ground(imported, test).known
+    assert common_ground(champion, test).known
+    assert not common_ground(imported, test).known and not common_ground(of_another_release, test).known
     without = held_out_rows(rows_of(table().drop(columns="score"), own), own)
     assert not common_ground(champion, without).known
