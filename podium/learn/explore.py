@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from podium.data.columns import Column, Panel
 from podium.data.panel import before
@@ -214,6 +214,9 @@ def _series(data: Clean, panel: Panel) -> Picture:
         if len(rows):
             axes.plot(data.order.to_numpy()[rows], last[rows] / last[rows[0]], linewidth=1, label=_plain(name, 20))
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     if panel.days.kind == "date":
         _dated(axes)
     axes.legend(fontsize=8, frameon=False, ncols=MOST_SERIES)
