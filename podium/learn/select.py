@@ -13,7 +13,7 @@ from podium.model.encode import Matrix, Vector
 
 COPY = 0.9999
 """Absolute correlation from which two features count as one."""
-LARGE_SAMPLE = 5_000
+LARGE_SAMPLE = 40_000
 TREES = 60
 
 
