@@ -10,10 +10,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from podium.data.problems import BadData
-from podium.data.typed import typed_by_row
+from podium.data.typed import Mask, typed_by_row
 from podium.learn.clean import Clean
 from podium.learn.metrics import interval, metric_name, metrics_of, resampled, score
-from podium.learn.split import Mask, Places, not_learned
+from podium.learn.split import Places, not_learned
 from podium.learn.train import Candidate
 from podium.loading import Loaded
 from podium.model.model import Model

@@ -68,7 +68,7 @@ def reading_of(project: Project) -> str:
 
 def day_name(day: float, panel: Panel) -> str:
     """A day as ISO 8601, or as a number that sorts, where days are numbers."""
-    return date.fromordinal(int(day) + EPOCH).isoformat() if panel.days.kind == "date" else f"{int(day):012d}"
+    return panel.days.shown(day) if panel.days.kind == "date" else f"{int(day):012d}"
 
 
 def day_number(text: str, project: Project) -> float:

@@ -16,13 +16,13 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeri
 from podium.data.infer import described
 from podium.data.panel import window_columns
 from podium.data.problems import BadData, Problem
+from podium.data.typed import Mask
 from podium.learn.clean import Clean, order_of
 from podium.learn.panel import known_by
 from podium.project import ColumnOptions, Project
 from podium.store.versions import ALL, Split
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
-Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def kind_of_split(data: Clean, project: Project) -> str:
