@@ -174,7 +174,8 @@ def _folder_name(owner: str) -> str:
 def _process(pid: int) -> list[float] | None:
     """A process by its number and start, as numbers come again."""
     try:
-        return [pid, psutil.Process(pid).create_time()]
+        process = psutil.Process(pid)
+        return [pid, process.create_time()] if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
 
