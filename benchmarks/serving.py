@@ -92,12 +92,9 @@ def measure(folder: Path, rounds: int, seconds: int, connections: list[int]) -> 
     with LocalCloud(folder, ports[0]) as cloud:
         _publish(desk_of(cloud), frame)
         _naive_files(folder, frame)
-        service = _serve(
-            "service:create_app",
-            ports[0],
-            folder,
-            {**cloud.environment, "PODIUM_CACHE": str(folder / "cache"), "PODIUM_DASK_WORKERS": "0"},
-        )
+        variables = {"PODIUM_CACHE": str(folder / "cache"), "PODIUM_DASK_WORKERS": "0"}
+        command = [sys.executable, "-m", "service", "--port", str(ports[0])]
+        service = Process(command, folder / "logs" / "service.log", {**cloud.environment, **variables, "PYTHONPATH": str(ROOT)})
         naive = _serve("benchmarks.naive:create_app", ports[1], folder, {**os.environ, "NAIVE_FOLDER": str(folder)})
         try:
             service.wait_for(f"http://127.0.0.1:{ports[0]}/livez")

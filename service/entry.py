@@ -9,8 +9,9 @@ import ipaddress
 from collections.abc import Mapping
 
 from service.asgi import Scope
+from service.http_head import Head
 from service.problems import KeyMissing, UnknownHost, UnsafeServer
-from service.protocol import HOST
+from service.protocol import HEAD
 from service.settings import ServiceSettings
 
 SIGNED = ("/refresh",)
@@ -34,10 +35,10 @@ class Entry:
 
     def check(self, scope: Scope) -> None:
         """Raises UnsafeServer, UnknownHost, KeyMissing."""
-        host = scope.get(HOST)
-        if host is None or (self._loopback_only and scope["server"] and not is_loopback(scope["server"][0])):
+        head: Head | None = scope.get(HEAD)
+        if head is None or (self._loopback_only and scope["server"] and not is_loopback(scope["server"][0])):
             raise UnsafeServer("start it with `podium serve` or `python -m service`, which set limits and ask for keys")
-        if not self._any_host and not self._is_allowed(host):
+        if not self._any_host and not self._is_allowed(head.host):
             raise UnknownHost("PODIUM_ALLOWED_HOSTS does not list this host")
         if self._keys and scope["path"] not in SIGNED and not (self._public_status and scope["path"] in WITHOUT_KEY):
             given = key_of(dict(scope["headers"]))

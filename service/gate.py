@@ -16,8 +16,8 @@ from service.asgi import ASGIApp, Message, Receive, Scope, Send
 from service.entry import WITHOUT_KEY, Entry
 from service.incoming import MAX_IN_MEMORY, Bodies, Body
 from service.metrics import Metrics
-from service.problems import BodyTooLarge, Overloaded, QueueFull, ServiceError
-from service.protocol import GONE
+from service.problems import Overloaded, QueueFull, ServiceError
+from service.protocol import GONE, HEAD
 from service.settings import ServiceSettings
 
 HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
@@ -49,8 +49,7 @@ class Gate:
             if scope["path"] in WITHOUT_KEY:
                 return await self._app(scope, receive, send)
             if scope["method"] == "POST":
-                if declared(scope) > self._bodies.limit(scope):
-                    raise BodyTooLarge(f"this body may have {self._bodies.limit(scope)} bytes")
+                self._bodies.check_length(scope, scope[HEAD].length or 0)
                 first = await receive()
                 if first.get("more_body") or len(first.get("body", b"")) > MAX_IN_MEMORY:
                     body = await self._bodies.complete(scope, receive, first)
@@ -154,12 +153,6 @@ class Answered:
 def has_gone(scope: Scope) -> bool:
     """Whether nobody waits for the answer any more."""
     return bool(scope.get(GONE, bool)())
-
-
-def declared(scope: Scope) -> int:
-    """The length that a body is said to have."""
-    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(value) if value.isdigit() else 0
 
 
 def again(first: Message, receive: Receive) -> Receive:

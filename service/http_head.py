@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 MAX_HEAD, MAX_URL, MAX_HEADERS = 32 * 1024, 16 * 1024, 200
+MAX_REMEMBERED = 2 * 1024
 
 REQUEST_LINE = re.compile(rb"[A-Z]{3,20} ([^\s]+) HTTP/([0-9]\.[0-9])\r\n")
 HOST = re.compile(rb"[A-Za-z0-9.\-_:\[\]%]{1,255}")
@@ -35,11 +37,17 @@ class Head:
 
 
 def check_head(data: bytes) -> Head:
+    """The checked head; the short ones that keep coming back are remembered. Raises HeadError."""
+    return _remembered(data) if len(data) <= MAX_REMEMBERED else _checked(data)
+
+
+def _checked(data: bytes) -> Head:
     """Validate the bytes up to and including the empty line. Raises HeadError.
 
     `Upgrade` is ignored, as RFC 9110 7.8 allows: a client that offers HTTP/2 is answered in HTTP/1.1, with its body.
     """
-    check_incomplete(data)
+    if len(data) > MAX_HEAD:
+        check_incomplete(data)
     lines = data.count(b"\r\n")
     if data.count(b"\n") != lines or data.count(b"\r") != lines:
         raise _malformed("every line must end with a carriage return and a line feed")
@@ -60,6 +68,9 @@ def check_head(data: bytes) -> Head:
     if b"upgrade" in found:
         data = _without_upgrade(data)
     return Head(data, hosts[0].lower() if hosts else b"", length)
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_checked)
 
 
 def check_incomplete(data: bytes) -> None:

@@ -110,6 +110,11 @@ class Bodies:
             return min(MAX_OTHER_BYTES, self._max)
         return min(self._max_json, self._max) if is_parsed_in_memory(scope) else self._max
 
+    def check_length(self, scope: Scope, length: int) -> None:
+        """Of a body that has not arrived. Raises BodyTooLarge."""
+        if length > MAX_OTHER_BYTES and length > self.limit(scope):
+            raise BodyTooLarge(f"this body may have {self.limit(scope)} bytes")
+
     async def complete(self, scope: Scope, receive: Receive, first: Message) -> Body:
         """The rest of a body. Raises BodyTooLarge, StorageFull, ClientGone."""
         body, limit, message = Body(self, receive), self.limit(scope), first

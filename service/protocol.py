@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.http_head import MAX_HEAD, HeadError, check_head, check_incomplete
+from service.http_head import MAX_HEAD, Head, HeadError, check_head, check_incomplete
 
 IDLE_SECONDS = 75.0
 """Longer than a load balancer keeps its idle connections (60 s)."""
@@ -34,8 +34,8 @@ SPARE_FILES = 200
 """Descriptors that connections leave to everything else."""
 GONE = "podium.gone"
 """The key of a request's scope for a function that says whether its connection is closed."""
-HOST = "podium.host"
-"""The key of a request's scope for the host that it names."""
+HEAD = "podium.head"
+"""The key of a request's scope for its checked `Head`."""
 CONNECTION = "podium.connection"
 """The key of a request's scope for its `Connection`."""
 
@@ -68,7 +68,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body = self._framing = 0
         self._has_head = False
         self._deadline = self._body_deadline = 0.0
-        self._host = b""
+        self._head = Head(b"", b"", 0)
         self._refused = False
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -152,10 +152,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(error.status, error.code, str(error))
             return b""
         rest, self._buffer, self._blank = self._buffer[end:], b"", False
-        self._receiving, self._remaining, self._host = "body", head.length, head.host
+        self._receiving, self._remaining, self._head = "body", head.length, head
         self._body, self._framing, self._body_deadline = 0, 0, 0.0
-        super().data_received(head.data)
-        return rest
+        if head.length is None or len(rest) < head.length:
+            super().data_received(head.data)
+            return rest
+        self._remaining = 0
+        super().data_received(head.data + rest[: head.length])  # the whole request at once
+        return rest[head.length :]
 
     def _body_received(self, data: bytes) -> bytes:
         """Feed no more than the body to the parser; returns what follows it."""
@@ -182,7 +186,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise HeadError(400, "malformed-http", "wait for the answer after a chunked body")
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope[GONE], scope[HOST], scope[CONNECTION] = self.transport.is_closing, self._host, self._connection
+        scope[GONE], scope[HEAD], scope[CONNECTION] = self.transport.is_closing, self._head, self._connection
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._has_head:  # trailers are ignored

@@ -24,10 +24,11 @@ from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
 from service.asgi import Message, Receive, Scope, Send
 from service.gate import Gate
+from service.http_head import Head
 from service.incoming import Bodies
 from service.live import Live
 from service.metrics import Metrics
-from service.protocol import GONE, HOST, LINGER_SECONDS
+from service.protocol import GONE, HEAD, LINGER_SECONDS
 from service.settings import ServiceSettings
 from tests.tables import RECORD
 
@@ -255,7 +256,7 @@ def test_places_are_handed_on_and_never_more_than_there_are() -> None:
     async def come(gate: Gate, number: int) -> None:
         await asyncio.sleep(number % 17 * 0.001)
         scope = {"type": "http", "path": "/x", "method": "GET", "headers": [], "server": ("127.0.0.1", 1)}
-        await gate({**scope, HOST: b"localhost", GONE: lambda: number % 5 == 0}, receive, send)
+        await gate({**scope, HEAD: Head(b"", b"localhost", 0), GONE: lambda: number % 5 == 0}, receive, send)
 
     async def all_come() -> None:
         metrics = Metrics(Live())
