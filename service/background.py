@@ -15,9 +15,7 @@ STEADY_SECONDS = 300.0
 """A task that ran for so long starts again after the shortest pause."""
 
 
-async def supervised(
-    name: str, work: Callable[[], Awaitable[None]], metrics: Metrics, pause: float = PAUSE_SECONDS
-) -> None:
+async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Metrics, pause: float = PAUSE_SECONDS) -> None:
     """Run `work` until this task is cancelled; each time it ends, start it again after a pause that doubles."""
     clock, seconds = asyncio.get_running_loop().time, pause
     while True:

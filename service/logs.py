@@ -8,7 +8,6 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-
 FACTS = ("project", "version", "reason", "task")
 """What a log call may give as `extra`."""
 

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Pool:
-    """At most so many calls at once; a caller that stops waiting leaves its call, and the call keeps its thread until it ends."""
+    """At most so many calls at once; a call whose caller stopped waiting keeps its thread until it ends."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(threads, name)
