@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -321,11 +322,15 @@ def test_fifty_swaps_keep_no_garbage(tmp_path: Path) -> None:
     async def looks() -> None:
         made: list[weakref.ref[Any]] = []
 
+        class Kept(SimpleNamespace):
+            """A namespace that can be watched."""
+
         class CyclicLoader(Loader):
             def load(self, *given: Any) -> Any:
                 loaded = super().load(*given)
-                loaded.manifest.itself = loaded.manifest  # only a collection frees it
-                made.append(weakref.ref(loaded.manifest))
+                kept = Kept(**vars(loaded.manifest))
+                loaded.manifest = kept.itself = kept  # only a collection frees it
+                made.append(weakref.ref(kept))
                 return loaded
 
         world = World(tmp_path, loader=CyclicLoader())
