@@ -152,6 +152,7 @@ class Metrics(Collector):
         yield from _histograms("model_load_duration_seconds", "Fetch, proof and load of a version", self.loads)
         yield GaugeMetricFamily("requests_in_progress", "Requests that are worked on", value=self.in_progress())
         yield GaugeMetricFamily("queue_depth", "Requests that wait for their turn", value=self.waiting())
+        yield GaugeMetricFamily("draining", "Whether the service is about to stop", value=float(self._live.draining))
         swaps = CounterMetricFamily("model_swap", "Swaps by result", labels=["model_name", "result"])
         for (model, result), count in self.swaps.items():
             swaps.add_metric([model, result], count)
