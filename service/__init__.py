@@ -1,5 +1,1 @@
-"""Predictions over HTTP: `uvicorn --factory service:create_app`."""
-
-from service.app import create_app
-
-__all__ = ["create_app"]
+"""Predictions over HTTP; started by `podium serve` or `python -m service`."""

@@ -18,12 +18,15 @@ from podium.dropbox import bucket_opener
 from podium.prover import Prover
 from podium.store.cache import Cache
 from podium.store.s3 import Store, s3_client
-from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
+from service.access_log import AccessLog
+from service.asgi import Awake, HeadAsGet, SecurityHeaders
 from service.background import supervised
+from service.deadline import Deadline
 from service.dropbox import DropBox
 from service.fast_lane import FastLane
 from service.gate import Gate
-from service.jobs import Jobs
+from service.incoming import Bodies
+from service.jobs import JobLimits, Jobs
 from service.live import Live
 from service.metrics import Metrics
 from service.openapi import install_openapi
@@ -45,7 +48,7 @@ PAGE_SECONDS = 2.5
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
-    """The service for `uvicorn --factory`; a function, so that nothing happens at import and tests choose the settings."""
+    """The service, for `service.serving.serve`; a function, so that nothing happens at import and tests choose the settings."""
     settings = settings or ServiceSettings()
     live = Live(settings.default_project)
     metrics = Metrics(live)
@@ -57,19 +60,12 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     install_problems(app)
     install_openapi(app, live)
     app.add_middleware(Awake, live=live)
-    app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)
-
-    app.add_middleware(FastLane, live=live, most_bytes=settings.most_bytes, metrics=metrics)
-    app.add_middleware(
-        Gate,
-        keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
-        most=settings.most_at_once,
-        waiting=settings.most_waiting,
-        seconds=settings.wait_seconds,
-        metrics=metrics,
-        log=settings.access_log,
-    )
+    app.add_middleware(Deadline, seconds=settings.request_seconds)
+    app.add_middleware(FastLane, live=live, metrics=metrics)
+    bodies = Bodies(settings.most_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
+    app.state.access_log = AccessLog() if settings.access_log else None
+    app.add_middleware(Gate, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
     app.add_middleware(HeadAsGet)
     return app
 
@@ -80,10 +76,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     trust = settings.trust()  # without keys nothing could be believed, so nothing starts
     async with contextlib.AsyncExitStack() as stack:
+        if app.state.access_log:
+            stack.push_async_callback(run_in_threadpool, app.state.access_log.close)
         spread, shared = Spread(settings), Shared(settings.shared)
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(shared.close)
-        jobs = Jobs(spread, shared, settings.most_jobs)
+        jobs = Jobs(spread, shared, _job_limits(settings))
         stack.push_async_callback(run_in_threadpool, jobs.close)
         notes = shared.proofs
         store, prover = settings.store(), Prover(settings.proof_seconds, notes=notes)
@@ -122,11 +120,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
+def _job_limits(settings: ServiceSettings) -> JobLimits:
+    return JobLimits(settings.most_jobs, settings.max_jobs_per_caller, settings.job_seconds, settings.max_result_bytes)
+
+
 async def _tell(state: State) -> None:
-    """Let the other workers of the host know what this one serves and has counted."""
+    """Tell the other workers of the host what this one serves and has counted, and continue the jobs of ended ones."""
     while True:
         with contextlib.suppress(RuntimeError):  # a count that was added meanwhile: the next second tells it
             await run_in_threadpool(state.shared.tell, state.story())
+            await run_in_threadpool(state.jobs.take_over, state.live.find)
         await asyncio.sleep(TELL_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""ASGI's types, and the limit on bodies that holds for every path."""
+"""ASGI's types, and small middleware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from podium.store.s3 import StoreError
 from service.live import Live
-from service.problems import BodyTooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,31 +24,6 @@ SECURITY = [
         b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
     ),
 ]
-
-
-class LimitedBody:
-    """Counts bodies while they arrive, whatever length they declare."""
-
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
-        self._app, self._most = app, most_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            if declared.isdigit() and int(declared) > self._most:
-                raise BodyTooLarge(f"at most {self._most} bytes are taken")
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._most:
-                raise BodyTooLarge(f"at most {self._most} bytes are taken")
-            return message
-
-        await self._app(scope, counted, send)
 
 
 class Awake:

@@ -21,8 +21,8 @@ from podium.data.typed import marked_numbers
 from podium.model.model import OneRecord
 from podium.predict.snapshot import Snapshot
 from service.answers import prediction_id
-from service.asgi import SECURITY, ASGIApp, Message, Receive, Scope, Send
-from service.gate import MODEL
+from service.asgi import SECURITY, ASGIApp, Receive, Scope, Send
+from service.gate import MODEL, again
 from service.live import Live
 from service.metrics import Metrics
 
@@ -33,8 +33,8 @@ LANE = "lane"
 class FastLane:
     """ASGI middleware that answers one-record JSON requests to the champion itself and passes all else on."""
 
-    def __init__(self, app: ASGIApp, live: Live, most_bytes: int, metrics: Metrics) -> None:
-        self._app, self._live, self._most, self._rows = app, live, most_bytes, metrics.rows
+    def __init__(self, app: ASGIApp, live: Live, metrics: Metrics) -> None:
+        self._app, self._live, self._rows = app, live, metrics.rows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         project = _project_of(scope)
@@ -44,10 +44,10 @@ class FastLane:
             return await self._app(scope, receive, send)
         message = await receive()
         body = message.get("body", b"")
-        whole = message["type"] == "http.request" and not message.get("more_body") and len(body) <= self._most
+        whole = message["type"] == "http.request" and not message.get("more_body")
         found = lane.answer(body) if whole else None
         if found is None:
-            return await self._app(scope, _again(message, receive), send)
+            return await self._app(scope, again(message, receive), send)
         identity, payload = found
         scope[MODEL] = snapshot.project, snapshot.version
         self._rows[snapshot.project] += 1
@@ -90,16 +90,6 @@ def _project_of(scope: Scope) -> str | None:
         elif (name == b"accept" and value not in (b"*/*", b"application/json")) or name == b"content-encoding":
             return None
     return project if plain else None
-
-
-def _again(first: Message, receive: Receive) -> Receive:
-    """The same messages for the next application."""
-    waiting = [first]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay
 
 
 @dataclass(frozen=True, slots=True)

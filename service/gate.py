@@ -1,75 +1,78 @@
-"""The door of the service: who may come in, how many at once, and a line about each who went out."""
+"""Admission: complete bodies, how many requests are worked on at once, and a log line about each."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
 import json
-import os
 import time
 from collections import deque
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from service.access_log import AccessLog
 from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.entry import WITHOUT_KEY, Entry
+from service.incoming import MAX_IN_MEMORY, Bodies, Body
 from service.metrics import Metrics
+from service.problems import BodyTooLarge, Overloaded, QueueFull, ServiceError
 from service.protocol import GONE
+from service.settings import ServiceSettings
 
-ALWAYS = frozenset(
-    (
-        "/livez",
-        "/readyz",
-        "/health",
-        "/healthz",
-        "/ready",
-        "/status",
-        "/status.json",
-        "/metrics",
-        "/v2/health/live",
-        "/v2/health/ready",
-    )
-)
+HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
 """Answered whatever the load is, and to anybody."""
-OWN_KEYS = ("/refresh",)
-"""Paths that check a signature of their own."""
 MODEL = "podium.model"
-"""Where a request's scope says which project and version it went to."""
-CALLER = "podium.caller"
-"""Where a request's scope says whose key it came with."""
+"""The key of a request's scope for the project and version that it went to."""
 
 
 class Gate:
-    """Outermost: keys, admission, duration and log line of every request but those of health."""
+    """Outermost: hosts, keys, complete bodies, admission, duration and log line of every request but those of health."""
 
     def __init__(
-        self, app: ASGIApp, keys: Mapping[str, str], most: int, waiting: int, seconds: float, metrics: Metrics, log: bool
+        self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics, bodies: Bodies, log: AccessLog | None = None
     ) -> None:
-        self._app, self._metrics, self._log = app, metrics, log
-        self._keys = {name: key.encode() for name, key in keys.items()}
-        self._most, self._most_waiting, self._seconds = most, waiting, seconds
+        self._app, self._metrics, self._bodies, self._log = app, metrics, bodies, log
+        self._entry = Entry(settings)
+        self._most, self._most_waiting, self._seconds = settings.most_at_once, settings.most_waiting, settings.wait_seconds
         self._busy, self._clock = 0, Clock()
         self._queue: deque[asyncio.Future[None]] = deque()
         metrics.in_progress, metrics.waiting = lambda: self._busy, lambda: len(self._queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS:
+        if scope["type"] != "http" or scope["path"] in HEALTH:
             return await self._app(scope, receive, send)
-        if self._keys and scope["path"] not in OWN_KEYS:
-            scope[CALLER] = self._caller(scope)
-            if not scope[CALLER]:
-                return await _turn_away(
-                    send, 401, "key-missing", "send an API key as `Authorization: Bearer …` or as X-API-Key"
-                )
+        body: Body | None = None
+        reserved = 0
+        try:
+            self._entry.check(scope)
+            if scope["path"] in WITHOUT_KEY:
+                return await self._app(scope, receive, send)
+            if scope["method"] == "POST":
+                if declared(scope) > self._bodies.limit(scope):
+                    raise BodyTooLarge(f"this body may have {self._bodies.limit(scope)} bytes")
+                first = await receive()
+                if first.get("more_body") or len(first.get("body", b"")) > MAX_IN_MEMORY:
+                    body = await self._bodies.complete(scope, receive, first)
+                    reserved = await self._bodies.reserve(scope, body.size, self._seconds)
+                    receive = body.receive
+                else:
+                    receive = again(first, receive)
+            await self._admitted(scope, receive, send)
+        except ServiceError as error:
+            await refuse(send, error)
+        finally:
+            if body:
+                body.close()
+                self._bodies.memory.give_back(reserved)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises QueueFull, Overloaded."""
         started = time.perf_counter()
         if self._busy < self._most:
             self._busy += 1
-        elif not await self._turn(send):
-            return None
+        else:
+            await self._turn()
         answer = Answered(send)
         try:
             if not has_gone(scope):
@@ -78,39 +81,30 @@ class Gate:
             self._leave()
             self._note(scope, answer, time.perf_counter() - started)
 
-    async def _turn(self, send: Send) -> bool:
-        """Wait to be handed a place; False when the request was turned away instead."""
+    async def _turn(self) -> None:
+        """Wait to be handed a place. Raises QueueFull, Overloaded."""
         if len(self._queue) >= self._most_waiting:
             self._metrics.rejected["queue-full"] += 1
-            await _turn_away(send, 429, "overloaded", "more requests wait than can be answered in time", retry=1)
-            return False
+            raise QueueFull("more requests wait than can be answered in time")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(place)
         try:
             await asyncio.wait_for(place, self._seconds)
         except TimeoutError:
-            if place.done() and not place.cancelled():  # it was handed over in the last moment
-                return True
-            self._metrics.rejected["waited-too-long"] += 1
-            await _turn_away(send, 503, "overloaded", "no place became free in time", retry=1)
-            return False
+            if not place.done() or place.cancelled():
+                self._metrics.rejected["waited-too-long"] += 1
+                raise Overloaded("no place became free in time") from None
         finally:
             if place in self._queue:
                 self._queue.remove(place)
-        return True
 
     def _leave(self) -> None:
-        """Hand the place to who waits longest, else give it back."""
+        """Hand the place to the request that waits longest, else give it back."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
                 return place.set_result(None)
         self._busy -= 1
-
-    def _caller(self, scope: Scope) -> str:
-        """The name of the key that came; empty when it is nobody's."""
-        given = _key(dict(scope["headers"]))
-        return next((name for name, key in self._keys.items() if hmac.compare_digest(given, key)), "")
 
     def _note(self, scope: Scope, answer: Answered, seconds: float) -> None:
         model: tuple[str, str] | None = scope.get(MODEL)
@@ -127,7 +121,7 @@ class Gate:
             }
             if model:
                 line |= {"model_name": model[0], "model_version": model[1], "prediction_id": answer.identity}
-            os.write(2, msgspec.json.encode(line) + b"\n")
+            self._log.write(msgspec.json.encode(line) + b"\n")
 
 
 class Clock:
@@ -157,38 +151,35 @@ class Answered:
         await self._send(message)
 
 
-def caller(scope: Scope) -> str:
-    """Whose key a request came with; empty where none is asked for."""
-    name: str = scope.get(CALLER, "")
-    return name
-
-
 def has_gone(scope: Scope) -> bool:
     """Whether nobody waits for the answer any more."""
     return bool(scope.get(GONE, bool)())
 
 
-def _key(headers: Mapping[bytes, bytes]) -> bytes:
-    """From X-API-Key, a bearer token, or the password that a browser asked for."""
-    if b"x-api-key" in headers:
-        return headers[b"x-api-key"]
-    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"basic":
-        try:
-            return base64.b64decode(value, validate=True).partition(b":")[2]
-        except (binascii.Error, ValueError):
-            return b""
-    return value if scheme.lower() == b"bearer" else b""
+def declared(scope: Scope) -> int:
+    """The length that a body is said to have."""
+    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(value) if value.isdigit() else 0
 
 
-async def _turn_away(send: Send, status: int, code: str, detail: str, retry: int | None = None) -> None:
-    title = {401: "A key is needed", 429: "Too many requests", 503: "Too many requests"}[status]
-    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail, "code": code, "error": detail}
-    text = json.dumps(body).encode()
+def again(first: Message, receive: Receive) -> Receive:
+    """A message that was received already, then the others."""
+    waiting = [first]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
+async def refuse(send: Send, error: ServiceError) -> None:
+    """Answer with a problem where no request object exists yet."""
+    body = {"type": f"/problems/{error.code}", "title": error.title, "status": error.status, "detail": str(error)}
+    text = json.dumps({**body, "code": error.code, "error": str(error)}).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(text))]
-    if retry:
-        headers.append((b"retry-after", b"%d" % retry))
-    if status == 401:
+    if error.retry_after:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.status == 401:
         headers.append((b"www-authenticate", b'Basic realm="podium"'))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

@@ -4,51 +4,83 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from podium.data.problems import MOST_REPORTED, BadData, Problem
 from podium.predict.files import predict_file
 from podium.predict.inputs import Asked
-from podium.predict.snapshot import Snapshot
+from podium.predict.snapshot import NoSuchModel, Snapshot
+from podium.store.cache import alone
 from service.problems import NotDone, StorageFull, TooManyJobs
-from service.shared import Note, Shared
+from service.shared import (
+    MAX_JOBS,
+    UNFINISHED,
+    Note,
+    Shared,
+    is_abandoned,
+    make_room,
+    read_note,
+    remove_files,
+    write_note,
+)
 from service.spread import Spread
 
 log = logging.getLogger(__name__)
+Find = Callable[[str], Snapshot | None]
+
+
+class Stopped(Exception):
+    """The job ends before its table: it was cancelled or exceeds a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """How many jobs may be unfinished, of all callers and of one, and how long and how large one may become."""
+
+    jobs: int
+    jobs_per_caller: int
+    seconds: float
+    result_bytes: int
 
 
 @dataclass(slots=True)
 class Job:
-    """One table: where it lies, what was asked, and how far it is; one version answers all of it."""
+    """A table on disk, what was asked, and its progress; one version answers all of it."""
 
-    name: str
+    upload: Path
     snapshot: Snapshot
     families: Sequence[str]
-    upload: Path
     asked: Asked
     raw: bool
     headers: dict[str, str]
-    bytes: int
-    owner: str
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     rows: int = 0
     wrong_rows: int = 0
     warnings: int = 0
+    bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
     reason: str = ""
     started: float = 0.0
 
     @property
+    def name(self) -> str:
+        return self.upload.stem
+
+    @property
     def result(self) -> Path:
         return self.upload.with_suffix(".csv")
 
-    def facts(self) -> dict[str, Any]:
-        """For the answer and for the page."""
-        found: dict[str, Any] = {
+    @property
+    def is_cancelled(self) -> bool:
+        return self.upload.with_suffix(".cancel").exists()
+
+    def note(self) -> Note:
+        """For the answer, for the page, and for the process that takes the job over."""
+        facts: dict[str, Any] = {
             "job": self.name,
             "project": self.snapshot.project,
             "version": self.snapshot.version,
@@ -60,62 +92,92 @@ class Job:
             "seconds": round(time.time() - self.started, 3) if self.started else 0,
         }
         if self.state == "done":
-            found["result"] = f"/jobs/{self.name}/result.csv"
+            facts["result"] = f"/jobs/{self.name}/result.csv"
         if self.state == "failed":
-            found |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
-        return found
+            facts |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
+        return Note(self.headers, facts, {"families": list(self.families), "asked": asdict(self.asked), "raw": self.raw})
 
 
 class Jobs:
     """One thread that works on tables in order, and notes of them that every worker of the host can read."""
 
-    def __init__(self, spread: Spread, shared: Shared, most_waiting: int) -> None:
-        self._spread, self._shared, self._most = spread, shared, most_waiting
-        self._open: dict[str, Job] = {}
+    def __init__(self, spread: Spread, shared: Shared, limits: JobLimits) -> None:
+        self._spread, self._shared, self._limits = spread, shared, limits
         self._worker = ThreadPoolExecutor(1, "jobs")
         self._closed = False
 
-    def new_upload(self) -> Path:
-        """Where to write what comes. Raises TooManyJobs."""
-        if len(self._open) >= self._most:
+    def new_upload(self, owner: str) -> Path:
+        """An empty file for a table; it counts as a job from now on. Raises TooManyJobs, StorageFull."""
+        path = self._shared.new_path(self._shared.jobs, owner, ".upload")
+        unfinished = list(self._shared.jobs.glob("*/*.upload"))
+        if len(unfinished) >= self._limits.jobs:
             raise TooManyJobs("try again when some are done")
-        return self._shared.jobs / f"{self._shared.new_name()}.upload"
+        if sum(upload.parent == path.parent for upload in unfinished) >= self._limits.jobs_per_caller:
+            raise TooManyJobs("wait until one of your jobs is done, or cancel one")
+        try:
+            path.touch()
+        except OSError:
+            raise StorageFull("the job cannot be kept now") from None
+        return path
 
     def start(
-        self,
-        upload: Path,
-        snapshot: Snapshot,
-        families: Sequence[str],
-        asked: Asked,
-        raw: bool,
-        headers: dict[str, str],
-        owner: str = "",
-    ) -> Job:
-        """Queue a table; only its owner will find the job. Raises StorageFull."""
-        job = Job(upload.stem, snapshot, families, upload, asked, raw, headers, upload.stat().st_size, owner)
+        self, upload: Path, snapshot: Snapshot, families: Sequence[str], asked: Asked, raw: bool, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        """Queue a table and return the facts of its job. Raises StorageFull."""
+        job = Job(upload, snapshot, families, asked, raw, headers, bytes=upload.stat().st_size)
         try:
-            self._note(job)
+            write_note(upload, job.note())
         except OSError:
-            upload.unlink(missing_ok=True)
+            remove_files(upload)
             raise StorageFull("the job cannot be kept now") from None
-        self._open[job.name] = job
-        self._shared.make_room_for_jobs()
+        facts = job.note().facts
+        make_room(upload.parent, MAX_JOBS)
         self._worker.submit(self._run, job)
-        return job
+        return facts
 
-    def get(self, name: str, owner: str = "") -> Note:
-        """Of any worker's job. Raises UnknownResult, for somebody else's job too."""
-        return self._shared.read(self._shared.jobs, name, owner)
+    def get(self, name: str, owner: str) -> Note:
+        """Of any worker's job. Raises UnknownResult, for another caller's job too."""
+        return read_note(self._shared.find(self._shared.jobs, name, owner))
 
-    def result(self, name: str, owner: str = "") -> tuple[Path, dict[str, str]]:
+    def result(self, name: str, owner: str) -> tuple[Path, dict[str, str]]:
         """Raises UnknownResult, NotDone."""
         note = self.get(name, owner)
         if note.facts["state"] != "done":
             raise NotDone(f"the job is {note.facts['state']}")
-        return self._shared.jobs / f"{name}.csv", note.headers
+        return self._shared.find(self._shared.jobs, name, owner).with_suffix(".csv"), note.headers
 
-    def _note(self, job: Job) -> None:
-        self._shared.note(self._shared.jobs, job.name, Note(job.owner, job.headers, job.facts()))
+    def cancel(self, name: str, owner: str) -> None:
+        """End a job, in whatever process it runs, and remove its files. Raises UnknownResult, StorageFull."""
+        path = self._shared.find(self._shared.jobs, name, owner)
+        if read_note(path).facts["state"] not in UNFINISHED or is_abandoned(path):
+            return remove_files(path)
+        try:
+            path.with_suffix(".cancel").touch()
+        except OSError:
+            raise StorageFull("the job cannot be marked as cancelled now") from None
+
+    def take_over(self, find: Find) -> None:
+        """Continue the jobs of processes that have ended, from their beginning, and remove uploads that belong to none."""
+        for path in self._shared.jobs.glob("*/*.json"):
+            if is_abandoned(path):
+                with alone(self._shared.folder / "take-over.lock"):
+                    if is_abandoned(path):  # and no other process was faster
+                        self._restart(path, find)
+
+    def _restart(self, path: Path, find: Find) -> None:
+        note, upload = read_note(path), path.with_suffix(".upload")
+        snapshot = find(note.facts["project"])
+        if snapshot is None:
+            return None  # until it is in service again
+        try:
+            families = [snapshot.models[name].family for name in note.work["families"]]
+            if not upload.exists():
+                raise NoSuchModel
+        except (KeyError, NoSuchModel):
+            return remove_files(path)
+        headers = {**note.headers, "X-Model-Version": snapshot.version}
+        log.warning("job %s of a process that has ended starts again with version %s", path.stem, snapshot.version)
+        self.start(upload, snapshot, families, Asked(**note.work["asked"]), note.work["raw"], headers)
 
     def _run(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
@@ -124,6 +186,8 @@ class Jobs:
             job.state = "done"
         except BadData as error:
             job.problems, job.reason = list(error.problems), str(error)
+        except Stopped as error:
+            job.reason = str(error)
         except OSError:
             log.exception("job %s could not be written", job.name)
             job.reason = StorageFull.title
@@ -131,27 +195,45 @@ class Jobs:
             log.exception("job %s failed", job.name)
             job.reason = "this is a fault of the service; it was logged"
         finally:
-            if job.state != "done":
-                job.state = "failed"
-                job.result.unlink(missing_ok=True)
-            job.upload.unlink(missing_ok=True)
-            del self._open[job.name]
-            try:
-                self._note(job)
-            except OSError:
-                log.exception("the end of job %s could not be noted", job.name)
+            self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        if job.is_cancelled:
+            return remove_files(job.upload)
+        if self._closed and job.state != "done":
+            return None  # the note stays as it is: another process continues the job
+        if job.state != "done":
+            job.state = "failed"
+            job.result.unlink(missing_ok=True)
+        job.upload.unlink(missing_ok=True)
+        try:
+            write_note(job.upload, job.note())
+        except OSError:
+            log.exception("the end of job %s could not be noted", job.name)
 
     def _predict(self, job: Job) -> None:
-        """Raises BadData with the rows counted over the whole table."""
+        """Raises Stopped, OSError, and BadData with the rows counted over the whole table."""
+        end, size = time.monotonic() + self._limits.seconds, 0
         with job.result.open("wb") as file:
+            self._check(job, end, size)
             for piece in predict_file(job.upload, job.snapshot, job.families, self._spread.scores, job.asked, raw=job.raw):
-                if self._closed:
-                    raise RuntimeError("the service stops")
-                file.write(piece.csv)
+                size += file.write(piece.csv)
+                self._check(job, end, size)
                 job.rows += piece.rows
                 job.wrong_rows += piece.wrong_rows
                 job.warnings = min(job.warnings + piece.warnings, MOST_REPORTED)
-                self._note(job)
+                write_note(job.upload, job.note())
+
+    def _check(self, job: Job, end: float, size: int) -> None:
+        """Raises Stopped."""
+        if self._closed:
+            raise Stopped("the service stops")
+        if job.is_cancelled:
+            raise Stopped("the job was cancelled")
+        if time.monotonic() > end:
+            raise Stopped(f"the job took longer than {self._limits.seconds:g} s: send the table in parts")
+        if size > self._limits.result_bytes:
+            raise Stopped(f"the result has more than {self._limits.result_bytes} bytes: send the table in parts")
 
     def close(self) -> None:
         self._closed = True

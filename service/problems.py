@@ -95,6 +95,30 @@ class ClientGone(ServiceError):
     status, code, title = 499, "client-gone", "Nobody waits for this answer"
 
 
+class Overloaded(ServiceError):
+    status, code, title, retry_after = 503, "overloaded", "Too many requests", 1
+
+
+class QueueFull(ServiceError):
+    status, code, title, retry_after = 429, "overloaded", "Too many requests", 1
+
+
+class DeadlineExceeded(ServiceError):
+    status, code, title, retry_after = 504, "deadline-exceeded", "The request took too long", 1
+
+
+class KeyMissing(ServiceError):
+    status, code, title = 401, "key-missing", "A key is needed"
+
+
+class UnknownHost(ServiceError):
+    status, code, title = 421, "unknown-host", "This service does not answer for this host"
+
+
+class UnsafeServer(ServiceError):
+    status, code, title, retry_after = 503, "unsafe-server", "The service was started without its limits", 60
+
+
 class CrossSite(ServiceError):
     status, code, title = 403, "csrf", "This form was sent from another site"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +17,11 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from service.app import create_app
+from service.entry import is_loopback
 from service.logs import log_config
-from service.protocol import GuardedProtocol
+from service.protocol import GuardedProtocol, allow_many_files
 from service.settings import ServiceSettings
+from service.shared import OwnFolder
 from service.spread import local_cluster
 
 SWITCH_SECONDS = 0.0005
@@ -92,9 +93,14 @@ class Workers(Multiprocess):
 
 def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> None:
     """Run until a signal. Raises NotOpen, BadKey."""
-    if not settings.api_keys and not settings.open and not _is_loopback(host):
+    if not settings.api_keys and not settings.open and not is_loopback(host):
         raise NotOpen(
             f"{host} can be reached from elsewhere: set PODIUM_API_KEYS, or PODIUM_OPEN=true if a proxy asks who comes"
+        )
+    if not is_loopback(host) and "allowed_hosts" not in settings.model_fields_set:
+        raise NotOpen(
+            f"{host} can be reached from elsewhere: set PODIUM_ALLOWED_HOSTS to the names that clients use, as in "
+            "'[\"models.example.com\"]', or to '[\"*\"]' if a proxy checks them"
         )
     settings.trust()
     config = uvicorn.Config(
@@ -120,6 +126,7 @@ def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> 
 
 def _server(config: uvicorn.Config, settings: ServiceSettings) -> Draining:
     sys.setswitchinterval(SWITCH_SECONDS)
+    allow_many_files()
     config.app = create_app(settings)
     return Draining(config, settings.drain_seconds)
 
@@ -129,15 +136,9 @@ def _shared_by_all(settings: ServiceSettings) -> Iterator[None]:
     """One Dask cluster and one folder for all workers, which find them in their environment."""
     with ExitStack() as stack:
         if not settings.shared:
-            os.environ["PODIUM_SHARED"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-shared-"))
+            folder = stack.enter_context(contextlib.closing(OwnFolder()))
+            os.environ["PODIUM_SHARED"] = str(folder.path)
         if settings.dask_workers and not settings.dask_address:
             cluster = stack.enter_context(local_cluster(settings.dask_workers))
             os.environ["PODIUM_DASK_ADDRESS"] = cluster.scheduler_address
         yield
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

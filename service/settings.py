@@ -32,10 +32,16 @@ class ServiceSettings(StoreSettings):
     api_keys: dict[str, Token] = Field(
         {}, description="who may ask: a JSON object of names and keys; none: anybody, on loopback only"
     )
+    public_status: bool = Field(False, description="with keys set, answer /status and /metrics without one")
+    allowed_hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description='host names that requests may name, as JSON: "*.example.com" allows subdomains, "*" any host',
+    )
     open: bool = Field(False, description="without keys, also answer from elsewhere than loopback")
     most_at_once: int = Field(64, gt=0, description="requests that are worked on at a time, in a process")
     most_waiting: int = Field(64, ge=0, description="requests that may wait for a place; more are turned away (429)")
     wait_seconds: float = Field(2.0, gt=0, description="how long a request may wait for a place (503)")
+    request_seconds: float = Field(120.0, gt=0, description="a request that takes longer is ended (504)")
     access_log: bool = Field(True, description="a line of JSON for each request, without values")
     drain_seconds: float = Field(0.0, ge=0, description="from SIGTERM on not ready, and after so long no new connections")
     promoters: dict[str, Token] = Field(
@@ -56,6 +62,11 @@ class ServiceSettings(StoreSettings):
     dask_seconds: float = Field(120.0, gt=0, description="after this long the batch is answered in this process")
     job_bytes: int = Field(5_000_000, gt=0, description="larger files of /batch are answered as a job (202)")
     most_jobs: int = Field(16, gt=0, description="jobs that may wait; more are turned away (429)")
+    max_jobs_per_caller: int = Field(8, gt=0, description="unfinished jobs of one caller")
+    job_seconds: float = Field(900.0, gt=0, description="a job that takes longer is ended")
+    max_result_bytes: int = Field(2_000_000_000, gt=0, description="a job whose result becomes larger is ended")
     most_bytes: int = Field(300_000_000, gt=0, description="largest request body")
+    max_json_bytes: int = Field(32_000_000, gt=0, description="largest body of JSON or of a form without a file")
+    max_upload_bytes: int = Field(2_000_000_000, gt=0, description="disk space for all bodies that are received at a time")
     most_records: int = Field(1_000_000, gt=0, description="most rows of one request")
     static: Path = Field(ROOT / "service" / "static", description="folder of the page assets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,83 +13,78 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from podium.provenance import code_digest, libraries
 from podium.store.cache import write_whole
 from service.problems import StorageFull, UnknownResult
 
 NAME = re.compile(r"[A-Za-z0-9_-]{24}")
-MOST_RESULTS, MOST_JOBS = 100, 50
-LOST = "the process that worked on it has ended: send it again"
+MAX_RESULTS, MAX_JOBS = 50, 50
+"""Of one caller; the oldest make room."""
+PREFIX, LOCK = "podium-shared-", "lock"
 SILENT_SECONDS = 15.0
 """A worker that has not told of itself for so long is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is known of a result or a job: whose it is, the headers of its answer, and further facts."""
+    """What is known of a result or a job: the headers of its answer, further facts, and what another process needs for it."""
 
-    owner: str
     headers: dict[str, str]
     facts: dict[str, Any]
+    work: dict[str, Any] = field(default_factory=dict)
 
 
 class Shared:
-    """Files with a note beside each, the oldest making room; and a note of each worker."""
+    """Files of each caller with a note beside each, the oldest making room; and a note of each worker."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._own = folder is None
         release = hashlib.sha256(json.dumps([libraries(), code_digest()]).encode()).hexdigest()[:16]
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="podium-shared-"))
+        self._own = None if folder else OwnFolder()
+        self.folder = self._own.path if self._own else folder or Path()
         self.results, self.jobs, self._workers = (self.folder / name for name in ("results", "jobs", "workers"))
         for each in (self.results, self.jobs, self._workers):
             each.mkdir(parents=True, exist_ok=True)
         self.proofs = self.folder / f"proofs-{release}" if folder else None
         self._me = self._workers / f"{os.getpid()}-{secrets.token_hex(4)}.json"
 
-    def new_name(self) -> str:
-        """One that cannot be guessed."""
-        return secrets.token_urlsafe(18)
+    def new_path(self, root: Path, owner: str, ending: str) -> Path:
+        """A file in the caller's own folder, with a name that cannot be guessed. Raises StorageFull."""
+        folder = root / _folder_name(owner)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError:
+            raise StorageFull("the file cannot be kept now") from None
+        return folder / f"{secrets.token_urlsafe(18)}{ending}"
 
     def keep_result(self, data: bytes, headers: dict[str, str], owner: str) -> str:
         """Keep a file for download; returns its name. Raises StorageFull."""
-        name = self.new_name()
-        path = self.results / f"{name}.csv"
+        path = self.new_path(self.results, owner, ".csv")
         try:
             path.write_bytes(data)
-            self.note(self.results, name, Note(owner, headers, {}))
+            write_note(path, Note(headers, {}))
         except OSError:
-            path.unlink(missing_ok=True)
+            remove_files(path)
             raise StorageFull("the result cannot be kept now") from None
-        _make_room(self.results, MOST_RESULTS)
-        return name
+        make_room(path.parent, MAX_RESULTS)
+        return path.stem
 
-    def note(self, folder: Path, name: str, note: Note) -> None:
-        """Write or replace a note. Raises OSError."""
-        document = {"owner": note.owner, "headers": note.headers, "facts": note.facts, "pid": os.getpid()}
-        write_whole(folder / f"{name}.json", json.dumps(document).encode())
+    def find(self, root: Path, name: str, owner: str) -> Path:
+        """The note of a caller's own result or job. Raises UnknownResult, for another caller's too."""
+        path = root / _folder_name(owner) / f"{name}.json"
+        if not NAME.fullmatch(name) or not path.exists():
+            raise UnknownResult("there is nothing of that name, or it made room for newer ones")
+        return path
 
-    def read(self, folder: Path, name: str, owner: str) -> Note:
-        """Raises UnknownResult, for somebody else's too."""
-        if NAME.fullmatch(name):
-            with suppress(OSError):
-                found = json.loads((folder / f"{name}.json").read_bytes())
-                if found["owner"] == owner:
-                    facts = found["facts"]
-                    if facts.get("state") in ("waiting", "running") and not _lives(found["pid"]):
-                        facts |= {
-                            "state": "failed",
-                            "reason": LOST,
-                            "errors": [],
-                        }
-                    return Note(owner, found["headers"], facts)
-        raise UnknownResult("there is nothing of that name, or it made room for newer ones")
-
-    def make_room_for_jobs(self) -> None:
-        _make_room(self.jobs, MOST_JOBS)
+    def result(self, name: str, owner: str) -> tuple[Path, dict[str, str]]:
+        """A kept result and the headers of its answer. Raises UnknownResult."""
+        note = self.find(self.results, name, owner)
+        return note.with_suffix(".csv"), read_note(note).headers
 
     def tell(self, facts: Mapping[str, Any]) -> None:
         """What this worker serves and has counted, for the others."""
@@ -108,17 +104,84 @@ class Shared:
 
     def close(self) -> None:
         if self._own:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._own.close()
+
+
+class OwnFolder:
+    """A temporary folder with a lock that ends with the process, so that what a killed process left behind is removed."""
+
+    def __init__(self) -> None:
+        for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            with suppress(OSError), (path / LOCK).open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = (self.path / LOCK).open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def read_note(path: Path) -> Note:
+    """Raises UnknownResult."""
+    try:
+        found = json.loads(path.read_bytes())
+        return Note(found["headers"], found["facts"], found["work"])
+    except (OSError, ValueError, KeyError):
+        raise UnknownResult("there is nothing of that name, or it made room for newer ones") from None
+
+
+def write_note(path: Path, note: Note) -> None:
+    """Write or replace the note beside a file. Raises OSError."""
+    document = {"headers": note.headers, "facts": note.facts, "work": note.work, "process": _process(os.getpid())}
+    write_whole(path.with_suffix(".json"), json.dumps(document).encode())
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that wrote a note of an unfinished job has ended."""
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(path.read_bytes())
+        pid, started = found["process"]
+        return found["facts"].get("state") in UNFINISHED and _process(pid) != [pid, started]
+    return False
+
+
+def remove_files(path: Path) -> None:
+    """A result or a job with everything that belongs to it."""
+    for ending in (".csv", ".upload", ".cancel", ".json"):
+        with suppress(OSError):
+            path.with_suffix(ending).unlink(missing_ok=True)
+
+
+def make_room(folder: Path, maximum: int) -> None:
+    """Remove the oldest files over the maximum, but no unfinished job."""
+    notes = sorted(folder.glob("*.json"), key=_written)
+    for path in notes[: max(0, len(notes) - maximum)]:
+        with suppress(UnknownResult):
+            if read_note(path).facts.get("state") not in UNFINISHED or is_abandoned(path):
+                remove_files(path)
+
+
+UNFINISHED = ("waiting", "running")
+
+
+def _folder_name(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:16]
+
+
+def _process(pid: int) -> list[float] | None:
+    """A process by its number and start, as numbers come again."""
+    try:
+        process = psutil.Process(pid)
+        return [pid, process.create_time()] if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return psutil.pid_exists(pid)
 
 
 def _written(path: Path) -> float:
@@ -126,15 +189,3 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # another worker was faster
         return 0.0
-
-
-def _make_room(folder: Path, most: int) -> None:
-    """The oldest notes go with their files, but none of a job that is not done."""
-    notes = sorted(folder.glob("*.json"), key=_written)
-    for note in notes[: max(0, len(notes) - most)]:
-        with suppress(OSError):
-            told = json.loads(note.read_bytes())
-            if told["facts"].get("state") in ("waiting", "running") and _lives(told["pid"]):
-                continue
-            for ending in (".csv", ".upload", ".json"):
-                note.with_suffix(ending).unlink(missing_ok=True)

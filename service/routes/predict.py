@@ -17,7 +17,8 @@ from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv, to_parquet
 from service.answers import answer_headers, json_answer, prediction_id
 from service.bodies import Body, parse, query_body, read_body
-from service.gate import MODEL, caller, has_gone
+from service.entry import caller
+from service.gate import MODEL, has_gone
 from service.negotiation import SUFFIXES, Form, negotiated
 from service.predictions import Found, score
 from service.problems import UnknownResult, bad_data
@@ -58,7 +59,8 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     snapshot = state.live.default() if project is None else state.live.get(project)
     request.scope[MODEL] = snapshot.project, snapshot.version
     suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
-    spool = state.jobs.new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
+    new_upload = functools.partial(state.jobs.new_upload, caller(request.scope))
+    spool = new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
     form_of = functools.partial(negotiated, suffix, request.headers.get("accept", ""))
     if form_of("json") == "html" and request.method == "GET" and not request.url.query:
         return RedirectResponse(f"/projects/{snapshot.project}", 303)  # a result page that is loaded again
@@ -72,7 +74,7 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     form = form_of("html" if body.is_form and request.method == "POST" else "json")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     if body.path:
-        return _as_job(state, snapshot, families, body, options, form, caller(request.scope))
+        return _as_job(state, snapshot, families, body, options, form)
     try:
         inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
     except BadData as error:
@@ -87,18 +89,16 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     return await computed(RENDERERS[form], state, done)
 
 
-def _as_job(
-    state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form, owner: str
-) -> Response:
+def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form) -> Response:
     """202, and where to look; a browser is sent there."""
     assert body.path
     headers = answer_headers(snapshot, prediction_id())
     asked = replace(options.asked, gzipped=body.gzipped)
-    job = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers, owner)
-    place = f"/jobs/{job.name}"
+    facts = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers)
+    place = f"/jobs/{facts['job']}"
     if form == "html":
         return Response(None, 303, {**headers, "Location": place})
-    return JSONResponse(job.facts(), 202, {**headers, "Location": place, "Retry-After": "1"})
+    return JSONResponse(facts, 202, {**headers, "Location": place, "Retry-After": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +181,17 @@ async def job_state(job: str, request: Request, state: StateDep) -> Response:
     return JSONResponse(found.facts, headers=found.headers)
 
 
+@router.delete("/jobs/{job}", status_code=204, summary="Cancel a job, or remove a finished one with its result")
+async def cancel_job(job: str, request: Request, state: StateDep) -> Response:
+    state.jobs.cancel(job, caller(request.scope))
+    return Response(status_code=204)
+
+
 @router.get("/jobs/{job}/result.csv", summary="A result as CSV", response_class=FileResponse)
 async def result(job: str, request: Request, state: StateDep) -> FileResponse:
     owner = caller(request.scope)
     try:
-        headers = state.shared.read(state.shared.results, job, owner).headers
-        path = state.shared.results / f"{job}.csv"
+        path, headers = state.shared.result(job, owner)
     except UnknownResult:
         path, headers = state.jobs.result(job, owner)
     return FileResponse(path, media_type="text/csv", filename="predictions.csv", headers=headers)

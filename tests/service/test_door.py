@@ -24,9 +24,11 @@ from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
 from service.asgi import Message, Receive, Scope, Send
 from service.gate import Gate
+from service.incoming import Bodies
 from service.live import Live
 from service.metrics import Metrics
-from service.protocol import GONE, LINGER_SECONDS
+from service.protocol import GONE, HOST, LINGER_SECONDS
+from service.settings import ServiceSettings
 from tests.tables import RECORD
 
 BODY = json.dumps(RECORD).encode()
@@ -191,8 +193,11 @@ def test_nobody_without_a_key(hasty: Client) -> None:
     basic = {"authorization": "Basic YW5uOmtleS1vZi1hbm4tMDEyMzQ1Njc4OQ==", "content-type": "application/json"}
     for headers in (KEY, bearer, basic):
         assert hasty.post("/projects/mixed/predict", BODY, headers).status == 200
-    for path in ("/livez", "/readyz", "/metrics", "/status", "/v2/health/ready"):
+    for path in ("/livez", "/readyz", "/v2/health/ready"):
         assert hasty.get(path).status == 200
+    for path in ("/metrics", "/status", "/status.json"):
+        assert hasty.get(path).status == 401
+        assert hasty.request("GET", path, None, KEY).status == 200
 
 
 def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
@@ -205,13 +210,13 @@ def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(ask, 0)]
-        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.get("/metrics").text, 5)
+        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.request("GET", "/metrics", None, KEY).text, 5)
         futures += [pool.submit(ask, number) for number in range(1, 4)]
         assert hasty.get("/livez").status == 200
         found = [future.result() for future in futures]
     assert sorted(status for status, *_ in found) == [200, 429, 429, 503]
     assert all(retry == "1" for status, _, retry in found if status != 200)
-    text = hasty.get("/metrics").text
+    text = hasty.request("GET", "/metrics", None, KEY).text
     assert 'requests_rejected_total{reason="queue-full"} 2.0' in text
     assert 'requests_rejected_total{reason="waited-too-long"} 1.0' in text
 
@@ -219,10 +224,11 @@ def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
 def test_who_left_is_not_worked_for(hasty: Client) -> None:
     """It leaves while its body is parsed: no model is asked."""
     body = json.dumps([{**RECORD, "city": "slow"}] * 20).encode()
+    time.sleep(0.2)  # the lines of earlier requests are written
     before = len(logged(hasty))
     with connected(hasty) as link:
         link.sendall(POST + b"X-API-Key: key-of-ann-0123456789\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.get("/metrics").text, 5)
+        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.request("GET", "/metrics", None, KEY).text, 5)
     hasty.wait_until(lambda: len(logged(hasty)) > before, 10)
     assert [line["status"] for line in logged(hasty)[before:]] == [499]
 
@@ -248,11 +254,13 @@ def test_places_are_handed_on_and_never_more_than_there_are() -> None:
 
     async def come(gate: Gate, number: int) -> None:
         await asyncio.sleep(number % 17 * 0.001)
-        await gate({"type": "http", "path": "/x", "method": "GET", "headers": [], GONE: lambda: number % 5 == 0}, receive, send)
+        scope = {"type": "http", "path": "/x", "method": "GET", "headers": [], "server": ("127.0.0.1", 1)}
+        await gate({**scope, HOST: b"localhost", GONE: lambda: number % 5 == 0}, receive, send)
 
     async def all_come() -> None:
         metrics = Metrics(Live())
-        gate = Gate(work, {}, most=3, waiting=1000, seconds=30, metrics=metrics, log=False)
+        settings = ServiceSettings(most_at_once=3, most_waiting=1000, wait_seconds=30)
+        gate = Gate(work, settings, metrics, Bodies(1000, 1000, 1000, None))
         await asyncio.gather(*(come(gate, number) for number in range(200)))
         assert (metrics.in_progress(), metrics.waiting()) == (0, 0)
 
@@ -283,7 +291,7 @@ def test_metrics_count_by_model_version_and_status(hasty: Client) -> None:
     version = hasty.post("/projects/mixed/predict", BODY, KEY).headers["x-model-version"]
     hasty.post("/projects/mixed/predict", b"{}", KEY)
     hasty.post("/projects/mixed/predict", json.dumps([RECORD] * 3).encode(), KEY)
-    text = hasty.get("/metrics").text
+    text = hasty.request("GET", "/metrics", None, KEY).text
     for status in (200, 422):
         line = f'predictions_total{{model_name="mixed",model_version="{version}",status="{status}"}}'
         assert re.search(re.escape(line) + r" [1-9]", text), text
@@ -295,6 +303,7 @@ def test_logs_are_json_without_values(hasty: Client) -> None:
     strange = {**RECORD, "city": "Zanzibar\n\x1b[31m"}
     identity = hasty.post("/projects/mixed/predict", json.dumps(strange).encode(), KEY).headers["x-prediction-id"]
     hasty.get("/no/such%0aplace")
+    hasty.wait_until(lambda: identity in hasty.log.read_text(), 5)  # type: ignore[attr-defined]
     lines: list[dict[str, Any]] = [json.loads(line) for line in hasty.log.read_text().splitlines()]  # type: ignore[attr-defined]
     assert next(line for line in lines if line.get("prediction_id") == identity)["model_name"] == "mixed"
     text = hasty.log.read_text()  # type: ignore[attr-defined]

@@ -159,7 +159,9 @@ def test_who_leaves_in_the_middle_of_a_body_leaves_nothing(narrow: Client) -> No
         with connected(narrow) as link:
             link.sendall(f"{head(path, 'text/csv')}Content-Length: 900000\r\n\r\n".encode() + table(5_000))
             time.sleep(0.2)
-    narrow.wait_until(lambda: "requests_in_progress 0.0" in narrow.get("/metrics").text, 10)
+    narrow.wait_until(
+        lambda: "requests_in_progress 0.0" in narrow.request("GET", "/metrics", None, {"x-api-key": ANN}).text, 10
+    )
     assert len(files(narrow)) == kept
 
 

@@ -1,0 +1,36 @@
+"""ASGI middleware that ends the work on a request when its time is over or its client has disconnected."""
+
+from __future__ import annotations
+
+import anyio
+
+from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.problems import DeadlineExceeded
+from service.protocol import CONNECTION, GONE, Connection
+
+
+class Deadline:
+    """Cancels the application; what runs in a thread is waited for, as threads cannot be ended."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app, self._seconds = app, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: Connection | None = scope.get(CONNECTION)
+        if scope["type"] != "http" or connection is None:
+            return await self._app(scope, receive, send)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        with anyio.move_on_after(self._seconds) as work:
+            connection.on_close = work.cancel
+            try:
+                await self._app(scope, receive, watched)
+            finally:
+                connection.on_close = None
+        if work.cancelled_caught and not scope[GONE]() and not started:
+            raise DeadlineExceeded(f"the answer took longer than {self._seconds:g} s")
