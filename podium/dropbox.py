@@ -92,7 +92,8 @@ def drops(store: Store, manifest: Manifest, open_: Open) -> Iterator[Drop]:
     for key, etag in store.etags(prefix):
         if not key.endswith("/"):
             name = key.removeprefix(prefix)
-            ending = "" if name.endswith(".csv") else ".table.csv"  # so that no two inputs share a result
+            is_csv = name.endswith(".csv") and not name.endswith(".table.csv")
+            ending = "" if is_csv else ".table.csv"  # so that no two inputs share a result
             yield Drop(manifest.project, Place(store, key), Place(store, f"{OUTBOX}{manifest.project}/{name}{ending}"), etag)
     if named := named_drop(manifest, open_):
         yield named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.resources
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,7 @@ from podium.store.cache import Cache
 from podium.store.s3 import Store, s3_client
 from service.access_log import AccessLog
 from service.asgi import Awake, HeadAsGet, SecurityHeaders
+from service.background import supervised
 from service.deadline import Deadline
 from service.dropbox import DropBox
 from service.fast_lane import FastLane
@@ -41,6 +43,8 @@ from service.webhooks import Webhooks
 TELL_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """How long the loop that looks at the store waits for an answer; promotions are more patient."""
+PAGE_SECONDS = 2.5
+"""The same for pages."""
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
@@ -58,7 +62,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(Awake, live=live)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
-    app.add_middleware(FastLane, live=live)
+    app.add_middleware(FastLane, live=live, metrics=metrics)
     bodies = Bodies(settings.most_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
     app.state.access_log = AccessLog() if settings.access_log else None
     app.add_middleware(Gate, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
@@ -86,19 +90,33 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = Limits(settings.poll_seconds, settings.model_bytes, settings.other_libraries)
         looking = settings.store(LOOK_SECONDS)
         reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, metrics, limits)
+        stack.callback(reconcile.close)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         open_ = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
         lock, seconds = shared.folder / "drop-box.lock", settings.sweep_seconds
         dropbox = DropBox(store, open_, app.state.live, reconcile.wake, spread, metrics, lock, seconds, settings.most_bytes)
         pages = Pages(settings.templates)
         app.state.podium = State(
-            settings, store, app.state.live, reconcile, spread, shared, webhooks, pages, metrics, jobs, dropbox
+            settings,
+            store,
+            settings.store(PAGE_SECONDS),
+            app.state.live,
+            reconcile,
+            spread,
+            shared,
+            webhooks,
+            pages,
+            metrics,
+            jobs,
+            dropbox,
         )
         await reconcile.start()
         asyncio.get_running_loop().run_in_executor(None, prover.start)  # ahead of the next proof
-        works = [reconcile.run(), dropbox.run(), *([_tell(app.state.podium)] if settings.shared else [])]
-        for work in works:
-            stack.push_async_callback(_ended, asyncio.create_task(work))
+        works = {"reconcile": reconcile.run, "drop-box": dropbox.run, "dask": spread.run}
+        if settings.shared:
+            works["tell"] = functools.partial(_tell, app.state.podium)
+        for name, work in works.items():
+            stack.push_async_callback(_ended, asyncio.create_task(supervised(name, work, metrics)))
         yield
 
 

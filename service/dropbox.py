@@ -47,7 +47,7 @@ class DropBox:
         self._lock, self._seconds = lock, seconds
         self._terms = Terms(spread.scores, most, lambda: datetime.now(UTC), prediction_id)
         self._wake = asyncio.Event()
-        self._told: set[str] = set()
+        self._told: dict[str, str] = {}
         self._done: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.looked_at: str | None = None
@@ -103,6 +103,7 @@ class DropBox:
             self._done[drop.source.url] = drop.etag
         if receipt:
             self.counts[receipt["state"]] += 1
+            self._metrics.dropbox[receipt["state"]] += 1
             self._metrics.rows[snapshot.project] += receipt.get("rows", 0)
             log.info("%s %s: %s", snapshot.project, drop.source.url, receipt["state"])
 
@@ -116,8 +117,10 @@ class DropBox:
         try:
             yield
         except StoreError as error:
-            if str(error) not in self._told:
-                self._told.add(str(error))
-                log.warning("the drop-box of %s: %s", project, error)
+            self._metrics.dropbox["failed"] += 1
+            if self._told.get(project) != type(error).__name__:
+                self._told[project] = type(error).__name__
+                log.warning("the drop-box cannot be read or answered", extra={"project": project, "reason": str(error)})
         except Exception:
-            log.exception("the drop-box of %s", project)
+            self._metrics.dropbox["failed"] += 1
+            log.exception("the drop-box cannot be read or answered", extra={"project": project})

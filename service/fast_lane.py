@@ -24,6 +24,7 @@ from service.answers import prediction_id
 from service.asgi import SECURITY, ASGIApp, Receive, Scope, Send
 from service.gate import MODEL, again
 from service.live import Live
+from service.metrics import Metrics
 
 Cell = Callable[[Any], Value]
 LANE = "lane"
@@ -32,8 +33,8 @@ LANE = "lane"
 class FastLane:
     """ASGI middleware that answers one-record JSON requests to the champion itself and passes all else on."""
 
-    def __init__(self, app: ASGIApp, live: Live) -> None:
-        self._app, self._live = app, live
+    def __init__(self, app: ASGIApp, live: Live, metrics: Metrics) -> None:
+        self._app, self._live, self._rows = app, live, metrics.rows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         project = _project_of(scope)
@@ -49,6 +50,7 @@ class FastLane:
             return await self._app(scope, again(message, receive), send)
         identity, payload = found
         scope[MODEL] = snapshot.project, snapshot.version
+        self._rows[snapshot.project] += 1
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(payload)),

@@ -19,12 +19,16 @@ class Live:
         self._default = default_project
         self.expected: frozenset[str] = frozenset()
         self.draining = False
+        self.starting = False
+        """Until the store was seen for the first time, as any project may be in it."""
 
     def get(self, project: str) -> Snapshot:
         """Raises UnknownProject, ModelNotReady."""
         snapshot = self.find(project)
         if snapshot is None and project in self.expected:
             raise ModelNotReady("the champion of this project could not be put in service yet; /status says why")
+        if snapshot is None and self.starting:
+            raise ModelNotReady("the service is starting: it does not know yet which projects there are")
         if snapshot is None:
             raise UnknownProject("there is no project of that name in service")
         return snapshot
@@ -49,6 +53,10 @@ class Live:
         if snapshot is not None:
             self._asked[snapshot.project] = time.monotonic()
         return snapshot
+
+    def serves(self, project: str) -> bool:
+        """Whether it is in memory; other than `find`, this is no use of it."""
+        return project in self._snapshots
 
     def all(self) -> list[Snapshot]:
         return sorted(self._snapshots.values(), key=lambda snapshot: snapshot.project)

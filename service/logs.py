@@ -8,6 +8,9 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+FACTS = ("project", "version", "reason", "task")
+"""What a log call may give as `extra`."""
+
 
 class JsonLines(logging.Formatter):
     """One object a line; of an exception its class and where it came from, not its text, which may hold what somebody sent."""
@@ -19,6 +22,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: getattr(record, name) for name in FACTS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0]:
             frames = traceback.extract_tb(record.exc_info[2])
             line["error"] = record.exc_info[0].__name__

@@ -20,7 +20,10 @@ BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 MOST_RECENT = 5_000
 
 
-COUNTERS = ("predictions", "swaps", "rows", "rejected")
+COUNTERS = ("predictions", "swaps", "rows", "rejected", "dropbox", "jobs", "background_failures")
+SUMS = ("aliases_rejected",)
+MAX_VERSIONS = 20
+"""Of so many versions of a project answers are counted apart; older ones are dropped from the metrics."""
 HISTOGRAMS = ("durations", "loads")
 
 
@@ -50,8 +53,14 @@ class Metrics(Collector):
         self.swaps: Counter[tuple[str, str]] = Counter()
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.dropbox: Counter[str] = Counter()
+        self.jobs: Counter[str] = Counter()
+        self.background_failures: Counter[str] = Counter()
+        self.aliases_rejected = self.aliases_missing = 0
+        self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
         self.waiting: Callable[[], int] = int
+        self._versions: dict[str, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MOST_RECENT))
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -60,6 +69,18 @@ class Metrics(Collector):
         self.predictions[model, version, str(status)] += 1
         self.durations[model].add(seconds)
         self._recent[model].append((time.monotonic(), seconds, status >= 500))
+
+    def swapped(self, model: str, version: str) -> None:
+        """Count a swap, and drop the answers of versions that went long ago."""
+        self.swaps[model, "done"] += 1
+        versions = self._versions[model]
+        versions.pop(version, None)
+        versions[version] = None
+        while len(versions) > MAX_VERSIONS:
+            gone = next(iter(versions))
+            del versions[gone]
+            for key in [key for key in self.predictions if key[:2] == (model, gone)]:
+                del self.predictions[key]
 
     def recent(self, model: str, since: float, until: float) -> dict[str, float | int | None]:
         """How the last requests fared that ended in a span of `time.monotonic`."""
@@ -77,7 +98,10 @@ class Metrics(Collector):
         """Everything that was counted, for another process to add."""
         counters = {name: [[*_labels(key), count] for key, count in getattr(self, name).items()] for name in COUNTERS}
         histograms = {name: {key: [d.counts, d.total] for key, d in getattr(self, name).items()} for name in HISTOGRAMS}
-        return {**counters, **histograms, "in_progress": self.in_progress(), "waiting": self.waiting()}
+        sums = {name: getattr(self, name) for name in SUMS}
+        now = {"in_progress": self.in_progress(), "waiting": self.waiting(), "aliases_missing": self.aliases_missing}
+        store = {"store_last_success": self.store_last_success, "store_up": self.store_up}
+        return {**counters, **histograms, **sums, **now, **store}
 
     def add(self, dump: Mapping[str, Any]) -> None:
         """What another process counted."""
@@ -85,6 +109,8 @@ class Metrics(Collector):
             counter = getattr(self, name)
             for *labels, count in dump[name]:
                 counter[tuple(labels) if len(labels) > 1 else labels[0]] += count
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + dump[name])
         for name in HISTOGRAMS:
             for key, (counts, total) in dump[name].items():
                 durations = getattr(self, name)[key]
@@ -97,8 +123,12 @@ class Metrics(Collector):
         every = [(True, self.dump()), *dumps]
         for _, dump in every:
             whole.add(dump)
-        whole.in_progress = lambda: sum(dump["in_progress"] for alive, dump in every if alive)
-        whole.waiting = lambda: sum(dump["waiting"] for alive, dump in every if alive)
+        living = [dump for alive, dump in every if alive]
+        whole.in_progress = lambda: sum(dump["in_progress"] for dump in living)
+        whole.waiting = lambda: sum(dump["waiting"] for dump in living)
+        whole.aliases_missing = max(dump["aliases_missing"] for dump in living)
+        whole.store_last_success = min(dump["store_last_success"] for dump in living)
+        whole.store_up = all(dump["store_up"] for dump in living)
         return whole
 
     def served(self, model: str, version: str) -> int:
@@ -122,6 +152,7 @@ class Metrics(Collector):
         yield from _histograms("model_load_duration_seconds", "Fetch, proof and load of a version", self.loads)
         yield GaugeMetricFamily("requests_in_progress", "Requests that are worked on", value=self.in_progress())
         yield GaugeMetricFamily("queue_depth", "Requests that wait for their turn", value=self.waiting())
+        yield GaugeMetricFamily("draining", "Whether the service is about to stop", value=float(self._live.draining))
         swaps = CounterMetricFamily("model_swap", "Swaps by result", labels=["model_name", "result"])
         for (model, result), count in self.swaps.items():
             swaps.add_metric([model, result], count)
@@ -134,6 +165,21 @@ class Metrics(Collector):
         for reason, count in self.rejected.items():
             shed.add_metric([reason], count)
         yield shed
+        for name, text, label, counted in (
+            ("dropbox_files", "Tables of the drop-box by result", "result", self.dropbox),
+            ("jobs", "Jobs that ended, by result", "result", self.jobs),
+            ("background_task_failures", "Ends of tasks that run as long as the service", "task", self.background_failures),
+        ):
+            family = CounterMetricFamily(name, text, labels=[label])
+            for key, count in counted.items():
+                family.add_metric([key], count)
+            yield family
+        aliases = "Aliases that no accepted promoter signed, each time one is read"
+        yield CounterMetricFamily("aliases_rejected", aliases, value=self.aliases_rejected)
+        yield GaugeMetricFamily("aliases_missing", "Projects that serve without an alias", value=self.aliases_missing)
+        last = "When the store was last looked at with success"
+        yield GaugeMetricFamily("store_last_success_timestamp_seconds", last, value=self.store_last_success)
+        yield GaugeMetricFamily("store_up", "Whether the last look at the store succeeded", value=float(self.store_up))
         info = GaugeMetricFamily("model_info", "What serves", labels=["model_name", "model_version", "digest"])
         made = GaugeMetricFamily("last_retrain_timestamp_seconds", "When what serves was made", labels=["model_name"])
         for snapshot in self._live.all():

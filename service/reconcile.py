@@ -8,11 +8,9 @@ import logging
 import random
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
-
-from starlette.concurrency import run_in_threadpool
 
 from podium.loading import Unloadable, fetcher
 from podium.predict.snapshot import Snapshot
@@ -20,18 +18,27 @@ from podium.promotion import Desk
 from podium.provenance import other_libraries
 from podium.prover import Prover
 from podium.store.cache import Bell, Cache
-from podium.store.history import Entry, alias_key, parse_entry, project_names
-from podium.store.s3 import NotThere, Store, StoreError
+from podium.store.history import Entry, parse_entry
+from podium.store.s3 import Store, StoreError
 from podium.store.signing import Signer, Trust
+from service.aliases import Alias, Aliases
 from service.fast_lane import lane_of
 from service.live import Live
+from service.looks import Looks, public_reason
 from service.metrics import Metrics
+from service.pools import Pool
+from service.swaps import Found, Swaps
 
 log = logging.getLogger(__name__)
 LONGEST_REST = 300.0
 LISTEN_SECONDS = 0.1
-SETTLE_SECONDS = 5.0
-"""For so long after a swap its receipt gathers figures, and as long before it."""
+LOOK_SECONDS = 10.0
+"""A look that takes longer has failed."""
+START_SECONDS = 1.5
+"""For so long the start waits for the first models; then they are loaded while the service says that it is not ready."""
+LOADS, RETRIES, WAKES = 4, 2, 4
+"""Threads that load versions: at first, again after a failure, and back into memory."""
+MISSING = "alias-missing: the store has no alias of this project any more; the last version goes on serving"
 
 
 class WentBack(StoreError):
@@ -47,53 +54,70 @@ class Limits:
     other_libraries: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rest:
-    """A version that could not be proved: not tried again until then, unless the alias moves."""
+    """A version that could not be loaded: not tried again until then, unless the alias moves."""
 
-    etag: str
+    alias: Alias
     until: float
     tries: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an alias asks for, ready to be swapped in."""
-
-    snapshot: Snapshot
-    data: bytes
-    etag: str
-    warm: bool
-    began: float
-
-
 class Reconcile:
-    """One look at a time: every alias by its ETag; what is new is verified, proved, warmed and swapped in.
+    """A look reads which aliases changed; each project then follows its own alias in its own task.
 
-    The version before stays warm, so that going back to it costs nothing. What served last is remembered on the disk, for a
-    start without the store, and so that no restart lets an alias be put back.
+    So a version that takes long, or hangs, delays no other project. The version before stays warm, so that going back to it
+    costs nothing. What served last is remembered on the disk, for a start without the store, for an alias that was deleted, and
+    so that no restart lets an alias be put back.
     """
 
     def __init__(
         self, store: Store, cache: Cache, live: Live, trust: Trust, prover: Prover, metrics: Metrics, limits: Limits
     ) -> None:
-        self._store, self._cache, self._live, self._trust, self._limits = store, cache, live, trust, limits
-        self._fetch, self._prover = fetcher(store, cache), prover
-        self._metrics = metrics
-        self._entries: dict[str, bytes] = {}
+        self._cache, self._live, self._trust, self._limits, self._metrics = cache, live, trust, limits, metrics
+        self._fetch, self._prover, self._place = fetcher(store, cache), prover, store.place
+        self._aliases, self._swaps = Aliases(store, trust.promoters, metrics), Swaps(live, metrics, limits.most_bytes)
+        self._disk, self._wakes = Pool(1, "cache"), Pool(WAKES, "wakes")
+        self._loads, self._retries = Pool(LOADS, "loads"), Pool(RETRIES, "retries")
         self._waking: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._place = store.place
         self._bell = Bell(cache.folder / "bell")
-        self._etags: dict[str, str] = {}
-        self._latest: dict[str, int] = {}
-        self._before: dict[str, Snapshot] = {}
+        self._wake, self._settled = asyncio.Event(), asyncio.Event()
+        self._looking, self._begun, self._ended = asyncio.Lock(), 0, 0
+        self._remembered: dict[str, Alias] = {}
+        self._followed: dict[str, Alias] = {}
         self._rests: dict[str, Rest] = {}
-        self._wake = asyncio.Event()
-        self.receipts: deque[dict[str, Any]] = deque(maxlen=50)
-        self.failures: dict[str, str] = {}
-        self.looked_at: str | None = None
-        self.store_error: str | None = None
-        self.stale_since: str | None = None
+        self._failed: dict[str, str] = {}
+        self._noted: frozenset[str] = frozenset()
+        self._first: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.looks = Looks(limits.poll_seconds, metrics)
+
+    @property
+    def receipts(self) -> deque[dict[str, Any]]:
+        return self._swaps.receipts
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why projects that served here, or that a promoter signed, are not as the store says."""
+        failed = {project: reason for project, reason in self._failed.items() if project in self._known()}
+        missing = dict.fromkeys(sorted(self._aliases.missing), MISSING)
+        return failed | self._aliases.invalid(self._served()) | missing
+
+    @property
+    def rejected(self) -> dict[str, Any]:
+        """Aliases that nobody signed of projects that never served here: how many, and the names of the first few."""
+        return self._aliases.rejected(self._served())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the first look has ended, and whatever it found is in service or has failed."""
+        return self._settled.is_set()
+
+    def _served(self) -> set[str]:
+        return {snapshot.project for snapshot in self._live.all()} | self._live.asleep.keys() | self._remembered.keys()
+
+    def _known(self) -> set[str]:
+        return self._served() | self._aliases.signed.keys()
 
     def desk(self, store: Store, signer: Signer) -> Desk:
         """Where to promote with this loop's cache and prover; `store` may be a more patient one."""
@@ -105,38 +129,37 @@ class Reconcile:
         self._wake.set()
 
     async def start(self) -> None:
-        """The first look; when the store does not answer, what served last comes from the cache."""
-        remembered = await run_in_threadpool(self._cache.entries, self._place)
-        for project, (data, _) in remembered.items():
+        """Load what the cache remembers and look at the store; after START_SECONDS both go on in the background."""
+        self._live.starting = True
+        for project, (data, confirmed) in (await self._disk.run(self._cache.entries, self._place)).items():
             try:
-                self._latest[project] = parse_entry(data, project, self._trust.promoters).sequence
+                entry = parse_entry(data, project, self._trust.promoters)
             except StoreError:
-                log.warning("what the cache remembers of %s is not believed", project)
-        await self.look()
-        if self.store_error:
-            await self._restore(remembered)
-
-    async def _restore(self, remembered: dict[str, tuple[bytes, float]]) -> None:
-        for project, (data, confirmed) in remembered.items():
-            try:
-                found = await run_in_threadpool(self._load, project, data, "")
-            except StoreError as error:
-                self.failures[project] = f"from the cache: {error}"
+                log.warning("what the cache remembers of a project is not signed", extra={"project": project})
                 continue
-            if found:
-                self._swap(project, found)
-                since = datetime.fromtimestamp(confirmed, UTC).isoformat(timespec="seconds")
-                self.stale_since = min(self.stale_since or since, since)
+            self._remembered[project], self._swaps.latest[project] = Alias(entry, data), entry.sequence
+            self.looks.confirmed = min(self.looks.confirmed or confirmed, confirmed)
+        self._live.expected = frozenset(self._remembered)
+        self._follow()
+        self._first = asyncio.create_task(self._first_look())
+        await asyncio.wait([self._first], timeout=START_SECONDS)
+
+    async def _first_look(self) -> None:
+        try:
+            await self._shared_look()
+            while waiting := [task for project, task in self._tasks.items() if not self._is_up(project)]:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=LISTEN_SECONDS)
+            gc.collect()
+            gc.freeze()  # what is here now stays: collections need not look at it
+        finally:
+            self._settled.set()
 
     async def run(self) -> None:
         """Look, wait for a hint, a bell or the next poll, and look again, for as long as the service runs."""
         while True:
             await self._wait(self._limits.poll_seconds * random.uniform(0.9, 1.1))
             self._wake.clear()
-            try:
-                await self.look()
-            except Exception:  # nothing ends this loop but the end of the service
-                log.exception("a look at the store failed")
+            await self._shared_look()
 
     async def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -146,73 +169,121 @@ class Reconcile:
             except TimeoutError:
                 pass
 
-    async def look(self) -> None:
-        """Bring every project to its alias; an error leaves what serves in service and is told in the status."""
-        try:
-            names = await run_in_threadpool(project_names, self._store)
-        except StoreError as error:
-            log.warning("the store does not answer: %s", error)
-            self.store_error = str(error)
-            return
-        self._live.expected = frozenset(names)
-        self.failures = {project: reason for project, reason in self.failures.items() if project in names}
-        for project in names:
-            try:
-                if await self._bring(project):
-                    self.failures.pop(project, None)
-            except Exception as error:  # whatever is wrong with one version, the loop and the other projects go on
-                log.exception("%s stays as it is", project)
-                if project not in self.failures:
-                    self._metrics.swaps[project, "failed"] += 1
-                self.failures[project] = str(error) if isinstance(error, StoreError) else type(error).__name__
-        self.looked_at, self.store_error = datetime.now(UTC).isoformat(timespec="milliseconds"), None
-        if not self.failures:
-            self.stale_since = None
-            await run_in_threadpool(self._cache.confirm_entries, self._place)
+    async def look(self, project: str = "") -> None:
+        """Look at the store and wait for what changed: that project, or all of them. Errors are in the status."""
+        await self._shared_look()
+        if tasks := [task for name, task in self._tasks.items() if not project or name == project]:
+            await asyncio.wait(tasks)
 
-    async def _bring(self, project: str) -> bool:
-        """Whether the project is now where its alias points; False while a version that failed is left alone."""
+    async def _shared_look(self) -> None:
+        """One look at a time; callers that come while a look runs share the next one."""
+        number = self._begun + 1
+        async with self._looking:
+            if self._ended < number:
+                self._begun = number
+                await self._look()
+                self._ended = number
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._aliases.read(self._served())
+        except (StoreError, TimeoutError) as error:
+            log.warning("the store does not answer", extra={"reason": str(error) or "the look took too long"})
+            self.looks.failed(error)
+        else:
+            self._live.starting = False
+            self.looks.succeeded()
+        self._note_missing()
+        self._live.expected = frozenset(self._known())
+        self._follow()
+        if not self.looks.error and not self.failures:
+            await self._disk.run(self._cache.confirm_entries, self._place)
+
+    def _note_missing(self) -> None:
+        missing = self._aliases.missing
+        self._metrics.aliases_missing = len(missing)
+        for project in missing - self._noted:
+            log.warning("an alias is missing; the last version goes on serving", extra={"project": project})
+        self._noted = frozenset(missing)
+
+    def _follow(self) -> None:
+        """Start a task for each project that is not where its alias points."""
+        for project in self._known() - self._tasks.keys():
+            if next(self._targets(project), None):
+                task = self._tasks[project] = asyncio.create_task(self._bring(project))
+                task.add_done_callback(lambda _, project=project: self._tasks.pop(project))  # type: ignore[misc]
+
+    def _targets(self, project: str) -> Iterator[Alias]:
+        """What to load now: while nothing serves, what the cache remembers; then what the alias shows."""
         rest = self._rests.get(project)
-        known = rest.etag if rest and time.monotonic() < rest.until else self._etags.get(project)
-        try:
-            blob = await run_in_threadpool(self._store.read_if_new, alias_key(project), known)
-        except NotThere:  # gone between the listing and now
-            return True
-        if blob is None:
-            return rest is None or known != rest.etag
-        try:
-            found = await run_in_threadpool(self._load, project, blob.data, blob.etag)
-        except Unloadable:
-            tries = rest.tries + 1 if rest and rest.etag == blob.etag else 1
-            pause = min(LONGEST_REST, self._limits.poll_seconds * 2**tries) * random.uniform(0.8, 1.2)
-            self._rests[project] = Rest(blob.etag, time.monotonic() + pause, tries)
-            raise
+        resting = rest.alias if rest and time.monotonic() < rest.until else None
+        remembered = None if self._is_up(project) else self._remembered.get(project)
+        for alias in (remembered, self._aliases.signed.get(project)):
+            if alias and alias is not resting and alias is not self._followed.get(project):
+                yield alias
+
+    def _is_up(self, project: str) -> bool:
+        return self._live.serves(project) or project in self._live.asleep
+
+    async def _bring(self, project: str) -> None:
+        """Load until the project is where its alias points, or each target was tried."""
+        tried: set[Alias] = set()
+        while alias := next((each for each in self._targets(project) if each not in tried), None):
+            tried.add(alias)
+            pool = self._retries if project in self._rests else self._loads
+            try:
+                found = await pool.run(self._load, alias)
+            except Exception as error:  # whatever is wrong with one version, the other projects go on
+                self._fail(alias, error)
+            else:
+                await self._succeed(alias, found)
+
+    async def _succeed(self, alias: Alias, found: Found | None) -> None:
+        project, entry = alias.entry.project, alias.entry
+        self._followed[project] = alias
+        self._failed.pop(project, None)
         self._rests.pop(project, None)
         if found:
-            self._swap(project, found)
-            await run_in_threadpool(self._cache.keep_entry, self._place, project, found.data)
-            await run_in_threadpool(self._bell.ring)
-        return True
+            self._swaps.swap(found)
+        elif self._is_up(project):
+            self._swaps.entries[project] = alias.data
+        self._swaps.latest[project] = max(self._swaps.latest.get(project, 0), entry.sequence)
+        known = self._remembered.get(project)
+        if entry.champion and (known is None or known.data != alias.data):
+            self._remembered[project] = alias
+            await self._disk.run(self._cache.keep_entry, self._place, project, alias.data)
+        if found:
+            await self._disk.run(self._bell.ring)
 
-    def _load(self, project: str, data: bytes, etag: str) -> Found | None:
+    def _fail(self, alias: Alias, error: Exception) -> None:
+        project, reason = alias.entry.project, public_reason(error)
+        if self._failed.get(project) != reason:
+            self._metrics.swaps[project, "failed"] += 1
+            facts = {"project": project, "version": alias.entry.champion, "reason": str(error) or reason}
+            known = isinstance(error, StoreError)
+            log.warning("a version was not put in service", extra=facts, exc_info=None if known else error)
+        self._failed[project] = reason
+        if isinstance(error, Unloadable):
+            rest = self._rests.get(project)
+            tries = rest.tries + 1 if rest and rest.alias is alias else 1
+            pause = min(LONGEST_REST, self._limits.poll_seconds * 2**tries) * random.uniform(0.8, 1.2)
+            self._rests[project] = Rest(alias, time.monotonic() + pause, tries)
+
+    def _load(self, alias: Alias) -> Found | None:
         """In a thread: what the entry of the alias asks for, or None when it is live. Raises StoreError."""
-        began = time.monotonic()
-        entry = parse_entry(data, project, self._trust.promoters)
-        latest = self._latest.get(project, 0)
+        began, entry, project = time.monotonic(), alias.entry, alias.entry.project
+        latest = self._swaps.latest.get(project, 0)
         if entry.sequence < latest:
             raise WentBack(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
         live = self._live.find(project)
         if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
-            self._etags[project], self._latest[project] = etag, entry.sequence
-            if live:
-                self._entries[project] = data
             return None
-        warm = self._before.get(project)
-        if warm and (warm.version, warm.manifest_sha256) == (entry.champion, entry.manifest):
-            return Found(replace(warm, sequence=entry.sequence), data, etag, True, began)
-        snapshot = self._proved(entry)
-        lane_of(snapshot)
-        return Found(snapshot, data, etag, False, began)
+        if project in self._live.asleep and self._swaps.entries[project] == alias.data:
+            return None
+        if warm := self._swaps.warm(project, entry.champion, entry.manifest):
+            return Found(replace(warm, sequence=entry.sequence), alias.data, True, began)
+        return Found(self._proved(entry), alias.data, False, began)
 
     def _proved(self, entry: Entry) -> Snapshot:
         assert entry.champion and entry.manifest
@@ -223,67 +294,25 @@ class Reconcile:
                     f"{', '.join(others)}: PODIUM_OTHER_LIBRARIES=true serves it, as its golden rows come out right"
                 )
             log.warning("%s %s: %s", entry.project, entry.champion, ", ".join(others))
-        return Snapshot.of(entry, loaded)
+        snapshot = Snapshot.of(entry, loaded)
+        lane_of(snapshot)
+        return snapshot
+
+    def close(self) -> None:
+        """Stop what runs; calls that hang are left to end by themselves."""
+        for task in (*self._tasks.values(), *([self._first] if self._first else [])):
+            task.cancel()
+        for pool in (self._disk, self._wakes, self._loads, self._retries):
+            pool.close()
+        self._aliases.close()
 
     async def wake(self, project: str) -> None:
         """Bring a project back into memory that made room for others. Raises StoreError."""
         async with self._waking[project]:
             if project in self._live.asleep:
-                found = await run_in_threadpool(self._wakened, project)
-                if found:
-                    self._swap(project, found)
+                self._swaps.swap(await self._wakes.run(self._wakened, project))
 
     def _wakened(self, project: str) -> Found:
-        """What served before it slept, whatever its alias shows by now."""
-        began, data = time.monotonic(), self._entries[project]
-        snapshot = self._proved(parse_entry(data, project, self._trust.promoters))
-        lane_of(snapshot)
-        return Found(snapshot, data, self._etags[project], False, began)
-
-    def _make_room(self, newest: Snapshot) -> None:
-        """Within the memory for models: first the versions before go, then what nobody has asked for the longest."""
-        while sum(each.bytes for each in [*self._live.all(), *self._before.values()]) > self._limits.most_bytes:
-            spare = next(iter(self._before), None)
-            if spare is not None:
-                del self._before[spare]
-                continue
-            least = self._live.least_asked()
-            if least is None or least is newest:
-                return
-            self._live.put_to_sleep(least)
-
-    def _swap(self, project: str, found: Found) -> None:
-        snapshot = found.snapshot
-        live = self._live.find(project)
-        if snapshot.sequence < max(self._latest.get(project, 0), live.sequence if live else 0):
-            return  # a project that was just woken moved on meanwhile
-        before = self._live.swap(snapshot)
-        self._entries[project] = found.data
-        swapped = time.monotonic()
-        if before:
-            self._before[project] = before
-        self._etags[project], self._latest[project] = found.etag, snapshot.sequence
-        receipt = {
-            "project": project,
-            "from": before.version if before else None,
-            "to": snapshot.version,
-            "sequence": snapshot.sequence,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "load_milliseconds": round((swapped - found.began) * 1000, 1),
-            "warm": found.warm,
-            "golden_difference": snapshot.golden_difference,
-            "fast_paths": [family for family, path in snapshot.fast.items() if path],
-        }
-        self.receipts.append(receipt)
-        self._metrics.swaps[project, "done"] += 1
-        self._metrics.loads[project].add(swapped - found.began)
-        loop = asyncio.get_running_loop()
-        loop.call_later(SETTLE_SECONDS, loop.run_in_executor, None, self._settle, receipt, found.began, swapped)
-        self._make_room(snapshot)
-        if not found.warm:
-            gc.freeze()  # models stay: collections need not look at them
-
-    def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:
-        """How requests fared before, during and after a swap, once it is known."""
-        spans = {"before": (began - SETTLE_SECONDS, began), "during": (began, swapped), "after": (swapped, time.monotonic())}
-        receipt |= {name: self._metrics.recent(receipt["project"], *span) for name, span in spans.items() if span[0] < span[1]}
+        """What served before it left memory, whatever its alias shows by now."""
+        began, data = time.monotonic(), self._swaps.entries[project]
+        return Found(self._proved(parse_entry(data, project, self._trust.promoters)), data, False, began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import logging
@@ -81,12 +82,20 @@ class Spread:
         self.batches = self.fallbacks = self.workers = 0
         self._rest_until = 0.0
 
+    async def run(self) -> None:
+        """As long as the service runs. Raises what kept the cluster from starting; called again, starts it again."""
+        if self._started is not None:
+            if self._started.done() and self._started.exception():
+                self._started = self._starting.submit(self._start)
+            await asyncio.wrap_future(self._started)
+        await asyncio.Event().wait()
+
     def _start(self) -> None:
         settings = self._settings
         if settings.dask_address:
             self._client = Client(settings.dask_address, set_as_default=False, timeout=settings.dask_seconds)
             return
-        self._cluster = local_cluster(settings.dask_workers)
+        self._cluster = self._cluster or local_cluster(settings.dask_workers)
         self._client = Client(self._cluster, set_as_default=False)
         gc.freeze()  # what is here now stays: collections need not look at it
 

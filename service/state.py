@@ -27,6 +27,8 @@ class State:
 
     settings: ServiceSettings
     store: Store
+    pages_store: Store
+    """Gives up before the deadline of a page."""
     live: Live
     reconcile: Reconcile
     spread: Spread
@@ -41,15 +43,19 @@ class State:
     def story(self) -> dict[str, Any]:
         """What this worker serves and has counted, as plain values."""
         return {
-            "looked_at": self.reconcile.looked_at,
+            "looked_at": self.reconcile.looks.looked_at,
             "serving": {snapshot.project: snapshot.version for snapshot in self.live.all()},
             "counted": self.metrics.dump(),
         }
 
     def ready(self) -> bool:
-        """Whether a model is in service, and for every champion that failed to load at least the one before it."""
+        """Whether the start is over, a model is in service, and for every champion that failed at least the one before it.
+
+        Aliases that no promoter signed, of projects that never served here, do not count.
+        """
         serving = {snapshot.project for snapshot in self.live.all()} | set(self.live.asleep)
-        return not self.live.draining and bool(serving) and set(self.reconcile.failures) <= serving
+        up = self.reconcile.settled and not self.live.draining
+        return up and bool(serving) and self.reconcile.failures.keys() <= serving
 
 
 def state_of(request: Request) -> State:

@@ -7,11 +7,13 @@ entry that the alias does not show yet, because its writer died, brings the alia
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from podium.project import NAME
 from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
 from podium.store.signing import SIGNATURES, Keys, Signer
 from podium.store.versions import Damaged, digest
@@ -193,10 +195,20 @@ def check_history(store: Store, project: str, promoters: Keys) -> list[str]:
     return wrong
 
 
+def alias_states(store: Store) -> dict[str, str]:
+    """The ETag of each champion alias by project, from one listing; keys that name no valid project are left out."""
+    return {key.split("/")[1]: etag for key, etag in store.etags("aliases/") if _is_alias(key)}
+
+
+def _is_alias(key: str) -> bool:
+    _, _, rest = key.partition("/")
+    project, _, file = rest.partition("/")
+    return file == f"{CHAMPION}.json" and bool(re.fullmatch(NAME, project))
+
+
 def project_names(store: Store) -> list[str]:
     """Projects that have a champion."""
-    ending = f"/{CHAMPION}.json"
-    return sorted(key.split("/")[1] for key in store.keys("aliases/") if key.endswith(ending) and key.count("/") == 2)
+    return sorted(alias_states(store))
 
 
 def _dump(document: dict[str, Any]) -> bytes:

@@ -34,15 +34,20 @@ async def livez() -> dict[str, str]:
 @router.get("/ready", include_in_schema=False)
 @router.get("/readyz", summary="Every champion that the store names is in service")
 async def readyz(state: StateDep) -> dict[str, Any]:
-    """503 while no model is in service, or while one that should be could not be loaded and none before it serves."""
+    """503 while no model is in service, or while one that should be could not be loaded and none before it serves.
+
+    `stale_since` when the store has not been seen for three polls; what serves goes on serving.
+    """
     serving = {snapshot.project: snapshot.version for snapshot in state.live.all()}
     if not state.ready():
         if state.live.draining:
             raise ModelNotReady("the service is about to stop")
-        missing = sorted(set(state.reconcile.failures) - set(serving))
+        if not state.reconcile.settled:
+            raise ModelNotReady("the service is starting: models are being loaded")
+        missing = sorted(state.reconcile.failures.keys() - serving.keys() - state.live.asleep.keys())
         raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
-    stale = {"stale_since": state.reconcile.stale_since} if state.reconcile.stale_since else {}
-    return {"status": "ready", "serving": serving, **stale}
+    since = state.reconcile.looks.stale_since
+    return {"status": "ready", "serving": serving, **({"stale_since": since} if since else {})}
 
 
 @router.get("/status.json", include_in_schema=False)
@@ -65,10 +70,12 @@ def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
         "asleep": sorted(state.live.asleep),
         "failures": state.reconcile.failures,
         "store": {
-            "looked_at": state.reconcile.looked_at,
-            "error": state.reconcile.store_error,
-            "stale_since": state.reconcile.stale_since,
+            "looked_at": state.reconcile.looks.looked_at,
+            "error": state.reconcile.looks.error,
+            "stale_since": state.reconcile.looks.stale_since,
         },
+        "rejected_aliases": state.reconcile.rejected,
+        "background_failures": dict(state.metrics.background_failures),
         "swaps": list(state.reconcile.receipts),
         "workers": [{name: worker[name] for name in ("pid", "looked_at", "serving")} for worker in workers],
         "oldest_look_seconds": round(time.time() - min(looks), 3) if looks else None,

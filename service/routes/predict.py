@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from podium.data.problems import BadData, Problem
 from podium.predict.inputs import Asked, Inputs
@@ -62,7 +62,8 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     new_upload = functools.partial(state.jobs.new_upload, caller(request.scope))
     spool = new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
     form_of = functools.partial(negotiated, suffix, request.headers.get("accept", ""))
-    form_of("json")  # what cannot be answered is not read
+    if form_of("json") == "html" and request.method == "GET" and not request.url.query:
+        return RedirectResponse(f"/projects/{snapshot.project}", 303)  # a result page that is loaded again
     snapshot.families(options.models or "all")
     if request.method == "POST":
         body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from podium.loading import fetcher
 from podium.predict.snapshot import Snapshot
 from podium.store.cache import Cache
-from podium.store.history import Entry, entries_since, entry_key, parse_entry
+from podium.store.history import Entry, entry_key, parse_entry
 from podium.store.s3 import StoreError
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
 from service.cards import card_of
@@ -20,6 +20,7 @@ from service.openapi import record_schema
 from service.pages import example_of
 from service.problems import NoReport
 from service.state import State, StateDep
+from service.store_pages import from_store, in_time
 
 router = APIRouter(tags=["projects"])
 MOST_SHOWN = 50
@@ -40,6 +41,7 @@ async def project_page(project: str, state: StateDep, example: bool = False) -> 
 
 @router.get("/projects/{project}/predict", include_in_schema=False)
 @router.get("/projects/{project}/batch", include_in_schema=False)
+@router.get("/projects/{project}/batch.html", include_in_schema=False)
 async def back_to_form(project: str, state: StateDep) -> Response:
     """Where a browser ends when somebody reloads a result."""
     return RedirectResponse(f"/projects/{state.live.get(project).project}", 303)
@@ -55,19 +57,30 @@ async def versions(project: str, request: Request, state: StateDep) -> Response:
     snapshot = state.live.get(project)
     swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
     if negotiated("", request.headers.get("accept", ""), "json") == "html":
-        found, acts = await run_in_threadpool(_story, state, snapshot)
+        found, acts = await _story(state, snapshot)
         return Response(state.pages.versions(snapshot, found, acts, swaps), media_type="text/html")
-    names = await run_in_threadpool(list_versions, state.store, project)
+    names = await from_store(list_versions, state.pages_store, project)
     return JSONResponse({"project": project, "serving": snapshot.version, "versions": names, "swaps": swaps})
 
 
-def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry]]:
-    """The last versions and acts, the newest first; blocks on the store."""
-    trust, store, project = state.settings.trust(), state.store, snapshot.project
-    names = list_versions(store, project)[-MOST_SHOWN:]
-    found = [read_manifest(store, project, name, trust.trainers)[0] for name in reversed(names)]
-    entries = entries_since(store, project, trust.promoters)
-    return found, entries[::-1][:MOST_SHOWN]
+async def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry]]:
+    """The last versions and acts, the newest first. Raises StoreError."""
+    trust, store, project = state.settings.trust(), state.pages_store, snapshot.project
+
+    def manifest(version: str) -> Manifest:
+        return read_manifest(store, project, version, trust.trainers)[0]
+
+    def act(key: str) -> Entry:
+        return parse_entry(store.read(key).data, project, trust.promoters)
+
+    def keys() -> list[str]:
+        return list(store.keys(f"history/{project}/"))
+
+    async with in_time():
+        names, acts = await asyncio.gather(from_store(list_versions, store, project), from_store(keys))
+        manifests = asyncio.gather(*(from_store(manifest, name) for name in names[::-1][:MOST_SHOWN]))
+        entries = asyncio.gather(*(from_store(act, key) for key in acts[::-1][:MOST_SHOWN]))
+        return await manifests, await entries
 
 
 @router.get("/projects/{project}/card.json", include_in_schema=False)
@@ -75,21 +88,18 @@ def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry
 async def model_card(project: str, request: Request, state: StateDep) -> Response:
     """What it is for, what it was made of, how good it is, who let it serve. Without the store, the act is not told."""
     snapshot = state.live.get(project)
-    card = card_of(snapshot, await run_in_threadpool(_act_of, state, snapshot))
+    card = card_of(snapshot, await _act_of(state, snapshot))
     suffix = ".json" if request.url.path.endswith(".json") else ""
     if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.card(card), media_type="text/html")
     return JSONResponse(card, headers={"X-Model-Version": snapshot.version})
 
 
-def _act_of(state: State, snapshot: Snapshot) -> Entry | None:
-    """The act that put a version in service; blocks on the store."""
+async def _act_of(state: State, snapshot: Snapshot) -> Entry | None:
+    """The act that put a version in service; none when the store does not show it in time."""
     try:
-        act = parse_entry(
-            state.store.read(entry_key(snapshot.project, snapshot.sequence)).data,
-            snapshot.project,
-            state.settings.trust().promoters,
-        )
+        blob = await from_store(state.pages_store.read, entry_key(snapshot.project, snapshot.sequence))
+        act = parse_entry(blob.data, snapshot.project, state.settings.trust().promoters)
     except StoreError:
         return None
     return act if act.champion == snapshot.version else None
@@ -113,5 +123,5 @@ async def report(project: str, state: StateDep) -> Response:
 
 
 async def _file(state: State, snapshot: Snapshot, name: str) -> bytes:
-    fetch = fetcher(state.store, Cache(state.settings.cache))
-    return await run_in_threadpool(read_file, snapshot.manifest, name, fetch)
+    fetch = fetcher(state.pages_store, Cache(state.settings.cache))
+    return await from_store(read_file, snapshot.manifest, name, fetch)

@@ -168,7 +168,7 @@ async def index(request: Request, state: StateDep) -> Response:
 async def load(model: str, request: Request, state: StateDep) -> Response:
     """What is loaded is the champion, and nothing else."""
     promoter(request.headers.get("authorization", ""), state.settings)
-    await state.reconcile.look()
+    await state.reconcile.look(model)
     state.live.get(model)
     return JSONResponse({})
 

@@ -137,10 +137,11 @@ def test_what_unpacks_to_too_much_is_refused(store: Store, snapshot: Snapshot) -
 
 
 def test_no_two_inputs_share_a_result(store: Store, snapshot: Snapshot) -> None:
-    for name in ("t", "t.csv", "t.csv.gz", "t.csv.csv"):
+    names = ("t", "t.csv", "t.csv.gz", "t.csv.csv", "t.table.csv", "t.table.csv.table.csv", ".table.csv", ".csv")
+    for name in names:
         put(store, f"inbox/prices/{name}", ROWS)
     places = [drop.result.key for drop in waiting(store, snapshot)]
-    assert len(set(places)) == 4
+    assert len(set(places)) == len(names)
 
 
 @pytest.mark.parametrize("lost", ["result", "receipt"])

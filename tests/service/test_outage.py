@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import re
 import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from local_cloud import LocalCloud
 from local_cloud.process import free_ports
 from podium.promotion import Desk
 from podium.settings import ROOT
+from podium.store.history import alias_key
+from podium.store.s3 import Store
 from podium.store.versions import digest
 from tests import tables
 from tests.conftest import Put
@@ -220,3 +225,91 @@ def test_a_start_without_the_store_serves_what_served_last(
             process.stop()
     finally:
         outage.proxy.end()
+
+
+STORE_PAGES = ("versions", "leaderboard.csv")
+
+
+@pytest.fixture
+def hung(outage: Outage) -> Iterator[Client]:
+    """The service, its store not answering and no file in its cache."""
+    for path in outage.cache.glob("[0-9a-f]*"):
+        if path.is_file():
+            path.unlink()
+    outage.proxy.begin("hang", "/")
+    try:
+        yield outage.service
+    finally:
+        outage.proxy.end()
+        outage.service.wait_until(lambda: not stale(outage.service), 30)
+
+
+def test_pages_answer_in_time_while_the_store_hangs(hung: Client) -> None:
+    """Many at once too, which leave threads for everything else."""
+
+    def timed(path: str, accept: str = "*/*") -> tuple[int, float, str | None]:
+        began = time.monotonic()
+        answer = hung.request("GET", path, headers={"accept": accept})
+        return answer.status, time.monotonic() - began, answer.headers["retry-after"]
+
+    paths = [f"/projects/swap/{name}" for name in STORE_PAGES] * 8
+    with ThreadPoolExecutor(len(paths) + 2) as threads:
+        found = [threads.submit(timed, path) for path in paths]
+        found.append(threads.submit(timed, "/projects/swap/versions", "text/html"))
+        card = threads.submit(timed, "/projects/swap/card")
+        for path in ("/", "/projects/swap", "/status", "/metrics", "/static/style.css", "/projects/swap/schema"):
+            assert timed(path)[0] == 200
+        assert hung.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).status == 200
+        for each in found:
+            status, seconds, retry = each.result()
+            assert (status, bool(retry)) == (503, True)
+            assert seconds < 5
+        assert card.result()[0] == 200  # without the act
+        assert card.result()[1] < 5
+
+
+def test_a_store_that_hangs_is_told_as_stale_and_down(hung: Client) -> None:
+    assert hung.get("/readyz").status == 200
+    hung.wait_until(lambda: "stale_since" in hung.get("/readyz").json(), 15)
+    hung.wait_until(lambda: "store_up 0.0" in hung.get("/metrics").text, 30)
+    last = re.search(r"(?m)^store_last_success_timestamp_seconds (\S+)", hung.get("/metrics").text)
+    assert last and time.time() - 60 < float(last[1]) < time.time()
+    error = hung.get("/status").json()["store"]["error"]
+    assert error.startswith("store-unavailable: ")
+    assert "127.0.0.1" not in hung.get("/status").text
+    assert "is as of" in hung.request("GET", "/status", headers={"accept": "text/html"}).text
+
+
+def test_a_strangers_alias_takes_no_replica_out_of_rotation(outage: Outage, cloud_store: Store) -> None:
+    service, key = outage.service, alias_key("never-existed")
+    cloud_store.create(key, b"{}")
+    try:
+        service.wait_until(lambda: service.get("/status").json()["rejected_aliases"]["count"] == 1, 20)
+        assert service.get("/readyz").status == 200
+        assert service.get("/v2/health/ready").status == 200
+        assert service.get("/projects/never-existed").status == 404
+        assert "never-existed" not in service.get("/status").json()["failures"]
+        assert "never-existed" not in service.get("/metrics").text
+        assert "never-existed" in service.request("GET", "/status", headers={"accept": "text/html"}).text
+    finally:
+        cloud_store.delete(key)
+    service.wait_until(lambda: service.get("/status").json()["rejected_aliases"]["count"] == 0, 20)
+
+
+def test_a_browser_that_loads_a_result_again_comes_to_the_form(outage: Outage) -> None:
+    for path in ("predict", "batch", "predict.html", "batch.html"):
+        answer = outage.service.request("GET", f"/projects/swap/{path}", headers={"accept": "text/html,*/*;q=0.8"})
+        assert (answer.status, answer.headers["location"]) == (303, "/projects/swap")
+    record = outage.service.get("/projects/swap/predict?petal=2.5&sepal=5.1")
+    assert (record.status, record.json()["version"]) == (200, serving(outage.service))
+
+
+def test_the_fast_path_counts_its_rows(outage: Outage) -> None:
+    def rows() -> float:
+        found = re.search(r'batch_rows_total{model_name="swap"} (\S+)', outage.service.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+    before = rows()
+    for _ in range(5):
+        outage.service.post_json(PATH, {"petal": 2.5, "sepal": 5.1})
+    assert rows() - before == 5

@@ -27,7 +27,6 @@ from service.reconcile import Limits, Reconcile
 SCHEDULES = 10_000
 SIGNER = Signer.new()
 KEYS = Keys([SIGNER.public])
-METRICS = Metrics(Live())
 
 
 class Bucket:
@@ -39,6 +38,7 @@ class Bucket:
         self.objects: dict[str, bytes] = {}
         self.broken = False
         self.calls = 0
+        self.reads: list[str] = []
 
     def put(self, key: str, data: bytes) -> None:
         self.objects[key] = data
@@ -48,22 +48,25 @@ class Bucket:
         if asked["Key"] not in self.objects:
             raise _error("NoSuchKey", "GetObject")
         data = self.objects[asked["Key"]]
-        etag = f'"{hashlib.sha256(data).hexdigest()}"'
-        if etag == asked.get("IfNoneMatch"):
-            raise _error("304", "GetObject")
-        return {"Body": io.BytesIO(data), "ETag": etag}
+        self.reads.append(asked["Key"])
+        return {"Body": io.BytesIO(data), "ETag": _etag(data)}
 
     def get_paginator(self, _: str) -> Bucket:
         return self
 
     def paginate(self, **asked: str) -> Iterator[dict[str, Any]]:
         self._count("ListObjectsV2")
-        yield {"Contents": [{"Key": key} for key in sorted(self.objects) if key.startswith(asked["Prefix"])]}
+        found = [(key, data) for key, data in sorted(self.objects.items()) if key.startswith(asked["Prefix"])]
+        yield {"Contents": [{"Key": key, "ETag": _etag(data)} for key, data in found]}
 
     def _count(self, verb: str) -> None:
         self.calls += 1
         if self.broken:
             raise _error("503", verb) if self.calls % 2 else EndpointConnectionError(endpoint_url="memory")
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()}"'
 
 
 def _error(code: str, verb: str) -> ClientError:
@@ -112,11 +115,18 @@ class Loader:
 class World:
     """A loop over one bucket and one project, and who moves the alias."""
 
-    def __init__(self, folder: Path, poll: float = 1.0) -> None:
-        self.bucket, self.loader, self.live = Bucket(), Loader(), Live()
-        cache, trust = Forgetful(folder), Trust(KEYS, KEYS)
-        store = Store(self.bucket, "b")
-        self.loop = Reconcile(store, cache, self.live, trust, self.loader, METRICS, Limits(poll))  # type: ignore[arg-type]
+    def __init__(
+        self,
+        folder: Path,
+        poll: float = 1.0,
+        bucket: Bucket | None = None,
+        cache: Cache | None = None,
+        loader: Any = None,
+    ) -> None:
+        self.bucket, self.loader, self.live = bucket or Bucket(), loader or Loader(), Live()
+        cache, trust = cache or Forgetful(folder), Trust(KEYS, KEYS)
+        store, self.metrics = Store(self.bucket, "b"), Metrics(self.live)
+        self.loop = Reconcile(store, cache, self.live, trust, self.loader, self.metrics, Limits(poll))  # type: ignore[arg-type]
         self.sequence, self.version = 0, ""
         self.shown: list[int] = []
 
@@ -157,6 +167,7 @@ def test_ten_thousand_schedules_end_at_the_alias(tmp_path: Path) -> None:
         assert found is None or found.sequence <= world.sequence
         assert world.shown == sorted(world.shown), seed
         assert not world.loop.failures
+        world.loop.close()
 
     async def every() -> None:
         for seed in range(SCHEDULES):
@@ -165,7 +176,7 @@ def test_ten_thousand_schedules_end_at_the_alias(tmp_path: Path) -> None:
     asyncio.run(every())
 
 
-def test_a_thousand_hints_cost_two_looks(tmp_path: Path) -> None:
+def test_a_thousand_hints_cost_a_few_looks(tmp_path: Path) -> None:
     async def hinted() -> int:
         world = World(tmp_path, poll=60)
         world.move("v1")
@@ -181,8 +192,7 @@ def test_a_thousand_hints_cost_two_looks(tmp_path: Path) -> None:
         running.cancel()
         return world.bucket.calls - before
 
-    looks = 2
-    assert asyncio.run(hinted()) <= looks * 2  # a look is a listing and one alias
+    assert asyncio.run(hinted()) <= 4  # a look is a listing
 
 
 def test_a_version_that_failed_rests_until_the_alias_moves(tmp_path: Path) -> None:
@@ -230,7 +240,7 @@ def test_a_restart_lets_no_alias_be_put_back(tmp_path: Path, sequence: int) -> N
         await world.loop.start()
         found = world.live.find("p")
         assert found is not None
-        assert (found.version, bool(world.loop.stale_since)) == ("two", True)
+        assert (found.version, bool(world.loop.looks.stale_since)) == ("two", True)
         world.bucket.broken = False
         world.bucket.put(alias_key("p"), entry("p", sequence, "one" if sequence == 1 else "two"))
         await world.look()
@@ -238,6 +248,6 @@ def test_a_restart_lets_no_alias_be_put_back(tmp_path: Path, sequence: int) -> N
         assert found is not None
         assert found.version == "two"
         assert ("number 2 was seen" in world.loop.failures.get("p", "")) is (sequence == 1)
-        assert bool(world.loop.stale_since) is (sequence == 1)
+        assert world.loop.looks.stale_since is None
 
     asyncio.run(started())

@@ -138,6 +138,7 @@ def test_models_share_a_memory_and_who_is_asked_wakes(prover: Prover, tmp_path: 
         process = start_service({**cloud.environment, **own}, port, tmp_path)
         try:
             client = Client(f"http://127.0.0.1:{port}")
+            client.wait_until(lambda: client.get("/readyz").status == 200, 60)
             for name, manifest in [*zip(names, made, strict=True)] * 2:
                 answer = client.post_json(f"/projects/{name}/predict", RECORD)
                 assert (answer.status, answer.headers["x-model-version"]) == (200, manifest.version)

@@ -11,6 +11,7 @@ import pytest
 from podium.data.columns import Signature, Target
 from podium.store import datasets
 from podium.store.cache import Cache
+from podium.store.history import alias_states, project_names
 from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
 from podium.store.signing import Keys, Signer, Unsigned
 from podium.store.versions import (
@@ -61,6 +62,22 @@ def test_an_object_is_replaced_only_as_it_was_seen(store: Store) -> None:
     assert store.read("alias", seen=second).data == b"2"
     with pytest.raises(Moved):
         store.read("alias", seen=first)
+
+
+def test_one_listing_gives_the_aliases_with_the_etags_that_reading_gives(store: Store) -> None:
+    keys = ["aliases/a/champion.json", "aliases/b-2/champion.json"]
+    bogus = ["aliases/A/champion.json", "aliases/a b/champion.json", "aliases/c/d/champion.json", "aliases/c/champion.json.x"]
+    bogus += [
+        f"aliases/{'x' * 65}/champion.json",
+        "aliases/c/challenger.json",
+        "aliases/champion.json",
+        "aliases/-/champion.json",
+    ]
+    for key in keys + bogus:
+        store.create(key, key.encode())
+    assert alias_states(store) == {"a": store.read(keys[0]).etag, "b-2": store.read(keys[1]).etag}
+    assert store.read_if_new(keys[0], alias_states(store)["a"]) is None
+    assert project_names(store) == ["a", "b-2"]
 
 
 def test_a_bucket_that_is_not_there_is_a_store_error(store: Store) -> None:
