@@ -18,13 +18,13 @@ from podium.prover import Prover
 from podium.store.cache import Cache
 from podium.store.s3 import Store, s3_client
 from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
+from service.document import install_openapi, operation_id
 from service.dropbox import DropBox
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.jobs import Jobs
 from service.live import Live
 from service.metrics import Metrics
-from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
 from service.reconcile import Limits, Reconcile
@@ -45,13 +45,20 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     settings = settings or ServiceSettings()
     live = Live(settings.default_project)
     metrics = Metrics(live)
-    app = FastAPI(title="Podium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Podium",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
+    )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
     for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
-    install_openapi(app, live)
+    install_openapi(app, live, settings)
     app.add_middleware(Awake, live=live)
     app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)

@@ -29,56 +29,6 @@ from service.state import State, StateDep
 from service.threads import computed
 
 router = APIRouter(tags=["standard clients"])
-TENSORS: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "parameters": {"type": "object"},
-                        "inputs": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["name", "shape", "datatype", "data"],
-                                "properties": {
-                                    "name": {"type": "string"},
-                                    "shape": {"type": "array", "items": {"type": "integer"}},
-                                    "datatype": {"type": "string"},
-                                    "data": {"type": "array"},
-                                },
-                            },
-                        },
-                        "outputs": {"type": "array", "items": {"type": "object"}},
-                    },
-                }
-            }
-        },
-    }
-}
-SCORING: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "dataframe_split": {"type": "object"},
-                        "dataframe_records": {"type": "array", "items": {"type": "object"}},
-                        "instances": {"type": "array"},
-                        "inputs": {},
-                    },
-                }
-            },
-            "text/csv": {"schema": {"type": "string"}},
-        },
-    }
-}
 
 
 @router.get("/v2", summary="The server")
@@ -115,10 +65,8 @@ async def model_ready(model: str, state: StateDep, version: str = "") -> dict[st
     return {"name": _snapshot(state, model, version).project, "ready": True}
 
 
-@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out", openapi_extra=TENSORS)
-@router.post(
-    "/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service", openapi_extra=TENSORS
-)
+@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out")
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service")
 async def infer(model: str, request: Request, state: StateDep, version: str = "") -> Response:
     """One tensor a column, of the shape [n] or [n, 1]; null is a missing value."""
     snapshot = _snapshot(state, model, version)
@@ -173,7 +121,7 @@ async def unload(model: str, request: Request, state: StateDep) -> Response:
     raise NotUnloaded("a champion stays in service; promote or roll back instead")
 
 
-@router.post("/invocations", summary="Predict as MLflow's scoring server does", openapi_extra=SCORING)
+@router.post("/invocations", summary="Predict as MLflow's scoring server does")
 async def invocations(request: Request, state: StateDep, project: str = "") -> Response:
     """dataframe_split, dataframe_records, instances, inputs, or CSV; the default project, or `?project=`."""
     snapshot = state.live.get(project) if project else state.live.default()
