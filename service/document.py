@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ HEADERS = {
     for name, text in (("X-Model-Version", "the version that answered"), ("X-Prediction-Id", "the id of this answer"))
 }
 TABLES = "CSV (`text/csv`), Parquet (`application/vnd.apache.parquet`) and gzipped CSV (`application/gzip`) are taken as well."
-RECORD = {**OBJECT, "additionalProperties": CELL}
+RECORD = {**OBJECT, "additionalProperties": CELL, "description": "The fields of a record by name"}
 
 
 def install_openapi(app: FastAPI, live: Live, settings: ServiceSettings) -> None:
@@ -101,13 +102,15 @@ def install_openapi(app: FastAPI, live: Live, settings: ServiceSettings) -> None
 
 def _base(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
     """The document without the models in service."""
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    with warnings.catch_warnings():  # GET and POST of predictions share a name; GET is described for each project
+        warnings.simplefilter("ignore", UserWarning)
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
     _, found = models_json_schema(
         [(model, "validation") for model in schemas.MODELS], ref_template="#/components/schemas/{model}"
     )
     own = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
-    components["schemas"] = {**own, **found["$defs"]}
+    components["schemas"] = {**own, **found["$defs"], "Record": RECORD}
     problem = {"description": "A problem", "content": {MEDIA_TYPE: {"schema": _schema(schemas.Problem)}}}
     components["responses"] = {"Problem": problem}
     for path, operations in document["paths"].items():
@@ -142,7 +145,7 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
 def _describe_predictions(paths: dict[str, Any]) -> None:
     """The paths that take any project; those of a project in service are added at every call."""
     for path in ("/projects/{project}/predict", "/projects/{project}/batch", "/predict"):
-        post = {**paths[path]["post"], "requestBody": _records_body(RECORD)}
+        post = {**paths[path]["post"], "requestBody": _records_body({"$ref": "#/components/schemas/Record"})}
         post["parameters"] = [*([PROJECT] if "{" in path else []), *post.get("parameters", [])]
         post["description"] = f"{post.get('description', '')}\n\n{TABLES}"
         post["responses"]["200"] = {"description": "The predictions", "headers": HEADERS, **_answer(PREDICTIONS)}
