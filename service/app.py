@@ -7,7 +7,7 @@ import contextlib
 import importlib.resources
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +27,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.pages import Pages
 from service.problems import install_problems
+from service.query import check_query
 from service.reconcile import Limits, Reconcile
 from service.routes import operations, predict, projects, promotion, standard
 from service.settings import ServiceSettings
@@ -52,6 +53,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
+        dependencies=[Depends(check_query)],
     )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
     for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
