@@ -8,6 +8,7 @@ import importlib.resources
 from collections.abc import AsyncIterator
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +19,7 @@ from podium.prover import Prover
 from podium.store.cache import Cache
 from podium.store.s3 import Store, s3_client
 from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
+from service.cors import cors_options
 from service.document import install_openapi, operation_id
 from service.dropbox import DropBox
 from service.fast_lane import FastLane
@@ -76,6 +78,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         log=settings.access_log,
     )
     app.add_middleware(HeadAsGet)
+    if settings.cors_origins:  # outermost: browsers send preflights without a key, and must be able to read refusals
+        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     return app
 
 
