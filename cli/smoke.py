@@ -101,7 +101,7 @@ def _ways_in(seen: Seen, client: Client, frame: pd.DataFrame) -> None:
     link = page.text.split('href="/jobs/')[1].split('"')[0]
     download = list(csv.DictReader(io.StringIO(client.get("/jobs/" + link).text)))
     seen.check(
-        len(download) == 200 and "prediction_lightgbm" in download[0],
+        len(download) == 200 and "lightgbm.prediction" in download[0],
         "a CSV uploaded: a table and a CSV of all models to download",
     )
     direct = client.post(PREDICT + ".csv", table, {"content-type": "text/csv"})

@@ -8,7 +8,8 @@ import functools
 import importlib.resources
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +22,9 @@ from podium.store.s3 import Store, s3_client
 from service.access_log import AccessLog
 from service.asgi import Awake, HeadAsGet, SecurityHeaders
 from service.background import supervised
+from service.cors import cors_options
 from service.deadline import Deadline
+from service.document import install_openapi, operation_id
 from service.dropbox import DropBox
 from service.fast_lane import FastLane
 from service.gate import Gate
@@ -29,9 +32,9 @@ from service.incoming import Bodies
 from service.jobs import JobLimits, Jobs
 from service.live import Live
 from service.metrics import Metrics
-from service.openapi import install_openapi
 from service.pages import Pages
 from service.problems import install_problems
+from service.query import check_query
 from service.reconcile import Limits, Reconcile
 from service.routes import operations, predict, projects, promotion, standard
 from service.settings import ServiceSettings
@@ -52,13 +55,21 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     settings = settings or ServiceSettings()
     live = Live(settings.default_project)
     metrics = Metrics(live)
-    app = FastAPI(title="Podium", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Podium",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
+        dependencies=[Depends(check_query)],
+    )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
     for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
-    install_openapi(app, live)
+    install_openapi(app, live, settings)
     app.add_middleware(Awake, live=live)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
@@ -67,6 +78,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.state.access_log = AccessLog() if settings.access_log else None
     app.add_middleware(Gate, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
     app.add_middleware(HeadAsGet)
+    if settings.cors_origins:  # outermost: browsers send preflights without a key, and must be able to read refusals
+        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     return app
 
 

@@ -6,32 +6,39 @@ https://github.com/open-inference/open-inference-protocol
 
 from __future__ import annotations
 
-import math
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from podium.data.columns import Column, Signature
-from podium.data.problems import BadData, Problem
+from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem
 from podium.model.encode import Matrix
 from podium.model.model import answer
+from podium.predict.inputs import decode_json
 from service.answers import finite
+from service.tensors import MAX_NAME, NUMBERS, Tensor, encoded, parameters_of, parse_tensors, wrong
 
-NUMBERS = {
-    *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)),
-    *(f"FP{bits}" for bits in (16, 32, 64)),
-}
 DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "date": "BYTES", "category": "BYTES"}
 PREDICTION = "prediction"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""How many bytes of a body are JSON; binary tensors follow."""
+MAX_ID = 256
 
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
     """A model's tensors; -1 is the number of rows."""
     inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.asked]
-    outputs = [_tensor(PREDICTION, _answer_type(signature))]
-    outputs += [_tensor(f"probability_{label}", "FP64") for label in signature.target.classes]
+    outputs = [_tensor(name, datatype) for name, datatype in output_types(signature).items()]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
+
+
+def output_types(signature: Signature) -> dict[str, str]:
+    """The datatype of each output."""
+    return {PREDICTION: _answer_type(signature), **{f"probability_{label}": "FP64" for label in signature.target.classes}}
 
 
 def _tensor(name: str, datatype: str) -> dict[str, Any]:
@@ -46,91 +53,138 @@ def _answer_type(signature: Signature) -> str:
     return "INT64" if all(isinstance(label, int) for label in classes) else "BYTES"
 
 
-def records_of(body: Any, signature: Signature) -> list[dict[str, Any]]:
-    """The rows of an inference request. Raises BadData."""
-    if not isinstance(body, dict) or not isinstance(body.get("inputs"), list) or not body["inputs"]:
-        raise BadData([Problem("invalid-type", "needs `inputs`, a list of tensors")])
-    if not all(isinstance(tensor, dict) and isinstance(tensor.get("name"), str) for tensor in body["inputs"]):
-        raise BadData([Problem("invalid-type", "every tensor needs a `name`")])
-    names = [tensor["name"] for tensor in body["inputs"]]
-    if len(set(names)) != len(names):
-        raise BadData([Problem("duplicate-field", "two tensors have the same name")])
+# --- requests --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """The id, the rows, and of each wanted output whether it is binary."""
+
+    identity: str
+    records: list[dict[str, Any]]
+    outputs: dict[str, bool]
+
+
+def parse_request(data: bytes, header_length: str | None, signature: Signature, max_rows: int) -> InferenceRequest:
+    """A request's body, JSON alone or JSON and then bytes. Raises BadData."""
+    end = _json_end(header_length, len(data))
+    body = decode_json(data[:end], nan=True)
+    if not isinstance(body, dict):
+        raise BadData([Problem("invalid-type", "must be an object with `inputs`, a list of tensors")])
+    tensors = parse_tensors(body.get("inputs"), memoryview(data)[end:], _max_tensors(signature), max_rows)
+    return InferenceRequest(_identity(body), _records(tensors, signature), _wanted(body, signature))
+
+
+def _json_end(header_length: str | None, size: int) -> int:
+    if header_length is None:
+        return size
+    if not re.fullmatch(r"[0-9]{1,18}", header_length, re.ASCII) or int(header_length) > size:
+        raise Malformed([Problem("wrong-length", f"{HEADER_LENGTH} must be a number of bytes, at most those of the body")])
+    return int(header_length)
+
+
+def _max_tensors(signature: Signature) -> int:
+    return len(signature.asked) + len(signature.ignored)
+
+
+def _identity(body: Mapping[str, Any]) -> str:
+    identity = body.get("id")
+    if identity is None:
+        return ""
+    if not isinstance(identity, str) or len(identity) > MAX_ID:
+        raise BadData([Problem("invalid-type", f"`id` must be a text of at most {MAX_ID} characters")])
+    if any("\ud800" <= letter <= "\udfff" for letter in identity):
+        raise BadData([Problem("invalid-encoding", "`id` holds half a surrogate pair")])
+    return identity
+
+
+def _records(tensors: Sequence[Tensor], signature: Signature) -> list[dict[str, Any]]:
     known = {column.name: column for column in signature.asked}
-    if len(names) == 1 and names[0] not in known and len(_shape(body["inputs"][0])) == 2:
-        return _rows(body["inputs"][0], signature)
-    columns = {tensor["name"]: _cells(tensor, known.get(tensor["name"])) for tensor in body["inputs"]}
-    if len({len(cells) for cells in columns.values()}) > 1:
-        raise BadData([Problem("wrong-length", "the tensors have different numbers of rows")])
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _shape(tensor: Mapping[str, Any]) -> list[int]:
-    shape = tensor.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise BadData([Problem("invalid-type", "`shape` must be a list of whole numbers", column=tensor["name"])])
-    return shape
-
-
-def _data(tensor: Mapping[str, Any]) -> list[Any]:
-    """The values, row by row, in as many as the shape says. Raises BadData."""
-    name, data = tensor["name"], tensor.get("data")
-    if (tensor.get("parameters") or {}).get("binary_data_size") is not None:
-        raise BadData([Problem("unsupported", "binary tensors are not taken: send the data as JSON", column=name)])
-    if not isinstance(data, list):
-        raise BadData([Problem("invalid-type", "`data` must be a list", column=name)])
-    flat = [cell for row in data for cell in (row if isinstance(row, list) else [row])]
-    if any(isinstance(cell, list) for cell in flat) or len(flat) != math.prod(_shape(tensor)):
-        raise BadData([Problem("wrong-length", "`data` has not as many values as `shape` says", column=name)])
-    return [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in flat]
-
-
-def _cells(tensor: Mapping[str, Any], column: Column | None) -> list[Any]:
-    """One column. Raises BadData."""
-    shape, kind = _shape(tensor), tensor.get("datatype")
-    if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        raise BadData([Problem("wrong-length", "must have the shape [n] or [n, 1]", column=tensor["name"])])
-    if kind not in NUMBERS and kind not in ("BOOL", "BYTES"):
-        raise BadData([Problem("invalid-type", "has no datatype of the protocol", column=tensor["name"])])
-    cells = _data(tensor)
-    if column and kind in NUMBERS and column.kind == "boolean":
-        return [bool(cell) if cell in (0, 1) else cell for cell in cells]
-    return cells
-
-
-def _rows(tensor: Mapping[str, Any], signature: Signature) -> list[dict[str, Any]]:
-    count, width = _shape(tensor)
-    if width != len(signature.names):
-        expected = f"[n, {len(signature.names)}]"
-        raise BadData([Problem("wrong-length", "is no column of this model", column=tensor["name"], expected=expected)])
-    cells = _data(tensor)
-    return [dict(zip(signature.names, cells[row * width : (row + 1) * width], strict=True)) for row in range(count)]
-
-
-def wanted_outputs(body: Mapping[str, Any], signature: Signature) -> set[str]:
-    """The names of the tensors that are asked for. Raises BadData."""
-    known = {PREDICTION, *(f"probability_{label}" for label in signature.target.classes)}
-    asked = body.get("outputs")
-    if asked is None:
-        return known
-    names = [each.get("name") if isinstance(each, dict) else None for each in asked] if isinstance(asked, list) else [None]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise BadData([Problem("unknown-field", f"`outputs` names something else than {', '.join(sorted(known))}")])
-    return {str(name) for name in names}
-
-
-def outputs(scores: Matrix | Sequence[Sequence[float]], signature: Signature, wanted: set[str]) -> list[dict[str, Any]]:
-    """The asked tensors, [n, 1] each."""
-    matrix = np.asarray(scores, dtype=float)
-    shape, target = [len(matrix), 1], signature.target
-    tensors = [
-        {
-            **_tensor(PREDICTION, _answer_type(signature)),
-            "shape": shape,
-            "data": [finite(answer(row, target)) for row in matrix.tolist()],
-        }
+    if len(tensors) == 1 and tensors[0].name not in {*known, *signature.ignored}:
+        return _whole_rows(tensors[0], signature)
+    unknown = [
+        tensor.name[:MAX_NAME] for tensor in tensors if tensor.name not in known and tensor.name not in signature.ignored
     ]
-    for place, label in enumerate(target.classes):
-        data = [finite(score) for score in matrix[:, place].tolist()]
-        tensors.append({**_tensor(f"probability_{label}", "FP64"), "shape": shape, "data": data})
-    return [tensor for tensor in tensors if tensor["name"] in wanted]
+    if unknown:
+        raise BadData([Problem("unknown-field", "is no input of this model", column=name) for name in unknown[:MOST_REPORTED]])
+    if wide := next((tensor for tensor in tensors if tensor.width != 1), None):
+        raise wrong(wide.name, "wrong-length", "must have the shape [n] or [n, 1]")
+    if len({tensor.rows for tensor in tensors}) > 1:
+        raise BadData([Problem("wrong-length", "the tensors have different numbers of rows")])
+    cells = {tensor.name: _cells(tensor, known.get(tensor.name)) for tensor in tensors}
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+
+def _cells(tensor: Tensor, column: Column | None) -> list[Any]:
+    """One column; 0 and 1 of a number's datatype are booleans where the model takes those."""
+    cells = tensor.cells()
+    return [_flag(cell) for cell in cells] if column and column.kind == "boolean" and tensor.datatype in NUMBERS else cells
+
+
+def _flag(cell: Any) -> Any:
+    return bool(cell) if cell in (0, 1) else cell
+
+
+def _whole_rows(tensor: Tensor, signature: Signature) -> list[dict[str, Any]]:
+    names, width = signature.names, len(signature.names)
+    if tensor.width != width:
+        raise wrong(tensor.name, "wrong-length", "is no column of this model", f"[n, {width}]")
+    cells = tensor.cells()
+    for place, column in enumerate(signature.asked):
+        if column.kind == "boolean" and tensor.datatype in NUMBERS:
+            cells[place::width] = [_flag(cell) for cell in cells[place::width]]
+    return [dict(zip(names, cells[start : start + width], strict=True)) for start in range(0, len(cells), width)]
+
+
+def _wanted(body: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
+    """All outputs, or those that the request names."""
+    known = output_types(signature)
+    binary = _is_binary(body, "binary_data_output", False)
+    asked = body.get("outputs")
+    if asked is None or asked == []:
+        return dict.fromkeys(known, binary)
+    if not isinstance(asked, list) or not all(isinstance(each, dict) for each in asked):
+        raise BadData([Problem("invalid-type", "`outputs` must be a list of objects, each with a `name`")])
+    names = [each.get("name") for each in asked]
+    if not all(isinstance(name, str) and name in known for name in names):
+        raise BadData([Problem("unknown-field", f"`outputs` names something else than {', '.join(sorted(known))}")])
+    return {each["name"]: _is_binary(each, "binary_data", binary) for each in asked}
+
+
+def _is_binary(holder: Mapping[str, Any], parameter: str, default: bool) -> bool:
+    found = parameters_of(holder).get(parameter, default)
+    if not isinstance(found, bool):
+        raise BadData([Problem("invalid-type", f"the parameter `{parameter}` must be true or false")])
+    return found
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------------
+
+
+def response(
+    facts: Mapping[str, Any],
+    scores: Matrix | Sequence[Sequence[float]],
+    signature: Signature,
+    wanted: Mapping[str, bool],
+) -> tuple[bytes, int | None]:
+    """The wanted outputs, [n, 1] each, after the `facts`; and the length of the JSON if binary tensors follow it."""
+    tensors, chunks = [], []
+    for name, (datatype, cells) in _outputs(scores, signature).items():
+        if name not in wanted:
+            continue
+        tensor = {**_tensor(name, datatype), "shape": [len(cells), 1]}
+        if wanted[name]:
+            chunks.append(encoded(cells, datatype))
+            tensor["parameters"] = {**tensor.get("parameters", {}), "binary_data_size": len(chunks[-1])}
+        else:
+            tensor["data"] = cells
+        tensors.append(tensor)
+    header = json.dumps({**facts, "outputs": tensors}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return b"".join([header, *chunks]), len(header) if chunks else None
+
+
+def _outputs(scores: Matrix | Sequence[Sequence[float]], signature: Signature) -> dict[str, tuple[str, list[Any]]]:
+    matrix = np.asarray(scores, dtype=float)
+    columns = [[finite(answer(row, signature.target)) for row in matrix.tolist()]]
+    columns += [[finite(score) for score in matrix[:, place].tolist()] for place in range(len(signature.target.classes))]
+    return {name: (kind, cells) for (name, kind), cells in zip(output_types(signature).items(), columns, strict=True)}

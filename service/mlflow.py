@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from podium.data.columns import Signature
-from podium.data.problems import BadData, Problem
+from podium.data.problems import MOST_REPORTED, BadData, Problem
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -32,13 +32,10 @@ def _split(content: Any) -> list[dict[str, Any]]:
         raise BadData([Problem("invalid-type", "dataframe_split needs `columns` and `data`")])
     if len(set(columns)) != len(columns):
         raise BadData([Problem("duplicate-field", "`columns` names one twice")])
-    wrong = [
-        Problem("wrong-length", "has another number of cells than there are columns", number)
-        for number, row in enumerate(rows, 1)
-        if not isinstance(row, list) or len(row) != len(columns)
-    ]
+    wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, list) or len(row) != len(columns)]
     if wrong:
-        raise BadData(wrong)
+        message = "has another number of cells than there are columns"
+        raise BadData([Problem("wrong-length", message, number) for number in wrong[:MOST_REPORTED]])
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 

@@ -1,20 +1,16 @@
-"""The live signature in the service's own description."""
+"""JSON Schemas of what the models in service take and answer."""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-
 from podium.data.columns import Column
-from podium.predict.inputs import ROWS
 from podium.predict.snapshot import Snapshot
-from service.live import Live
 
 TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "date": "string", "category": "string"}
 MOST_LEVELS = 200
+CELL = {"type": ["string", "number", "boolean", "null"]}
 
 
 def record_schema(snapshot: Snapshot) -> dict[str, Any]:
@@ -28,6 +24,7 @@ def record_schema(snapshot: Snapshot) -> dict[str, Any]:
         "properties": {column.name: _property(column) for column in columns},
         "required": [column.name for column in columns if not column.nullable],
         "additionalProperties": False,
+        "examples": [example_record(snapshot)],
         "x-version": snapshot.version,
         "x-target": snapshot.signature.target.name,
         "x-classes": list(snapshot.signature.target.classes),
@@ -37,6 +34,8 @@ def record_schema(snapshot: Snapshot) -> dict[str, Any]:
 def _property(column: Column) -> dict[str, Any]:
     kinds = [TYPES[column.kind], *(["string"] if column.notation != "plain" else []), *(["null"] if column.nullable else [])]
     schema: dict[str, Any] = {"type": kinds if len(kinds) > 1 else kinds[0], "description": describe(column)}
+    if column.kind == "date" and column.format == "%Y-%m-%d":
+        schema["format"] = "date"
     if column.is_text and len(column.categories) <= MOST_LEVELS:
         schema["examples"] = list(column.categories[:5])
     return schema
@@ -56,55 +55,81 @@ def describe(column: Column) -> str:
     return f"{column.words}{unit}, trained on {column.low:g} to {column.high:g}"
 
 
-PROJECT = {"name": "project", "in": "path", "required": True, "schema": {"type": "string"}}
+def example_record(snapshot: Snapshot) -> dict[str, Any]:
+    """A made-up record from the middle of the ranges and of the first categories, never a row of the data."""
+    return {column.name: _example(column) for column in snapshot.signature.asked}
 
 
-def install_openapi(app: FastAPI, live: Live) -> None:
-    """Describe the paths once and the live signatures at every call."""
-    paths: dict[str, Any] = {}
-
-    def described() -> dict[str, Any]:
-        if not paths:
-            paths.update(get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes))
-        schemas = {**paths.get("components", {}).get("schemas", {})}
-        records = {f"record-{snapshot.project}": record_schema(snapshot) for snapshot in live.all()}
-        operations = {**paths["paths"]}
-        for path in [path for path in operations if path.endswith(("/predict", "/batch"))]:
-            ways = {**operations[path], "post": {**operations[path]["post"], "requestBody": _body(list(records))}}
-            named = [PROJECT] if "{project}" in path else []
-            operations[path] = {way: {**own, "parameters": [*named, *own.get("parameters", [])]} for way, own in ways.items()}
-        for snapshot in live.all():
-            own = {**operations["/projects/{project}/predict"]["post"], "requestBody": _body([f"record-{snapshot.project}"])}
-            own["parameters"] = [p for p in own.get("parameters", []) if p["name"] != "project"]
-            own |= {"operationId": f"predict-{snapshot.project}", "summary": f"Predict {snapshot.signature.target.name}"}
-            asked = {key: value for key, value in own.items() if key != "requestBody"}
-            asked |= {"operationId": f"ask-{snapshot.project}", "summary": f"{snapshot.signature.target.name} of one record"}
-            asked |= {"parameters": [*own["parameters"], *_query(snapshot)]}
-            operations[f"/projects/{snapshot.project}/predict"] = {"get": asked, "post": own}
-        return {**paths, "paths": operations, "components": {**paths.get("components", {}), "schemas": {**schemas, **records}}}
-
-    app.openapi = described  # type: ignore[method-assign]
+def _example(column: Column) -> str | float | bool:
+    if column.is_text:
+        return column.categories[0] if column.categories else "text"
+    if column.kind == "boolean":
+        return bool(column.high)
+    middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
+    if column.kind == "date":
+        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.format)
+    return round(middle) if column.kind == "integer" else float(f"{middle:.3g}")
 
 
-def _query(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """A record's fields as parameters, or a panel's rows."""
-    if snapshot.signature.panel:
-        rows = {"type": "string", "description": "the rows as CSV, with a header line"}
-        return [{"name": ROWS, "in": "query", "required": True, "schema": rows}]
+def records_schema(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of a body: one record, or a list of records or of values in training order."""
+    row = {"type": "array", "items": CELL, "description": "the values of a record in training order"}
+    items = {"anyOf": [record, row, CELL]}
+    return {"anyOf": [record, {"type": "array", "items": items, "minItems": 1, "description": "records, or arrays of values"}]}
+
+
+def prediction_schemas(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """Components of a project's answer by name: one model's prediction, that of one record, and all of them."""
+    project = snapshot.project
+    one, each, all_ = (f"{name}-{project}" for name in ("model-prediction", "prediction", "predictions"))
+    single = _prediction(snapshot)
+    full = {**single, "models": {"type": "object", "additionalProperties": _ref(one), "description": "with several models"}}
+    full["inputs"] = {"type": "object", "description": "with ?inputs=true, what the model used"}
+    full["errors"] = {"type": "array", "items": _ref("ProblemDetail"), "description": "with ?on_error=row, of a wrong row"}
+    texts = {name: {"type": "string"} for name in ("project", "version", "model", "prediction_id")}
+    lists = {
+        "predictions": {"type": "array", "items": _ref(each)},
+        "warnings": {"type": "array", "items": _ref("ProblemDetail")},
+    }
+    return {
+        one: {"type": "object", "properties": single, "description": f"{snapshot.signature.target.name} by one model"},
+        each: {"type": "object", "properties": full, "description": f"{snapshot.signature.target.name} of one record"},
+        all_: {"type": "object", "properties": {**texts, **lists}, "required": [*texts, *lists]},
+    }
+
+
+def _prediction(snapshot: Snapshot) -> dict[str, Any]:
+    """The properties of one prediction."""
+    signature, number = snapshot.signature, {"type": ["number", "null"]}
+    if panel := signature.panel:
+        keys = {panel.entity: {"type": "string"}, "index": {"type": "integer"}, panel.time: {"type": ["string", "integer"]}}
+        return {**keys, "prediction": number, "step": number, "actual": number}
+    classes = signature.target.classes
+    if not classes:
+        interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2, "description": "holds 90 % of the targets"}
+        return {"prediction": number, "interval": interval}
+    kind = "integer" if all(isinstance(label, int) for label in classes) else "string"
+    chances = {"type": "object", "additionalProperties": {"type": ["number", "null"]}, "description": "by class"}
+    return {"prediction": {"type": kind, "examples": list(classes[:5])}, "probabilities": chances}
+
+
+def _ref(component: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{component}"}
+
+
+def query_parameters(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """A record's fields as parameters of a query, where there is neither null nor a type but text."""
     schema = record_schema(snapshot)
     return [
-        {"name": name, "in": "query", "required": name in schema["required"], "schema": field}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema["required"],
+            "schema": {**field, "type": _plain(field["type"])},
+        }
         for name, field in schema["properties"].items()
     ]
 
 
-def _body(records: list[str]) -> dict[str, Any]:
-    one = [{"$ref": f"#/components/schemas/{name}"} for name in records] or [{"type": "object"}]
-    array = {"type": "array", "description": "values in training order, or a list of records"}
-    return {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"oneOf": [*one, array]}},
-            "text/csv": {"schema": {"type": "string"}},
-        },
-    }
+def _plain(kinds: str | list[str]) -> str:
+    return kinds if isinstance(kinds, str) else kinds[0]

@@ -50,7 +50,7 @@ class Pages:
         self, snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry], swaps: Sequence[Mapping[str, Any]]
     ) -> str:
         """What there is, what was done and why, the newest first."""
-        rows = [_version(manifest, manifest.version == snapshot.version, acts) for manifest in manifests]
+        rows = version_facts(snapshot, manifests, acts)
         page = self._pages.get_template("versions.html")
         return page.render(title=_title(snapshot), project=snapshot.project, versions=rows, acts=acts, swaps=swaps)
 
@@ -92,6 +92,11 @@ def _imported(data: Mapping[str, Any]) -> str:
         f"Imported from {data['file']} ({data['kind']}). Compared with the original on {data['compared']} rows, it differs by "
         f"{data['largest_difference']:.2g} at most."
     )
+
+
+def version_facts(snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry]) -> list[dict[str, Any]]:
+    """State, score and author of each version, for the page and for programs."""
+    return [_version(manifest, manifest.version == snapshot.version, acts) for manifest in manifests]
 
 
 def _version(manifest: Manifest, serving: bool, acts: Sequence[Entry]) -> dict[str, Any]:

@@ -186,7 +186,8 @@ def install_problems(app: FastAPI) -> None:
         errors = [
             {"column": str(each["loc"][-1]), "code": "invalid-parameter", "message": each["msg"]} for each in error.errors()
         ]
-        return problem(422, "invalid-parameter", "A parameter is wrong", "see errors", request, errors=errors)
+        detail = "; ".join(f"{each['column']}: {each['message']}" for each in errors[:5])
+        return problem(422, "invalid-parameter", "A parameter is wrong", detail, request, errors=errors)
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from podium.settings import ROOT, StoreSettings
+from service.cors import check_origin
 
 
 def _is_token(secret: SecretStr) -> SecretStr:
@@ -44,6 +45,9 @@ class ServiceSettings(StoreSettings):
     request_seconds: float = Field(120.0, gt=0, description="a request that takes longer is ended (504)")
     access_log: bool = Field(True, description="a line of JSON for each request, without values")
     drain_seconds: float = Field(0.0, ge=0, description="from SIGTERM on not ready, and after so long no new connections")
+    cors_origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = Field(
+        (), description="origins whose pages may call this service, as JSON, such as https://app.example.com; * for all"
+    )
     promoters: dict[str, Token] = Field(
         {}, description="who may promote over HTTP: a JSON object of names and bearer tokens; none: nobody"
     )

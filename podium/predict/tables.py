@@ -28,8 +28,8 @@ PROBLEM = "problem"
 
 def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, problems: bool | None = None) -> pa.Table:
     """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, or the ends
-    of its interval, then `prediction_<family>` (and the probability of what it predicts) of every model when there are
-    several; and a column `problem` that says why rows are wrong, when there are any, or always, or never."""
+    of its interval, then the same of every model as `<family>.prediction` and so on when there are several; and a column
+    `problem` that says why rows are wrong, when there are any, or always, or never."""
     if snapshot.signature.panel:
         return _with_problems(forecast_table(snapshot.signature.panel, inputs, scores), inputs, problems)
     first, target = next(iter(scores)), snapshot.signature.target
@@ -37,10 +37,8 @@ def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, problems
     places = _places(inputs)
     added = _columns(np.asarray(scores[first], dtype=float), target, snapshot.half_width(first))
     for family, rows in scores.items() if len(scores) > 1 else ():
-        matrix = np.asarray(rows, dtype=float)
-        added[f"prediction_{family}"] = _predictions(matrix, target)
-        if target.classes:
-            added[f"probability_{family}"] = pa.array(matrix.max(axis=1))
+        columns = _columns(np.asarray(rows, dtype=float), target, snapshot.half_width(family))
+        added |= {f"{family}.{name}": cells for name, cells in columns.items()}
     for name, cells in added.items():
         table = table.append_column(_free(name, table), cells if places is None else cells.take(places))
     return _with_problems(table, inputs, problems)

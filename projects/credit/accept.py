@@ -67,7 +67,7 @@ def _asked(scene: Scene, rows: pd.DataFrame) -> None:
     )
     answer = scene.client.post("/projects/credit/predict.csv?models=all&extra=keep", upload, {"content-type": "text/csv"})
     found = pd.read_csv(io.BytesIO(answer.body))
-    models = [name for name in found.columns if name.startswith("prediction_") and name[11:] not in ("low", "high")]
+    models = [name.removesuffix(".prediction") for name in found.columns if name.endswith(".prediction")]
     scene.check(len(found) == 40 and len(models) == 4, f"as CSV, with those of all models: {', '.join(models)}")
     scene.check(bool(found["prediction_low"].lt(found["prediction_high"]).all()), "each with a 90 % interval")
 

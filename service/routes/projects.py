@@ -17,7 +17,7 @@ from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_
 from service.cards import card_of
 from service.negotiation import negotiated
 from service.openapi import record_schema
-from service.pages import example_of
+from service.pages import example_of, version_facts
 from service.problems import NoReport
 from service.state import State, StateDep
 from service.store_pages import from_store, in_time
@@ -56,11 +56,12 @@ async def schema(project: str, state: StateDep) -> dict[str, Any]:
 async def versions(project: str, request: Request, state: StateDep) -> Response:
     snapshot = state.live.get(project)
     swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
-    if negotiated("", request.headers.get("accept", ""), "json") == "html":
-        found, acts = await _story(state, snapshot)
+    form = negotiated("", request.headers.get("accept", ""), "json")
+    found, acts = await _story(state, snapshot)
+    if form == "html":
         return Response(state.pages.versions(snapshot, found, acts, swaps), media_type="text/html")
-    names = await from_store(list_versions, state.pages_store, project)
-    return JSONResponse({"project": project, "serving": snapshot.version, "versions": names, "swaps": swaps})
+    facts = version_facts(snapshot, found, acts)
+    return JSONResponse({"project": project, "serving": snapshot.version, "versions": facts, "swaps": swaps})
 
 
 async def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
+from podium.data.problems import BadData, Problem
 from podium.model.model import answer
 from podium.predict.inputs import Inputs, decode_json, from_records, from_table
 from podium.predict.panels import forecasts
@@ -18,7 +20,7 @@ from podium.store.versions import list_versions
 from service.answers import answer_headers, finite, prediction_id
 from service.bodies import SMALL
 from service.gate import MODEL
-from service.inference import model_metadata, outputs, records_of, wanted_outputs
+from service.inference import HEADER_LENGTH, InferenceRequest, model_metadata, parse_request, response
 from service.mlflow import records_of as mlflow_records
 from service.predictions import score
 from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia
@@ -27,62 +29,11 @@ from service.state import State, StateDep
 from service.threads import computed
 
 router = APIRouter(tags=["standard clients"])
-TENSORS: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "parameters": {"type": "object"},
-                        "inputs": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["name", "shape", "datatype", "data"],
-                                "properties": {
-                                    "name": {"type": "string"},
-                                    "shape": {"type": "array", "items": {"type": "integer"}},
-                                    "datatype": {"type": "string"},
-                                    "data": {"type": "array"},
-                                },
-                            },
-                        },
-                        "outputs": {"type": "array", "items": {"type": "object"}},
-                    },
-                }
-            }
-        },
-    }
-}
-SCORING: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "dataframe_split": {"type": "object"},
-                        "dataframe_records": {"type": "array", "items": {"type": "object"}},
-                        "instances": {"type": "array"},
-                        "inputs": {},
-                    },
-                }
-            },
-            "text/csv": {"schema": {"type": "string"}},
-        },
-    }
-}
-BINARY = "inference-header-content-length"
 
 
 @router.get("/v2", summary="The server")
 async def server() -> dict[str, Any]:
-    return {"name": "podium", "version": __version__, "extensions": ["model_repository"]}
+    return {"name": "podium", "version": __version__, "extensions": ["model_repository", "binary_tensor_data"]}
 
 
 @router.get("/v2/health/live", summary="The process runs")
@@ -114,49 +65,39 @@ async def model_ready(model: str, state: StateDep, version: str = "") -> dict[st
     return {"name": _snapshot(state, model, version).project, "ready": True}
 
 
-@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out", openapi_extra=TENSORS)
-@router.post(
-    "/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service", openapi_extra=TENSORS
-)
+@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out")
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service")
 async def infer(model: str, request: Request, state: StateDep, version: str = "") -> Response:
     """One tensor a column, of the shape [n] or [n, 1]; null is a missing value."""
     snapshot = _snapshot(state, model, version)
     request.scope[MODEL] = snapshot.project, snapshot.version
-    if BINARY in request.headers:
-        raise UnsupportedMedia("binary tensors are not taken: send the data as JSON (binary_data=False)")
-    data = await request.body()
-    if len(data) <= SMALL:
-        asked = _asked(data, snapshot, state.settings.most_records)
-    else:
-        asked = await computed(_asked, data, snapshot, state.settings.most_records)
-    scores, headers = await _scored(state, snapshot, asked.inputs)
-    found: dict[str, Any] = {"model_name": model, "model_version": snapshot.version}
-    found |= {"id": asked.identity or headers["X-Prediction-Id"], "parameters": {"prediction_id": headers["X-Prediction-Id"]}}
-    return JSONResponse({**found, "outputs": outputs(scores, snapshot.signature, asked.outputs)}, headers=headers)
+    data, parse = await request.body(), functools.partial(_asked, snapshot, request.headers.get(HEADER_LENGTH))
+    most = state.settings.most_records
+    asked, inputs = parse(data, most) if len(data) <= SMALL else await computed(parse, data, most)
+    scores, headers = await _scored(state, snapshot, inputs)
+    facts: dict[str, Any] = {"model_name": model, "model_version": snapshot.version}
+    facts |= {"id": asked.identity or headers["X-Prediction-Id"], "parameters": {"prediction_id": headers["X-Prediction-Id"]}}
+    render = functools.partial(response, facts, scores, snapshot.signature, asked.outputs)
+    body, length = render() if inputs.count <= state.settings.dask_threshold else await computed(render)
+    if length is None:
+        return Response(body, headers=headers, media_type="application/json")
+    return Response(body, headers=headers | {HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An inference request: its id, its rows and the tensors that it wants back."""
-
-    identity: str
-    inputs: Inputs
-    outputs: set[str]
-
-
-def _asked(data: bytes, snapshot: Snapshot, most: int) -> Asked:
+def _asked(snapshot: Snapshot, header_length: str | None, data: bytes, most: int) -> tuple[InferenceRequest, Inputs]:
     """Raises BadData."""
-    body = _decoded(data)
-    inputs = from_records(records_of(body, snapshot.signature), snapshot.signature, most)
-    return Asked(str(body.get("id") or ""), inputs, wanted_outputs(body, snapshot.signature))
+    asked = parse_request(data, header_length, snapshot.signature, most)
+    return asked, from_records(asked.records, snapshot.signature, most)
 
 
 @router.post("/v2/repository/index", summary="Every version with its state and the reason")
 async def index(request: Request, state: StateDep) -> Response:
     """`{"ready": true}` for those in service only."""
     data = await request.body()
-    body = _decoded(data) if data.strip() else {}
-    only = isinstance(body, dict) and body.get("ready") is True
+    body = decode_json(data) if data.strip() else {}
+    if not isinstance(body, dict) or not isinstance(body.get("ready", False), bool):
+        raise BadData([Problem("invalid-type", "must be an object; `ready` is true or false")])
+    only = body.get("ready", False)
     names = sorted({snapshot.project for snapshot in state.live.all()} | set(state.reconcile.failures))
     found: list[dict[str, str]] = []
     for name in names:
@@ -180,7 +121,7 @@ async def unload(model: str, request: Request, state: StateDep) -> Response:
     raise NotUnloaded("a champion stays in service; promote or roll back instead")
 
 
-@router.post("/invocations", summary="Predict as MLflow's scoring server does", openapi_extra=SCORING)
+@router.post("/invocations", summary="Predict as MLflow's scoring server does")
 async def invocations(request: Request, state: StateDep, project: str = "") -> Response:
     """dataframe_split, dataframe_records, instances, inputs, or CSV; the default project, or `?project=`."""
     snapshot = state.live.get(project) if project else state.live.default()
@@ -190,8 +131,14 @@ async def invocations(request: Request, state: StateDep, project: str = "") -> R
         raise UnsupportedMedia("send application/json or text/csv")
     inputs = await computed(_mlflow_inputs, await request.body(), media, snapshot, state.settings.most_records)
     scores, headers = await _scored(state, snapshot, inputs)
+    few = inputs.count <= state.settings.dask_threshold
+    body = _mlflow_answer(scores, snapshot) if few else await computed(_mlflow_answer, scores, snapshot)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _mlflow_answer(scores: Any, snapshot: Snapshot) -> bytes:
     target = snapshot.signature.target
-    return JSONResponse({"predictions": [finite(answer(list(map(float, row)), target)) for row in scores]}, headers=headers)
+    return json.dumps({"predictions": [finite(answer(list(map(float, row)), target)) for row in scores]}).encode()
 
 
 def _mlflow_inputs(data: bytes, media: str, snapshot: Snapshot, most: int) -> Inputs:
@@ -230,8 +177,3 @@ def _states(state: State, name: str) -> list[dict[str, str]]:
         }
         for version in list_versions(state.store, name)
     ]
-
-
-def _decoded(data: bytes) -> Any:
-    """JSON that may say NaN for a missing value, as Python clients write it. Raises Malformed."""
-    return decode_json(data, nan=True)

@@ -154,7 +154,12 @@ def test_a_csv_comes_back_with_its_columns_untouched(service: Client) -> None:
     assert list(got[0])[: len(names)] == names
     assert [{name: row[name] for name in names} for row in got] == sent
     assert list(got[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
-    assert {f"prediction_{family}" for family in ("linear", "lightgbm", "random-forest", "extra-trees")} < set(got[0])
+    for family in ("linear", "lightgbm", "random-forest", "extra-trees"):
+        columns = [f"{family}.{name}" for name in ("prediction", "probability_no", "probability_yes")]
+        assert columns == [name for name in got[0] if name.startswith(f"{family}.")]
+        for row in got:
+            assert float(row[columns[1]]) + float(row[columns[2]]) == pytest.approx(1)
+            assert row[columns[0]] == ("yes" if float(row[columns[2]]) > 0.5 else "no")
     by_json = service.post(MIXED, data, {"content-type": "text/csv"}).json()["predictions"]
     assert [row["prediction"] for row in got] == [each["prediction"] for each in by_json]
     assert np.allclose(
@@ -196,7 +201,9 @@ def test_the_service_describes_what_serves(service: Client) -> None:
     board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     versions = service.get("/projects/mixed/versions").json()
-    assert versions["serving"] in versions["versions"]
+    (shown,) = [each for each in versions["versions"] if each["version"] == versions["serving"]]
+    assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
+    assert shown["low"] <= shown["score"] <= shown["high"]
     status = service.get("/status").json()
     fast = {each["project"]: each["fast_path"] for each in status["serving"]}
     assert fast["mixed"] and fast["odd"] and fast["prices"]

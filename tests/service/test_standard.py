@@ -84,6 +84,27 @@ def test_whole_rows_may_come_as_one_tensor(service: Client) -> None:
     assert [tensor["data"] for tensor in found] == [wanted]
 
 
+def test_the_repository_takes_an_object_or_nothing(service: Client) -> None:
+    for body in (b"", b"{}", b'{"ready": false}'):
+        assert service.post("/v2/repository/index", body, {}).status == 200
+    for body in (b"[]", b"5", b'"x"', b"null", b"true", b'{"ready": 1}', b'{"ready": {}}'):
+        assert service.post("/v2/repository/index", body, {}).status == 422
+    for body in (b"\xff", b"{", b"NaN", b"[" * 200_000):
+        assert service.post("/v2/repository/index", body, {}).status == 400
+
+
+def test_the_faults_of_a_request_are_problems_over_http(service: Client) -> None:
+    good = tensors([RECORD])
+    more = [{"parameters": 5}, {"parameters": []}, {"id": "\ud800"}, {"id": 7}, {"outputs": [{"name": {}}]}]
+    bodies = [{"inputs": good, **each} for each in more]
+    bodies += [{"inputs": [{**good[0], **each}, *good[1:]]} for each in ({"parameters": "x"}, {"datatype": []}, {"name": {}})]
+    for body in bodies:
+        answer = service.post_json(INFER, body)
+        assert (answer.status, answer.headers["content-type"]) == (422, "application/problem+json"), body
+    broken = service.post(INFER, b"{}", {"Inference-Header-Content-Length": "9"})
+    assert (broken.status, broken.json()["code"]) == (400, "wrong-length")
+
+
 def test_only_the_asked_outputs_come(service: Client) -> None:
     body = {"inputs": tensors([RECORD]), "outputs": [{"name": "probability_yes"}]}
     assert [tensor["name"] for tensor in service.post_json(INFER, body).json()["outputs"]] == ["probability_yes"]
@@ -135,7 +156,9 @@ def test_loading_needs_a_promoter_and_a_champion_is_not_unloaded(service: Client
     assert service.post("/v2/repository/models/mixed/unload", b"{}", bearer).status == 409
 
 
-def test_a_public_client_of_the_protocol_works_unchanged(service: Client, expected: dict[str, Any]) -> None:
+@pytest.mark.parametrize("by_default", [True, False])
+def test_a_public_client_of_the_protocol_works_unchanged(service: Client, expected: dict[str, Any], by_default: bool) -> None:
+    """By default it sends and asks for binary tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tritonclient.http as public
@@ -145,20 +168,20 @@ def test_a_public_client_of_the_protocol_works_unchanged(service: Client, expect
         assert client.is_server_live()
         assert client.is_model_ready("mixed")
         assert client.get_model_metadata("mixed")["name"] == "mixed"
-        inputs = []
-        for name, kind in TYPES.items():
-            tensor = public.InferInput(name, [2, 1], kind)
+        inputs = [public.InferInput(name, [2, 1], kind) for name, kind in TYPES.items()]
+        for tensor in inputs:
+            value, kind = RECORD[tensor.name()], tensor.datatype()
+            cell = value.encode() if kind == "BYTES" else value
             dtype = {"FP64": np.float64, "INT64": np.int64, "BYTES": object, "BOOL": bool, "FP32": np.float32}[kind]
-            value = RECORD[name].encode() if kind == "BYTES" else RECORD[name]
-            tensor.set_data_from_numpy(np.array([[value], [value]], dtype=dtype), binary_data=False)
-            inputs.append(tensor)
-        asked = [public.InferRequestedOutput("prediction", binary_data=False)]
+            binary = {} if by_default else {"binary_data": False}
+            tensor.set_data_from_numpy(np.array([[cell], [cell]], dtype=dtype), **binary)
+        asked = None if by_default else [public.InferRequestedOutput("prediction", binary_data=False)]
         result = client.infer("mixed", inputs, request_id="7", outputs=asked)
-        assert result.as_numpy("prediction").ravel().tolist() in (
-            [expected["prediction"]] * 2,
-            [expected["prediction"].encode()] * 2,
-        )
+        found = [cell.decode() if isinstance(cell, bytes) else cell for cell in result.as_numpy("prediction").ravel()]
+        assert found == [expected["prediction"]] * 2
         assert result.get_response()["id"] == "7"
+        if by_default:
+            assert result.as_numpy("probability_yes").tolist() == [[expected["probabilities"]["yes"]]] * 2
         assert any(each["name"] == "mixed" for each in client.get_model_repository_index())
     finally:
         client.close()
