@@ -67,7 +67,9 @@ def predict_file(
 def _piece(
     snapshot: Snapshot, families: Sequence[str], score: Score, inputs: Inputs, problems: bool, *, raw: bool, first: bool
 ) -> Piece:
-    scores = {family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families}
+    scores: dict[str, Matrix | Sequence[Sequence[float]]] = {
+        family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families
+    }
     result = result_table(snapshot, inputs, scores, problems=problems)
     return Piece(to_csv(result, raw=raw, header=first), inputs.total, len(inputs.bad), len(inputs.warnings))
 

@@ -28,6 +28,7 @@ NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 JSON_BYTES = 300_000_000
 """What decoded JSON may take in memory, about: its text, and what Python adds for each of these."""
 ADDED = {b"[": 100, b"{": 100, b":": 60, b",": 30, b'"': 12}
+SMALL = JSON_BYTES // (1 + max(ADDED.values()))
 MAX_FIELDS = 12_000
 """Fields of a JSON object."""
 
@@ -323,11 +324,10 @@ def decode_json(data: bytes, *, nan: bool = False) -> Any:
 
 def _check_json(data: bytes) -> None:
     """Bound the memory that the decoded values take, and their nesting, by counting. Raises BadData."""
-    counts = {mark: data.count(mark) for mark in ADDED}
-    if len(data) + sum(ADDED[mark] * count for mark, count in counts.items()) > JSON_BYTES:
+    if len(data) > SMALL and len(data) + sum(data.count(mark) * added for mark, added in ADDED.items()) > JSON_BYTES:
         said = "has more records, fields and values than are read at a time"
         raise TooLarge([Problem("too-large", said, expected="fewer records, or CSV or Parquet")])
-    if counts[b"["] + counts[b"{"] > DEEPEST and _depth(data) > DEEPEST:
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _depth(data) > DEEPEST:
         raise _too_deep()
 
 
