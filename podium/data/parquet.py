@@ -10,16 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from podium.data.limits import OFFSET, TEXT_COPIES, Limits
-from podium.data.pages import pages
+from podium.data.pages import Footer, footer_bytes
 from podium.data.problems import BadData, Malformed, Problem, TooLarge, WrongType, check_names
 
-MAGIC = b"PAR1"
 MAX_PAGES = 50_000
 MAX_WIDTH = 64
 """Bytes of a value of fixed length; decimals have 32 at most."""
 DELTA_BYTE_ARRAY = 7
-PADDING = 100
-"""Bytes by which some writers understate the size of a column; readers allow for them."""
 BATCH_ROWS = 1 << 16
 Check = Callable[[Sequence[str]], None]
 """Raises BadData for column names that are not wanted."""
@@ -34,14 +31,15 @@ def parquet_batches(data: bytes | mmap.mmap, limits: Limits, check: Check) -> It
 
 
 def _batches(data: memoryview, limits: Limits, check: Check) -> Iterator[pa.RecordBatch]:
-    if data[-4:] != MAGIC:
-        raise ValueError("the end is missing")
-    if int.from_bytes(data[-8:-4], "little") > limits.footer_bytes:
-        raise _too_large("has a footer", f"a footer of at most {limits.footer_bytes} bytes")
+    length = footer_bytes(data)
+    if length > limits.footer_bytes:
+        raise _too_large(f"has a footer of {length} bytes", f"at most {limits.footer_bytes}")
+    footer = Footer.of(data)
     source = pa.BufferReader(pa.py_buffer(data))
-    facts = pq.ParquetFile(source).metadata
-    repeated = _check_schema(facts, limits, check)
-    _check_pages(data, facts, limits)
+    facts = pq.ParquetFile(source).metadata  # of its row groups only `footer` may be asked: some damage ends the process
+    schema = _checked_schema(facts, max(facts.num_rows, footer.rows), limits, check)
+    _check_pages(data, footer, schema.names, limits)
+    repeated = [field.name for field in schema if _is_text(field.type)]
     file = pq.ParquetFile(source, metadata=facts, read_dictionary=repeated, pre_buffer=False)
     rows = size = 0
     for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
@@ -59,9 +57,8 @@ def _too_large(message: str, expected: str) -> TooLarge:
     return TooLarge([Problem("too-large", message, expected=f"{expected}; send less at a time")])
 
 
-def _check_schema(facts: pq.FileMetaData, limits: Limits, check: Check) -> list[str]:
-    """The columns of text, which may be stored as a dictionary. Raises BadData."""
-    rows = max(facts.num_rows, sum(facts.row_group(number).num_rows for number in range(facts.num_row_groups)))
+def _checked_schema(facts: pq.FileMetaData, rows: int, limits: Limits, check: Check) -> pa.Schema:
+    """Raises BadData."""
     if facts.num_columns > limits.columns:
         raise TooLarge([Problem("too-many-columns", f"has {facts.num_columns} columns", expected=f"at most {limits.columns}")])
     if rows > limits.rows:
@@ -79,7 +76,7 @@ def _check_schema(facts: pq.FileMetaData, limits: Limits, check: Check) -> list[
         raise BadData([Problem("invalid-type", said, column=name) for name in wrong])
     if rows * sum(_width(field.type) for field in schema) > limits.decoded_bytes:
         raise _too_large(f"has {rows} rows of {len(schema)} columns", f"at most {limits.decoded_bytes} bytes unpacked")
-    return [field.name for field in schema if _is_text(field.type)]
+    return schema
 
 
 def _is_readable(kind: pa.DataType) -> bool:
@@ -108,27 +105,16 @@ def _width(kind: pa.DataType) -> int:
     return OFFSET if _is_text(kind) or pa.types.is_null(kind) else max(1, kind.bit_width // 8)
 
 
-def _check_pages(data: memoryview, facts: pq.FileMetaData, limits: Limits) -> None:
+def _check_pages(data: memoryview, footer: Footer, names: Sequence[str], limits: Limits) -> None:
     """Raises TooLarge before a page is unpacked, and WrongType for an encoding whose size cannot be known before."""
-    count = size = 0
-    for group in range(facts.num_row_groups):
-        for place in range(facts.num_columns):
-            chunk = facts.row_group(group).column(place)
-            for page in pages(data, *_extent(chunk), chunk.num_values):
-                count, size = count + 1, size + page.unpacked
-                if count > MAX_PAGES or size > limits.decoded_bytes:
-                    raise _too_large("unpacks to more than the limit", f"at most {limits.decoded_bytes} bytes unpacked")
-                if page.encoding == DELTA_BYTE_ARRAY:
-                    said = "a column is encoded as DELTA_BYTE_ARRAY; write it plain or as a dictionary"
-                    raise WrongType([Problem("unsupported-media-type", said, column=chunk.path_in_schema)])
-
-
-def _extent(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """Where the pages of a column chunk begin, and an end that they cannot pass. Raises ValueError."""
-    offsets = [chunk.data_page_offset, *([] if chunk.dictionary_page_offset is None else [chunk.dictionary_page_offset])]
-    if min(offsets) < len(MAGIC) or chunk.total_compressed_size < 0:
-        raise ValueError("a column begins outside the file")
-    return min(offsets), min(offsets) + chunk.total_compressed_size + PADDING
+    size = 0
+    for count, page in enumerate(footer.pages(data)):
+        size += page.unpacked
+        if count > MAX_PAGES or size > limits.decoded_bytes:
+            raise _too_large("unpacks to more than the limit", f"at most {limits.decoded_bytes} bytes unpacked")
+        if page.encoding == DELTA_BYTE_ARRAY:
+            said = "a column is encoded as DELTA_BYTE_ARRAY; write it plain or as a dictionary"
+            raise WrongType([Problem("unsupported-media-type", said, column=names[page.column])])
 
 
 def _checked_size(batch: pa.RecordBatch, before: int, limits: Limits) -> int:

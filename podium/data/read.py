@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from podium.data.limits import FILE, OFFSET, TRAINING, Limits
-from podium.data.parquet import MAGIC, Check, as_text, parquet_batches
+from podium.data.pages import MAGIC
+from podium.data.parquet import Check, as_text, parquet_batches
 from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType, check_names
 
 BOM = b"\xef\xbb\xbf"
