@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from podium.data.doubts import NEVER_SEEN
+from podium.data.limits import Limits
 from podium.data.problems import BadData, Problem, TooLarge
 from podium.predict.files import Score, predict_file
 from podium.predict.inputs import Asked
@@ -27,8 +28,11 @@ from podium.store.versions import Manifest
 
 INBOX, OUTBOX = "inbox/", "outbox/"
 DATE = "{date}"
-MOST_GROWTH = 4
-"""A result may be so many times as large as an input may be; a packed file that unpacks to more is refused."""
+MAX_GROWTH = 4
+"""A table may be decoded to so many times the largest size of a file, and a result may be as large; a file that unpacks to more
+is refused."""
+MAX_RESULT_BYTES = 250_000_000
+"""A result is in memory when it is written to the store."""
 Open = Callable[[str], Store]
 """From the name of a bucket to it. Raises StoreError for one that is not Podium's."""
 
@@ -191,17 +195,23 @@ def _predicted(data: bytes, drop: Drop, snapshot: Snapshot, terms: Terms) -> tup
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
+        del data
         forecasts = snapshot.signature.panel is not None  # those of the champion, for the entities that it knows
         asked = Asked(by_row=forecasts, gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
         families: Sequence[str] = snapshot.families("champion" if forecasts else terms.families)
-        csv, rows, wrong = bytearray(), 0, 0
-        for piece in predict_file(path, snapshot, families, terms.score, asked, problems=not forecasts):
-            csv += piece.csv
-            rows += piece.rows
-            wrong += piece.wrong_rows
-            if len(csv) > MOST_GROWTH * terms.most_bytes:
-                raise TooLarge([Problem("too-large", "what the file unpacks to is too large")])
-    return bytes(csv), rows, wrong
+        most = min(MAX_RESULT_BYTES, MAX_GROWTH * terms.most_bytes)
+        rows = wrong = size = 0
+        with (Path(folder) / "result").open("w+b") as result:
+            for piece in predict_file(
+                path, snapshot, families, terms.score, asked, problems=not forecasts, limits=Limits(decoded_bytes=most)
+            ):
+                rows += piece.rows
+                wrong += piece.wrong_rows
+                size += result.write(piece.csv)
+                if size > most:
+                    raise TooLarge([Problem("too-large", "the result is too large", expected=f"at most {most} bytes")])
+            result.seek(0)
+            return result.read(), rows, wrong
 
 
 def _dump(facts: dict[str, Any]) -> bytes:

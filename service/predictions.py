@@ -27,18 +27,26 @@ async def score(
     Raises ClientGone when nobody waits for them any more.
     """
     scores: Found = {}
+    if not inputs.count:
+        return {family: [] for family in families}
     if inputs.count > threshold:
         frame = await computed(inputs.as_frame)
         for family in families:
-            if gone():
-                raise ClientGone("the connection was closed")
+            _check(gone)
             scores[family] = await computed(spread.scores, snapshot, family, frame)
         return scores
     rows = inputs.as_rows()
     for family in families:
+        _check(gone)
         fast = snapshot.fast[family]
         if fast is not None:
             scores[family] = [fast(row) for row in rows]  # microseconds a row
         else:
             scores[family] = await computed(snapshot.models[family].scores, inputs.as_frame())
     return scores
+
+
+def _check(gone: Callable[[], bool]) -> None:
+    """Raises ClientGone."""
+    if gone():
+        raise ClientGone("the connection was closed")

@@ -16,15 +16,23 @@ UNKNOWN, OUTSIDE = "unknown-category", "out-of-training-range"
 
 def doubts_of_rows(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> list[Problem]:
     """Warnings for a few rows; raises BadData where a column rejects unknown categories."""
-    found = []
+    found: list[Problem] = []
+    refused: list[Problem] = []
+    known = [frozenset(column.categories) if len(rows) > 1 else column.categories for column in columns]
     for number, row in enumerate(rows, 1):
-        for cell, column in zip(row, columns, strict=True):
+        for cell, column, categories in zip(row, columns, known, strict=True):
             if isinstance(cell, str):
-                if cell not in column.categories:
-                    found.append(_unknown(number, column))
+                if cell not in categories:
+                    (refused if column.unknown == "reject" else found).append(_unknown(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
                 found.append(_outside(number, column))
-    return _judged(found, columns)
+        if len(found) > MOST_REPORTED:
+            del found[MOST_REPORTED:]
+        if len(refused) >= MOST_REPORTED:
+            break
+    if refused:
+        raise BadData(refused)
+    return found
 
 
 def doubts_of_frame(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]:
@@ -46,7 +54,7 @@ def _judged(found: list[Problem], columns: Sequence[Column]) -> list[Problem]:
     refused = [problem for problem in found if problem.code == UNKNOWN and problem.column in strict]
     if refused:
         raise BadData(refused)
-    return found
+    return found[:MOST_REPORTED]
 
 
 def _unknown(row: int, column: Column) -> Problem:

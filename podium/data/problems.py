@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 MOST_REPORTED = 100
+MAX_BY_ROW = 100_000
+"""Problems of an answer that lists them row by row, beyond the first of each row."""
+MAX_NAME = 1_000
+"""Characters of the name of a column or field."""
+MAX_SHOWN = 200
+"""Characters of a name that are given back."""
+
+
+def shown_name(name: str) -> str:
+    """A name that can be written anywhere: cut, and without halves of surrogate pairs."""
+    short = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+    return short.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +31,17 @@ class Problem:
     column: str | None = None
     expected: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.column is not None:
+            object.__setattr__(self, "column", shown_name(self.column))
+
     def as_json(self) -> dict[str, object]:
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def reported_each(rows: int) -> int:
+    """How many problems each of so many wrong rows may list."""
+    return max(1, min(MOST_REPORTED, MAX_BY_ROW // max(1, rows)))
 
 
 class BadData(Exception):
@@ -50,6 +71,14 @@ class TooLarge(BadData):
     """More than the limits allow."""
 
     status = 413
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises BadData for names that could not be written into every form of answer."""
+    wrong = [name for name in names if len(name) > MAX_NAME or "\0" in name or name.encode(errors="replace").decode() != name]
+    if wrong:
+        said = f"the name is longer than {MAX_NAME} characters, or holds NUL or half a surrogate pair"
+        raise BadData([Problem("invalid-encoding", said, column=name) for name in wrong[:MOST_REPORTED]])
 
 
 def _sentence(problem: Problem) -> str:

@@ -2,106 +2,179 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
+import mmap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
-from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType
+from podium.data.limits import FILE, OFFSET, TRAINING, Limits
+from podium.data.pages import MAGIC
+from podium.data.parquet import Check, as_text, parquet_batches
+from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType, check_names
 
-PARQUET, BOM = b"PAR1", b"\xef\xbb\xbf"
-FOREIGN = {b"PK\x03\x04": "a zip archive or a workbook", b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+BOM = b"\xef\xbb\xbf"
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive or a workbook",
+    b"\x1f\x8b": "gzip",
+    MAGIC: "Parquet inside gzip",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-MOST_COLUMNS = 10_000
-LONGEST_CELL = 1 << 20
+HEADER_BYTES = 1 << 22
+BLOCK = 1 << 24
+"""Bytes of text that are parsed at a time; no row may be longer."""
 
 
-def read_table(
-    data: bytes, *, gzipped: bool = False, delimiter: str = ",", most_bytes: int = 1 << 32, most_rows: int = 1 << 40
-) -> pa.Table:
+def any_names(names: Sequence[str]) -> None:
+    """Take every column."""
+
+
+def read_table(data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING) -> pa.Table:
     """Read a table as text, an empty cell being "" in CSV and null in Parquet.
 
-    Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. The limits hold for what comes out of
-    a packed form. Raises BadData with every problem found in the header and in the lengths of the rows.
+    Parquet is known by its first bytes; gzip is opened only when `gzipped` says so. Raises BadData with every problem found
+    in the header and in the lengths of the rows.
     """
-    if gzipped:
-        data = _gunzip(data, most_bytes)
-    if data.startswith(PARQUET):
-        return _as_text(_parquet(data, most_bytes, most_rows))
-    for magic, name in FOREIGN.items():
-        if data.startswith(magic):
-            raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
-    return read_csv(data, delimiter)
+    return as_text(read_typed(data, gzipped=gzipped, delimiter=delimiter, limits=limits))
 
 
-def read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
+def read_typed(
+    data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING, check: Check = any_names
+) -> pa.Table:
+    """The same, but columns of Parquet keep their types; `check` sees the column names before a row is read."""
+    if data.startswith(MAGIC) and not gzipped:
+        return pa.Table.from_batches(list(parquet_batches(data, limits, check)))
+    return read_csv(data, delimiter, gzipped=gzipped, limits=limits, check=check)
+
+
+def read_csv(
+    data: bytes, delimiter: str = ",", *, gzipped: bool = False, limits: Limits = TRAINING, check: Check = any_names
+) -> pa.Table:
     """Read separated UTF-8 with a header line; raises BadData."""
-    text = data.removeprefix(BOM)
-    _check_text(text)
-    names = _header(text, delimiter)
-    wrong: list[Problem] = []
-    try:
-        table = pacsv.read_csv(
-            pa.BufferReader(text),
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=max(1 << 20, min(len(text), 1 << 28))),
-            parse_options=_parse_options(delimiter, wrong),
-            convert_options=_all_text(names),
-        )
-    except pa.ArrowInvalid as error:
-        raise BadData([Problem("csv-quote", "a quoted cell is not closed or a row cannot be split")]) from error
-    if wrong:
-        raise BadData(wrong)
-    if table.num_rows == 0:
-        raise BadData([Problem("empty-input", "there is a header but no row")])
-    return table
+    with _opened(io.BytesIO(data), gzipped) as stream:
+        names = _header(stream.read(HEADER_BYTES), delimiter, limits, check)
+        stream.seek(0)
+        _check_text(stream, delimiter, limits)
+        stream.seek(0)
+        source = stream if gzipped else pa.BufferReader(data)
+        return pa.Table.from_batches(list(_csv_batches(source, names, delimiter, limits, BLOCK)))
 
 
-def read_in_pieces(path: Path, *, gzipped: bool = False, delimiter: str = ",", piece: int = 8 << 20) -> Iterator[pa.Table]:
+def read_in_pieces(
+    path: Path,
+    *,
+    gzipped: bool = False,
+    delimiter: str = ",",
+    piece: int = 8 << 20,
+    limits: Limits = FILE,
+    check: Check = any_names,
+) -> Iterator[pa.Table]:
     """A table on disk as tables of some `piece` bytes of text each, so that memory does not grow with it. Raises BadData."""
     with path.open("rb") as file:
-        if file.read(len(PARQUET)) == PARQUET and not gzipped:
-            yield from _parquet_in_pieces(path)
+        if file.read(len(MAGIC)) == MAGIC and not gzipped:
+            for batch in parquet_batches(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), limits, check):
+                yield from map(as_text, _split(pa.Table.from_batches([batch]), piece))
             return
-    with gzip.open(path) if gzipped else path.open("rb") as stream:
-        try:
-            yield from _csv_in_pieces(stream, delimiter, piece)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
+        file.seek(0)
+        with _opened(file, gzipped) as stream:
+            names = _header(stream.read(min(piece, HEADER_BYTES)), delimiter, limits, check)
+            stream.seek(0)
+            for batch in _csv_batches(_Bounded(stream, limits.decoded_bytes), names, delimiter, limits, piece):
+                yield pa.Table.from_batches([batch])
 
 
-def _csv_in_pieces(stream: Any, delimiter: str, piece: int) -> Iterator[pa.Table]:
-    head = stream.read(min(piece, 1 << 22))
-    for magic, name in FOREIGN.items():
-        if head.startswith(magic):
-            raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
-    if not head.strip():
-        raise BadData([Problem("empty-input", "there is nothing in the file")])
-    names = _header(head.removeprefix(BOM), delimiter)
-    stream.seek(len(BOM) if head.startswith(BOM) else 0)
+def _split(table: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Halves, and halves of them, until each takes at most `size` bytes as text."""
+    if table.num_rows < 2 or _text_bytes(table) <= size:
+        yield table
+    else:
+        half = table.num_rows // 2
+        yield from _split(table.slice(0, half), size)
+        yield from _split(table.slice(half), size)
+
+
+def _text_bytes(table: pa.Table) -> int:
+    repeated = [column for column in table.columns if pa.types.is_dictionary(column.type)]
+    lengths = [
+        pc.sum(pc.binary_length(chunk.dictionary.cast(pa.string())).take(chunk.indices)).as_py() or 0
+        for column in repeated
+        for chunk in column.chunks
+    ]
+    return sum(lengths) + sum(column.nbytes for column in table.columns if column not in repeated)
+
+
+@contextmanager
+def _opened(file: IO[bytes], gzipped: bool) -> Iterator[Any]:
+    if not gzipped:
+        yield file
+        return
+    try:
+        with gzip.open(file) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that may not hold more than so many bytes, nor NUL. Raises BadData."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self._most, self._seen = stream, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._seen += len(data)
+        if self._seen > self._most:
+            raise _too_large(self._most)
+        if b"\0" in data:
+            raise BadData([Problem("invalid-encoding", "the text holds NUL", expected="UTF-8 text")])
+        return data
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(
+        [Problem("too-large", "the table is over the limit", expected=f"at most {most} bytes decoded; send less at a time")]
+    )
+
+
+def _csv_batches(source: Any, names: list[str], delimiter: str, limits: Limits, block: int) -> Iterator[pa.RecordBatch]:
     wrong: list[Problem] = []
     rows = 0
     try:
         reader = pacsv.open_csv(
-            stream,
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=piece),
+            source,
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=block),
             parse_options=_parse_options(delimiter, wrong),
             convert_options=_all_text(names),
         )
+        if reader.schema.names != names:
+            raise BadData([Problem("csv-header", "the first line is no header, or is too long")])
         for batch in reader:
-            if wrong:
-                raise BadData(wrong)
-            if batch.num_rows:
-                rows += batch.num_rows
-                yield pa.Table.from_batches([batch])
+            if len(wrong) >= MOST_REPORTED:
+                break
+            rows += batch.num_rows
+            if rows > limits.rows:
+                raise TooLarge([Problem("too-many-rows", f"has {rows} rows or more", expected=f"at most {limits.rows}")])
+            _check_cells(batch, rows - batch.num_rows, limits)
+            if batch.num_rows and not wrong:
+                yield batch
     except pa.ArrowInvalid as error:
+        if "straddling" in str(error):
+            raise BadData([Problem("out-of-range", f"a row is longer than {block} bytes")]) from error
         raise BadData([Problem("csv-quote", "a quoted cell is not closed, is no UTF-8, or a row cannot be split")]) from error
     if wrong:
         raise BadData(wrong)
@@ -109,17 +182,15 @@ def _csv_in_pieces(stream: Any, delimiter: str, piece: int) -> Iterator[pa.Table
         raise BadData([Problem("empty-input", "there is a header but no row")])
 
 
-def _parquet_in_pieces(path: Path) -> Iterator[pa.Table]:
-    try:
-        file = pq.ParquetFile(path)
-        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names) or len(file.schema_arrow.names) > MOST_COLUMNS:
-            raise BadData([Problem("csv-header", "a column name comes twice, or there are too many")])
-        if not file.metadata.num_rows:
-            raise BadData([Problem("empty-input", "there is no row")])
-        for batch in file.iter_batches(batch_size=100_000):
-            yield _as_text(pa.Table.from_batches([batch]))
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
+def _check_cells(batch: pa.RecordBatch, before: int, limits: Limits) -> None:
+    """Raises BadData for a cell that is too long."""
+    for name, cells in zip(batch.schema.names, batch.columns, strict=True):
+        if cells.nbytes <= limits.cell_bytes:
+            continue
+        lengths = pc.binary_length(cells)
+        if (pc.max(lengths).as_py() or 0) > limits.cell_bytes:
+            row = before + pc.index(pc.greater(lengths, limits.cell_bytes), True).as_py() + 1
+            raise BadData([Problem("out-of-range", f"is longer than {limits.cell_bytes} bytes", row, name)])
 
 
 def _parse_options(delimiter: str, wrong: list[Problem]) -> pacsv.ParseOptions:
@@ -142,90 +213,63 @@ def _all_text(names: list[str]) -> pacsv.ConvertOptions:
     )
 
 
-def _check_text(text: bytes) -> None:
-    if not text.strip():
-        raise BadData([Problem("empty-input", "there is nothing in the file")])
-    if b"\0" in text:
-        raise BadData([Problem("invalid-encoding", f"byte {text.index(0)} is NUL", expected="UTF-8 text")])
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise BadData([Problem("invalid-encoding", f"byte {error.start} is not UTF-8", expected="UTF-8 text")]) from None
-    if text.count(b'"') % 2:
+def _check_text(stream: IO[bytes], delimiter: str, limits: Limits) -> None:
+    """Read all of it once and keep nothing. Raises BadData."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    size = cells = quotes = 0
+    while part := stream.read(1 << 20):
+        if b"\0" in part:
+            raise _not_text(size + part.index(0), "NUL")
+        start = size - len(decoder.getstate()[0])
+        try:
+            decoder.decode(part)
+        except UnicodeDecodeError as error:
+            raise _not_text(start + error.start, "not UTF-8") from None
+        size += len(part)
+        cells += part.count(delimiter.encode()) + max(part.count(b"\n"), part.count(b"\r"))
+        quotes += part.count(b'"')
+        if size + OFFSET * cells > limits.decoded_bytes:
+            raise _too_large(limits.decoded_bytes)
+    if pending := decoder.getstate()[0]:
+        raise _not_text(size - len(pending), "not UTF-8")
+    if quotes % 2:
         raise BadData([Problem("csv-quote", "a quoted cell is not closed")])
 
 
-def _header(text: bytes, delimiter: str) -> list[str]:
-    """The column names, checked."""
+def _not_text(place: int, said: str) -> BadData:
+    return BadData([Problem("invalid-encoding", f"byte {place} is {said}", expected="UTF-8 text")])
+
+
+def _header(head: bytes, delimiter: str, limits: Limits, check: Check) -> list[str]:
+    """The column names, checked. Raises BadData."""
+    for magic, name in FOREIGN.items():
+        if head.startswith(magic):
+            raise WrongType([Problem("unsupported-media-type", f"this is {name}; send CSV in UTF-8 or Parquet")])
+    if not head.strip():
+        raise BadData([Problem("empty-input", "there is nothing in the file")])
     try:
-        lines = io.StringIO(text[: 1 << 22].decode(errors="ignore"), newline=None)
+        lines = io.StringIO(head.removeprefix(BOM).decode(errors="ignore"), newline=None)
         first = next(row for row in csv.reader(lines, delimiter=delimiter) if row)
     except (csv.Error, StopIteration) as error:
         raise BadData([Problem("csv-header", "the first line is no header")]) from error
-    if len(first) > MOST_COLUMNS:
-        raise TooLarge([Problem("too-many-columns", f"has {len(first)} columns", expected=f"at most {MOST_COLUMNS}")])
     if len(first) == 1:
         for mark, name in DELIMITERS.items():
             if mark in first[0]:
                 raise BadData([Problem("csv-delimiter", f"the cells seem to be separated by {name}", expected="comma")])
+    if len(first) > limits.columns:
+        raise TooLarge([Problem("too-many-columns", f"has {len(first)} columns", expected=f"at most {limits.columns}")])
     problems = [
         Problem("csv-header", "column name is empty or padded with blanks", column=f"#{place}")
         for place, name in enumerate(first, 1)
         if not name or name != name.strip()
     ]
-    problems += [
-        Problem("csv-header", "column name comes twice", column=f"#{i + 1}") for i, n in enumerate(first) if n in first[:i]
-    ]
+    seen: set[str] = set()
+    for place, name in enumerate(first, 1):
+        if name in seen:
+            problems.append(Problem("csv-header", "column name comes twice", column=f"#{place}"))
+        seen.add(name)
     if problems:
         raise BadData(problems)
+    check_names(first)
+    check(first)
     return first
-
-
-def _parquet(data: bytes, most_bytes: int, most_rows: int) -> pa.Table:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        facts = file.metadata
-        size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
-        if facts.num_rows > most_rows or size > most_bytes or facts.num_columns > MOST_COLUMNS:
-            limits = f"at most {most_rows} rows, {MOST_COLUMNS} columns, {most_bytes} bytes unpacked"
-            raise TooLarge(
-                [Problem("too-many-rows", f"has {facts.num_rows} rows of {facts.num_columns} columns", expected=limits)]
-            )
-        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
-            raise BadData([Problem("csv-header", "a column name comes twice")])
-        table = file.read()
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise Malformed([Problem("parquet-malformed", "the file is damaged or cut off")]) from error
-    if table.num_rows == 0:
-        raise BadData([Problem("empty-input", "there is no row")])
-    return table
-
-
-def _as_text(table: pa.Table) -> pa.Table:
-    try:
-        return pa.table({name: _column_as_text(table[name]) for name in table.column_names})
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise BadData([Problem("invalid-type", "a column holds what is no text, number, date or truth value")]) from error
-
-
-def _column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_timestamp(column.type):
-        column = pc.strftime(column, "%Y-%m-%d")
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    text = column.cast(pa.string())
-    text.validate(full=True)
-    if pc.any(pc.match_substring(text, "\0")).as_py():
-        raise BadData([Problem("invalid-encoding", "a text holds NUL")])
-    return text
-
-
-def _gunzip(data: bytes, most: int) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(data)) as stream:
-            text = stream.read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
-    if len(text) > most:
-        raise TooLarge([Problem("too-large", "the unpacked file is over the limit", expected=f"at most {most} bytes")])
-    return text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -15,7 +16,8 @@ import pyarrow.compute as pc
 
 from podium.data.columns import EPOCH, Column, Value
 from podium.data.notation import plain_text, plain_texts
-from podium.data.problems import MOST_REPORTED, BadData, Problem
+from podium.data.parquet import column_as_text
+from podium.data.problems import MOST_REPORTED, BadData, Problem, reported_each
 from podium.data.spelling import meant
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -30,6 +32,8 @@ LARGEST = 1e30
 EXACT = 2.0**53
 """Integers up to here are exact in a float."""
 LONGEST_TEXT = 10_000
+LETTER_BYTES = 4
+"""Bytes of a letter in UTF-8 at most."""
 
 EXPECTED = {
     "number": "a number, such as 3 or 2.5",
@@ -141,8 +145,11 @@ def typed_rows(
     problems: list[Problem] = []
     typed = []
     for number, row in enumerate(rows, 1):
-        problems += [Problem("unknown-field", "is no input of this model", number, name) for name in row if name not in names]
+        unknown = itertools.islice((name for name in row if name not in names), MOST_REPORTED)
+        problems += [Problem("unknown-field", "is no input of this model", number, name) for name in unknown]
         typed.append(tuple(_cell(row.get(column.name), column, number, problems) for column in columns))
+        if len(problems) >= MOST_REPORTED:
+            break
     if problems:
         raise BadData(problems)
     return typed
@@ -168,7 +175,7 @@ def typed_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[st
 
     Columns of `ignored` may be there and are left out. Raises BadData with every wrong cell, up to a bound.
     """
-    frame, problems = {}, _column_problems(table, columns, set(ignored))
+    frame, problems = {}, column_problems(table.column_names, columns, set(ignored))
     gone = {problem.column for problem in problems}
     for column in columns:
         if column.name not in gone:
@@ -179,39 +186,63 @@ def typed_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[st
     return pd.DataFrame(frame)
 
 
-def typed_by_row(
-    table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()
-) -> tuple[pd.DataFrame, dict[int, list[Problem]]]:
+def typed_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()) -> tuple[pd.DataFrame, BadRows]:
     """The same, with the problems of each wrong row by its place (from 0), whose cells mean nothing then.
 
     Raises BadData only for what is wrong with the columns themselves.
     """
-    if wrong_columns := _column_problems(table, columns, set(ignored)):
+    if wrong_columns := column_problems(table.column_names, columns, set(ignored)):
         raise BadData(wrong_columns)
     frame: dict[str, pd.Series] = {}
-    problems: dict[int, list[Problem]] = {}
+    found: list[tuple[Fault, Column]] = []
     for column in columns:
         values, faults = _typed_column(_cells(table, column), column)
         if column.unknown == "reject" and column.is_text:
             strange = (values.notna() & ~values.isin(column.categories)).to_numpy()
             faults.append((strange, "unknown-category", "was not among the training rows"))
-        for wrong, code, message in faults:
-            for row in np.flatnonzero(wrong).tolist():
-                problems.setdefault(row, []).append(Problem(code, message, row + 1, column.name, expected(column)))
+        found += [(fault, column) for fault in faults if fault[0].any()]
         frame[column.name] = values
-    return pd.DataFrame(frame), problems
+    return pd.DataFrame(frame), BadRows(table.num_rows, found)
 
 
-def _column_problems(table: pa.Table, columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
-    known, present = {column.name for column in columns}, set(table.column_names)
+class BadRows(Mapping[int, list[Problem]]):
+    """The problems of each wrong row by its place, made when they are asked for: all rows may be wrong in every cell.
+
+    A row lists fewer of its problems the more rows are wrong, but never none.
+    """
+
+    def __init__(self, rows: int, faults: Sequence[tuple[Fault, Column]]) -> None:
+        self._faults = faults
+        self._wrong = np.logical_or.reduce([mask for (mask, *_), _ in faults]) if faults else np.zeros(rows, dtype=bool)
+        self._count = int(self._wrong.sum())
+        self._each = reported_each(self._count)
+
+    def __getitem__(self, row: int) -> list[Problem]:
+        if row not in self:
+            raise KeyError(row)
+        wrong = ((code, message, column) for (mask, code, message), column in self._faults if mask[row])
+        return [
+            Problem(code, message, row + 1, column.name, expected(column))
+            for code, message, column in itertools.islice(wrong, self._each)
+        ]
+
+    def __contains__(self, row: object) -> bool:
+        return isinstance(row, int) and 0 <= row < len(self._wrong) and bool(self._wrong[row])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(self._wrong).tolist())
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def column_problems(names: Sequence[str], columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
+    """What is wrong with the names of a table's columns, up to a bound."""
+    known, present = {column.name for column in columns}, set(names)
     if not known & present and any(re.fullmatch(NUMBER, name) for name in present):
         return [Problem("csv-header", "the first line is data, not the names of the columns")]
-    problems = [
-        Problem("unknown-field", "is no input of this model", column=name)
-        for name in table.column_names
-        if name not in known and name not in ignored
-    ]
-    return problems + [
+    unknown = itertools.islice((name for name in names if name not in known and name not in ignored), MOST_REPORTED)
+    return [Problem("unknown-field", "is no input of this model", column=name) for name in unknown] + [
         Problem("missing-field", "the column is not there", column=column.name, expected=expected(column))
         for column in columns
         if column.name not in present and not column.nullable
@@ -219,9 +250,9 @@ def _column_problems(table: pa.Table, columns: Sequence[Column], ignored: set[st
 
 
 def _cells(table: pa.Table, column: Column) -> pa.ChunkedArray:
-    """A column of the table, or as many missing cells."""
+    """A column of the table as text, or as many missing cells."""
     if column.name in table.column_names:
-        return table[column.name]
+        return column_as_text(table[column.name])
     return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
 
 
@@ -243,7 +274,11 @@ Fault = tuple[Mask, str, str]
 
 
 def _typed_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Fault]]:
+    long = pc.fill_null(pc.greater(pc.binary_length(cells), LONGEST_TEXT * LETTER_BYTES), False)
+    if pc.any(long).as_py():  # not to be copied on and on
+        cells = pc.if_else(long, pa.scalar(None, pa.string()), cells)
     values, faults = _FRAMES[column.kind](blank(cells, column), column)
+    faults.append((long.to_numpy(), "out-of-range", "is too long"))
     if not column.nullable:
         wrong = np.logical_or.reduce([mask for mask, *_ in faults])
         faults.append((values.isna().to_numpy() & ~wrong, "missing-field", "has no value"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import pyarrow as pa
 
 from podium.data.columns import Signature
 from podium.data.doubts import doubts_of_frame
+from podium.data.limits import FILE, Limits
 from podium.data.problems import BadData
 from podium.data.read import read_in_pieces
 from podium.model.encode import Matrix
-from podium.predict.inputs import Asked, Inputs, from_panel, from_text, typed_panel
+from podium.predict.inputs import Asked, Inputs, check_columns, from_panel, from_text, limits_of, typed_panel
 from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv
 
@@ -44,15 +46,16 @@ def predict_file(
     *,
     raw: bool = False,
     problems: bool = True,
+    limits: Limits = FILE,
 ) -> Iterator[Piece]:
     """Predictions beside the columns that came, and why wrong rows have none. Raises BadData, rows counted over all pieces."""
     rows = 0
     if snapshot.signature.panel:
-        for inputs in _inputs_of_panel(upload, snapshot.signature, asked):
+        for inputs in _inputs_of_panel(upload, snapshot.signature, asked, limits):
             yield _piece(snapshot, families, score, inputs, asked.by_row and problems, raw=raw, first=rows == 0)
             rows += inputs.total
         return
-    for table in read_in_pieces(upload, gzipped=asked.gzipped, delimiter=asked.delimiter):
+    for table in _read(upload, snapshot.signature, asked, limits):
         try:
             inputs = from_text(table, snapshot.signature, table.num_rows, asked)
         except BadData as error:
@@ -64,14 +67,28 @@ def predict_file(
 def _piece(
     snapshot: Snapshot, families: Sequence[str], score: Score, inputs: Inputs, problems: bool, *, raw: bool, first: bool
 ) -> Piece:
-    scores = {family: score(snapshot, family, inputs.as_frame()) for family in families}
+    scores: dict[str, Matrix | Sequence[Sequence[float]]] = {
+        family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families
+    }
     result = result_table(snapshot, inputs, scores, problems=problems)
     return Piece(to_csv(result, raw=raw, header=first), inputs.total, len(inputs.bad), len(inputs.warnings))
 
 
-def _inputs_of_panel(upload: Path, signature: Signature, asked: Asked) -> Iterator[Inputs]:
+def _read(upload: Path, signature: Signature, asked: Asked, limits: Limits) -> Iterator[pa.Table]:
+    """Its pieces, unless the header shows columns that are not wanted. Raises BadData."""
+    check = functools.partial(check_columns, signature, asked)
+    return read_in_pieces(
+        upload,
+        gzipped=asked.gzipped,
+        delimiter=asked.delimiter,
+        limits=limits_of(signature, limits),
+        check=check,
+    )
+
+
+def _inputs_of_panel(upload: Path, signature: Signature, asked: Asked, limits: Limits) -> Iterator[Inputs]:
     """A panel is read whole, as a day needs those before it, and answered some entities at a time. Raises BadData."""
-    table = pa.concat_tables(read_in_pieces(upload, gzipped=asked.gzipped, delimiter=asked.delimiter))
+    table = pa.concat_tables(_read(upload, signature, asked, limits))
     frame = typed_panel(table, signature, asked)
     if not asked.by_row:
         doubts_of_frame(frame, signature.asked)  # so that rows are counted over the whole file

@@ -16,12 +16,21 @@ import pyarrow as pa
 
 from podium.data.columns import EPOCH, Panel, Signature, Value
 from podium.data.doubts import NEVER_SEEN, UNKNOWN, doubts_of_frame, doubts_of_rows
+from podium.data.limits import MAX_EXTRA, REQUEST, Limits
 from podium.data.panel import DAY, INDEX, INDEX_NAME, windows
-from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge
-from podium.data.read import read_table
-from podium.data.typed import frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
+from podium.data.parquet import as_text
+from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem, TooLarge, check_names, reported_each
+from podium.data.read import read_typed
+from podium.data.typed import column_problems, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
 DEEPEST = 100
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+JSON_BYTES = 300_000_000
+"""What decoded JSON may take in memory, about: its text, and what Python adds for each of these."""
+ADDED = {b"[": 100, b"{": 100, b":": 60, b",": 30, b'"': 12}
+SMALL = JSON_BYTES // (1 + max(ADDED.values()))
+MAX_FIELDS = 12_000
+"""Fields of a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +69,22 @@ class Inputs:
 
 def from_table(data: bytes, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
     """CSV or Parquet bytes; raises BadData."""
-    table = read_table(data, gzipped=asked.gzipped, delimiter=asked.delimiter, most_rows=most)
+    limits = limits_of(signature, replace(REQUEST, rows=most))
+    check = functools.partial(check_columns, signature, asked)
+    table = read_typed(data, gzipped=asked.gzipped, delimiter=asked.delimiter, limits=limits, check=check)
     return from_text(table, signature, most, asked)
+
+
+def limits_of(signature: Signature, limits: Limits) -> Limits:
+    """The limits with as many columns as a model knows, and some more."""
+    return replace(limits, columns=len(signature.names) + len(signature.ignored) + MAX_EXTRA)
+
+
+def check_columns(signature: Signature, asked: Asked, names: Sequence[str]) -> None:
+    """Raises BadData for columns that are not wanted; that one is missing is found with what is wrong in the others."""
+    problems = column_problems(names, signature.asked, set(names) if asked.keep_extra else set(signature.ignored))
+    if any(problem.code != "missing-field" for problem in problems):
+        raise BadData(problems)
 
 
 def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
@@ -73,12 +96,14 @@ def from_form(fields: Mapping[str, str], signature: Signature) -> Inputs:
     ]
     if unknown:
         raise BadData(unknown)
-    row = pa.table({name: pa.array([fields.get(name, "")], pa.string()) for name in signature.names})
+    cells = {name: fields.get(name, "").encode(errors="replace").decode() for name in signature.names}
+    row = pa.table({name: pa.array([text], pa.string()) for name, text in cells.items()})
     return from_text(row, signature, 1)
 
 
 ROWS = "rows"
 """The field of a form that holds a panel's rows."""
+MAX_FORM_ROWS = 1_000_000
 
 
 def _from_text_field(fields: Mapping[str, str], signature: Signature) -> Inputs:
@@ -86,13 +111,20 @@ def _from_text_field(fields: Mapping[str, str], signature: Signature) -> Inputs:
         raise BadData(unknown)
     if not fields.get(ROWS, "").strip():
         raise BadData([Problem("empty-input", "there is no row", column=ROWS, expected="CSV with a header line")])
-    table = read_table(fields[ROWS].replace("\r\n", "\n").encode())
-    return from_text(table, signature, table.num_rows)
+    return from_table(fields[ROWS].replace("\r\n", "\n").encode(errors="replace"), signature, MAX_FORM_ROWS)
 
 
 def typed_panel(table: pa.Table, signature: Signature, asked: Asked) -> pd.DataFrame:
     """The rows of a panel as they came. Raises BadData."""
     return typed_frame(table, signature.asked, table.column_names if asked.keep_extra else signature.ignored)
+
+
+def _check_size(frame: pd.DataFrame, signature: Signature) -> None:
+    """Each row becomes a window of many numbers. Raises TooLarge."""
+    most = REQUEST.decoded_bytes // (8 * len(signature.inputs))
+    if len(frame) > most:
+        said = f"has {len(frame)} rows"
+        raise TooLarge([Problem("too-many-rows", said, expected=f"at most {most}; send more to /batch as a file")])
 
 
 def from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> Inputs:
@@ -139,10 +171,13 @@ def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = P
     if table.num_rows > most:
         raise TooLarge([Problem("too-many-rows", f"has {table.num_rows} rows", expected=f"at most {most}")])
     if signature.panel:
-        return from_panel(typed_panel(table, signature, asked), signature, by_row=asked.by_row)
+        frame = typed_panel(table, signature, asked)
+        _check_size(frame, signature)
+        return from_panel(frame, signature, by_row=asked.by_row)
     ignored = set(table.column_names) if asked.keep_extra else set(signature.ignored)
     if not asked.by_row:
-        frame, bad = typed_frame(table, signature.inputs, ignored), dict[int, list[Problem]]()
+        bad: Mapping[int, list[Problem]] = {}
+        frame = typed_frame(table, signature.inputs, ignored)
         doubts = doubts_of_frame(frame, signature.inputs)
     else:
         frame, bad = typed_by_row(table, signature.inputs, ignored)
@@ -151,7 +186,8 @@ def from_text(table: pa.Table, signature: Signature, most: int, asked: Asked = P
         doubts = [
             replace(doubt, row=int(good[doubt.row - 1]) + 1) for doubt in doubts_of_frame(frame, signature.inputs) if doubt.row
         ]
-    return Inputs(table.num_rows, doubts, lambda: frame_rows(frame), lambda: frame, lambda: table, bad)
+    text = functools.cache(lambda: as_text(table))
+    return Inputs(table.num_rows, doubts, lambda: frame_rows(frame), lambda: frame, text, bad)
 
 
 def from_json(data: bytes, signature: Signature, most: int, asked: Asked = PLAIN) -> Inputs:
@@ -164,18 +200,36 @@ def from_records(decoded: Any, signature: Signature, most: int, asked: Asked = P
     records = _listed(decoded, signature)
     if len(records) > most:
         raise TooLarge([Problem("too-many-rows", f"has {len(records)} records", expected=f"at most {most}")])
+    known = set(signature.names).union(signature.ignored)
+    extra = _extra_names(records, known)
+    ignored = extra.union(signature.ignored) if asked.keep_extra else set(signature.ignored)
     if signature.panel:
-        named = _named(records, signature)
-        rows = typed_rows(named, signature.panel.columns, _ignored(named, signature, asked))
-        return from_panel(rows_frame(rows, signature.panel.columns), signature, by_row=asked.by_row)
+        rows = typed_rows(_named(records, signature), signature.panel.columns, ignored)
+        typed = rows_frame(rows, signature.panel.columns)
+        _check_size(typed, signature)
+        return from_panel(typed, signature, by_row=asked.by_row)
     if asked.by_row:
-        named, rows, doubts, bad = _by_row(records, signature, asked)
+        named, rows, doubts, bad = _by_row(records, signature, ignored)
     else:
         named, bad = _named(records, signature), {}
-        rows = typed_rows(named, signature.inputs, _ignored(named, signature, asked))
+        rows = typed_rows(named, signature.inputs, ignored)
         doubts = doubts_of_rows(rows, signature.inputs)
     frame = functools.partial(rows_frame, rows, signature.inputs)
-    return Inputs(len(records), doubts, lambda: rows, frame, functools.partial(_text_table, named, signature.names), bad)
+    table = functools.cache(functools.partial(_text_table, named, signature.names))
+    return Inputs(len(records), doubts, lambda: rows, frame, table, bad)
+
+
+def _extra_names(records: Sequence[Any], known: set[str]) -> set[str]:
+    """The fields that the model does not know, of all records. Raises BadData for too many, or for odd names."""
+    extra: set[str] = set()
+    for record in records:
+        if isinstance(record, dict) and not record.keys() <= known:
+            extra |= record.keys() - known
+            if len(extra) > MAX_EXTRA:
+                said = f"the records have more than {MAX_EXTRA} fields that the model does not know"
+                raise TooLarge([Problem("too-many-fields", said, expected="fields of the model")])
+    check_names(extra)
+    return extra
 
 
 def _listed(decoded: Any, signature: Signature) -> list[Any]:
@@ -193,35 +247,34 @@ def _listed(decoded: Any, signature: Signature) -> list[Any]:
     return records
 
 
-def _ignored(named: Sequence[Mapping[str, Any]], signature: Signature, asked: Asked) -> set[str]:
-    return {name for record in named for name in record} if asked.keep_extra else set(signature.ignored)
-
-
 Rows = tuple[list[dict[str, Any]], list[tuple[Value, ...]], list[Problem], dict[int, list[Problem]]]
 
 
-def _by_row(records: Sequence[Any], signature: Signature, asked: Asked) -> Rows:
+def _by_row(records: Sequence[Any], signature: Signature, ignored: set[str]) -> Rows:
     """Every record by itself: all of them named, the good ones typed, their warnings, and what is wrong with the others."""
     named: list[dict[str, Any]] = []
     good: list[tuple[Value, ...]] = []
     doubts: list[Problem] = []
     bad: dict[int, list[Problem]] = {}
+    each = reported_each(len(records))
     for place, record in enumerate(records):
         named.append(record if isinstance(record, dict) else {})
         try:
             named[-1:] = _named([record], signature)
-            (row,) = typed_rows(named[-1:], signature.inputs, _ignored(named[-1:], signature, asked))
-            doubts += [replace(doubt, row=place + 1) for doubt in doubts_of_rows([row], signature.inputs)]
+            (row,) = typed_rows(named[-1:], signature.inputs, ignored)
+            found = doubts_of_rows([row], signature.inputs)
+            doubts += [replace(doubt, row=place + 1) for doubt in found[: MOST_REPORTED - len(doubts)]]
             good.append(row)
         except BadData as error:
-            bad[place] = [replace(problem, row=place + 1) for problem in error.problems]
-    return named, good, doubts[:MOST_REPORTED], bad
+            bad[place] = [replace(problem, row=place + 1) for problem in error.problems[:each]]
+    return named, good, doubts, bad
 
 
 def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]:
     """Bare arrays as records; raises BadData."""
     problems, named = [], []
-    width = len(signature.names)
+    names = signature.names
+    width = len(names)
     for number, record in enumerate(records, 1):
         if isinstance(record, dict):
             named.append(record)
@@ -232,7 +285,9 @@ def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]
                 Problem("wrong-length", f"has {len(record)} values", number, None, f"{width} values in training order")
             )
         else:
-            named.append(dict(zip(signature.names, record, strict=True)))
+            named.append(dict(zip(names, record, strict=True)))
+        if len(problems) >= MOST_REPORTED:
+            break
     if problems:
         raise BadData(problems)
     return named
@@ -244,33 +299,52 @@ def _text_table(records: Sequence[Mapping[str, Any]], inputs: Sequence[str]) -> 
 
 
 def _text(value: object) -> str:
-    return "" if value is None else value.encode(errors="replace").decode() if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    try:
+        return "" if value is None else json.dumps(value)
+    except RecursionError:
+        raise _too_deep() from None
 
 
 def decode_json(data: bytes, *, nan: bool = False) -> Any:
-    """Strict JSON: UTF-8, no NaN unless it is asked for, no field twice, not too deep. Raises Malformed."""
+    """Strict JSON: UTF-8, no NaN unless it is asked for, no field twice, not too deep, not too much. Raises BadData."""
+    _check_json(data)
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
         raise Malformed([Problem("invalid-encoding", f"byte {error.start} is not UTF-8")]) from None
-    if _depth(text) > DEEPEST:
-        raise Malformed([Problem("invalid-json", f"is nested deeper than {DEEPEST}")])
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_nan if nan else _not_finite, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise Malformed([Problem("invalid-json", f"line {error.lineno}, column {error.colno}: {error.msg}")]) from None
+    except RecursionError:
+        raise _too_deep() from None
 
 
-def _depth(text: str) -> int:
-    """An upper bound of the nesting, without recursion."""
-    deepest = depth = 0
-    for letter in text if text.count("[") + text.count("{") > DEEPEST else "":
-        depth += (letter in "[{") - (letter in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+def _check_json(data: bytes) -> None:
+    """Bound the memory that the decoded values take, and their nesting, by counting. Raises BadData."""
+    if len(data) > SMALL and len(data) + sum(data.count(mark) * added for mark, added in ADDED.items()) > JSON_BYTES:
+        said = "has more records, fields and values than are read at a time"
+        raise TooLarge([Problem("too-large", said, expected="fewer records, or CSV or Parquet")])
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _depth(data) > DEEPEST:
+        raise _too_deep()
+
+
+def _too_deep() -> Malformed:
+    return Malformed([Problem("invalid-json", f"is nested deeper than {DEEPEST}")])
+
+
+def _depth(data: bytes) -> int:
+    """The nesting; brackets within texts count too, so the decoder must watch its own."""
+    brackets = np.frombuffer(data.translate(None, NO_BRACKETS), dtype=np.uint8)
+    steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
+    return int(np.cumsum(steps, dtype=np.int64).max(initial=0))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_FIELDS:
+        raise TooLarge([Problem("too-many-fields", "a record has too many fields", expected=f"at most {MAX_FIELDS}")])
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise Malformed([Problem("duplicate-field", "a record names a field twice")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,13 +36,19 @@ def result_table(snapshot: Snapshot, inputs: Inputs, scores: Scores, *, problems
     first, target = next(iter(scores)), snapshot.signature.target
     table = inputs.as_table()
     places = _places(inputs)
-    added = _columns(np.asarray(scores[first], dtype=float), target, snapshot.half_width(first))
-    for family, rows in scores.items() if len(scores) > 1 else ():
-        columns = _columns(np.asarray(rows, dtype=float), target, snapshot.half_width(family))
+    matrices = {family: matrix_of(rows, target) for family, rows in scores.items()}
+    added = _columns(matrices[first], target, snapshot.half_width(first))
+    for family, matrix in matrices.items() if len(scores) > 1 else ():
+        columns = _columns(matrix, target, snapshot.half_width(family))
         added |= {f"{family}.{name}": cells for name, cells in columns.items()}
     for name, cells in added.items():
         table = table.append_column(_free(name, table), cells if places is None else cells.take(places))
     return _with_problems(table, inputs, problems)
+
+
+def matrix_of(rows: Matrix | Sequence[Sequence[float]], target: Target) -> Matrix:
+    """(n, scores), also where no row is good."""
+    return np.asarray(rows, dtype=float).reshape(len(rows), max(1, len(target.classes)))
 
 
 def _with_problems(table: pa.Table, inputs: Inputs, asked: bool | None) -> pa.Table:
@@ -95,18 +102,22 @@ def _predictions(matrix: Matrix, target: Target) -> pa.Array:
 
 
 def _free(name: str, table: pa.Table) -> str:
-    while name in table.column_names:
+    taken = set(table.column_names)
+    while name in taken:
         name += "_"
     return name
 
 
 def _harmless(table: pa.Table) -> pa.Table:
-    for place, name in enumerate(table.column_names):
-        cells = table[name]
-        if pa.types.is_string(cells.type):
-            risky = pc.and_(
-                pc.match_substring_regex(cells, FORMULA), pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$"))
-            )
-            marked = pc.binary_join_element_wise(pa.scalar("'"), cells, "")
-            table = table.set_column(place, name, pc.if_else(pc.fill_null(risky, False), marked, cells))
-    return table
+    names = [f"'{name}" if re.match(FORMULA, name) else name for name in table.column_names]
+    return pa.Table.from_arrays([_harmless_cells(column) for column in table.columns], names)
+
+
+def _harmless_cells(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_string(cells.type):
+        return cells
+    risky = pc.fill_null(pc.match_substring_regex(cells, FORMULA), False)
+    if not pc.any(risky).as_py():
+        return cells
+    risky = pc.and_(risky, pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$")))
+    return pc.if_else(risky, pc.binary_join_element_wise(pa.scalar("'"), cells, ""), cells)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from podium.data.limits import Limits
 from podium.data.problems import BadData, Malformed, TooLarge, WrongType
 from podium.data.read import read_table
 
@@ -75,7 +76,7 @@ def test_gzip_is_opened_when_declared() -> None:
 
 def test_a_packed_bomb_is_stopped() -> None:
     with pytest.raises(BadData) as caught:
-        read_table(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000), gzipped=True, most_bytes=10_000)
+        read_table(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000), gzipped=True, limits=Limits(decoded_bytes=10_000))
     assert caught.value.code == "too-large"
 
 
@@ -99,7 +100,7 @@ def parquet(table: pa.Table) -> bytes:
 
 def test_parquet_is_measured_before_it_is_unpacked() -> None:
     with pytest.raises(TooLarge):
-        read_table(parquet(pa.table({"x": pa.nulls(1_000_000, pa.float64())})), most_rows=1000)
+        read_table(parquet(pa.table({"x": pa.nulls(1_000_000, pa.float64())})), limits=Limits(rows=1000))
 
 
 def test_parquet_that_holds_no_text_is_named() -> None:
