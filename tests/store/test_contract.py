@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from podium.data.columns import Signature, Target
 from podium.store import datasets
 from podium.store.cache import Cache
 from podium.store.history import alias_states, project_names
-from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError, TooLarge
 from podium.store.signing import Keys, Signer, Unsigned
 from podium.store.versions import (
     Damaged,
@@ -41,6 +42,37 @@ def test_what_is_not_there_is_said_not_to_be(store: Store) -> None:
     for call in (store.read, store.etag, lambda key: store.read_if_new(key, None)):
         with pytest.raises(NotThere):
             call("nothing")
+
+
+class Refuses(io.RawIOBase):
+    """A body that must not be read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("the body was read")
+
+
+class WatchesBodies:
+    """A client whose bodies must not be read."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def get_object(self, **arguments: Any) -> Any:
+        answer = self._client.get_object(**arguments)
+        answer["Body"].close()
+        return {**answer, "Body": Refuses()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_an_object_that_is_too_large_is_not_read(store: Store) -> None:
+    store.create("large", b"x" * 1001)
+    assert len(store.read("large", max_bytes=1001).data) == 1001
+    watching = Store(WatchesBodies(store._client), store.bucket)
+    for read in (lambda: watching.read("large", max_bytes=1000), lambda: watching.read_if_new("large", None, 1000)):
+        with pytest.raises(TooLarge, match="has 1001 bytes, at most 1000"):
+            read()
 
 
 def test_an_object_is_created_once(store: Store) -> None:

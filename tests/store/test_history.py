@@ -20,6 +20,7 @@ from podium.store.history import (
     alias_key,
     append,
     check_history,
+    entries_since,
     entry_key,
     parse_entry,
     project_names,
@@ -27,9 +28,9 @@ from podium.store.history import (
     read_history,
     repair,
 )
-from podium.store.s3 import Store, StoreError
+from podium.store.s3 import Store, StoreError, TooLarge
 from podium.store.signing import Keys, Signer, Unsigned
-from podium.store.versions import NotPublished
+from podium.store.versions import Damaged, NotPublished
 from tests import tables
 from tests.conftest import publish_version
 from tests.learn.test_panel import shops
@@ -311,6 +312,94 @@ def test_whatever_is_done_to_the_history_is_seen(desk: Desk) -> None:
         for key in changes:
             overwrite(desk.store, key, alias if key == alias_key("p") else whole.get(key))
     assert check(desk) == []
+
+
+def foreign(desk: Desk) -> dict[str, bytes]:
+    """Objects that somebody without a key may put at the next number, by what they are."""
+    first, last = (data for _, data in read_history(desk.store, "p")[:2])
+    document = {**json.loads(last), "sequence": 3, "before": None}
+    other = {**document, "project": "q"}
+    return {
+        "empty": b"",
+        "no JSON": b"\xff{",
+        "unsigned": b"{}",
+        "a list": b"[]",
+        "an earlier entry": first,
+        "an edited entry": edited(last, sequence=3),
+        "signed by another key": json.dumps({**document, "signatures": Signer.new().sign(document)}).encode(),
+        "of another project": json.dumps({**other, "signatures": desk.signer.sign(other)}).encode(),
+        "of a bucket with the same keys": json.dumps({**document, "signatures": desk.signer.sign(document)}).encode(),
+        "deep": b"[" * 100_000,
+        "larger than any entry": b" " * (2 << 20),
+    }
+
+
+def test_a_foreign_object_at_the_next_number_is_skipped_and_reported(desk: Desk) -> None:
+    for number in (1, 2):
+        moving(desk, f"v{number}", ANY)()
+    objects = foreign(desk)
+    for number, data in enumerate(objects.values(), 3):
+        overwrite(desk.store, entry_key("p", number), data)
+    assert repair(desk.store, "p", desk.trust.promoters) == read_champion(desk.store, "p", desk.trust.promoters)
+    entry = moving(desk, "v3", "v2")()
+    assert (entry.sequence, champion(desk)) == (3 + len(objects), "v3")
+    assert moving(desk, "v4", "v3")().sequence == entry.sequence + 1
+    found = entries_since(desk.store, "p", desk.trust.promoters)
+    assert [each.champion for each in found] == ["v1", "v2", "v3", "v4"]
+    assert entries_since(desk.store, "p", desk.trust.promoters, 2, entry.sequence) == [entry]
+    assert len(check(desk)) == len(objects)
+
+
+def test_promoters_race_past_a_foreign_object_into_one_history(desk: Desk) -> None:
+    moving(desk, "v0", None)()
+    for number in (2, 5):
+        overwrite(desk.store, entry_key("p", number), b"{}")
+    together([moving(desk, f"v{number}", ANY) for number in range(8)])
+    found = entries_since(desk.store, "p", desk.trust.promoters)
+    assert [entry.sequence for entry in found] == [1, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert len(check(desk)) == 2
+
+
+@pytest.mark.parametrize("alias", [b"{}", b"", b"\xff", b" " * (2 << 20)])
+def test_a_foreign_alias_is_brought_back_to_the_last_entry(desk: Desk, alias: bytes) -> None:
+    overwrite(desk.store, alias_key("p"), alias)
+    assert repair(desk.store, "p", desk.trust.promoters) is None
+    moving(desk, "v1", None)()
+    moving(desk, "v2", "v1")()
+    overwrite(desk.store, alias_key("p"), alias)
+    assert champion_is_refused(desk)
+    assert moving(desk, "v3", "v2")().sequence == 3
+    assert champion(desk) == "v3"
+    assert check(desk) == []
+
+
+def champion_is_refused(desk: Desk) -> bool:
+    try:
+        champion(desk)
+    except (Unsigned, TooLarge):
+        return True
+    return False
+
+
+def test_a_history_with_a_changed_entry_is_not_read_as_a_shorter_one(desk: Desk) -> None:
+    for number in range(1, 5):
+        moving(desk, f"v{number}", ANY)()
+    for number in (2, 4):
+        key = entry_key("p", number)
+        whole = desk.store.read(key).data
+        for data in (b"{}", None):
+            overwrite(desk.store, key, data)
+            with pytest.raises(Damaged, match="not whole"):
+                entries_since(desk.store, "p", desk.trust.promoters)
+        overwrite(desk.store, key, whole)
+
+
+def test_keys_that_are_no_entries_are_harmless(desk: Desk) -> None:
+    moving(desk, "v1", None)()
+    for key in ("00000002.json.bak", "x.json", "00000002/x", "٠٠٠٠٠٠٠٢.json"):
+        overwrite(desk.store, f"history/p/{key}", b"x")
+    assert moving(desk, "v2", "v1")().sequence == 2
+    assert [each.champion for each in entries_since(desk.store, "p", desk.trust.promoters)] == ["v1", "v2"]
 
 
 def test_a_new_key_is_taken_beside_the_old_one_and_a_strange_one_is_not(desk: Desk) -> None:
