@@ -26,7 +26,7 @@ from podium.store.history import (
 )
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Signer
-from podium.store.versions import Manifest, list_versions, projects_with_versions, read_file, read_manifest
+from podium.store.versions import Manifest, fetch_from, list_versions, projects_with_versions, read_file, read_manifest
 
 REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -57,7 +57,7 @@ def desk_of_settings(signing: bool) -> Desk:
     settings = StoreSettings()
     store = settings.store()
     signer = settings.signer() if signing else Signer.new()  # looking needs no key
-    return Desk(store, settings.trust(), signer, provenance.actor(settings.actor), lambda key, _: store.read(key).data)
+    return Desk(store, settings.trust(), signer, provenance.actor(settings.actor), fetch_from(store))
 
 
 @click.group()

@@ -11,6 +11,7 @@ from podium import provenance
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.s3 import Exists, Store
+from podium.store.versions import fetch_from
 
 
 @functools.cache
@@ -27,7 +28,7 @@ def desk() -> Desk:
     """Where this process promotes; its prover ends with it."""
     settings = StoreSettings()
     actor = provenance.actor(settings.actor)
-    return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)
+    return Desk(store(), settings.trust(), settings.signer(), actor, lambda *wanted: fetch_from(store())(*wanted))
 
 
 class StoredTarget(luigi.Target):

@@ -22,6 +22,7 @@ from podium.store.versions import (
     VersionExists,
     describe,
     digest,
+    fetch_from,
     list_versions,
     publish,
     read_file,
@@ -199,7 +200,7 @@ def test_a_version_is_there_when_its_manifest_is(store: Store, signer: Signer) -
     with pytest.raises(Unsigned):
         read_manifest(store, "p", "v1", Keys([Signer.new().public]))
     assert list_versions(store, "p") == ["v1"]
-    assert read_file(bound, "golden.json", lambda key, _: store.read(key).data) == b"{}"
+    assert read_file(bound, "golden.json", fetch_from(store)) == b"{}"
 
 
 def test_publishing_again_changes_nothing_and_never_overwrites(store: Store, signer: Signer) -> None:
@@ -211,12 +212,28 @@ def test_publishing_again_changes_nothing_and_never_overwrites(store: Store, sig
     assert store.read("versions/p/v1/models/linear.pkl").data == b"model"
 
 
+def test_a_file_that_has_grown_is_not_read(store: Store, signer: Signer) -> None:
+    bound = manifest("v1", FILES)
+    publish(store, bound, FILES, signer)
+    key = "versions/p/v1/golden.json"
+    store.replace(key, b" " * 1000, store.etag(key))
+    with pytest.raises(TooLarge):
+        read_file(bound, "golden.json", fetch_from(store))
+
+
+@pytest.mark.parametrize("there", [b"[]", b"{", b"[" * 100_000])
+def test_publishing_over_what_is_no_manifest_is_refused(store: Store, signer: Signer, there: bytes) -> None:
+    store.create("versions/p/v1/manifest.json", there)
+    with pytest.raises(VersionExists):
+        publish(store, manifest("v1", FILES), FILES, signer)
+
+
 def test_a_changed_file_is_damaged() -> None:
     bound = manifest("v1", FILES)
     with pytest.raises(Damaged):
-        read_file(bound, "golden.json", lambda key, sha256: b"{ }")
+        read_file(bound, "golden.json", lambda *_: b"{ }")
     with pytest.raises(Damaged):
-        read_file(bound, "other.json", lambda key, sha256: b"")
+        read_file(bound, "other.json", lambda *_: b"")
 
 
 def test_a_snapshot_is_kept_once_under_its_digest(store: Store) -> None:
