@@ -11,6 +11,7 @@ from podium import provenance
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.s3 import Exists, Store
+from podium.store.signing import Signer
 from podium.store.versions import fetch_from
 
 
@@ -24,11 +25,12 @@ def store(bucket: str | None = None) -> Store:
     return _store_of(os.getpid(), bucket or StoreSettings().bucket)
 
 
-def desk() -> Desk:
-    """Where this process promotes; its prover ends with it."""
+def desk(*, signing: bool) -> Desk:
+    """Where this process promotes, or only looks, which needs no key; its prover ends with it. Raises BadKey."""
     settings = StoreSettings()
     actor = provenance.actor(settings.actor)
-    return Desk(store(), settings.trust(), settings.signer(), actor, lambda *wanted: fetch_from(store())(*wanted))
+    signer = settings.signer() if signing else Signer.new()
+    return Desk(store(), settings.trust(), signer, actor, lambda *wanted: fetch_from(store())(*wanted))
 
 
 class StoredTarget(luigi.Target):

@@ -18,7 +18,7 @@ from podium.store.history import Entry, entries_since, repair, retired_versions
 from podium.store.s3 import Exists
 from podium.store.versions import BARRED, MANIFEST, VERSION, is_barred, read_manifest, version_prefix
 
-BULK = (".pkl", ".parquet", ".html")
+BULK = (".arrow", ".parquet", ".html")
 """Outputs of a run that are made anew when somebody wants them; the rest of a run is small and says what was done."""
 UNFINISHED = timedelta(days=1)
 """A version without a manifest is given so long to be finished."""
