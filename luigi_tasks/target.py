@@ -8,6 +8,7 @@ import os
 import luigi
 
 from podium import provenance
+from podium.identity import signed_name
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.s3 import Exists, Store
@@ -28,9 +29,9 @@ def store(bucket: str | None = None) -> Store:
 def desk(*, signing: bool) -> Desk:
     """Where this process promotes, or only looks, which needs no key; its prover ends with it. Raises BadKey."""
     settings = StoreSettings()
-    actor = provenance.actor(settings.actor)
     signer = settings.signer() if signing else Signer.new()
-    return Desk(store(), settings.trust(), signer, actor, lambda *wanted: fetch_from(store())(*wanted))
+    by = signed_name(provenance.actor(settings.actor), signer)
+    return Desk(store(), settings.trust(), signer, by, lambda *wanted: fetch_from(store())(*wanted), rules=settings.rules_for)
 
 
 class StoredTarget(luigi.Target):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from podium.data.columns import Column
+from podium.learn.clean import Unreadable
 from podium.learn.train import Candidate
 from podium.model.encode import Encoder, Feature
 from podium.model.pickles import Refused, dump, load
@@ -19,10 +20,6 @@ COLUMNS = TypeAdapter(tuple[Column, ...])
 FEATURES: dict[str, TypeAdapter[Any]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Feature)}
 MODEL, FACTS = b"model", b"facts"
 FIGURES = ("score_val", "fit_time", "pred_time")
-
-
-class Unreadable(Exception):
-    """What an earlier stage left cannot be read: it is damaged, or somebody else wrote it."""
 
 
 def encoder_to_json(encoder: Encoder) -> bytes:

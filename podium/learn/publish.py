@@ -13,9 +13,8 @@ import pandas as pd
 
 from podium import provenance
 from podium.data.columns import Signature
-from podium.learn.clean import Clean, to_parquet
+from podium.learn.clean import Clean, Unreadable, to_parquet
 from podium.learn.days import UNTIL, day_name
-from podium.learn.intermediate import Unreadable
 from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
 from podium.model.pickles import dump
