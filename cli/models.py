@@ -11,6 +11,7 @@ import click
 
 from podium import provenance
 from podium.foreign.refusal import Refusal
+from podium.identity import signed_name
 from podium.predict.snapshot import NoSuchModel
 from podium.project import BadProject
 from podium.promotion import ANY, Desk, GateFailed, promote, rollback, utc_now
@@ -26,7 +27,7 @@ from podium.store.history import (
 )
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Signer
-from podium.store.versions import Manifest, list_versions, projects_with_versions, read_file, read_manifest
+from podium.store.versions import Manifest, fetch_from, list_versions, projects_with_versions, read_file, read_manifest
 
 REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -57,7 +58,8 @@ def desk_of_settings(signing: bool) -> Desk:
     settings = StoreSettings()
     store = settings.store()
     signer = settings.signer() if signing else Signer.new()  # looking needs no key
-    return Desk(store, settings.trust(), signer, provenance.actor(settings.actor), lambda key, _: store.read(key).data)
+    by = signed_name(provenance.actor(settings.actor), signer)
+    return Desk(store, settings.trust(), signer, by, fetch_from(store), rules=settings.rules_for)
 
 
 @click.group()

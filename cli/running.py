@@ -21,6 +21,7 @@ from podium.promotion import Desk
 from podium.settings import ROOT
 from podium.store.s3 import Store
 from podium.store.signing import Keys, Signer, Trust
+from podium.store.versions import fetch_from
 
 
 def breast_cancer() -> pd.DataFrame:
@@ -66,9 +67,7 @@ def desk_of(cloud: LocalCloud) -> Desk:
     """Where a person with the cloud's own keys promotes."""
     environment = cloud.environment
     store, keys = Store(cloud.client(), environment["PODIUM_BUCKET"]), Keys(json.loads(environment["PODIUM_TRAINER_KEYS"]))
-    return Desk(
-        store, Trust(keys, keys), Signer.parse(environment["PODIUM_SIGNING_KEY"]), "demo", lambda key, _: store.read(key).data
-    )
+    return Desk(store, Trust(keys, keys), Signer.parse(environment["PODIUM_SIGNING_KEY"]), "demo", fetch_from(store))
 
 
 def start_service(environment: Mapping[str, str], port: int, folder: Path, workers: int = 1) -> Process:

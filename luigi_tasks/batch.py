@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
 
 import luigi
 
@@ -19,6 +21,27 @@ from podium.store.s3 import StoreError
 MOST_BYTES = 1 << 30
 
 
+def utc_today() -> date:
+    return datetime.now(UTC).date()
+
+
+class DayParameter(luigi.DateParameter):
+    """A day; today when none is given, at the moment when the task is made."""
+
+    def __init__(self, today: Callable[[], date] = utc_today, **options: Any) -> None:
+        super().__init__(**options)
+        self._today = today
+
+    def has_task_value(self, task_name: str, param_name: str) -> bool:
+        return True
+
+    def task_value(self, task_name: str, param_name: str) -> date:
+        if super().has_task_value(task_name, param_name):
+            given: date = super().task_value(task_name, param_name)
+            return given
+        return self._today()
+
+
 class PredictBatch(luigi.Task):
     """Answer a project's `test_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `pred_url`.
 
@@ -26,7 +49,7 @@ class PredictBatch(luigi.Task):
     """
 
     project: str = luigi.Parameter(description="whose champion answers")
-    date = luigi.DateParameter(default=datetime.now(UTC).date(), description="the day; {date} in a URL becomes it")
+    date = DayParameter(description="the day; {date} in a URL becomes it")
     source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's test_url when empty")
 
     def output(self) -> StoredTarget:
@@ -53,7 +76,7 @@ class PredictBatch(luigi.Task):
         self._answer(Drop(self.project, where, own), snapshot)  # the last: it is what makes the task complete
 
     def _champion(self) -> Snapshot:
-        own = desk()
+        own = desk(signing=False)
         entry = read_champion(own.store, self.project, own.trust.promoters)
         if entry is None or entry.champion is None or entry.manifest is None:
             raise StoreError(f"{self.project} has no champion")

@@ -8,9 +8,12 @@ import os
 import luigi
 
 from podium import provenance
+from podium.identity import signed_name
 from podium.promotion import Desk
 from podium.settings import StoreSettings
 from podium.store.s3 import Exists, Store
+from podium.store.signing import Signer
+from podium.store.versions import fetch_from
 
 
 @functools.cache
@@ -23,11 +26,12 @@ def store(bucket: str | None = None) -> Store:
     return _store_of(os.getpid(), bucket or StoreSettings().bucket)
 
 
-def desk() -> Desk:
-    """Where this process promotes; its prover ends with it."""
+def desk(*, signing: bool) -> Desk:
+    """Where this process promotes, or only looks, which needs no key; its prover ends with it. Raises BadKey."""
     settings = StoreSettings()
-    actor = provenance.actor(settings.actor)
-    return Desk(store(), settings.trust(), settings.signer(), actor, lambda key, _: store().read(key).data)
+    signer = settings.signer() if signing else Signer.new()
+    by = signed_name(provenance.actor(settings.actor), signer)
+    return Desk(store(), settings.trust(), signer, by, lambda *wanted: fetch_from(store())(*wanted), rules=settings.rules_for)
 
 
 class StoredTarget(luigi.Target):

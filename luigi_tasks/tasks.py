@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,30 +21,28 @@ from podium.learn.compare import Rival, compare, rival_of
 from podium.learn.days import day_number, month_of, options_of, time_column
 from podium.learn.explore import explore, report_html
 from podium.learn.families import families_of
+from podium.learn.intermediate import candidate_from_arrow, candidate_to_arrow, encoder_from_json, encoder_to_json
 from podium.learn.publish import Claim, candidate_files, manifest_of, predictions_digest, source
 from podium.learn.rank import rank
 from podium.learn.select import kept_places, select, verdicts_from_json, verdicts_to_json
 from podium.learn.split import held_out_rows, split_of, training_rows
 from podium.learn.train import Candidate, features, train
-from podium.model.encode import Encoder
 from podium.project import BadProject
-from podium.promotion import ANY, GateFailed, promote, utc_now
+from podium.promotion import GateFailed, promote_in_turn, utc_now
+from podium.prover import Prover
+from podium.publication import publish_checked
 from podium.settings import StoreSettings
 from podium.store.collected import HISTORY, is_folder, read_history, refusals
-from podium.store.history import AliasMoved, read_champion
+from podium.store.history import read_champion
 from podium.store.s3 import StoreError
 from podium.store.versions import (
     COMPARISON_FILE,
     LEADERBOARD_FILE,
     REPORT_FILE,
     digest,
-    publish,
     read_manifest,
     version_prefix,
 )
-
-RACES = 5
-"""So often another promotion of the same moment may come first."""
 
 
 class Clean(Stage):
@@ -97,10 +94,10 @@ class Explore(CleanedStage):
 class Features(CleanedStage):
     """The encoder, fitted on the training rows."""
 
-    file = "features.pkl"
+    file = "features.json"
 
     def make(self) -> bytes:
-        return pickle.dumps(features(self.training(), self.config))
+        return encoder_to_json(features(self.training(), self.config))
 
 
 class Select(CleanedStage):
@@ -112,7 +109,7 @@ class Select(CleanedStage):
         return {"clean": self.clone(Clean), "features": self.clone(Features)}
 
     def make(self) -> bytes:
-        rows, encoder = self.training(), _encoder(self.input()["features"])
+        rows, encoder = self.training(), encoder_from_json(self.input()["features"].read())
         most = self.config.features.most_features
         matrix, target = encoder.transform(rows.inputs), rows.target.to_numpy()
         return verdicts_to_json(select(matrix, target, encoder.names, rows.signature.target, most, self.config.seed))
@@ -122,15 +119,15 @@ class Train(CleanedStage):
     """One family, searched by cross-validation and fitted."""
 
     family: str = luigi.Parameter(description="a name of podium.learn.families.FAMILIES")
-    file = "candidates/{family}.pkl"
+    file = "candidates/{family}.arrow"
 
     def needs(self) -> dict[str, Any]:
         return {"clean": self.clone(Clean), "features": self.clone(Features), "selection": self.clone(Select)}
 
     def make(self) -> bytes:
         kept = kept_places(verdicts_from_json(self.input()["selection"].read()))
-        encoder = _encoder(self.input()["features"]).only(kept)
-        return pickle.dumps(train(self.family, self.training(), encoder, self.config))
+        encoder = encoder_from_json(self.input()["features"].read()).only(kept)
+        return candidate_to_arrow(train(self.family, self.training(), encoder, self.config))
 
 
 class RankedStage(CleanedStage):
@@ -141,7 +138,7 @@ class RankedStage(CleanedStage):
         return {"clean": self.clone(Clean), "candidates": [self.clone(Train, family=name) for name in families]}
 
     def candidates(self) -> list[Candidate]:
-        return [pickle.loads(target.read()) for target in self.input()["candidates"]]
+        return [candidate_from_arrow(target.read()) for target in self.input()["candidates"]]
 
     def claim(self) -> Claim:
         """The version's name and parent, settled once, so that a resumed run publishes the same version."""
@@ -149,7 +146,7 @@ class RankedStage(CleanedStage):
         standing = read_champion(store(), self.project, StoreSettings().trust().promoters)
         parent = standing.champion if standing else None
         target.write(Claim.now(datetime.now(UTC), self.run_name, self.snapshot, parent).to_json())
-        return Claim.from_json(target.read())
+        return Claim.from_json(target.read()).checked(self.run_name, self.snapshot)
 
 
 class Rank(RankedStage):
@@ -173,7 +170,7 @@ class Compare(RankedStage):
 
     def champion(self) -> Rival | None:
         """None when there is none, or none that can be loaded any more."""
-        own, parent = desk(), self.claim().parent
+        own, parent = desk(signing=False), self.claim().parent
         if parent is None:
             return None
         try:
@@ -210,13 +207,17 @@ class Publish(RankedStage):
         data = source(self.config, claim, rows)
         split = split_of(rows, self.config)
         manifest = manifest_of(claim, self.config, training.signature, data, files, author, predictions, split)
-        publish(store(), manifest, files, StoreSettings().signer())
+        prover = Prover()
+        try:
+            publish_checked(store(), manifest, files, StoreSettings().signer(), prover)
+        finally:
+            prover.close()
         place = store().url(version_prefix(self.project, claim.version))
         return json.dumps({"version": claim.version, "parent": claim.parent, "place": place}, indent=1).encode()
 
 
 class Promote(Stage):
-    """Make the version the champion, if it passes its gates and the champion is the one that it was made to follow."""
+    """Make the version the champion if it passes its gates. Raises AliasMoved when other promotions came first every time."""
 
     file = "promote.json"
 
@@ -228,18 +229,10 @@ class Promote(Stage):
         made = json.loads(self.input().read())
         version, reason = made["version"], f"run {self.run_name}"
         outcome: dict[str, Any] = {"version": version, "promoted": True}
-        # of a panel the last day learned from decides what is older, so weeks may be trained side by side
-        expected, tries = (ANY, RACES) if self.config.kind == "panel" else (made["parent"], 1)
-        for turn in range(1, tries + 1):
-            try:
-                outcome["number"] = promote(desk(), self.project, version, reason, utc_now, expect=expected).sequence
-                break
-            except GateFailed as refusal:
-                outcome |= {"promoted": False, "reason": str(refusal)}
-                break
-            except AliasMoved as moved:
-                if turn == tries:
-                    outcome |= {"promoted": False, "reason": str(moved)}
+        try:
+            outcome["number"] = promote_in_turn(desk(signing=True), self.project, version, reason, utc_now).sequence
+        except GateFailed as refusal:
+            outcome |= {"promoted": False, "reason": str(refusal)}
         return json.dumps(outcome, indent=1).encode()
 
 
@@ -274,8 +267,3 @@ def _beside(comparison: bytes) -> list[str]:
         return []
     table = pd.read_csv(io.BytesIO(comparison))
     return [f"beside the champion, on {table['rows'].iloc[0]} test rows", table.round(4).to_string(index=False)]
-
-
-def _encoder(target: Any) -> Encoder:
-    encoder: Encoder = pickle.loads(target.read())
-    return encoder

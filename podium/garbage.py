@@ -6,6 +6,7 @@ the history's last entries speak of, what the prediction log names, what is youn
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from typing import Any
 from podium.promotion import Clock, Desk, StillNeeded, retire
 from podium.store.history import Entry, entries_since, repair, retired_versions
 from podium.store.s3 import Exists
-from podium.store.versions import BARRED, MANIFEST, read_manifest, version_prefix
+from podium.store.versions import BARRED, MANIFEST, VERSION, is_barred, read_manifest, version_prefix
 
-BULK = (".pkl", ".parquet", ".html")
+BULK = (".arrow", ".parquet", ".html")
 """Outputs of a run that are made anew when somebody wants them; the rest of a run is small and says what was done."""
 UNFINISHED = timedelta(days=1)
 """A version without a manifest is given so long to be finished."""
@@ -89,7 +90,7 @@ def _bar(desk: Desk, garbage: Garbage) -> None:
     try:
         desk.store.create(key, BARRED)
     except Exists:
-        if desk.store.read(key).data != BARRED:
+        if not is_barred(desk.store, key):
             raise StillNeeded(f"{garbage.version} was finished after the garbage was looked for") from None
 
 
@@ -100,9 +101,7 @@ def _manifest_key(project: str, version: str) -> str:
 def _is_unfinished(desk: Desk, project: str, version: str, objects: Objects) -> bool:
     """Without a manifest, or with the bar of a collection that died."""
     key = _manifest_key(project, version)
-    return objects.sizes.get(key, len(BARRED)) == len(BARRED) and (
-        key not in objects.sizes or desk.store.read(key).data == BARRED
-    )
+    return objects.sizes.get(key, len(BARRED)) == len(BARRED) and (key not in objects.sizes or is_barred(desk.store, key))
 
 
 def _garbage(
@@ -128,7 +127,9 @@ def _objects(desk: Desk, project: str) -> dict[str, Objects]:
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
     youngest: dict[str, datetime] = {}
     for key, size, written in desk.store.entries(f"versions/{project}/"):
-        version = key.split("/")[2]
+        _, _, version, *names = key.split("/")
+        if not names or not re.fullmatch(VERSION, version):
+            continue
         sizes[version][key] = size
         youngest[version] = max(written, youngest.get(version, written))
     return {version: Objects(sizes[version], youngest[version]) for version in sizes}

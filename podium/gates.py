@@ -10,31 +10,38 @@ from podium.data.columns import Column, Signature
 from podium.learn.clean import Clean
 from podium.learn.compare import Incomparable, common_ground, rival_of
 from podium.learn.days import UNTIL
-from podium.learn.metrics import interval, metric_name, metrics_of, resampled
+from podium.learn.metrics import Metric, interval, metric_name, metrics_of, resampled, score
+from podium.learn.rank import FAR
 from podium.loading import Loaded
 from podium.model.golden import Golden
-from podium.project import Project
+from podium.project import Rules
 from podium.store.history import Gate
+from podium.store.versions import Manifest
 
 TIMED = 200
 SPELLINGS = ("exact", "loose", "nearest")
 WIDER = {("integer", "number")}
 """Kinds that may become another without harm to those who ask."""
+ROUNDING = 1e-6
+"""A stated score may differ by so much from the one that is computed, as machines round differently."""
 
 
-def judge(loaded: Loaded, golden: Golden, champion: Loaded | None, test: Clean, project: Project) -> list[Gate]:
-    """Every gate of the version's own project file; `golden` and `test` are the version's own rows.
+def judge(loaded: Loaded, golden: Golden, champion: Loaded | None, test: Clean, given: Rules) -> list[Gate]:
+    """Every gate of the promoter's rules; `golden` and `test` are the version's own rows, its figures are computed anew.
 
-    That its files are whole, signed and reproduce their golden rows was shown when it was loaded.
+    That its files are whole, signed and reproduce their golden rows was shown when it was loaded. Raises UnknownMetric.
     """
-    rules = project.gates
+    rules = given.gates
+    if wrong := _other_rows(loaded.manifest, test):
+        return [Gate(name="test-rows", passed=False, detail=wrong)]
     found = [
         Gate(name="golden-rows", passed=True, detail=f"largest difference {loaded.largest_difference:g}"),
         _no_missing(loaded, test),
         _size(loaded, rules.most_bytes),
+        _scores(loaded, test),
     ]
     if rules.min_score is not None:
-        found.append(_min_score(loaded, rules.min_score))
+        found.append(_min_score(loaded, test, given.metric, rules.min_score))
     if rules.most_milliseconds is not None:
         found.append(_latency(loaded, golden, rules.most_milliseconds))
     if champion:
@@ -44,7 +51,7 @@ def judge(loaded: Loaded, golden: Golden, champion: Loaded | None, test: Clean, 
             detail = "; ".join(differences) or "takes all that the champion takes"
             found.append(Gate(name="compatible", passed=not differences, detail=detail))
         if rules.not_worse:
-            found.append(_not_worse(loaded, champion, test, project))
+            found.append(_not_worse(loaded, champion, test, given))
     return found
 
 
@@ -91,11 +98,57 @@ def _size(loaded: Loaded, most: int) -> Gate:
     return Gate(name="size", passed=size <= most, detail=f"{size} bytes, at most {most}")
 
 
-def _min_score(loaded: Loaded, least: float) -> Gate:
-    score = loaded.manifest.leaderboard[0]["score_test"]
-    if score is None:
+def _other_rows(manifest: Manifest, test: Clean) -> str:
+    """Why these are no test rows of the version; empty when they are."""
+    target = manifest.signature.target
+    known = test.target.dropna()
+    if test.signature.target != target:
+        return "the test rows have another target than the version"
+    if [column.name for column in test.signature.inputs] != [column.name for column in manifest.signature.inputs]:
+        return "the test rows have other columns than the version"
+    if target.classes and not known.isin(range(len(target.classes))).all():
+        return "the test rows have a class that the version does not know"
+    return "" if np.isfinite(known.to_numpy(dtype=float)).all() else "the test rows have a target that is not finite"
+
+
+def _scores(loaded: Loaded, test: Clean) -> Gate:
+    """Whether the leaderboard's test scores are those that its models have on the test rows."""
+    wrong = []
+    for row in loaded.manifest.leaderboard:
+        found = _score(loaded, str(row["model"]), test, str(row["eval_metric"]))
+        if not _agrees(row["score_test"], found):
+            wrong.append(f"{row['model']} states {row['score_test']}, computed is {found}")
+    detail = "; ".join(wrong) or f"those of {len(loaded.manifest.leaderboard)} models are as computed"
+    return Gate(name="scores", passed=not wrong, detail=detail)
+
+
+def _agrees(stated: object, found: float | None) -> bool:
+    if stated is None or found is None:
+        return stated is None
+    bounded = np.clip(found, -FAR, FAR)
+    return isinstance(stated, (int, float)) and bool(np.isclose(stated, bounded, rtol=ROUNDING, atol=ROUNDING))
+
+
+def _score(loaded: Loaded, model: str, test: Clean, metric: str | None) -> float | None:
+    """A model's score on the test rows whose target is known, None where there is none. Raises UnknownMetric."""
+    rows = test.rows(np.flatnonzero(test.target.notna()))
+    if not len(rows.inputs):
+        return None
+    known = metrics_of(rows.signature.target)[metric_name(rows.signature.target, metric)]
+    return _figure(known, rows.target.to_numpy(), loaded.models[model].scores(rows.inputs))
+
+
+def _figure(metric: Metric, target: np.ndarray, scores: np.ndarray) -> float | None:
+    with np.errstate(all="ignore"):
+        figure = score(metric, target, scores) if np.isfinite(scores).all() else float("nan")
+    return None if np.isnan(figure) else figure
+
+
+def _min_score(loaded: Loaded, test: Clean, metric: str | None, least: float) -> Gate:
+    found = _score(loaded, loaded.manifest.champion, test, metric)
+    if found is None:
         return Gate(name="min-score", passed=False, detail="there is no test score, as no row with a known target came along")
-    return Gate(name="min-score", passed=score >= least, detail=f"test score {score:.6g}, at least {least:g}")
+    return Gate(name="min-score", passed=found >= least, detail=f"test score {found:.6g}, at least {least:g}")
 
 
 def _latency(loaded: Loaded, golden: Golden, most: float) -> Gate:
@@ -111,7 +164,7 @@ def _latency(loaded: Loaded, golden: Golden, most: float) -> Gate:
     return Gate(name="latency", passed=middle <= most, detail=f"median {middle:.4f} ms, at most {most:g} ms")
 
 
-def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, project: Project) -> Gate:
+def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, rules: Rules) -> Gate:
     """Paired on those of the version's test rows that the champion has not learned from either."""
     if test.target.isna().any():
         return Gate(name="not-worse", passed=False, detail="cannot be compared: no rows with a known target came along")
@@ -121,9 +174,9 @@ def _not_worse(loaded: Loaded, champion: Loaded, test: Clean, project: Project) 
         return Gate(name="not-worse", passed=False, detail=f"cannot be compared: {error}")
     if not len(ground.places):
         return Gate(name="not-worse", passed=True, detail="the champion answers none of the test rows")
-    metric = metrics_of(test.signature.target)[metric_name(test.signature.target, project.metric)]
+    metric = metrics_of(test.signature.target)[metric_name(test.signature.target, rules.metric)]
     rows = test.rows(ground.places)
-    figures = resampled(metric, rows.target.to_numpy(), [_best(loaded, rows), ground.scores], project.seed)
+    figures = resampled(metric, rows.target.to_numpy(), [_best(loaded, rows), ground.scores], rules.seed)
     low, high = interval(figures[:, 0] - figures[:, 1])
     seen = "" if ground.known else "; which of them it has learned from is not known"
     detail = f"difference to {champion.manifest.version} on {len(rows.inputs)} test rows: {low:.6g} to {high:.6g}{seen}"

@@ -124,14 +124,14 @@ class PanelOptions(Part):
 
 
 class Gates(Part):
-    """What a version must show before it serves."""
+    """What a version must show before it serves; the defaults apply where the promoter's process has no project file."""
 
     min_score: float | None = Field(None, description="lowest test score, higher being better")
     not_worse: bool = Field(True, description="not worse than the champion on the same test rows beyond the 95 % interval")
     compatible: bool = Field(True, description="every input that the champion takes is taken")
     most_bytes: int = Field(500_000_000, gt=0, description="size of all files")
     most_milliseconds: float | None = Field(None, gt=0, description="median time of one record by the best model")
-    second_person: bool = Field(False, description="whoever promotes is not who trained")
+    second_person: bool = Field(False, description="another key and another name promotes than trained")
 
 
 class DropBox(Part):
@@ -157,7 +157,10 @@ def _key(url: str) -> str:
 
 
 class Project(Part):
-    """A validated project.toml; absent parts are inferred from the data."""
+    """A validated project.toml; absent parts are inferred from the data.
+
+    The gates in force are those of the process that promotes; a version's manifest records the trainer's and decides nothing.
+    """
 
     name: Name
     title: str = ""
@@ -217,6 +220,22 @@ def parse_project(entries: dict[str, object], place: str) -> Project:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'project'}: {e['msg']}" for e in error.errors()]
         raise BadProject(f"{place} has {len(lines)} error(s):\n" + "\n".join(lines)) from None
+
+
+class Rules(Part):
+    """How the process that promotes judges versions of a project: its gates, and the metric and seed of comparisons."""
+
+    gates: Gates = Gates()
+    metric: str | None = None
+    seed: int = 0
+
+
+def rules_of(folder: Path, name: str) -> Rules:
+    """Those of `folder/name/project.toml`, or the defaults when there is no such file. Raises BadProject."""
+    if not (folder / name / "project.toml").exists():
+        return Rules()
+    project = load_project(folder, name)
+    return Rules(gates=project.gates, metric=project.metric, seed=project.seed)
 
 
 def project_names(folder: Path) -> list[str]:

@@ -62,7 +62,7 @@ class Prover:
             if self._notes and not note:
                 with contextlib.suppress(OSError):  # a full disk costs the others a proof, no more
                     write_whole(self._notes / f"{sha256}.json", json.dumps(reply).encode())
-        return load_proved(manifest, Proof(reply["largest_difference"], tuple(reply["fast"])), lambda key, _: files[key])
+        return load_proved(manifest, Proof(reply["largest_difference"], tuple(reply["fast"])), lambda key, *_: files[key])
 
     @contextlib.contextmanager
     def _noted(self, sha256: str) -> Iterator[dict[str, Any] | None]:
@@ -134,7 +134,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 def _prove(request: dict[str, Any]) -> dict[str, Any]:
     files: dict[str, bytes] = request["files"]
-    return asdict(prove_version(request["manifest"], lambda key, _: files[key]))
+    return asdict(prove_version(request["manifest"], lambda key, *_: files[key]))
 
 
 def _in_a_child(work: Callable[[], dict[str, Any]], seconds: float, most_bytes: int) -> str | dict[str, Any]:

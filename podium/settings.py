@@ -7,11 +7,16 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from podium.store.s3 import Store, s3_client
+from podium.project import BadProject, Rules, rules_of
+from podium.store.s3 import Store, StoreError, s3_client
 from podium.store.signing import BadKey, Keys, Signer, Trust
 
 ROOT = Path(__file__).resolve().parent.parent
 FROM_FILE = "file:"
+
+
+class BadRules(StoreError):
+    """The promoter's own project file is not valid, so nothing is promoted by it."""
 
 
 class StoreSettings(BaseSettings):
@@ -45,6 +50,13 @@ class StoreSettings(BaseSettings):
         if text.startswith(FROM_FILE):
             text = Path(text.removeprefix(FROM_FILE)).read_text().strip()
         return Signer.parse(text)
+
+    def rules_for(self, project: str) -> Rules:
+        """How this process judges versions of the project before it promotes them. Raises BadRules."""
+        try:
+            return rules_of(self.projects, project)
+        except BadProject as error:
+            raise BadRules(f"no version of {project} can be judged, as its project file is not valid: {error}") from None
 
     def trust(self) -> Trust:
         """Raises BadKey."""

@@ -29,7 +29,7 @@ from podium.prover import Prover
 from podium.store.history import read_champion
 from podium.store.s3 import Store
 from podium.store.signing import Keys, Signer, Trust
-from podium.store.versions import Manifest, publish
+from podium.store.versions import Manifest, fetch_from, publish
 from tests import tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -97,7 +97,7 @@ def signer() -> Signer:
 def desk(store: Store, signer: Signer, prover: Prover) -> Desk:
     """Where the tests promote in an empty bucket, on either server."""
     keys = Keys([signer.public])
-    return Desk(store, Trust(keys, keys), signer, "ann", lambda key, _: store.read(key).data, prover)
+    return Desk(store, Trust(keys, keys), signer, "ann", fetch_from(store), prover)
 
 
 Put = Callable[..., Manifest]

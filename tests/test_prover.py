@@ -104,7 +104,7 @@ def loads(prover: Prover, signer: Signer, manifest: Manifest, files: Files) -> f
     data = json.dumps({**document, "signatures": signer.sign(document)}).encode()
     place = version_prefix("p", manifest.version)
     there = {place + name: content for name, content in {**files, "manifest.json": data}.items()}
-    loaded = prover.load("p", manifest.version, digest(data), lambda key, _: there[key], Keys([signer.public]))
+    loaded = prover.load("p", manifest.version, digest(data), lambda key, *_: there[key], Keys([signer.public]))
     golden = GOLDEN.validate_json(files["golden.json"])
     return max(prove(model, golden) for model in loaded.models.values())
 
@@ -160,4 +160,4 @@ def test_an_unsigned_version_is_not_even_tried(prover: Prover, version: tuple[Ma
     place = version_prefix("p", manifest.version)
     there = {place + name: content for name, content in {**files, "manifest.json": data}.items()}
     with pytest.raises(StoreError, match="not signed"):
-        prover.load("p", manifest.version, digest(data), lambda key, _: there[key], Keys([Signer.new().public]))
+        prover.load("p", manifest.version, digest(data), lambda key, *_: there[key], Keys([Signer.new().public]))

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from podium.data.columns import Column, Signature
 from podium.data.infer import infer_column, infer_signature, target_codes
@@ -23,8 +23,14 @@ from podium.learn.panel import change_of, clean_windows
 from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
+MAX_ROWS_BYTES = 4 << 30
+"""Most bytes that kept rows may take in memory as text and numbers."""
 ORDER, TARGET, RAW = "podium:order", "podium:target", "podium:raw:"
 SIGNATURE = TypeAdapter(Signature)
+
+
+class Unreadable(Exception):
+    """Rows or models that were kept cannot be read: they are damaged, too large, or somebody else wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +121,42 @@ def to_parquet(data: Clean) -> bytes:
 
 
 def from_parquet(data: bytes) -> Clean:
-    """The inverse of `to_parquet`."""
-    table = pq.read_table(pa.BufferReader(data))
-    facts = table.schema.metadata
+    """The inverse of `to_parquet`. Raises Unreadable, also when the rows would take more than MAX_ROWS_BYTES."""
+    try:
+        return _from_table(_bounded(data))
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, ValidationError) as error:
+        raise Unreadable(f"the rows cannot be read ({type(error).__name__})") from None
+
+
+def _bounded(data: bytes) -> pa.Table:
+    """The table, whose texts are counted before they are unpacked from their dictionaries."""
+    schema = pq.read_schema(pa.BufferReader(data))
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    _check_size(sum(group.total_byte_size for group in groups))
+    size, batches = 0, [pa.table({field.name: pa.array([], field.type) for field in schema})]
+    for batch in file.iter_batches(65_536):
+        size += sum(_unpacked(column) for column in batch.columns)
+        _check_size(size)
+        batches.append(pa.Table.from_batches([batch]).cast(schema.remove_metadata()))
+    return pa.concat_tables(batches).replace_schema_metadata(schema.metadata)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_ROWS_BYTES:
+        raise Unreadable(f"the rows take more than {MAX_ROWS_BYTES} bytes")
+
+
+def _unpacked(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary).cast(pa.int64())
+    return int(pc.sum(lengths.take(column.indices)).as_py() or 0) + 8 * len(column)
+
+
+def _from_table(table: pa.Table) -> Clean:
+    facts = table.schema.metadata or {}
     signature = SIGNATURE.validate_json(facts[b"signature"])
     names = [name for name in table.column_names if name.startswith(RAW)]
     raw = pa.table({name.removeprefix(RAW): table[name] for name in names}) if names else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,13 +13,23 @@ import pandas as pd
 
 from podium import provenance
 from podium.data.columns import Signature
-from podium.learn.clean import Clean, to_parquet
+from podium.learn.clean import Clean, Unreadable, to_parquet
 from podium.learn.days import UNTIL, day_name
 from podium.learn.train import Candidate
 from podium.model.golden import GOLDEN, record_golden
 from podium.model.pickles import dump
 from podium.project import Project
-from podium.store.versions import GOLDEN_FILE, LEADERBOARD_FILE, TEST_FILE, Manifest, Split, describe, digest, model_file
+from podium.store.versions import (
+    GOLDEN_FILE,
+    LEADERBOARD_FILE,
+    TEST_FILE,
+    VERSION,
+    Manifest,
+    Split,
+    describe,
+    digest,
+    model_file,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,19 @@ class Claim:
 
     @classmethod
     def from_json(cls, data: bytes) -> Claim:
-        return cls(**json.loads(data))
+        """Raises Unreadable."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError, RecursionError):
+            raise Unreadable("the claim of this run cannot be read: delete its claim.json, and run again") from None
+
+    def checked(self, run: str, snapshot: str) -> Claim:
+        """Itself, if it is the claim of this run. Raises Unreadable."""
+        day, _, end = str(self.version).partition("-")
+        made = (self.run, self.snapshot, end) == (run, snapshot, run[:8]) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", day)
+        if not made or not (self.parent is None or re.fullmatch(VERSION, str(self.parent))):
+            raise Unreadable("the claim of this run names another: delete its claim.json, and run again")
+        return self
 
 
 def source(project: Project, claim: Claim, rows: Clean) -> dict[str, str | int | float]:

@@ -27,8 +27,11 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fetch(self, store: Store, key: str, sha256: str) -> bytes:
-        """The bytes from here, or else from the store, and then from here the next time; one process fetches, others wait."""
+    def fetch(self, store: Store, key: str, sha256: str, max_bytes: int | None = None) -> bytes:
+        """The bytes from here, or else from the store, and then from here the next time; one process fetches, others wait.
+
+        Raises TooLarge if the object in the store has more than `max_bytes`.
+        """
         path = self.folder / sha256
         found = _whole(path, sha256)
         if found is not None:
@@ -37,7 +40,7 @@ class Cache:
             found = _whole(path, sha256)
             if found is not None:
                 return found
-            data = store.read(key).data
+            data = store.read(key, max_bytes=max_bytes).data
             if digest(data) == sha256:
                 self._keep(path, data)
         return data

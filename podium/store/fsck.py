@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from podium.project import NAME
 from podium.store import datasets
 from podium.store.history import check_history, entries_since, parse_entry, read_history, retired_versions
-from podium.store.s3 import Store, StoreError
+from podium.store.s3 import MAX_DOCUMENT_BYTES, Store, StoreError, TooLarge
 from podium.store.signing import Trust
-from podium.store.versions import MANIFEST, digest, read_file, read_manifest, version_prefix
+from podium.store.versions import MANIFEST, VERSION, digest, fetch_from, read_file, read_manifest, version_prefix
+
+PROJECT = f"(?P<project>{NAME.strip('^$')})"
+PLACES = {
+    "aliases/": re.compile(rf"aliases/{PROJECT}/champion\.json"),
+    "history/": re.compile(rf"history/{PROJECT}/.*", re.DOTALL),
+    "versions/": re.compile(rf"versions/{PROJECT}/(?P<version>{VERSION})/(?P<name>.+)", re.DOTALL),
+    "datasets/": re.compile(
+        rf"datasets/{PROJECT}/(?:(?P<snapshot>[0-9a-f]{{64}})/data|(?P<receipt>sources/[0-9a-f]{{32}}\.json)"
+        r"|parts/[0-9-]+/(?P<part>[0-9a-f]{64})\.parquet)"
+    ),
+}
+"""The keys under each prefix; what lies in a history is checked entry by entry."""
 
 
 def fsck(store: Store, trust: Trust) -> list[str]:
     """Every inconsistency in words; empty when the bucket is whole."""
     wrong: list[str] = []
     versions = _versions(store)
+    wrong += _strangers(store)
     retired = _retired(store, trust, {project for project, _ in versions})
     for (project, version), names in sorted(versions.items()):
         wrong += _check_version(store, trust, project, version, names, version in retired[project])
     finished = {key for key, names in versions.items() if MANIFEST in names}
-    for project in sorted({key.split("/")[1] for prefix in ("aliases/", "history/") for key in store.keys(prefix)}):
+    for project in sorted(_projects(store)):
         wrong += check_history(store, project, trust.promoters)
         wrong += _check_references(store, trust, project, finished)
     wrong += _check_snapshots(store)
@@ -34,9 +49,22 @@ def _versions(store: Store) -> dict[tuple[str, str], set[str]]:
     """The files of each version by project and version."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for key in store.keys("versions/"):
-        _, project, version, name = key.split("/", 3)
-        found[project, version].add(name)
+        if match := PLACES["versions/"].fullmatch(key):
+            found[match["project"], match["version"]].add(match["name"])
     return found
+
+
+def _projects(store: Store) -> set[str]:
+    """The projects with an alias or a history."""
+    found = (PLACES[prefix].fullmatch(key) for prefix in ("aliases/", "history/") for key in store.keys(prefix))
+    return {match["project"] for match in found if match}
+
+
+def _strangers(store: Store) -> Iterator[str]:
+    for prefix, place in PLACES.items():
+        for key in store.keys(prefix):
+            if not place.fullmatch(key):
+                yield f"{key}: is not a key that Podium writes"
 
 
 def _retired(store: Store, trust: Trust, projects: set[str]) -> dict[str, set[str]]:
@@ -64,7 +92,7 @@ def _check_version(store: Store, trust: Trust, project: str, version: str, names
         if retired and name not in names:
             continue
         try:
-            read_file(manifest, name, lambda key, _: store.read(key).data)
+            read_file(manifest, name, fetch_from(store))
         except StoreError as error:
             yield str(error)
 
@@ -83,20 +111,31 @@ def _check_references(store: Store, trust: Trust, project: str, finished: set[tu
 def _check_snapshots(store: Store) -> Iterator[str]:
     keys = set(store.keys("datasets/"))
     for key in sorted(keys):
-        data = store.read(key).data
-        if key.endswith("/data"):
-            if digest(data) != key.split("/")[2]:
-                yield f"{key}: is not what its name says"
-        elif key.split("/")[2] == "parts":
-            if f"{digest(data)}.parquet" != key.split("/")[-1]:
-                yield f"{key}: is not what its name says"
-        elif datasets.snapshot_key(key.split("/")[1], datasets.from_json(data).sha256) not in keys:
-            yield f"{key}: speaks of a snapshot that is not there"
+        if not (match := PLACES["datasets/"].fullmatch(key)):
+            continue
+        if match["receipt"]:
+            yield from _check_receipt(store, key, match["project"], keys)
+        elif digest(store.read(key).data) != (match["snapshot"] or match["part"]):
+            yield f"{key}: is not what its name says"
+
+
+def _check_receipt(store: Store, key: str, project: str, keys: set[str]) -> Iterator[str]:
+    try:
+        snapshot = datasets.from_json(store.read(key, max_bytes=MAX_DOCUMENT_BYTES).data)
+    except (ValueError, TypeError, RecursionError, TooLarge):
+        yield f"{key}: is no receipt of a snapshot"
+        return
+    if datasets.snapshot_key(project, snapshot.sha256) not in keys:
+        yield f"{key}: speaks of a snapshot that is not there"
 
 
 def _check_runs(store: Store, finished: set[tuple[str, str]]) -> Iterator[str]:
     for key in store.keys("runs/"):
         if key.endswith("/publish.json"):
-            version = json.loads(store.read(key).data)["version"]
+            try:
+                version = str(json.loads(store.read(key, max_bytes=MAX_DOCUMENT_BYTES).data)["version"])
+            except (ValueError, TypeError, KeyError, RecursionError, TooLarge):
+                yield f"{key}: is no receipt of a version"
+                continue
             if (key.split("/")[1], version) not in finished:
                 yield f"{key}: speaks of version {version}, which is not there"

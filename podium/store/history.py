@@ -2,6 +2,9 @@
 
 An entry is created under the next number, which only one writer can do; then the alias is brought to it. Whoever finds an
 entry that the alias does not show yet, because its writer died, brings the alias there first.
+
+An object of the history that is no signed entry, or does not follow the last one, is foreign: it is skipped, `check_history`
+reports it, and the next entry takes the next free number. An alias that is not signed is replaced from the history.
 """
 
 from __future__ import annotations
@@ -9,17 +12,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podium.project import NAME
-from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
-from podium.store.signing import SIGNATURES, Keys, Signer
+from podium.store.s3 import MAX_DOCUMENT_BYTES, Blob, Exists, Moved, NotThere, Store, StoreError, TooLarge
+from podium.store.signing import SIGNATURES, Keys, Signer, Unsigned
 from podium.store.versions import Damaged, digest
 
 CHAMPION = "champion"
 ATTEMPTS = 200
+MAX_FOREIGN = 1000
+"""More foreign objects in a row than this stop a promotion."""
 
 
 class AliasMoved(StoreError):
@@ -28,6 +34,9 @@ class AliasMoved(StoreError):
 
 class Retired(StoreError):
     """The files of this version were collected as garbage; its manifest and its part in the history remain."""
+
+
+FOREIGN = (Unsigned, Damaged, TooLarge)
 
 
 class Gate(BaseModel):
@@ -94,53 +103,106 @@ def parse_entry(data: bytes, project: str, promoters: Keys) -> Entry:
 
 
 def read_champion(store: Store, project: str, promoters: Keys) -> Entry | None:
-    """What the alias says, or None when there never was a champion."""
+    """What the alias says, or None when there never was a champion. Raises Unsigned, Damaged, TooLarge."""
     try:
-        return parse_entry(store.read(alias_key(project)).data, project, promoters)
+        return parse_entry(_read(store, alias_key(project)).data, project, promoters)
     except NotThere:
         return None
+
+
+def _read(store: Store, key: str) -> Blob:
+    return store.read(key, max_bytes=MAX_DOCUMENT_BYTES)
 
 
 Draft = Callable[[Entry | None], dict[str, Any]]
 """From the last entry to the fields of the next; may raise AliasMoved."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry with its bytes, the number after it that is free, the alias's ETag, and whether it shows the entry."""
+
+    entry: Entry | None
+    data: bytes | None
+    free: int
+    etag: str | None
+    shown: bool
+
+
 def append(store: Store, project: str, signer: Signer, promoters: Keys, draft: Draft) -> Entry:
     """Write the next entry and bring the alias to it. Raises what `draft` raises."""
     for _ in range(ATTEMPTS):
-        head, data, etag = _head(store, project, promoters)
-        fields = {"format": 1, "project": project, "sequence": head.sequence + 1 if head else 1, **draft(head)}
-        fields["before"] = digest(data) if data else None
+        head = _shown_head(store, project, promoters)
+        fields = {"format": 1, "project": project, "sequence": head.free, **draft(head.entry)}
+        fields["before"] = _digest(head.data)
         document = Entry.model_validate(fields).model_dump(mode="json")
         written = _dump({**document, SIGNATURES: signer.sign(document)})
         try:
-            store.create(entry_key(project, fields["sequence"]), written)
+            store.create(entry_key(project, head.free), written)
         except Exists:
             continue  # this number is somebody else's: look again
-        _point(store, project, written, etag)
+        _point(store, project, written, head.etag)
         return parse_entry(written, project, promoters)
     raise StoreError(f"the history of {project} is too busy; try again")
 
 
 def repair(store: Store, project: str, promoters: Keys) -> Entry | None:
     """Bring the alias to the last entry, should its writer have died; returns that entry."""
-    return _head(store, project, promoters)[0]
+    return _shown_head(store, project, promoters).entry
 
 
-def _head(store: Store, project: str, promoters: Keys) -> tuple[Entry | None, bytes | None, str | None]:
-    """The last entry, its bytes, and the ETag of the alias that shows it."""
+def _shown_head(store: Store, project: str, promoters: Keys) -> Head:
     while True:
+        head = _find_head(store, project, promoters)
+        if head.shown or head.data is None:
+            return head
+        _point(store, project, head.data, head.etag)
+
+
+def _find_head(store: Store, project: str, promoters: Keys) -> Head:
+    """From the entry that the alias shows, or else from the first, to the last."""
+    entry, data, etag = _shown(store, project, promoters)
+    shown, number, foreign = data, entry.sequence + 1 if entry else 1, 0
+    while foreign <= MAX_FOREIGN:
         try:
-            blob = store.read(alias_key(project))
+            found = _read(store, entry_key(project, number)).data
+            entry, data, foreign = _following(found, project, number, promoters, _digest(data)), found, 0
         except NotThere:
-            blob = None
-        entry = parse_entry(blob.data, project, promoters) if blob else None
-        try:
-            following = store.read(entry_key(project, entry.sequence + 1 if entry else 1)).data
-        except NotThere:
-            return entry, blob.data if blob else None, blob.etag if blob else None
-        parse_entry(following, project, promoters)
-        _point(store, project, following, blob.etag if blob else None)
+            return Head(entry, data, number, etag, data == shown)
+        except FOREIGN:
+            foreign += 1
+        number += 1
+    raise StoreError(
+        f"history/{project}/ has more than {MAX_FOREIGN} foreign objects in a row: `podium fsck` lists them; delete them"
+    )
+
+
+def _shown(store: Store, project: str, promoters: Keys) -> tuple[Entry | None, bytes | None, str | None]:
+    """The entry of the alias, its bytes and its ETag; without an entry if the alias is foreign."""
+    try:
+        blob = _read(store, alias_key(project))
+    except NotThere:
+        return None, None, None
+    except TooLarge:
+        return None, None, store.etag(alias_key(project))
+    try:
+        return parse_entry(blob.data, project, promoters), blob.data, blob.etag
+    except FOREIGN:
+        return None, None, blob.etag
+
+
+def _following(data: bytes, project: str, number: int, promoters: Keys, before: str | None) -> Entry:
+    """The entry of this number if it follows the one with the digest `before`. Raises Unsigned, Damaged."""
+    entry = parse_entry(data, project, promoters)
+    if entry.sequence != number:
+        raise Damaged(f"number {number} was expected here")
+    if entry.before != before:
+        raise Damaged("does not follow the entry before it")
+    return entry
+
+
+def _digest(data: bytes | None) -> str | None:
+    return digest(data) if data else None
 
 
 def _point(store: Store, project: str, data: bytes, etag: str | None) -> None:
@@ -154,16 +216,41 @@ def _point(store: Store, project: str, data: bytes, etag: str | None) -> None:
 
 
 def read_history(store: Store, project: str) -> list[tuple[str, bytes]]:
-    """Every entry's key and bytes, in order."""
-    return [(key, store.read(key).data) for key in store.keys(f"history/{project}/")]
+    """The key and bytes of every object of the history, in order; an object larger than any entry comes without bytes."""
+    return [(key, _small(store, key)) for key in store.keys(f"history/{project}/")]
+
+
+def _small(store: Store, key: str) -> bytes:
+    try:
+        return _read(store, key).data
+    except TooLarge:
+        return b""
 
 
 def entries_since(store: Store, project: str, promoters: Keys, after: int = 0, upto: int | None = None) -> list[Entry]:
-    """The entries of these numbers, in order. Raises Unsigned, Damaged."""
-    keys = [key for key in store.keys(f"history/{project}/") if entry_key(project, after) < key]
-    if upto is not None:
-        keys = [key for key in keys if key <= entry_key(project, upto)]
-    return [parse_entry(store.read(key).data, project, promoters) for key in keys]
+    """The entries of these numbers, in order, without foreign objects. Raises Damaged if one that followed others is gone."""
+    last = _find_head(store, project, promoters)
+    head = last.entry.sequence if last.entry else 0
+    end = head if upto is None else min(upto, head)
+    before = _digest(_read(store, entry_key(project, after)).data) if 0 < after < end else None
+    found: list[Entry] = []
+    for number in _numbers(store, project, after, end):
+        data = _small(store, entry_key(project, number))
+        try:
+            found.append(_following(data, project, number, promoters, before))
+            before = digest(data)
+        except FOREIGN:
+            continue
+    if end == head and after < end and before != _digest(last.data):
+        raise Damaged(f"the history of {project} is not whole: `podium models verify {project}` says where")
+    return found
+
+
+def _numbers(store: Store, project: str, after: int, end: int) -> list[int]:
+    """The numbers of the objects that may be entries, in order."""
+    names = (key.removeprefix(f"history/{project}/") for key in store.keys(f"history/{project}/"))
+    numbers = [int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name)]
+    return [number for number in numbers if after < number <= end]
 
 
 def retired_versions(entries: Iterable[Entry]) -> set[str]:
@@ -171,25 +258,20 @@ def retired_versions(entries: Iterable[Entry]) -> set[str]:
 
 
 def check_history(store: Store, project: str, promoters: Keys) -> list[str]:
-    """What is wrong with the chain, in words; empty when every entry is there, signed, unchanged and in its place."""
-    wrong, before = [], None
-    entries = read_history(store, project)
-    for number, (key, data) in enumerate(entries, 1):
+    """What is wrong with the chain, in words; empty when every object is an entry, signed, unchanged and in its place."""
+    wrong, last, number = [], None, 0
+    for key, data in read_history(store, project):
+        name = key.rpartition("/")[2].removesuffix(".json")
         try:
-            entry = parse_entry(data, project, promoters)
-        except StoreError as error:
+            number = int(name) if name.isdecimal() and key == entry_key(project, int(name)) else -1
+            _following(data, project, number, promoters, _digest(last))
+            last = data
+        except FOREIGN as error:
             wrong.append(f"{key}: {error}")
-        else:
-            if key != entry_key(project, number) or entry.sequence != number:
-                wrong.append(f"{key}: number {number} was expected here")
-            if entry.before != before:
-                wrong.append(f"{key}: does not follow the entry before it")
-        before = digest(data)
     try:
-        alias = store.read(alias_key(project)).data
+        alias = _small(store, alias_key(project))
     except NotThere:
         alias = None
-    last = entries[-1][1] if entries else None
     if alias != last:
         wrong.append(f"{alias_key(project)}: does not show the last entry of the history")
     return wrong

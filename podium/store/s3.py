@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -18,6 +19,8 @@ from botocore.parsers import ResponseParserError
 
 ATTEMPTS = 6
 PUT_ID = "put-id"
+MAX_DOCUMENT_BYTES = 1 << 20
+"""Largest alias, history entry or receipt."""
 T = TypeVar("T")
 
 
@@ -27,6 +30,10 @@ class StoreError(Exception):
 
 class NotThere(StoreError):
     """No object lies under this key."""
+
+
+class TooLarge(StoreError):
+    """The object has more bytes than the reader accepts."""
 
 
 class Exists(StoreError):
@@ -76,17 +83,17 @@ class Store:
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def read(self, key: str, *, seen: str | None = None) -> Blob:
-        """The object; with `seen`, only if it still has that ETag. Raises NotThere, Moved."""
+    def read(self, key: str, *, seen: str | None = None, max_bytes: int | None = None) -> Blob:
+        """The object; with `seen`, only if it still has that ETag. Raises NotThere, Moved, and TooLarge before reading it."""
         condition = {"IfMatch": seen} if seen else {}
-        answer = self._call("GetObject", key, lambda: self._got(key, **condition))
+        answer = self._call("GetObject", key, lambda: self._got(key, max_bytes, **condition))
         assert answer is not None
         return answer
 
-    def read_if_new(self, key: str, etag: str | None) -> Blob | None:
-        """The object, or None while it still has this ETag. Raises NotThere."""
+    def read_if_new(self, key: str, etag: str | None, max_bytes: int = MAX_DOCUMENT_BYTES) -> Blob | None:
+        """The object, or None while it still has this ETag. Raises NotThere, TooLarge."""
         condition = {"IfNoneMatch": etag} if etag else {}
-        return self._call("GetObject", key, lambda: self._got(key, **condition))
+        return self._call("GetObject", key, lambda: self._got(key, max_bytes, **condition))
 
     def etag(self, key: str) -> str:
         """The ETag without the bytes. Raises NotThere."""
@@ -140,14 +147,17 @@ class Store:
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 
-    def _got(self, key: str, **condition: str) -> Blob | None:
+    def _got(self, key: str, max_bytes: int | None, **condition: str) -> Blob | None:
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **condition)
         except ClientError as error:
             if _code(error) in ("304", "NotModified"):
                 return None
             raise
-        return Blob(answer["Body"].read(), answer["ETag"])
+        with contextlib.closing(answer["Body"]) as body:
+            if max_bytes is not None and answer["ContentLength"] > max_bytes:
+                raise TooLarge(f"{self.url(key)} has {answer['ContentLength']} bytes, at most {max_bytes} are accepted")
+            return Blob(body.read(), answer["ETag"])
 
     def _put(self, key: str, data: bytes, lost: type[StoreError], **condition: str) -> str:
         """A conditional write that knows its own: a retry after a lost reply finds its mark on the object."""

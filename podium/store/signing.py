@@ -58,9 +58,14 @@ class Signer:
     def public(self) -> str:
         return base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
 
+    @property
+    def name(self) -> str:
+        """The name of the public key."""
+        return key_name(self.public)
+
     def sign(self, document: Mapping[str, Any]) -> dict[str, str]:
         """The document's signatures by key name."""
-        return {key_name(self.public): base64.b64encode(self._key.sign(canonical(document))).decode()}
+        return {self.name: base64.b64encode(self._key.sign(canonical(document))).decode()}
 
 
 def key_name(public: str) -> str:
@@ -78,6 +83,10 @@ class Keys:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def signers(self, document: Mapping[str, Any]) -> set[str]:
+        """The names of the accepted keys that signed the document."""
+        return {name for name, key in self._keys.items() if _has_signed(key, name, document)}
+
     def check(self, data: bytes, what: str) -> dict[str, Any]:
         """The document in `data` if an accepted key signed it. Raises Unsigned."""
         try:
@@ -91,6 +100,14 @@ class Keys:
         except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature, RecursionError):
             pass
         raise Unsigned(f"{what} is not signed by an accepted key")
+
+
+def _has_signed(key: Ed25519PublicKey, name: str, document: Mapping[str, Any]) -> bool:
+    try:
+        key.verify(base64.b64decode(document[SIGNATURES][name]), canonical(document))
+    except (ValueError, KeyError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _public(text: str) -> Ed25519PublicKey:

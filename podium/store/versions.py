@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podium.data.columns import Signature
-from podium.store.s3 import Exists, NotThere, Store, StoreError
+from podium.project import NAME
+from podium.store.s3 import Exists, NotThere, Store, StoreError, TooLarge
 from podium.store.signing import SIGNATURES, Keys, Signer
 
 MANIFEST = "manifest.json"
+VERSION = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 GOLDEN_FILE, LEADERBOARD_FILE, REPORT_FILE, TEST_FILE = "golden.json", "leaderboard.csv", "report.html", "test.parquet"
 COMPARISON_FILE = "comparison.csv"
 FOREIGN_FILES = "foreign/"
@@ -22,8 +25,10 @@ FOREIGN_FILES = "foreign/"
 BARRED = b'{"barred": "the files of this version, which was never finished, are being deleted"}'
 """Stands in the place of a manifest for so long."""
 
-Fetch = Callable[[str, str], bytes]
-"""From a key and the sha256 that is expected there to the bytes, which the caller verifies."""
+MAX_MANIFEST_BYTES = 64 << 20
+
+Fetch = Callable[[str, str, int], bytes]
+"""From a key, the sha256 that is expected there and the largest size to the bytes, which the caller verifies."""
 
 
 class VersionExists(StoreError):
@@ -121,10 +126,9 @@ def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer
     try:
         store.create(prefix + MANIFEST, signed.encode())
     except Exists:
-        if store.read(prefix + MANIFEST).data == BARRED:
+        if is_barred(store, prefix + MANIFEST):
             raise StoreError(f"{store.url(prefix)} is just being collected as garbage: try again") from None
-        there = json.loads(store.read(prefix + MANIFEST).data)
-        if (there["run"], there["files"]) != (document["run"], document["files"]):
+        if _content(store.read(prefix + MANIFEST, max_bytes=MAX_MANIFEST_BYTES).data) != (document["run"], document["files"]):
             raise VersionExists(f"{store.url(prefix)} is there already with other content") from None
     for name, data in files.items():  # a collection may have deleted some before the manifest was there
         if not store.exists(prefix + name):
@@ -135,14 +139,35 @@ def _create_same(store: Store, key: str, data: bytes) -> None:
     try:
         store.create(key, data)
     except Exists:
-        if store.read(key).data != data:
+        if not _holds(store, key, data):
             raise VersionExists(f"{store.url(key)} is there already with other content") from None
+
+
+def _holds(store: Store, key: str, data: bytes) -> bool:
+    try:
+        return store.read(key, max_bytes=len(data)).data == data
+    except TooLarge:
+        return False
+
+
+def is_barred(store: Store, key: str) -> bool:
+    """Whether a collection of garbage holds this manifest's place."""
+    return _holds(store, key, BARRED)
+
+
+def _content(manifest: bytes) -> object:
+    """The run and the files that a manifest names; None if it is none."""
+    try:
+        document = json.loads(manifest)
+        return document["run"], document["files"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def read_manifest(store: Store, project: str, version: str, trainers: Keys) -> tuple[Manifest, bytes]:
     """The manifest and its bytes. Raises NotPublished, Unsigned, Damaged."""
     try:
-        data = store.read(version_prefix(project, version) + MANIFEST).data
+        data = store.read(version_prefix(project, version) + MANIFEST, max_bytes=MAX_MANIFEST_BYTES).data
     except NotThere:
         raise NotPublished(f"{project} has no version {version}") from None
     return parse_manifest(data, project, version, trainers), data
@@ -165,13 +190,13 @@ def read_file(manifest: Manifest, name: str, fetch: Fetch) -> bytes:
     bound = manifest.files.get(name)
     if bound is None:
         raise Damaged(f"{manifest.project} {manifest.version} has no file {name}")
-    return verified(version_prefix(manifest.project, manifest.version) + name, bound.sha256, fetch)
+    return verified(version_prefix(manifest.project, manifest.version) + name, bound.sha256, fetch, bound.size)
 
 
-def verified(key: str, sha256: str, fetch: Fetch) -> bytes:
-    """The bytes under a key, if they are the ones that were published. Raises Damaged."""
+def verified(key: str, sha256: str, fetch: Fetch, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes:
+    """The bytes under a key, if they are the ones that were published. Raises Damaged, TooLarge."""
     try:
-        data = fetch(key, sha256)
+        data = fetch(key, sha256, max_bytes)
     except NotThere:
         raise Damaged(f"there is no {key}") from None
     if digest(data) != sha256:
@@ -179,11 +204,18 @@ def verified(key: str, sha256: str, fetch: Fetch) -> bytes:
     return data
 
 
+def fetch_from(store: Store) -> Fetch:
+    """Files straight from the store."""
+    return lambda key, _, max_bytes: store.read(key, max_bytes=max_bytes).data
+
+
 def projects_with_versions(store: Store) -> list[str]:
-    return sorted({key.split("/")[1] for key in store.keys("versions/")})
+    names = {key.split("/")[1] for key in store.keys("versions/") if key.count("/") >= 3}
+    return sorted(name for name in names if re.fullmatch(NAME, name))
 
 
 def list_versions(store: Store, project: str) -> list[str]:
     """The names of the versions whose manifest is there, the newest last."""
     keys = store.keys(f"versions/{project}/")
-    return sorted(key.split("/")[2] for key in keys if key.endswith("/" + MANIFEST) and key.count("/") == 3)
+    names = (key.split("/")[2] for key in keys if key.endswith("/" + MANIFEST) and key.count("/") == 3)
+    return sorted(name for name in names if re.fullmatch(VERSION, name))

@@ -122,13 +122,13 @@ async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Re
 
 
 def desk_of(request: Request, state: State) -> Desk:
-    """Where this caller promotes, in their name. Raises PromotionOff, NotAPromoter."""
+    """Where this caller promotes, in their name, by the service's key and project files. Raises PromotionOff, NotAPromoter."""
     by = promoter(request.headers.get("authorization", ""), state.settings)
     try:
         signer = state.settings.signer()
     except BadKey:
         raise PromotionOff("the service has no signing key") from None
-    return replace(state.reconcile.desk(state.store, signer), by=by)
+    return replace(state.reconcile.desk(state.store, signer), by=by, rules=state.settings.rules_for)
 
 
 def promoter(header: str, settings: ServiceSettings) -> str:

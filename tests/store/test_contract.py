@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from podium.data.columns import Signature, Target
 from podium.store import datasets
 from podium.store.cache import Cache
 from podium.store.history import alias_states, project_names
-from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError
+from podium.store.s3 import Exists, Moved, NotThere, Store, StoreError, TooLarge
 from podium.store.signing import Keys, Signer, Unsigned
 from podium.store.versions import (
     Damaged,
@@ -21,6 +22,7 @@ from podium.store.versions import (
     VersionExists,
     describe,
     digest,
+    fetch_from,
     list_versions,
     publish,
     read_file,
@@ -41,6 +43,37 @@ def test_what_is_not_there_is_said_not_to_be(store: Store) -> None:
     for call in (store.read, store.etag, lambda key: store.read_if_new(key, None)):
         with pytest.raises(NotThere):
             call("nothing")
+
+
+class Refuses(io.RawIOBase):
+    """A body that must not be read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("the body was read")
+
+
+class WatchesBodies:
+    """A client whose bodies must not be read."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def get_object(self, **arguments: Any) -> Any:
+        answer = self._client.get_object(**arguments)
+        answer["Body"].close()
+        return {**answer, "Body": Refuses()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_an_object_that_is_too_large_is_not_read(store: Store) -> None:
+    store.create("large", b"x" * 1001)
+    assert len(store.read("large", max_bytes=1001).data) == 1001
+    watching = Store(WatchesBodies(store._client), store.bucket)
+    for read in (lambda: watching.read("large", max_bytes=1000), lambda: watching.read_if_new("large", None, 1000)):
+        with pytest.raises(TooLarge, match="has 1001 bytes, at most 1000"):
+            read()
 
 
 def test_an_object_is_created_once(store: Store) -> None:
@@ -167,7 +200,7 @@ def test_a_version_is_there_when_its_manifest_is(store: Store, signer: Signer) -
     with pytest.raises(Unsigned):
         read_manifest(store, "p", "v1", Keys([Signer.new().public]))
     assert list_versions(store, "p") == ["v1"]
-    assert read_file(bound, "golden.json", lambda key, _: store.read(key).data) == b"{}"
+    assert read_file(bound, "golden.json", fetch_from(store)) == b"{}"
 
 
 def test_publishing_again_changes_nothing_and_never_overwrites(store: Store, signer: Signer) -> None:
@@ -179,12 +212,28 @@ def test_publishing_again_changes_nothing_and_never_overwrites(store: Store, sig
     assert store.read("versions/p/v1/models/linear.pkl").data == b"model"
 
 
+def test_a_file_that_has_grown_is_not_read(store: Store, signer: Signer) -> None:
+    bound = manifest("v1", FILES)
+    publish(store, bound, FILES, signer)
+    key = "versions/p/v1/golden.json"
+    store.replace(key, b" " * 1000, store.etag(key))
+    with pytest.raises(TooLarge):
+        read_file(bound, "golden.json", fetch_from(store))
+
+
+@pytest.mark.parametrize("there", [b"[]", b"{", b"[" * 100_000])
+def test_publishing_over_what_is_no_manifest_is_refused(store: Store, signer: Signer, there: bytes) -> None:
+    store.create("versions/p/v1/manifest.json", there)
+    with pytest.raises(VersionExists):
+        publish(store, manifest("v1", FILES), FILES, signer)
+
+
 def test_a_changed_file_is_damaged() -> None:
     bound = manifest("v1", FILES)
     with pytest.raises(Damaged):
-        read_file(bound, "golden.json", lambda key, sha256: b"{ }")
+        read_file(bound, "golden.json", lambda *_: b"{ }")
     with pytest.raises(Damaged):
-        read_file(bound, "other.json", lambda key, sha256: b"")
+        read_file(bound, "other.json", lambda *_: b"")
 
 
 def test_a_snapshot_is_kept_once_under_its_digest(store: Store) -> None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from podium.data.read import read_csv
+from podium.garbage import find_garbage
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.project import Project
@@ -21,7 +22,7 @@ from podium.promotion import Desk, promote
 from podium.store import datasets
 from podium.store.fsck import fsck
 from podium.store.s3 import Store
-from podium.store.versions import Manifest, publish
+from podium.store.versions import Manifest, fetch_from, list_versions, projects_with_versions, publish
 from tests import tables
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -93,7 +94,7 @@ def test_after_a_kill_at_any_call_a_rerun_makes_the_bucket_whole(desk: Desk) -> 
             bucket = f"kill-{uuid4().hex[:10]}"
             desk.store._client.create_bucket(Bucket=bucket)
             own = replace(desk, store=Store(desk.store._client, bucket))
-            own = replace(own, fetch=lambda key, _, own=own: own.store.read(key).data)
+            own = replace(own, fetch=fetch_from(own.store))
             put_in_service(own, first, files)
             dying = replace(own, store=Store(Killed(desk.store._client, turn, after), bucket))
             killed += in_a_child(lambda dying=dying: put_in_service(dying, second, others)) == -signal.SIGKILL
@@ -135,3 +136,25 @@ def test_whatever_does_not_fit_is_named(desk: Desk) -> None:
         assert any(words in line for line in fsck(desk.store, desk.trust)), words
         overwrite(desk.store, key, before)
     assert fsck(desk.store, desk.trust) == []
+
+
+def test_objects_that_are_not_podiums_are_named_and_stop_nothing(desk: Desk) -> None:
+    manifest, files = learned(1, None)
+    put_in_service(desk, manifest, files)
+    keys = [
+        "versions/x",
+        "versions/p",
+        "versions/P/v/f",
+        "versions/p/.hidden/manifest.json",
+        "aliases/x",
+        "aliases/p/other.json",
+    ]
+    keys += ["datasets/x", "datasets/p/x/data", "datasets/p/sources/x.json", "history/x"]
+    receipts = [f"datasets/p/sources/{'0' * 32}.json", "runs/p/r/publish.json"]
+    for key in keys + receipts:
+        overwrite(desk.store, key, b"[]")
+    found = fsck(desk.store, desk.trust)
+    assert {line.split(": ")[0] for line in found} == {*keys, *receipts}
+    assert list_versions(desk.store, "p") == [manifest.version]
+    assert projects_with_versions(desk.store) == ["p"]
+    assert list(find_garbage(desk, "p", NOW, keep=1, days=0)) == []

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from podium.learn.clean import from_parquet, to_parquet
 from podium.learn.families import FAMILIES, Family
-from podium.project import ColumnOptions, Gates, Project
-from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback
+from podium.project import ColumnOptions, Gates, Project, Rules
+from podium.promotion import Desk, GateFailed, NothingBefore, promote, promote_in_turn, rollback
+from podium.settings import BadRules, StoreSettings
 from podium.store.history import (
     AliasMoved,
     Entry,
     alias_key,
     append,
     check_history,
+    entries_since,
     entry_key,
     parse_entry,
     project_names,
@@ -27,9 +35,9 @@ from podium.store.history import (
     read_history,
     repair,
 )
-from podium.store.s3 import Store, StoreError
+from podium.store.s3 import Store, StoreError, TooLarge
 from podium.store.signing import Keys, Signer, Unsigned
-from podium.store.versions import NotPublished
+from podium.store.versions import Damaged, Manifest, NotPublished, describe, publish, version_prefix
 from tests import tables
 from tests.conftest import publish_version
 from tests.learn.test_panel import shops
@@ -116,9 +124,8 @@ GATES = [
 
 @pytest.mark.parametrize(("gates", "by", "failed"), GATES)
 def test_a_failed_gate_refuses_and_is_written_down(desk: Desk, gates: dict[str, Any], by: str, failed: str) -> None:
-    project = Project.model_validate({**FLOWERS.model_dump(), "gates": gates})
-    version = publish_version(desk, tables.flowers(), project).version
-    desk = replace(desk, by=by)
+    version = publish_version(desk, tables.flowers(), FLOWERS).version
+    desk = replace(desk, by=by, rules=lambda _: Rules(gates=Gates.model_validate(gates)))
     with pytest.raises(GateFailed, match=failed) as refused:
         promote(desk, "p", version, "try", then)
     assert [each.name for each in refused.value.entry.evidence if not each.passed] == [failed]
@@ -151,6 +158,105 @@ def test_a_worse_version_and_a_narrower_one_are_refused(desk: Desk, monkeypatch:
     assert champion(desk) == good
 
 
+LOOSE = Gates(not_worse=False, compatible=False, most_bytes=1 << 40)
+
+
+def test_a_manifest_cannot_switch_the_gates_off(desk: Desk) -> None:
+    promote(desk, "p", publish_version(desk, tables.flowers(600), FLOWERS).version, "first", then)
+    loose = FLOWERS.model_copy(update={"gates": LOOSE})
+    narrower = tables.flowers(600).rename(columns={"sepal": "colour"})
+    version = publish_version(desk, narrower, loose).version
+    with pytest.raises(GateFailed, match="compatible: column colour is new and required"):
+        promote(desk, "p", version, "loose", then)
+    allowed = replace(desk, rules=lambda _: Rules(gates=LOOSE))
+    assert promote(allowed, "p", version, "the promoter allows it", then).champion == version
+
+
+def test_a_promoters_project_file_decides_and_without_one_the_defaults_do(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    settings = StoreSettings(projects=tmp_path)
+    assert settings.rules_for("p") == Rules()
+    assert Rules().gates.not_worse and Rules().gates.compatible
+    (tmp_path / "p" / "project.toml").write_text('target = "y"\nmetric = "f1"\nseed = 3\n[gates]\nmin_score = 0.5')
+    assert settings.rules_for("p") == Rules(gates=Gates(min_score=0.5), metric="f1", seed=3)
+    (tmp_path / "p" / "project.toml").write_text("[gates]\nmin_scor = 0.5")
+    with pytest.raises(BadRules, match=r"gates\.min_scor"):
+        settings.rules_for("p")
+
+
+def republished(desk: Desk, manifest: Manifest, version: str, files: dict[str, bytes], **changes: Any) -> str:
+    """Another version of these files, signed by the trainer, as somebody with the trainer's key may make one."""
+    kept = {name: desk.store.read(version_prefix("p", manifest.version) + name).data for name in manifest.files} | files
+    changed = manifest.model_copy(update={"version": version, "files": describe(kept), "signatures": {}, **changes})
+    publish(desk.store, changed, kept, desk.signer)
+    return version
+
+
+def test_a_stated_score_must_be_the_one_that_is_computed(desk: Desk) -> None:
+    manifest = publish_version(desk, tables.flowers(600), FLOWERS)
+    strict = replace(desk, rules=lambda _: Rules(gates=Gates(min_score=-0.001)))
+    for turn, stated in enumerate((-0.0001, None, True, "high", 1e300)):
+        board = [{**row, "score_test": stated} for row in manifest.leaderboard]
+        version = republished(desk, manifest, f"v{turn}", {}, leaderboard=board)
+        with pytest.raises(GateFailed) as refused:
+            promote(strict, "p", version, "better than it is", then)
+        failed = {gate.name for gate in refused.value.entry.evidence if not gate.passed}
+        assert failed >= {"min-score"} and (stated is None or "scores" in failed), stated
+
+
+def test_test_rows_that_are_not_the_versions_are_refused(desk: Desk) -> None:
+    manifest = publish_version(desk, tables.flowers(600), FLOWERS)
+    rows = from_parquet(desk.store.read(version_prefix("p", manifest.version) + "test.parquet").data)
+    other = replace(rows.signature, target=replace(rows.signature.target, classes=(3, 2, 1)))
+    huge = pa.table({"x": pa.array(["x" * (1 << 20)] * 5000).dictionary_encode()})
+    file = io.BytesIO()
+    pq.write_table(huge, file)
+    assert len(file.getvalue()) < 2 << 20
+    wrong = {
+        "another target": to_parquet(replace(rows, signature=other)),
+        "a class that the version does not know": to_parquet(replace(rows, target=rows.target + 7)),
+        "ArrowInvalid": b"PAR1",
+        "more than": file.getvalue(),
+    }
+    for turn, (words, data) in enumerate(wrong.items()):
+        version = republished(desk, manifest, f"v{turn}", {"test.parquet": data})
+        with pytest.raises(GateFailed, match=f"test-rows: .*{words}"):
+            promote(desk, "p", version, "other rows", then)
+
+
+def test_a_second_person_has_another_key_and_another_name(desk: Desk) -> None:
+    version = published(desk, 2)
+    own = replace(desk, rules=lambda _: Rules(gates=Gates(second_person=True)))
+    key = Signer.new()
+    other = replace(own, signer=key, trust=replace(own.trust, promoters=Keys([desk.signer.public, key.public])))
+    for wrong in (replace(own, by="somebody else"), replace(other, by=f"Trainer (key {'0' * 16})")):
+        with pytest.raises(GateFailed, match="second-person: trained by trainer"):
+            promote(wrong, "p", version, "by myself", then)
+    assert promote(other, "p", version, "a second look", then).champion == version
+
+
+def test_a_promotion_that_comes_second_is_judged_again_or_fails(desk: Desk) -> None:
+    rivals = itertools.cycle([published(desk, seed) for seed in (3, 4)])
+    version = published(desk, 2)
+    left = [2]
+
+    def fetch(key: str, sha256: str, max_bytes: int) -> bytes:
+        if key.endswith("test.parquet") and left[0]:
+            left[0] -= 1
+            promote(desk, "p", next(rivals), "faster", then, force=True)
+        return desk.fetch(key, sha256, max_bytes)
+
+    raced = replace(desk, fetch=fetch, rules=lambda _: Rules(gates=LOOSE))
+    entry = promote_in_turn(raced, "p", version, "in turn", then)
+    assert (entry.champion, entry.sequence) == (version, 3)
+    assert any(gate.name == "not-worse" for gate in entry.evidence) is False
+    promote(desk, "p", next(rivals), "next", then, force=True)
+    left[0] = 100
+    with pytest.raises(AliasMoved):
+        promote_in_turn(raced, "p", version, "in turn", then)
+    assert check(desk) == []
+
+
 def test_a_panel_does_not_go_back_in_time_unless_it_is_forced(desk: Desk) -> None:
     panel = {"entity": "shop", "time": "day", "steps": 2}
     own = Project(name="p", kind="panel", data="s3://podium/none", target="sold", panel=panel, budget=1, families=["linear"])  # type: ignore[arg-type]
@@ -178,9 +284,9 @@ def test_a_version_that_leaves_a_column_out_is_compared(desk: Desk) -> None:
 
 
 def test_a_refusal_says_why(desk: Desk) -> None:
-    strict = FLOWERS.model_copy(update={"gates": Gates(min_score=0.999)})
+    strict = replace(desk, rules=lambda _: Rules(gates=Gates(min_score=0.999)))
     with pytest.raises(GateFailed) as refused:
-        promote(desk, "p", publish_version(desk, tables.flowers(240), strict).version, "try", then)
+        promote(strict, "p", publish_version(desk, tables.flowers(240), FLOWERS).version, "try", then)
     assert refused.value.entry.why.startswith("try (min-score: test score -0.")
 
 
@@ -311,6 +417,94 @@ def test_whatever_is_done_to_the_history_is_seen(desk: Desk) -> None:
         for key in changes:
             overwrite(desk.store, key, alias if key == alias_key("p") else whole.get(key))
     assert check(desk) == []
+
+
+def foreign(desk: Desk) -> dict[str, bytes]:
+    """Objects that somebody without a key may put at the next number, by what they are."""
+    first, last = (data for _, data in read_history(desk.store, "p")[:2])
+    document = {**json.loads(last), "sequence": 3, "before": None}
+    other = {**document, "project": "q"}
+    return {
+        "empty": b"",
+        "no JSON": b"\xff{",
+        "unsigned": b"{}",
+        "a list": b"[]",
+        "an earlier entry": first,
+        "an edited entry": edited(last, sequence=3),
+        "signed by another key": json.dumps({**document, "signatures": Signer.new().sign(document)}).encode(),
+        "of another project": json.dumps({**other, "signatures": desk.signer.sign(other)}).encode(),
+        "of a bucket with the same keys": json.dumps({**document, "signatures": desk.signer.sign(document)}).encode(),
+        "deep": b"[" * 100_000,
+        "larger than any entry": b" " * (2 << 20),
+    }
+
+
+def test_a_foreign_object_at_the_next_number_is_skipped_and_reported(desk: Desk) -> None:
+    for number in (1, 2):
+        moving(desk, f"v{number}", ANY)()
+    objects = foreign(desk)
+    for number, data in enumerate(objects.values(), 3):
+        overwrite(desk.store, entry_key("p", number), data)
+    assert repair(desk.store, "p", desk.trust.promoters) == read_champion(desk.store, "p", desk.trust.promoters)
+    entry = moving(desk, "v3", "v2")()
+    assert (entry.sequence, champion(desk)) == (3 + len(objects), "v3")
+    assert moving(desk, "v4", "v3")().sequence == entry.sequence + 1
+    found = entries_since(desk.store, "p", desk.trust.promoters)
+    assert [each.champion for each in found] == ["v1", "v2", "v3", "v4"]
+    assert entries_since(desk.store, "p", desk.trust.promoters, 2, entry.sequence) == [entry]
+    assert len(check(desk)) == len(objects)
+
+
+def test_promoters_race_past_a_foreign_object_into_one_history(desk: Desk) -> None:
+    moving(desk, "v0", None)()
+    for number in (2, 5):
+        overwrite(desk.store, entry_key("p", number), b"{}")
+    together([moving(desk, f"v{number}", ANY) for number in range(8)])
+    found = entries_since(desk.store, "p", desk.trust.promoters)
+    assert [entry.sequence for entry in found] == [1, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert len(check(desk)) == 2
+
+
+@pytest.mark.parametrize("alias", [b"{}", b"", b"\xff", b" " * (2 << 20)])
+def test_a_foreign_alias_is_brought_back_to_the_last_entry(desk: Desk, alias: bytes) -> None:
+    overwrite(desk.store, alias_key("p"), alias)
+    assert repair(desk.store, "p", desk.trust.promoters) is None
+    moving(desk, "v1", None)()
+    moving(desk, "v2", "v1")()
+    overwrite(desk.store, alias_key("p"), alias)
+    assert champion_is_refused(desk)
+    assert moving(desk, "v3", "v2")().sequence == 3
+    assert champion(desk) == "v3"
+    assert check(desk) == []
+
+
+def champion_is_refused(desk: Desk) -> bool:
+    try:
+        champion(desk)
+    except (Unsigned, TooLarge):
+        return True
+    return False
+
+
+def test_a_history_with_a_changed_entry_is_not_read_as_a_shorter_one(desk: Desk) -> None:
+    for number in range(1, 5):
+        moving(desk, f"v{number}", ANY)()
+    for number in (2, 4):
+        key = entry_key("p", number)
+        whole = desk.store.read(key).data
+        for data in (b"{}", None):
+            overwrite(desk.store, key, data)
+            with pytest.raises(Damaged, match="not whole"):
+                entries_since(desk.store, "p", desk.trust.promoters)
+        overwrite(desk.store, key, whole)
+
+
+def test_keys_that_are_no_entries_are_harmless(desk: Desk) -> None:
+    moving(desk, "v1", None)()
+    for key in ("00000002.json.bak", "x.json", "00000002/x", "٠٠٠٠٠٠٠٢.json"):
+        overwrite(desk.store, f"history/p/{key}", b"x")
+    assert moving(desk, "v2", "v1")().sequence == 2
+    assert [each.champion for each in entries_since(desk.store, "p", desk.trust.promoters)] == ["v1", "v2"]
 
 
 def test_a_new_key_is_taken_beside_the_old_one_and_a_strange_one_is_not(desk: Desk) -> None:
