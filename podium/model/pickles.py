@@ -7,6 +7,7 @@ import pickle
 
 from podium.data.columns import Column, Derived, Panel, Signature, Target
 from podium.model.changes import Relative, Scaled, Share
+from podium.model.checks import check_model
 from podium.model.encode import Code, Encoder, Levels, Missing, Number, Plain
 from podium.model.graph import Feed, Graph
 from podium.model.model import Model
@@ -45,4 +46,8 @@ def load(data: bytes) -> Model:
         raise Refused(f"the model file cannot be read: {type(error).__name__}") from error
     if not isinstance(model, Model):
         raise Refused(f"the file holds a {type(model).__name__}, not a model")
+    try:
+        check_model(model)
+    except ValueError as error:
+        raise Refused(str(error)) from error
     return model
