@@ -14,15 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from podium.children import run_in_child
 from podium.data.read import read_csv
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.loading import Unloadable
 from podium.model.golden import GOLDEN, prove
 from podium.project import Project
-from podium.prover import Prover, _in_a_child
+from podium.prover import Prover
 from podium.store.s3 import StoreError
 from podium.store.signing import Keys, Signer
 from podium.store.versions import Manifest, describe, digest, version_prefix
@@ -85,7 +87,7 @@ ENDS: list[tuple[Callable[[], Found], str | Found]] = [
 
 @pytest.mark.parametrize(("work", "reason"), ENDS)
 def test_however_a_child_ends_its_owner_is_told(work: Callable[[], Found], reason: str | Found) -> None:
-    assert _in_a_child(work, 1.0, 1 << 30) == reason
+    assert run_in_child(work, 1.0, 1 << 30) == reason
 
 
 Files = dict[str, bytes]
@@ -114,12 +116,12 @@ def test_a_good_version_is_proved_and_loaded(prover: Prover, signer: Signer, ver
 
 
 def test_a_helper_that_was_killed_is_replaced(signer: Signer, version: tuple[Manifest, Files]) -> None:
-    own = Prover()
+    own, before = Prover(), psutil.Process().children()
     try:
         assert loads(own, signer, *version) == 0
-        assert own._helper is not None
-        own._helper.kill()
-        own._helper.wait()
+        (helper,) = [each for each in psutil.Process().children() if each not in before]
+        helper.kill()
+        helper.wait()
         assert loads(own, signer, *version) == 0
     finally:
         own.close()
