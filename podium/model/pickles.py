@@ -6,6 +6,7 @@ import io
 import pickle
 
 from podium.data.columns import Column, Derived, Panel, Signature, Target
+from podium.model.bounded import Bounded, TooLarge, bounded
 from podium.model.changes import Relative, Scaled, Share
 from podium.model.checks import check_model
 from podium.model.encode import Code, Encoder, Levels, Missing, Number, Plain
@@ -24,7 +25,9 @@ class Refused(Exception):
     """The pickle asks for something that no Podium model holds, or is damaged."""
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(Bounded, pickle._Unpickler):
+    dispatch = bounded(pickle._Unpickler.dispatch)
+
     def find_class(self, module: str, name: str) -> object:
         try:
             return ALLOWED[module, name]
@@ -42,6 +45,8 @@ def load(data: bytes) -> Model:
         model = _Reader(io.BytesIO(data)).load()
     except Refused:
         raise
+    except TooLarge as error:
+        raise Refused(str(error)) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise Refused(f"the model file cannot be read: {type(error).__name__}") from error
     if not isinstance(model, Model):
