@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from podium.model.extremes import harmless
 from podium.model.golden import GOLDEN, ProofFailed, prove, proved_fast_path
 from podium.model.model import Model, OneRecord
 from podium.model.pickles import Refused, load
@@ -54,12 +55,15 @@ class Proof:
 
 
 def prove_version(manifest: Manifest, fetch: Fetch) -> Proof:
-    """Construct every model and hold it to the golden rows. Raises StoreError: Damaged, or Unloadable for all else."""
+    """Construct every model, hold it to the golden rows and try extreme ones. Raises StoreError: Damaged, else Unloadable."""
     with _unloadable(manifest):
         golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
         models = [load_model(manifest, family, fetch) for family in manifest.families]
         difference = max(prove(model, golden) for model in models)
-        return Proof(difference, tuple(model.family for model in models if proved_fast_path(model, golden)))
+        same = {model.family: harmless(model) for model in models}
+        return Proof(
+            difference, tuple(model.family for model in models if same[model.family] and proved_fast_path(model, golden))
+        )
 
 
 def load_proved(manifest: Manifest, proof: Proof, fetch: Fetch) -> Loaded:

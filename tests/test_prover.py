@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,19 +11,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from podium.children import run_in_child
 from podium.data.read import read_csv
 from podium.learn.publish import Claim
 from podium.learn.whole import learn
 from podium.loading import Unloadable
+from podium.model.encode import Encoder
 from podium.model.golden import GOLDEN, prove
+from podium.model.pickles import dump, load
+from podium.model.scorers import Linear
 from podium.project import Project
-from podium.prover import Prover, _in_a_child
+from podium.prover import Prover
 from podium.store.s3 import StoreError
 from podium.store.signing import Keys, Signer
 from podium.store.versions import Manifest, describe, digest, version_prefix
@@ -66,6 +74,21 @@ def connects() -> Found:
     return {"socket": socket.socket().fileno()}
 
 
+def reads() -> Found:
+    return {"owner": Path(f"/proc/{os.getppid()}/environ").read_bytes()}
+
+
+def prints() -> Found:
+    for descriptor in range(64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b'{"largest_difference": 0.0, "fast": []}\n')
+    raise Unloadable("is wrong")
+
+
+def floods() -> Found:
+    return {"fast": ["x" * 10_000_000]}
+
+
 def starts() -> Found:
     return {"code": subprocess.run(["true"], check=False).returncode}
 
@@ -78,6 +101,9 @@ ENDS: list[tuple[Callable[[], Found], str | Found]] = [
     (dies, "crashed while it was loaded (SIGSEGV)"),
     (exits, "crashed while it was loaded (exit code 7)"),
     (writes, "PermissionError while it was loaded"),
+    (reads, "PermissionError while it was loaded"),
+    (prints, "gave no sound answer while it was loaded"),
+    (floods, "gave no sound answer while it was loaded"),
     (connects, "PermissionError while it was loaded"),
     (starts, "PermissionError while it was loaded"),
 ]
@@ -85,7 +111,7 @@ ENDS: list[tuple[Callable[[], Found], str | Found]] = [
 
 @pytest.mark.parametrize(("work", "reason"), ENDS)
 def test_however_a_child_ends_its_owner_is_told(work: Callable[[], Found], reason: str | Found) -> None:
-    assert _in_a_child(work, 1.0, 1 << 30) == reason
+    assert run_in_child(work, 1.0, 1 << 30) == reason
 
 
 Files = dict[str, bytes]
@@ -114,12 +140,12 @@ def test_a_good_version_is_proved_and_loaded(prover: Prover, signer: Signer, ver
 
 
 def test_a_helper_that_was_killed_is_replaced(signer: Signer, version: tuple[Manifest, Files]) -> None:
-    own = Prover()
+    own, before = Prover(), psutil.Process().children()
     try:
         assert loads(own, signer, *version) == 0
-        assert own._helper is not None
-        own._helper.kill()
-        own._helper.wait()
+        (helper,) = [each for each in psutil.Process().children() if each not in before]
+        helper.kill()
+        helper.wait()
         assert loads(own, signer, *version) == 0
     finally:
         own.close()
@@ -152,6 +178,64 @@ def damaged(data: bytes, way: int, dice: random.Random) -> bytes:
         return data[:place] + data[place : place + 50] + data[place:]
     low, high = sorted((place, other))
     return data[:low] + data[high : high + 20] + data[low + 20 :]
+
+
+@pytest.mark.timeout(120)
+def test_a_version_that_hangs_delays_no_other(signer: Signer, version: tuple[Manifest, Files], hanging: Files) -> None:
+    manifest, files = version
+    own = Prover(seconds=20)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            slow = [pool.submit(loads, own, signer, manifest, hanging) for _ in range(2)]
+            time.sleep(2)
+            started = time.monotonic()
+            assert loads(own, signer, manifest, files) == 0
+            assert time.monotonic() - started < 10
+            assert not any(each.done() for each in slow)
+            own.close()
+            for each in slow:
+                with pytest.raises(Unloadable):
+                    each.result(10)
+    finally:
+        own.close()
+
+
+@pytest.fixture
+def hanging(version: tuple[Manifest, Files]) -> Files:
+    """A category that is in the encoder's tables of so many features takes minutes to load."""
+    _, files = version
+    model = load(files["models/linear.pkl"])
+    wide = Encoder(model.encoder.columns, model.encoder.features[:1] * 900_000)
+    scorer = model.scorer
+    assert isinstance(scorer, Linear)
+    weights = tuple((0.0,) * 900_000 for _ in scorer.weights)
+    slow = replace(model, encoder=wide, scorer=replace(scorer, weights=weights))
+    return {**files, "models/linear.pkl": dump(slow)}
+
+
+def test_helpers_are_started_once_by_many_threads() -> None:
+    own, before = Prover(), psutil.Process().children()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: own.start(), range(8)))
+        assert len([each for each in psutil.Process().children() if each not in before]) == 1
+    finally:
+        own.close()
+    assert [each for each in psutil.Process().children() if each not in before] == []
+
+
+def test_the_helper_has_no_keys_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_SIGNING_KEY", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    own, before = Prover(), psutil.Process().children()
+    try:
+        own.start()
+        (helper,) = [each for each in psutil.Process().children() if each not in before]
+        found = helper.environ()
+        assert "PATH" in found
+        assert not [name for name in found if name.startswith(("PODIUM_", "AWS_"))]
+    finally:
+        own.close()
 
 
 def test_an_unsigned_version_is_not_even_tried(prover: Prover, version: tuple[Manifest, Files]) -> None:

@@ -48,10 +48,10 @@ def rehearse() -> None:
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
     request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-    seal = functools.partial(restrict, request["seconds"], request["most_bytes"], no_files=True)
+    seal = functools.partial(restrict, request["seconds"], request["most_bytes"], answers)
     try:
         rehearse()
         words = "turned\n" + turn(request["wish"], seal).to_json()
@@ -61,8 +61,8 @@ def main() -> None:
         words = "refused\nthe file needs more memory than an import may have"
     except Exception as error:
         words = f"refused\nthe file made its reader fail ({type(error).__name__})"
-    answers.write(words)
-    answers.flush()
+    with os.fdopen(answers, "w") as pipe:
+        pipe.write(words)
     os._exit(0)  # without the exit handlers that a file may have set
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from podium.foreign.model import DOUBLE, Foreign, plain_encoder, target_of
 from podium.foreign.refusal import Refusal
 from podium.model.encode import Matrix
 from podium.model.scorers import Trees
+from podium.model.trees import check_trees
 
 CLASSES = ("binary", "multiclass", "multiclassova", "softmax", "cross_entropy")
 
@@ -26,16 +28,19 @@ def read_lightgbm(data: bytes, target: str, classes: tuple[str, ...]) -> Foreign
 
 def booster_model(text: str, target: str, classes: tuple[str, ...], labels: Sequence[object] | None) -> Foreign:
     """The text form of a booster; `labels` are the classes that a wrapper knows. Raises Refusal."""
-    head = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
-    check_trees(text)
+    head = dict(line.split("=", 1) for line in text.partition("\n\n")[0].split("\n") if "=" in line)
+    try:
+        names, spans, outputs = head["feature_names"].split(" "), head["feature_infos"].split(" "), int(head["num_class"])
+    except (KeyError, ValueError) as error:
+        raise Refusal("the file is no whole LightGBM model") from error
+    trees = checked(Trees(text, len(names), outputs))
     objective = head.get("objective", "").partition(" ")[0]
-    names, outputs = head["feature_names"].split(" "), int(head["num_class"])
-    columns = _columns(names, head["feature_infos"].split(" "), _categories(text))
+    columns = _columns(names, spans, _categories(text))
     of_classes = objective in CLASSES
     known = (labels if labels is not None else range(max(2, outputs))) if of_classes else None
     if not of_classes and outputs > 1:
         raise Refusal(f"the objective {objective or 'of this file'} has {outputs} outputs; one number or classes are served")
-    scorer = Trees(text, len(columns), outputs, chance=of_classes and outputs == 1)
+    scorer = replace(trees, chance=of_classes and outputs == 1)
     encoder = plain_encoder(columns)
 
     def original(frame: pd.DataFrame) -> Matrix:
@@ -75,36 +80,9 @@ def _columns(names: Sequence[str], ranges: Sequence[str], categories: list[list[
 
 
 def checked(trees: Trees) -> Trees:
-    """The trees, if every one ends. Raises Refusal."""
-    check_trees(trees.text)
-    return trees
-
-
-def check_trees(text: str) -> None:
-    """Every tree must end: each branch leads to a later node or to a leaf that is there. Raises Refusal."""
+    """The trees, if LightGBM can read them safely. Raises Refusal."""
     try:
-        features = int(re.search(r"^max_feature_idx=(\d+)$", text, re.MULTILINE)[1])  # type: ignore[index]
-        body, end, _ = text.partition("\nend of trees")
-        blocks = re.split(r"^Tree=\d+$", body, flags=re.MULTILINE)[1:]
-        if not end or not blocks:
-            raise ValueError
-        for block in blocks:
-            _check_tree(dict(line.split("=", 1) for line in block.splitlines() if "=" in line), features)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise Refusal("the file is no whole LightGBM model") from error
-
-
-def _check_tree(tree: dict[str, str], features: int) -> None:
-    leaves = int(tree["num_leaves"])
-    if len(tree["leaf_value"].split()) != leaves:
-        raise ValueError
-    if leaves == 1:
-        return
-    for side in ("left_child", "right_child"):
-        ends = [int(end) for end in tree[side].split()]
-        if len(ends) != leaves - 1 or any(
-            not (-leaves <= end < 0 or place < end < leaves - 1) for place, end in enumerate(ends)
-        ):
-            raise ValueError
-    if any(not 0 <= int(feature) <= features for feature in tree["split_feature"].split()):
-        raise ValueError
+        check_trees(trees.text, trees.features, trees.outputs)
+    except ValueError as error:
+        raise Refusal(f"the file is no whole LightGBM model: {error}") from error
+    return trees

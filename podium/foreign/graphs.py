@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from podium.foreign.model import SINGLE, Foreign, numbered, plain_encoder, targe
 from podium.foreign.refusal import Refusal
 from podium.model.encode import Encoder, Matrix
 from podium.model.graph import Feed, Graph, session_of
+from podium.model.graph_checks import check_graph, check_operators
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 ENDLESS = ("Loop", "Scan", "If")
 LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 KINDS = {
@@ -48,6 +48,10 @@ def read_onnx(
     output = probabilities or found[-1].name
     plain = model.SerializeToString()
     columns, feeds = _inputs(model, names, texts)
+    try:
+        check_graph(plain, feeds, output)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
     session = session_of(plain)
     width = _width(session, feeds, output, columns)
     if labels is None and classes:
@@ -80,30 +84,15 @@ def _as_given(scorer: Graph, encoder: Encoder) -> Callable[[pd.DataFrame], Matri
 
 def _check(model: Any) -> None:
     """Nothing that reads other files, runs for ever or is not of the standard. Raises Refusal."""
-    for graph in [model.graph, *model.functions]:
-        for node in graph.node:
-            if node.domain not in DOMAINS:
-                raise Refusal(
-                    f"the operator {node.domain}.{node.op_type} is not of the standard: export with standard operators"
-                )
-            if node.op_type in ENDLESS:
-                raise Refusal(f"the operator {node.op_type} may run for ever: export without loops and branches")
-    if model.functions:
-        raise Refusal("the model defines functions of its own: export with standard operators")
-    if any(tensor.external_data for tensor in _tensors(model.graph)):
-        raise Refusal("the weights lie in another file: save the model with its weights inside")
+    if any(node.op_type in ENDLESS for node in model.graph.node):
+        raise Refusal("the model has loops or branches, which may run for ever: export it without")
     try:
+        check_operators(model)
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+    except (onnx.checker.ValidationError, RuntimeError) as error:
         raise Refusal("the file is no valid ONNX model") from error
-
-
-def _tensors(graph: Any) -> Iterable[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def _classes(model: Any) -> tuple[str, list[object] | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from podium.foreign.refusal import Refusal
 from podium.foreign.wish import Turned, Wish
 from podium.learn.publish import Claim, manifest_of
+from podium.limits import clean_environment
 from podium.project import Project
 from podium.settings import ROOT
 from podium.store.versions import (
@@ -28,7 +28,6 @@ from podium.store.versions import (
     model_file,
 )
 
-HARMLESS = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
 MOST_ANSWER, START_SECONDS = 1 << 28, 30.0
 MEMORY = 4 << 30
@@ -67,7 +66,7 @@ def turn_in_a_child(wish: Wish, seconds: float) -> Turned:
     request = pickle.dumps({"wish": wish, "seconds": seconds, "most_bytes": MEMORY})
     command = [sys.executable, "-m", "podium.foreign"]
     most = 4 * len(wish.data) + MOST_ANSWER
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=_harmless()) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=clean_environment()) as child:
         timer = threading.Timer(seconds + START_SECONDS, child.kill)
         timer.start()
         try:
@@ -105,8 +104,3 @@ def _believed(text: str, wish: Wish) -> Turned:
     if not sound:
         raise Refusal("the process that looked at the file gave no sound answer")
     return turned
-
-
-def _harmless() -> dict[str, str]:
-    """The environment without keys and passwords."""
-    return {name: os.environ[name] for name in HARMLESS if name in os.environ}

@@ -24,6 +24,7 @@ from podium.foreign.graphs import is_onnx, read_onnx
 from podium.foreign.model import Foreign, check_count
 from podium.foreign.networks import read_keras
 from podium.foreign.panels import OfPanel, of_panel, read_scalers
+from podium.foreign.plain import check_plain
 from podium.foreign.refusal import Refusal
 from podium.foreign.rows import answers, as_written, made_up_rows, sample_rows, seen, tolerant, with_odd
 from podium.foreign.statistics import is_statsmodels, read_statsmodels
@@ -154,7 +155,7 @@ def _read(wish: Wish, table: pa.Table | None, allow: unpickle.Allowed) -> Foreig
         return read_statsmodels(shell, wish.target, wish.classes)
     if not wish.other_release:
         check_release(shell)
-    unpickle.check_plain(shell)
+    check_plain(shell)
     return read_estimator(unpickle.construct(plain, allow), wish.target, wish.classes, names)
 
 

@@ -10,10 +10,11 @@ import bz2
 import gzip
 import importlib
 import io
+import itertools
 import lzma
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from joblib.numpy_pickle import NumpyUnpickler
 
 from podium.foreign.refusal import Refusal
+from podium.model.bounded import MAX_DEPTH, MAX_WEIGHT, Bounded, TooLarge, bounded
 
 Global = tuple[str, str]
 
@@ -29,17 +31,7 @@ LIST = Path(__file__).with_name("allowed.txt")
 DATA, NEVER_MADE = ("data", "python", "random"), "statsmodels"
 """The sections of the list that are made in both passes, and the one that stays shells."""
 
-HARMLESS = {
-    ("sklearn.feature_selection._univariate_selection", "f_classif"),
-    ("sklearn.metrics._classification", "balanced_accuracy_score"),
-}
-"""Functions that fitted estimators keep as values and that only count."""
-
-MAKERS = ("newObj", "__pyx_unpickle_")
-"""Cython's makers of objects, whose first argument is the class."""
-
-RANDOM = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
-DEEPEST = 60
+WAY_OUT = "export the model to ONNX, or save it again with the library that made it"
 
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
 """Modules as older pickles name them."""
@@ -115,7 +107,9 @@ def allowed(extra: Path | None = None) -> Allowed:
     return found
 
 
-class _Unpickler(NumpyUnpickler):  # type: ignore[misc]
+class _Unpickler(Bounded, NumpyUnpickler):  # type: ignore[misc]
+    dispatch = bounded(NumpyUnpickler.dispatch)
+
     def __init__(self, data: bytes, find: Callable[[Global], Any]) -> None:
         super().__init__("", io.BytesIO(data), ensure_native_byte_order=True)
         self._find = find
@@ -142,13 +136,16 @@ def look_through(data: bytes, allow: Allowed) -> tuple[Any, set[Global]]:
     def find(pair: Global) -> Any:
         asked.add(pair)
         if allow.get(pair) in DATA:
-            return _import(pair)
+            return import_global(pair)
         return type("Shell", (Shell,), {"asked": pair})
 
     try:
         shells = _Unpickler(data, find).load()
+        _Sizes().check(shells)
     except Refusal:
         raise
+    except TooLarge as error:
+        raise Refusal(f"{error}: {WAY_OUT}") from error
     except MemoryError:
         raise
     except Exception as error:
@@ -156,6 +153,36 @@ def look_through(data: bytes, allow: Allowed) -> tuple[Any, set[Global]]:
         raise Refusal(f"the pickle is damaged or of no known form ({type(error).__name__})") from error
     _refuse_others(asked, allow)
     return shells, asked
+
+
+class _Sizes:
+    """Weighs everything once more when all of it is there: a list may have been filled after it was put into another."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+
+    def check(self, value: Any, depth: int = 0) -> int:
+        """The number of parts, shared ones each time; a part that holds itself counts once. Raises TooLarge."""
+        if isinstance(value, str | bytes | int | float | None) or depth > MAX_DEPTH:
+            if depth > MAX_DEPTH:
+                raise TooLarge(f"the pickle is nested deeper than {MAX_DEPTH}")
+            return 1
+        if id(value) not in self._known:
+            self._known[id(value)] = 1
+            self._known[id(value)] = 1 + sum(self.check(part, depth + 1) for part in _parts(value))
+            if self._known[id(value)] > MAX_WEIGHT:
+                raise TooLarge("the pickle repeats its parts too often")
+        return self._known[id(value)]
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return itertools.chain(value.keys(), value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, Shell):
+        return value.arguments, value.state, getattr(value, "items", {})
+    return value.flat if isinstance(value, np.ndarray) and value.dtype == object else ()
 
 
 def _refuse_others(asked: set[Global], allow: Allowed) -> None:
@@ -167,69 +194,13 @@ def _refuse_others(asked: set[Global], allow: Allowed) -> None:
         )
 
 
-def check_plain(value: Any, depth: int = 0) -> None:
-    """Only what a fitted estimator is made of: numbers, texts, arrays of them, and estimators that hide no method of theirs.
-
-    A function or a class as a value, a frame, or a value under a method's name would be called by the estimator's own code.
-    Raises Refusal.
-    """
-    if depth > DEEPEST:
-        raise Refusal("the pickle is nested deeper than any estimator")
-    if value is None or isinstance(value, str | bytes | bytearray | int | float | complex | slice | np.generic | np.dtype):
-        return
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject and value.dtype.names is None:
-            for cell in value.ravel().tolist():
-                check_plain(cell, depth + 1)
-    elif isinstance(value, Shell):
-        _check_shell(value, depth)
-    elif isinstance(value, dict):
-        check_plain([*value.keys(), *value.values()], depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for cell in value:
-            check_plain(cell, depth + 1)
-    elif isinstance(value, type) and issubclass(value, np.generic | Shell):
-        if issubclass(value, Shell) and value.asked not in HARMLESS:
-            raise Refusal(f"an estimator holds {'.'.join(value.asked)} itself as a value, which no fitted one does")
-    elif type(value) not in RANDOM:
-        raise Refusal(f"an estimator holds a {type(value).__name__}, which no fitted one needs")
-
-
-def _check_shell(shell: Shell, depth: int) -> None:
-    made = shell.kind.startswith(MAKERS) and shell.arguments and isinstance(shell.arguments[0], type)
-    check_plain(shell.arguments[1:] if made else shell.arguments, depth + 1)
-    check_plain(getattr(shell, "items", {}), depth + 1)
-    if not isinstance(shell.state, dict):
-        return check_plain(shell.state, depth + 1)
-    real = _import(shell.asked)
-    for name, value in shell.state.items():
-        own = getattr(real, name, None) if isinstance(name, str) else real
-        if not isinstance(name, str) or name.startswith("__") or callable(own) or isinstance(own, property):
-            raise Refusal(f"a {shell.kind} of the file has a value in the place of a method")
-        check_plain(value, depth + 1)
-    nodes = shell.state.get("nodes")
-    if isinstance(nodes, np.ndarray) and nodes.dtype.names:
-        _check_nodes(nodes)
-
-
-def _check_nodes(nodes: np.ndarray) -> None:
-    """Every branch of a tree leads to a later node that is there. Raises Refusal."""
-    left, right = ("left_child", "right_child") if "left_child" in (nodes.dtype.names or ()) else ("left", "right")
-    leaf = nodes["is_leaf"].astype(bool) if "is_leaf" in (nodes.dtype.names or ()) else nodes[left] < 0
-    place = np.arange(len(nodes))
-    for side in (left, right):
-        ends = nodes[side].astype(np.int64)
-        if not ((ends > place) & (ends < len(nodes)) | leaf).all():
-            raise Refusal("a tree of the file leads nowhere")
-
-
 def construct(data: bytes, allow: Allowed) -> Any:
     """The objects themselves; only after `look_through`. Raises Refusal."""
 
     def find(pair: Global) -> Any:
         if allow.get(pair, NEVER_MADE) == NEVER_MADE:
             raise Refusal(f"{pair[0]}.{pair[1]} is never constructed")
-        return _import(pair)
+        return import_global(pair)
 
     try:
         with warnings.catch_warnings():
@@ -250,7 +221,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _import(pair: Global) -> Any:
+def import_global(pair: Global) -> Any:
     module, name = pair
     if pair == ("_codecs", "encode"):
         return _latin1

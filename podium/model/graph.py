@@ -16,6 +16,10 @@ UNSEEN = "\N{SNOWMAN}"
 """Stands in a text input for a category that the model does not know."""
 
 
+KINDS = ("float32", "float64", "int64", "int32", "text")
+"""Types of inputs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """One input of the graph: features from the place `first`, as a tensor (1, *shape); `texts` turns codes into text."""

@@ -1,0 +1,224 @@
+"""Structural checks of LightGBM's text format.
+
+LightGBM trusts its model files: an index out of range is read or written as it stands. So every field that it uses as an index,
+a length or an offset is checked here, and text that LightGBM could split into lines or fields in another way is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+MAX_LEAVES, MAX_NODES, MAX_DEPTH = 1 << 20, 1 << 26, 10_000
+"""Bounds of one tree's leaves, of all trees' leaves, and of the number of decisions for a row."""
+
+HEADER = {
+    "tree", "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective", "average_output",
+    "feature_names", "monotone_constraints", "feature_infos", "tree_sizes",
+}  # fmt: skip
+REQUIRED = {"tree", "version", "num_class", "num_tree_per_iteration", "max_feature_idx", "feature_names", "feature_infos"}
+
+NODES = {"split_feature", "threshold", "decision_type", "left_child", "right_child"}
+NODE_FIGURES = {"split_gain", "internal_value", "internal_weight", "internal_count"}
+LEAF_FIGURES = {"leaf_weight", "leaf_count"}
+CATEGORIES = {"cat_boundaries", "cat_threshold"}
+ONCE = {"num_leaves", "num_cat", "leaf_value", "is_linear", "shrinkage"}
+FIELDS = ONCE | NODES | NODE_FIGURES | LEAF_FIGURES | CATEGORIES
+LINEAR = {"leaf_const", "num_features", "leaf_features", "leaf_coeff"}
+
+INTEGERS, FLOATS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*"), re.compile(r"[-+0-9.eEinfa ]+")
+CATEGORICAL, MISSING_TYPES = 1, 3
+
+_NUMBER = r"[0-9.eE+-]+"
+OBJECTIVE = re.compile(
+    rf"(?:(?:binary|cross_entropy|cross_entropy_lambda|regression|regression_l2|regression_l1|huber|fair|poisson|quantile|mape|"
+    rf"gamma|tweedie|multiclass|multiclassova|lambdarank|rank_xendcg|custom)"
+    rf"(?: sqrt| (?:sigmoid|alpha|fair_c|tweedie_variance_power|num_class):{_NUMBER})*)?"
+)
+"""Objectives that LightGBM writes, with their parameters."""
+
+Fields = Mapping[str, str]
+
+
+def check_trees(text: str, features: int, outputs: int) -> None:
+    """Check that LightGBM reads nothing but these trees, and that they give `outputs` numbers for `features` numbers.
+
+    Raises ValueError, which names the tree and the field.
+    """
+    if "\0" in text or "\r" in text:
+        raise ValueError("the LightGBM text has control characters: save the model again")
+    head, blank, rest = text.partition("\n\n")
+    body, end, _ = rest.partition("end of trees\n")
+    starts = [match.start() for match in re.finditer(r"^Tree=", body, re.MULTILINE)]
+    if not blank or not end or not starts or starts[0] != 0:
+        raise ValueError("the text is no whole LightGBM model")
+    trees = [body[start:stop] for start, stop in zip(starts, [*starts[1:], len(body)], strict=True)]
+    _check_header(_fields(head.split("\n"), HEADER, "the header"), features, outputs, [len(tree.encode()) for tree in trees])
+    if sum(_check_tree(tree, place, features) for place, tree in enumerate(trees)) > MAX_NODES:
+        raise ValueError(f"the trees have more than {MAX_NODES} leaves")
+
+
+def _fields(lines: list[str], known: set[str], where: str) -> dict[str, str]:
+    """Lines of `name=value`, each name once. Raises ValueError."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name in LINEAR:
+            raise ValueError(f"{where} has linear models in its leaves: train with linear_tree=false")
+        if name not in known or name in found:
+            raise ValueError(f"{where} has an unknown or repeated field")
+        found[name] = value
+    return found
+
+
+def _check_header(head: Fields, features: int, outputs: int, sizes: list[int]) -> None:
+    if missing := sorted(REQUIRED - head.keys()):
+        raise ValueError(f"the header lacks {', '.join(missing)}")
+    if head["tree"] or head["version"] not in ("v3", "v4") or head.get("average_output"):
+        raise ValueError("the header is not one of LightGBM's versions v3 and v4")
+    _expect(head, "num_class", outputs)
+    _expect(head, "num_tree_per_iteration", outputs)
+    _expect(head, "max_feature_idx", features - 1)
+    if len(sizes) % outputs:
+        raise ValueError(f"the number of trees is no multiple of {outputs}, the number of outputs")
+    for name in ("feature_names", "feature_infos"):
+        if len(head[name].split(" ")) != features:
+            raise ValueError(f"the header needs {features} entries in {name}")
+    if "monotone_constraints" in head:
+        _integers(head, "monotone_constraints", features, "the header")
+    if not re.fullmatch(r"-?[0-9]{1,6}", head.get("label_index", "0")):
+        raise ValueError("the header has no sound label_index")
+    if "tree_sizes" in head and _integers(head, "tree_sizes", len(sizes), "the header").tolist() != sizes:
+        raise ValueError("the header's tree_sizes are not the sizes of the trees")
+    _check_objective(head.get("objective", ""), outputs)
+
+
+def _expect(head: Fields, name: str, value: int) -> None:
+    if head[name] != str(value):
+        raise ValueError(f"the header needs {name}={value}")
+
+
+def _check_objective(objective: str, outputs: int) -> None:
+    if not OBJECTIVE.fullmatch(objective):
+        raise ValueError("the header has an unknown objective")
+    classes = re.findall(r" num_class:(\S+)", objective)
+    if objective.startswith("multiclass") != bool(classes) or any(count != str(outputs) for count in classes):
+        raise ValueError(f"the objective does not have {outputs} classes")
+    numbers = [float(number) for number in re.findall(r":(\S+)", objective)]
+    if not np.isfinite(numbers).all() or any(float(number) <= 0 for number in re.findall(r"sigmoid:(\S+)", objective)):
+        raise ValueError("the objective has a parameter out of range")
+
+
+def _check_tree(text: str, place: int, features: int) -> int:
+    """The number of leaves. Raises ValueError."""
+    where = f"tree {place}"
+    first, *lines = text.rstrip("\n").split("\n")
+    if first != f"Tree={place}" or not text.endswith("\n\n") or text.endswith("\n" * 4):
+        raise ValueError(f"{where} is not numbered, or does not end in a blank line")
+    tree = _fields(lines, FIELDS, where)
+    try:
+        return _check_fields(tree, features, where)
+    except KeyError as error:
+        raise ValueError(f"{where} lacks {error.args[0]}") from None
+    except OverflowError:
+        raise ValueError(f"{where} has a number out of range") from None
+
+
+def _check_fields(tree: Fields, features: int, where: str) -> int:
+    leaves, categorical = _count(tree, "num_leaves", MAX_LEAVES, where), _count(tree, "num_cat", MAX_LEAVES, where)
+    _floats(tree, "leaf_value", leaves, where, np.isfinite)
+    _floats(tree, "shrinkage", 1, where, np.isfinite)
+    if tree.get("is_linear", "0") != "0":
+        raise ValueError(f"{where} has linear models in its leaves: train with linear_tree=false")
+    if leaves < 1 or (leaves == 1 and categorical) or (categorical == 0 and CATEGORIES & tree.keys()):
+        raise ValueError(f"{where} has a wrong number of leaves or of splits by category")
+    for names, count in ((NODE_FIGURES, leaves - 1), (LEAF_FIGURES, leaves)):
+        for name in names & tree.keys():
+            _check_length(tree, name, count, where)
+    if leaves > 1:
+        _check_nodes(tree, leaves, categorical, features, where)
+    elif any(tree.get(name) for name in NODES):
+        raise ValueError(f"{where} has one leaf and yet splits")
+    return leaves
+
+
+def _check_nodes(tree: Fields, leaves: int, categorical: int, features: int, where: str) -> None:
+    left, right = (_integers(tree, side, leaves - 1, where) for side in ("left_child", "right_child"))
+    _check_children(left, right, leaves, where)
+    feature = _integers(tree, "split_feature", leaves - 1, where)
+    if ((feature < 0) | (feature >= features)).any():
+        raise ValueError(f"{where} splits by a feature that is not there")
+    kind = _integers(tree, "decision_type", leaves - 1, where)
+    if ((kind < 0) | (kind >> 2 >= MISSING_TYPES)).any():
+        raise ValueError(f"{where} has an unknown decision_type")
+    threshold = _floats(tree, "threshold", leaves - 1, where, lambda numbers: ~np.isnan(numbers))
+    _check_categories(tree, threshold[kind & CATEGORICAL == CATEGORICAL], categorical, where)
+
+
+def _check_children(left: np.ndarray, right: np.ndarray, leaves: int, where: str) -> None:
+    """Every node but the root, and every leaf, is the child of one earlier node, so that there is no cycle."""
+    place = np.arange(leaves - 1)
+    ends = np.concatenate([left, right])
+    if not np.array_equal(np.sort(ends), np.concatenate([np.arange(-leaves, 0), place[1:]])):
+        raise ValueError(f"{where} does not reach each of its nodes and leaves once")
+    if any(((side >= 0) & (side <= place)).any() for side in (left, right)):
+        raise ValueError(f"{where} leads back to an earlier node")
+    if leaves > MAX_DEPTH and _depth(left.tolist(), right.tolist()) > MAX_DEPTH:
+        raise ValueError(f"{where} is deeper than {MAX_DEPTH}")
+
+
+def _depth(left: list[int], right: list[int]) -> int:
+    depth = [1] * len(left)
+    for place, ends in enumerate(zip(left, right, strict=True)):
+        for end in ends:
+            if end >= 0:
+                depth[end] = depth[place] + 1
+    return max(depth)
+
+
+def _check_categories(tree: Fields, places: np.ndarray, categorical: int, where: str) -> None:
+    """Each split by category has a bit set of its own."""
+    if categorical == 0:
+        if len(places):
+            raise ValueError(f"{where} splits by categories that it does not have")
+        return
+    borders = _integers(tree, "cat_boundaries", categorical + 1, where)
+    if borders[0] != 0 or (np.diff(borders) < 1).any() or borders[-1] > MAX_NODES:
+        raise ValueError(f"{where} has cat_boundaries that do not increase")
+    bits = _integers(tree, "cat_threshold", int(borders[-1]), where)
+    if ((bits < 0) | (bits >= 1 << 32)).any():
+        raise ValueError(f"{where} has a cat_threshold out of range")
+    if not np.isin(places, np.arange(categorical)).all():
+        raise ValueError(f"{where} splits by categories that it does not have")
+
+
+def _count(tree: Fields, name: str, highest: int, where: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", tree[name]) or int(tree[name]) > highest:
+        raise ValueError(f"{where} has no sound {name}")
+    return int(tree[name])
+
+
+def _check_length(tree: Fields, name: str, count: int, where: str) -> str:
+    values = tree[name]
+    if (values.count(" ") + 1 if values else 0) != count or (values and not FLOATS.fullmatch(values)):
+        raise ValueError(f"{where} needs {count} numbers in {name}")
+    return values
+
+
+def _integers(tree: Fields, name: str, count: int, where: str) -> np.ndarray:
+    values = _check_length(tree, name, count, where)
+    if not INTEGERS.fullmatch(values):
+        raise ValueError(f"{where} needs {count} whole numbers in {name}")
+    return np.array(list(map(int, values.split(" "))), dtype=np.int64)
+
+
+def _floats(tree: Fields, name: str, count: int, where: str, sound: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    try:
+        numbers = np.array(list(map(float, _check_length(tree, name, count, where).split(" "))))
+    except ValueError:
+        raise ValueError(f"{where} needs {count} numbers in {name}") from None
+    if not sound(numbers).all():
+        raise ValueError(f"{where} has a number in {name} that is not finite")
+    return numbers
