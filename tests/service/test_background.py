@@ -16,6 +16,8 @@ from service.background import supervised
 from service.live import Live
 from service.metrics import MAX_VERSIONS, Metrics
 from service.pools import Pool
+from service.settings import ServiceSettings
+from service.spread import Spread
 from service.store_pages import PAGE_SECONDS, THREADS, from_store
 
 
@@ -112,3 +114,18 @@ def test_alerts_name_metrics_that_there_are() -> None:
     assert {"StoreStale", "SwapFailed", "JobFailed", "DropBoxErrors", "QueueLong", "Draining"} <= {
         rule["alert"] for rule in rules
     }
+
+
+def test_a_cluster_that_does_not_start_is_tried_again() -> None:
+    async def run() -> None:
+        spread = Spread(ServiceSettings(dask_address="tcp://127.0.0.1:1", dask_seconds=0.2))
+        metrics = Metrics(Live())
+        task = asyncio.create_task(supervised("dask", spread.run, metrics, pause=0.01))
+        while metrics.background_failures["dask"] < 2:
+            await asyncio.sleep(0.05)
+        assert spread.state["mode"] in ("starting", "failed")
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(spread.close)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
