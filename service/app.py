@@ -94,7 +94,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         spread, shared = Spread(settings), Shared(settings.shared)
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(shared.close)
-        jobs = Jobs(spread, shared, _job_limits(settings))
+        jobs = Jobs(spread, shared, _job_limits(settings), app.state.metrics.jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
         notes = shared.proofs
         store, prover = settings.store(), Prover(settings.proof_seconds, notes=notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -101,8 +102,8 @@ class Job:
 class Jobs:
     """One thread that works on tables in order, and notes of them that every worker of the host can read."""
 
-    def __init__(self, spread: Spread, shared: Shared, limits: JobLimits) -> None:
-        self._spread, self._shared, self._limits = spread, shared, limits
+    def __init__(self, spread: Spread, shared: Shared, limits: JobLimits, ended: Counter[str]) -> None:
+        self._spread, self._shared, self._limits, self._ended = spread, shared, limits, ended
         self._worker = ThreadPoolExecutor(1, "jobs")
         self._closed = False
 
@@ -206,6 +207,7 @@ class Jobs:
             job.state = "failed"
             job.result.unlink(missing_ok=True)
         job.upload.unlink(missing_ok=True)
+        self._ended[job.state] += 1
         try:
             write_note(job.upload, job.note())
         except OSError:

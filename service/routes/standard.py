@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
 from podium.data.problems import BadData, Problem
@@ -26,6 +25,7 @@ from service.predictions import score
 from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia
 from service.routes.promotion import promoter
 from service.state import State, StateDep
+from service.store_pages import from_store
 from service.threads import computed
 
 router = APIRouter(tags=["standard clients"])
@@ -101,7 +101,7 @@ async def index(request: Request, state: StateDep) -> Response:
     names = sorted({snapshot.project for snapshot in state.live.all()} | set(state.reconcile.failures))
     found: list[dict[str, str]] = []
     for name in names:
-        found += await run_in_threadpool(_states, state, name)
+        found += await from_store(_states, state, name)
     return JSONResponse([each for each in found if each["state"] == "READY" or not only])
 
 
@@ -175,5 +175,5 @@ def _states(state: State, name: str) -> list[dict[str, str]]:
             "state": "READY" if serving and serving.version == version else "UNAVAILABLE",
             "reason": "" if serving and serving.version == version else failure or "not the champion",
         }
-        for version in list_versions(state.store, name)
+        for version in list_versions(state.pages_store, name)
     ]
