@@ -111,16 +111,22 @@ def kills(cloud: LocalCloud, folder: Path, port: int) -> None:
         process.stop(30)
 
 
+def two_versions(cloud: LocalCloud) -> list[str]:
+    """Published and promoted one after the other."""
+    versions = []
+    for _ in range(2):
+        put_champion(cloud)
+        entry = read_champion(desk_of(cloud).store, "prices", desk_of(cloud).trust.promoters)
+        assert entry and entry.champion
+        versions.append(entry.champion)
+        time.sleep(1.1)
+    return versions
+
+
 def main() -> None:
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="podium-swaps-") as name, LocalCloud(Path(name) / "cloud", port) as cloud:
-        versions = []
-        for _ in range(2):
-            put_champion(cloud)
-            entry = read_champion(desk_of(cloud).store, "prices", desk_of(cloud).trust.promoters)
-            assert entry and entry.champion
-            versions.append(entry.champion)
-            time.sleep(1.1)
+        versions = two_versions(cloud)
         copy_elsewhere(cloud)
         swaps(cloud, Path(name) / "one", port, versions)
         kills(cloud, Path(name) / "two", port)

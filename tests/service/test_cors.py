@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service import create_app
+from service.app import create_app
 from service.settings import ServiceSettings
 
 ORIGIN = "https://app.example.com"

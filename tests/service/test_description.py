@@ -21,7 +21,7 @@ from openapi_spec_validator import validate
 from pydantic import SecretStr
 
 from cli.client import Client
-from service import create_app
+from service.app import create_app
 from service.settings import ServiceSettings
 from tests.tables import RECORD
 
