@@ -55,8 +55,12 @@ def rehearse_graph() -> None:
     _answer(Graph(model.SerializeToString(), (Feed("x", "float64", 0, (count,)),), "y", count))
 
 
+def small_model(scorer: Scorer) -> Model:
+    """A regression on COLUMNS."""
+    return Model("m", Signature(COLUMNS, Target("y", "regression"), {}), Encoder(COLUMNS, FEATURES), scorer)
+
+
 def _answer(scorer: Scorer) -> None:
-    signature = Signature(COLUMNS, Target("y", "regression"), {})
-    model = load(dump(Model("m", signature, Encoder(COLUMNS, FEATURES), scorer)))
+    model = load(dump(small_model(scorer)))
     harmless(model)
     record_golden([model], rows_frame(extreme_rows(COLUMNS, 0)[:3], COLUMNS), 0)

@@ -72,6 +72,10 @@ def check_graph(data: bytes, feeds: Sequence[Feed], output: str) -> int | None:
         found = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # onnx raises errors of its own
         raise ValueError("the shapes of the graph contradict each other") from error
+    widths = {value.name: _width(value) for value in (*found.input, *found.value_info)}
+    for node in found.node:
+        if node.op_type in _CHECKS:
+            _CHECKS[node.op_type](node, widths.get(node.input[0]))
     return _check_sizes(found, output)
 
 
@@ -117,8 +121,6 @@ def _check_node(node: Any, constants: frozenset[str], depth: int) -> None:
             raise ValueError(f"the operator {node.op_type} has a body: {WAY_OUT}")
         for body in bodies:
             _check_body(body, constants, depth + 1)
-    if node.op_type in _CHECKS:
-        _CHECKS[node.op_type](node)
 
 
 def _check_tensor(tensor: Any) -> None:
@@ -145,6 +147,12 @@ def _check_sizes(graph: Any, output: str) -> int | None:
     return found
 
 
+def _width(value: Any) -> int | None:
+    """The number of columns of a table, where it is known."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[-1].dim_value if dims and dims[-1].HasField("dim_value") else None
+
+
 def _size(dims: Iterable[Any]) -> int | None:
     sizes = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
     return math.prod(sizes) if len(sizes) == len(list(dims)) else None
@@ -159,7 +167,7 @@ def _attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _check_ensemble(node: Any) -> None:
+def _check_ensemble(node: Any, width: int | None) -> None:
     """The tables of a tree ensemble have one length each, and each node but a root has one parent."""
     table = _attributes(node)
     trees, ids = table.get("nodes_treeids", []), table.get("nodes_nodeids", [])
@@ -169,22 +177,33 @@ def _check_ensemble(node: Any) -> None:
     values = table.get("nodes_values") or table.get("nodes_values_as_tensor")
     if isinstance(values, list) and len(values) != len(trees):
         raise ValueError(f"the tables of the operator {node.op_type} differ in length")
-    places = {key: place for place, key in enumerate(zip(trees, ids, strict=True))}
-    reached: set[tuple[int, int]] = set()
-    for tree, mode, *ends in zip(
-        trees, table["nodes_modes"], table["nodes_truenodeids"], table["nodes_falsenodeids"], strict=True
-    ):
-        children = {(tree, end) for end in ends} if mode != b"LEAF" else set()
-        if not children <= places.keys() or children & reached:
-            raise ValueError(f"a tree of the operator {node.op_type} leads nowhere, or to one node twice")
-        reached |= children
-    if (
-        len(places) != len(trees)
-        or len(places) - len(reached) != len(set(trees))
-        or any(id_ < 0 for id_ in table["nodes_featureids"])
-    ):
-        raise ValueError(f"a tree of the operator {node.op_type} is not connected")
-    _check_leaves(node, table, set(places))
+    places = set(zip(trees, ids, strict=True))
+    children = {
+        (tree, place): [] if mode == b"LEAF" else [(tree, end) for end in ends]
+        for tree, place, mode, *ends in zip(
+            trees, ids, table["nodes_modes"], table["nodes_truenodeids"], table["nodes_falsenodeids"], strict=True
+        )
+    }
+    if len(places) != len(trees) or not _is_forest(children, len(set(trees))):
+        raise ValueError(f"a tree of the operator {node.op_type} leads nowhere, or to one node twice")
+    if any(feature < 0 for feature in table["nodes_featureids"]):
+        raise ValueError(f"a tree of the operator {node.op_type} reads a feature that is not there")
+    if width is not None and any(number >= width for number in table["nodes_featureids"]):
+        raise ValueError(f"a tree of the operator {node.op_type} reads a feature that is not there")
+    _check_leaves(node, table, places)
+
+
+def _is_forest(children: dict[tuple[int, int], list[tuple[int, int]]], count: int) -> bool:
+    """Whether so many roots reach every node once."""
+    ends = [end for own in children.values() for end in own]
+    waiting = list(children.keys() - set(ends))
+    if len(ends) != len(set(ends)) or not set(ends) <= children.keys() or len(waiting) != count:
+        return False
+    reached = 0
+    while waiting:
+        reached += 1
+        waiting += children[waiting.pop()]
+    return reached == len(children)
 
 
 def _check_leaves(node: Any, table: dict[str, Any], places: set[tuple[int, int]]) -> None:
@@ -193,18 +212,22 @@ def _check_leaves(node: Any, table: dict[str, Any], places: set[tuple[int, int]]
     numbers = table.get(f"{kind}_ids", [])
     classes = len(table.get("classlabels_strings") or table.get("classlabels_int64s") or ())
     count = max(classes, 1) if kind == "class" else table.get("n_targets", 1)
+    weights = table.get(f"{kind}_weights") or table.get(f"{kind}_weights_as_tensor")
+    if count < 1 or (isinstance(weights, list) and len(weights) != len(numbers)):
+        raise ValueError(f"the tables of the operator {node.op_type} differ in length")
     if len(leaves) != len(numbers) or not set(leaves) <= places or not all(0 <= number < count for number in numbers):
         raise ValueError(f"the operator {node.op_type} has leaves that are not there")
 
 
-def _check_linear(node: Any) -> None:
+def _check_linear(node: Any, width: int | None) -> None:
     table = _attributes(node)
-    outputs = len(table.get("intercepts", [])) or int(table.get("targets", 1))
-    if len(table.get("coefficients", [])) % outputs:
+    outputs = len(table.get("intercepts", [])) or max(int(table.get("targets", 1)), 1)
+    coefficients = len(table.get("coefficients", []))
+    if coefficients % outputs or (width is not None and coefficients != outputs * width):
         raise ValueError(f"the operator {node.op_type} has a wrong number of coefficients")
 
 
-def _check_vectors(node: Any) -> None:
+def _check_vectors(node: Any, width: int | None) -> None:
     """The tables of a support vector machine fit the number of its vectors and classes."""
     table = _attributes(node)
     per_class = table.get("vectors_per_class", [])
@@ -215,7 +238,7 @@ def _check_vectors(node: Any) -> None:
     wanted = vectors * (classes - 1) if node.op_type == "SVMClassifier" else vectors
     if any(count < 0 for count in per_class) or vectors < 0:
         raise ValueError(f"the operator {node.op_type} has a negative number of vectors")
-    if vectors and (supports % vectors or coefficients != wanted):
+    if vectors and (supports % vectors or (width is not None and supports != vectors * width) or coefficients != wanted):
         raise ValueError(f"the operator {node.op_type} has tables of wrong length")
     if vectors and node.op_type == "SVMClassifier" and len(table.get("rho", [])) < pairs:
         raise ValueError(f"the operator {node.op_type} has tables of wrong length")

@@ -136,6 +136,8 @@ def _check_fields(tree: Fields, features: int, where: str) -> int:
         raise ValueError(f"{where} has a wrong number of leaves or of splits by category")
     for names, count in ((NODE_FIGURES, leaves - 1), (LEAF_FIGURES, leaves)):
         for name in names & tree.keys():
+            if leaves == 1 and not tree[name]:
+                continue  # as LightGBM writes a tree that found no split
             _check_length(tree, name, count, where)
     if leaves > 1:
         _check_nodes(tree, leaves, categorical, features, where)
