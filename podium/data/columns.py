@@ -58,6 +58,10 @@ class Column:
     spelling: Spelling = "exact"
     aliases: tuple[tuple[str, str], ...] = ()
 
+    def __hash__(self) -> int:
+        """In constant time: there may be many categories, and caches ask for every cell."""
+        return hash((self.name, self.kind, self.spelling, len(self.categories)))
+
     @property
     def is_text(self) -> bool:
         return self.kind == "category"

@@ -62,7 +62,10 @@ def _nearest(text: str, column: Column) -> str:
 
 def nearest(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
     """The one that is a letter away, when all that are mean the same."""
-    near = [other for other in known if _is_misspelt(text, other)]
+    half = max(0, (len(text) - 3) // 2)  # one mistake leaves the beginning or the end as it is
+    head, tail = text[:half], text[len(text) - half :]
+    alike = (other for other in known if other.startswith(head) or other.endswith(tail))
+    near = [other for other in alike if _is_misspelt(text, other)]
     return near[0] if near and len({meaning[other] for other in near}) == 1 else None
 
 
