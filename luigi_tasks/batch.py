@@ -57,7 +57,7 @@ class PredictBatch(luigi.Task):
         return StoredTarget(f"predictions/{self.project}/dt={self.date}/predictions{own}.csv.receipt.json")
 
     def complete(self) -> bool:
-        return self.output().exists() and json.loads(self.output().read()).get("state") == "done"
+        return self.output().exists() and self.output().document().get("state") == "done"
 
     def run(self) -> None:
         """Raises StoreError, with the rows that are wrong when the table cannot be answered."""

@@ -38,7 +38,7 @@ class Retrain(luigi.Task):
         pipeline: Stage = self.clone(Pipeline, until=str(self.date)).of_latest()
         self._check_reaches(pipeline)
         yield pipeline
-        outcome, published = (json.loads(pipeline.clone(task).own.read()) for task in (Promote, Publish))
+        outcome, published = (pipeline.clone(task).own.document() for task in (Promote, Publish))
         facts = {"until": str(self.date), "snapshot": pipeline.snapshot, "run": pipeline.run_name}
         self.output().write(json.dumps({**facts, **published, **outcome}, indent=1).encode())
 

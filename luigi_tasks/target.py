@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+from typing import Any
 
 import luigi
 
 from podium import provenance
 from podium.identity import signed_name
+from podium.learn.clean import Unreadable
 from podium.promotion import Desk
 from podium.settings import StoreSettings
-from podium.store.s3 import Exists, Store
+from podium.store.s3 import MAX_DOCUMENT_BYTES, Exists, Store
 from podium.store.signing import Signer
 from podium.store.versions import fetch_from
 
@@ -49,6 +52,16 @@ class StoredTarget(luigi.Target):
 
     def read(self) -> bytes:
         return store().read(self.key).data
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object that an earlier task left. Raises Unreadable."""
+        try:
+            found = json.loads(store().read(self.key, max_bytes=MAX_DOCUMENT_BYTES).data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise Unreadable(f"{self.url} cannot be read: delete it, and run again")
+        return found
 
     def write(self, data: bytes) -> None:
         """Create the object; what another worker wrote first stays, as it came from the same inputs."""

@@ -226,8 +226,7 @@ class Promote(Stage):
         return published
 
     def make(self) -> bytes:
-        made = json.loads(self.input().read())
-        version, reason = made["version"], f"run {self.run_name}"
+        version, reason = str(self.input().document().get("version")), f"run {self.run_name}"
         outcome: dict[str, Any] = {"version": version, "promoted": True}
         try:
             outcome["number"] = promote_in_turn(desk(signing=True), self.project, version, reason, utc_now).sequence
@@ -246,7 +245,7 @@ class Pipeline(Stage):
         return {"promote": self.clone(Promote), **made}
 
     def make(self) -> bytes:
-        outcome = json.loads(self.input()["promote"].read())
+        outcome = self.input()["promote"].document()
         board = pd.read_csv(io.BytesIO(self.input()["leaderboard"].read()))
         lines = [
             f"{self.project}: version {outcome['version']}",

@@ -9,6 +9,7 @@ import sysconfig
 import warnings
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from cfnlint.decode import decode
 from moto import mock_aws
 
 from lambda_refresh.handler import TIMEOUT_SECONDS, WATCHED, handler
+from podium.project import Project
+from podium.promotion import Desk, promote, utc_now
+from podium.store.s3 import Store
+from tests import tables
+from tests.conftest import publish_version
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "deploy" / "podium.yaml"
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:podium-hints-aBcDeF"
@@ -88,31 +94,64 @@ def test_the_function_finds_its_secret_and_gives_up_before_its_time(stack: dict[
     assert found["Timeout"] > 2 * 2 * TIMEOUT_SECONDS  # connect and answer, twice when the secret was replaced
 
 
-@pytest.mark.parametrize(
-    ("name", "action", "place", "allowed"),
-    [
-        ("Trains", "s3:PutObject", "versions/", True),
-        ("Trains", "s3:PutObject", "aliases/", False),
-        ("Promotes", "s3:PutObject", "aliases/", True),
-        ("Promotes", "s3:PutObject", "versions/", False),
-        ("Serves", "s3:PutObject", "outbox/", True),
-        ("Serves", "s3:PutObject", "aliases/", False),
-        ("Trains", "s3:DeleteObject", "", False),
-        ("Promotes", "s3:DeleteObject", "", False),
-        ("Serves", "s3:DeleteObject", "", False),
-    ],
-)
-def test_nobody_may_more_than_they_need(stack: dict[str, str], name: str, action: str, place: str, allowed: bool) -> None:
+ANY, ONCE = "written any time", "created once"
+ROLES = {
+    "Trains": {"datasets/": ONCE, "runs/": ONCE, "versions/": ONCE, "predictions/": ANY, "drop/": ANY},
+    "Promotes": {"history/": ONCE, "runs/": ONCE, "aliases/": ANY},
+    "Serves": {"outbox/": ANY, "drop/": ANY},
+}
+CREATED_ONCE = '{"null": {"s3:if-none-match": false}}'
+
+
+def statements(stack: dict[str, str], name: str) -> list[dict[str, Any]]:
     iam = boto3.client("iam")
-    policy: dict[str, Any] = iam.get_policy_version(PolicyArn=stack[name], VersionId="v1")["PolicyVersion"]["Document"]
-    policy = json.loads(policy) if isinstance(policy, str) else policy
-    granted = [
-        resource
-        for statement in policy["Statement"]
-        if action in statement["Action"]
-        for resource in ([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
-    ]
-    assert any(resource.endswith(f"/{place}*") for resource in granted) is allowed
+    policy = iam.get_policy_version(PolicyArn=stack[name], VersionId="v1")["PolicyVersion"]["Document"]
+    found: list[dict[str, Any]] = (json.loads(policy) if isinstance(policy, str) else policy)["Statement"]
+    return found
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_role_may_write_where_its_code_writes_and_nothing_else(stack: dict[str, str], name: str) -> None:
+    bucket = f"arn:aws:s3:::{PARAMETERS['BucketName']}"
+    written: dict[str, str] = {}
+    others = {}
+    for statement in statements(stack, name):
+        resources = [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        if statement["Action"] == "s3:PutObject":
+            condition = json.dumps(statement.get("Condition", {})).lower().replace('"false"', "false")
+            assert condition in ("{}", CREATED_ONCE)
+            how = ONCE if condition == CREATED_ONCE else ANY
+            written |= {resource.removeprefix(f"{bucket}/").removesuffix("*"): how for resource in resources}
+        else:
+            others[statement["Action"]] = resources
+    assert written == ROLES[name]
+    assert others == {"s3:ListBucket": [bucket], "s3:GetObject": [f"{bucket}/*"]}
+
+
+class NotesWrites:
+    """A client that notes the prefix of every write, and whether it may only create."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.written = client, dict[str, set[str]]()
+
+    def put_object(self, **arguments: Any) -> Any:
+        prefix = arguments["Key"].split("/")[0] + "/"
+        self.written.setdefault(prefix, set()).add(ONCE if arguments.get("IfNoneMatch") == "*" else ANY)
+        return self._client.put_object(**arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_publishing_and_promoting_write_what_their_roles_allow(desk: Desk) -> None:
+    flowers = Project(name="p", data="s3://podium/x", target="kind", families=("linear",), budget=1)
+    trains, promotes = NotesWrites(desk.store._client), NotesWrites(desk.store._client)
+    for turn in range(2):
+        trainer = replace(desk, store=Store(trains, desk.store.bucket))
+        version = publish_version(trainer, tables.flowers(seed=turn), flowers).version
+        promote(replace(desk, store=Store(promotes, desk.store.bucket)), "p", version, "x", utc_now, force=True)
+    assert trains.written == {"versions/": {ONCE}}
+    assert promotes.written == {"history/": {ONCE}, "aliases/": {ONCE, ANY}}
 
 
 def test_what_is_not_delivered_is_kept_and_somebody_hears_of_it(stack: dict[str, str]) -> None:

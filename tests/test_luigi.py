@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import sysconfig
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import luigi as luigi_package
 import pandas as pd
 import pytest
 
@@ -20,6 +23,7 @@ from cli.client import Client
 from cli.running import put_table, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import Process, free_ports
+from luigi_tasks.batch import DayParameter
 from podium.project import Project
 from podium.promotion import Desk
 from podium.settings import ROOT
@@ -119,6 +123,60 @@ def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_desk: Desk)
     assert (again.returncode, stages(again)) == (0, [])
     assert "done before" in again.stdout
     assert keys(cloud_desk.store, "") == before
+
+
+def test_stages_need_no_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
+    keyless = {**finished, "PODIUM_SIGNING_KEY": ""}
+    project(finished, "keyless", target="kind", families=["linear"])
+    put_table(cloud, "raw/keyless.csv", tables.flowers())
+    result = luigi(keyless, "Compare", "keyless")
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = luigi(keyless, "Publish", "keyless")
+    assert result.returncode != 0
+    assert "PODIUM_SIGNING_KEY is not set" in result.stdout + result.stderr
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_the_place_of_an_intermediate_does_nothing(
+    environment: dict[str, str], cloud: LocalCloud, cloud_store: Store, tmp_path: Path
+) -> None:
+    project(environment, "poisoned", target="kind", families=["linear"])
+    put_table(cloud, "raw/poisoned.csv", tables.flowers())
+    assert luigi(environment, "Clean", "poisoned").returncode == 0
+    (place,) = (key.removesuffix("clean.parquet") for key in keys(cloud_store, "runs/poisoned/") if "clean" in key)
+    mark = tmp_path / "ran"
+    bad = pickle.dumps(Touch(mark))
+    claim = json.dumps({"version": "../x", "created": "", "run": "", "snapshot": "", "parent": None}).encode()
+    names = ["features.json", "features.pkl", "candidates/linear.pkl", "candidates/linear.arrow", "claim.json", "publish.json"]
+    for name in names:
+        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "claim.json" else bad)
+    for stage in ("Select", "Rank", "Promote"):
+        result = luigi(environment, stage, "poisoned")
+        assert result.returncode == 30, (stage, result.stdout + result.stderr)
+        assert "Traceback" not in result.stdout and "cannot be read" in result.stdout, result.stdout
+    assert not mark.exists()
+    assert not keys(cloud_store, "versions/poisoned/")
+
+
+def test_a_day_is_todays_when_the_task_is_made() -> None:
+    today = [date(2026, 1, 1)]
+
+    class Daily(luigi_package.Task):
+        day = DayParameter(today=lambda: today[0])
+
+    assert Daily().day == date(2026, 1, 1)
+    today[0] = date(2026, 1, 2)
+    assert Daily().day == date(2026, 1, 2)
+    assert Daily(day=date(2025, 5, 5)).day == date(2025, 5, 5)
 
 
 def test_every_stage_can_be_asked_for_by_itself(finished: dict[str, str]) -> None:

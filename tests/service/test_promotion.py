@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli.client import Answer, Client
-from podium.project import Project
+from podium.project import Gates, Project
 from podium.promotion import Desk
 from podium.store.versions import Manifest
 from service.settings import ServiceSettings
@@ -23,11 +23,16 @@ PROMOTE, ROLLBACK = "/projects/guarded/promote", "/projects/guarded/rollback"
 
 @pytest.fixture(scope="module")
 def versions(service: Client, put_champion: Put, cloud_desk: Desk) -> list[Manifest]:
-    """A champion, one that may follow, and one that no gate lets through."""
+    """A champion, one that may follow, and one that takes other columns and whose manifest asks for no gates."""
     project = Project(data="s3://podium/none", **ENTRIES)
-    strict = project.model_copy(update={"gates": project.gates.model_copy(update={"min_score": 10.0})})
+    loose = project.model_copy(update={"gates": Gates(compatible=False, not_worse=False)})
     first = put_champion(tables.flowers(600), **ENTRIES)
-    return [first, *(publish_version(cloud_desk, tables.flowers(600, seed=9), each) for each in (project, strict))]
+    narrower = tables.flowers(600).rename(columns={"sepal": "colour"})
+    return [
+        first,
+        publish_version(cloud_desk, tables.flowers(600, seed=9), project),
+        publish_version(cloud_desk, narrower, loose),
+    ]
 
 
 def ask(service: Client, path: str, body: object, token: str = PROMOTERS["ann"], **headers: str) -> Answer:
@@ -105,8 +110,8 @@ def test_whatever_is_not_right_moves_nothing(
 def test_a_failed_gate_is_told_with_its_figures(service: Client, versions: list[Manifest]) -> None:
     body = {"version": versions[2].version, "reason": "x", "dry_run": True}
     answer = ask(service, PROMOTE, body, if_match=f'"{versions[0].version}"')
-    assert [error["code"] for error in answer.json()["errors"]] == ["min-score"]
-    assert "at least 10" in answer.json()["errors"][0]["message"]
+    assert "compatible" in [error["code"] for error in answer.json()["errors"]]
+    assert "column colour is new and required" in answer.text
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a blank in it", "ümlaut-0123456789"])
