@@ -22,6 +22,7 @@ from service.asgi import Awake, HeadAsGet, LimitedBody, SecurityHeaders
 from service.cors import cors_options
 from service.document import install_openapi, operation_id
 from service.dropbox import DropBox
+from service.error_pages import ErrorPages
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.jobs import Jobs
@@ -31,7 +32,7 @@ from service.pages import Pages
 from service.problems import install_problems
 from service.query import check_query
 from service.reconcile import Limits, Reconcile
-from service.routes import operations, predict, projects, promotion, standard
+from service.routes import operations, predict, problems, projects, promotion, standard
 from service.settings import ServiceSettings
 from service.shared import Shared
 from service.spread import Spread
@@ -58,7 +59,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
-    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
+    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router, problems.router):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
@@ -66,7 +67,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(Awake, live=live)
     app.add_middleware(LimitedBody, most_bytes=settings.most_bytes)
     app.add_middleware(SecurityHeaders)
-
+    app.add_middleware(ErrorPages)
     app.add_middleware(FastLane, live=live, most_bytes=settings.most_bytes)
     app.add_middleware(
         Gate,

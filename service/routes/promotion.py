@@ -19,6 +19,7 @@ from podium.store.history import AliasMoved, Entry, Retired, entries_since, read
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Unsigned
 from podium.store.versions import Damaged, NotPublished
+from service.negotiation import wants_page
 from service.problems import ConditionMissing, NotAPromoter, PromotionOff, problem
 from service.settings import ServiceSettings
 from service.state import State, StateDep
@@ -95,13 +96,19 @@ async def rollback_(
     return await _moved(act, request, state)
 
 
-@router.get("/projects/{project}/history", summary="Who made what champion, when, why and on what evidence")
-async def history(project: ProjectName, state: StateDep) -> Response:
+@router.get("/projects/{project}/history.json", include_in_schema=False)
+@router.get(
+    "/projects/{project}/history", summary="Who made what champion, when, why and on what evidence; a page for browsers"
+)
+async def history(project: ProjectName, request: Request, state: StateDep) -> Response:
     """Every act, the newest last; the ETag is that of the champion, for If-Match."""
     promoters = state.settings.trust().promoters
     entries = await run_in_threadpool(entries_since, state.store, project, promoters)
     standing = await run_in_threadpool(read_champion, state.store, project, promoters)
     acts = [entry.model_dump(mode="json", exclude={"signatures"}) for entry in entries]
+    if wants_page(request):
+        page = state.pages.page("history.html", project=project, acts=acts)
+        return Response(page, headers=_etag(standing), media_type="text/html")
     return JSONResponse({"project": project, "acts": acts}, headers=_etag(standing))
 
 
