@@ -26,6 +26,7 @@ from service.cors import cors_options
 from service.deadline import Deadline
 from service.document import install_openapi, operation_id
 from service.dropbox import DropBox
+from service.error_pages import ErrorPages
 from service.fast_lane import FastLane
 from service.gate import Gate
 from service.incoming import Bodies
@@ -36,7 +37,7 @@ from service.pages import Pages
 from service.problems import install_problems
 from service.query import check_query
 from service.reconcile import Limits, Reconcile
-from service.routes import operations, predict, projects, promotion, standard
+from service.routes import operations, predict, problems, projects, promotion, standard
 from service.settings import ServiceSettings
 from service.shared import Shared
 from service.spread import Spread
@@ -65,13 +66,14 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
-    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router):
+    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router, problems.router):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
     install_openapi(app, live, settings)
     app.add_middleware(Awake, live=live)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(ErrorPages)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
     app.add_middleware(FastLane, live=live, metrics=metrics)
     bodies = Bodies(settings.most_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)

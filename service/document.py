@@ -46,6 +46,8 @@ ANSWERS: dict[str, Answer] = {
     "/projects/{project}/promote": {JSON: schemas.Act},
     "/projects/{project}/rollback": {JSON: schemas.Act},
     "/projects/{project}/leaderboard.csv": {CSV: TEXT},
+    "/problems": {JSON: schemas.ProblemTypes, HTML: TEXT},
+    "/problems/{code}": {JSON: schemas.ProblemType, HTML: TEXT},
     "/v2": {JSON: schemas.Server},
     "/v2/health/live": {JSON: schemas.Live},
     "/v2/health/ready": {JSON: schemas.ServerReady},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from starlette.requests import Request
+
 from service.problems import NotAcceptable
 
 Form = Literal["json", "csv", "html", "parquet"]
@@ -32,6 +34,14 @@ def negotiated(suffix: str, accept: str, default: Form) -> Form:
         if media in MEDIA:
             return MEDIA[media]
     raise NotAcceptable("answers are application/json, text/csv, text/html or application/vnd.apache.parquet")
+
+
+def wants_page(request: Request) -> bool:
+    """Whether the answer to a browser is a page: it accepts HTML, and the path does not end in `.json`."""
+    try:
+        return not request.url.path.endswith(".json") and negotiated("", request.headers.get("accept", ""), "json") == "html"
+    except NotAcceptable:
+        return False
 
 
 def _by_quality(accept: str) -> list[str]:

@@ -33,6 +33,10 @@ class Pages:
     def index(self, snapshots: Sequence[Snapshot], asleep: Sequence[str] = ()) -> str:
         return self._pages.get_template("index.html").render(snapshots=snapshots, asleep=asleep, title=_title)
 
+    def page(self, name: str, **values: Any) -> str:
+        """Any template with its values."""
+        return self._pages.get_template(name).render(**values)
+
     def docs(self) -> str:
         return self._pages.get_template("docs.html").render()
 

@@ -164,6 +164,19 @@ class History(BaseModel):
     acts: list[Act]
 
 
+class ProblemType(BaseModel):
+    """What a code of a problem means and what to do."""
+
+    type: str
+    code: str
+    title: str
+    advice: str
+
+
+class ProblemTypes(BaseModel):
+    problems: list[ProblemType]
+
+
 class Server(BaseModel):
     name: str
     version: str
@@ -282,4 +295,5 @@ class ScoringResponse(BaseModel):
 MODELS: tuple[type[BaseModel], ...] = (
     Problem, Predictions, Job, Alive, Ready, Status, Looking, Versions, Act, History, Server, Live, ServerReady, ModelNames,
     ModelReady, ModelMetadata, InferRequest, InferResponse, IndexRequest, ModelState, ScoringRequest, ScoringResponse,
+    ProblemTypes,
 )  # fmt: skip

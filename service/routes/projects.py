@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -15,7 +14,7 @@ from podium.store.history import Entry, entry_key, parse_entry
 from podium.store.s3 import StoreError
 from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
 from service.cards import card_of
-from service.negotiation import negotiated
+from service.negotiation import negotiated, wants_page
 from service.openapi import record_schema
 from service.pages import example_of, version_facts
 from service.problems import NoReport
@@ -47,16 +46,21 @@ async def back_to_form(project: str, state: StateDep) -> Response:
     return RedirectResponse(f"/projects/{state.live.get(project).project}", 303)
 
 
-@router.get("/projects/{project}/schema", summary="The signature as JSON Schema")
-async def schema(project: str, state: StateDep) -> dict[str, Any]:
-    return record_schema(state.live.get(project))
+@router.get("/projects/{project}/schema.json", include_in_schema=False)
+@router.get("/projects/{project}/schema", summary="The signature as JSON Schema; a page for browsers")
+async def schema(project: str, request: Request, state: StateDep) -> Response:
+    found = record_schema(state.live.get(project))
+    if wants_page(request):
+        return Response(state.pages.page("schema.html", project=project, schema=found), media_type="text/html")
+    return JSONResponse(found)
 
 
+@router.get("/projects/{project}/versions.json", include_in_schema=False)
 @router.get("/projects/{project}/versions", summary="Every published version, what serves and why; a page for browsers")
 async def versions(project: str, request: Request, state: StateDep) -> Response:
     snapshot = state.live.get(project)
     swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
-    form = negotiated("", request.headers.get("accept", ""), "json")
+    form = negotiated(".json" if request.url.path.endswith(".json") else "", request.headers.get("accept", ""), "json")
     found, acts = await _story(state, snapshot)
     if form == "html":
         return Response(state.pages.versions(snapshot, found, acts, swaps), media_type="text/html")

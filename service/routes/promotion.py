@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hmac
 import re
 from collections.abc import Callable
@@ -11,7 +13,6 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
-from starlette.concurrency import run_in_threadpool
 
 from podium.project import NAME
 from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback, utc_now
@@ -19,9 +20,12 @@ from podium.store.history import AliasMoved, Entry, Retired, entries_since, read
 from podium.store.s3 import StoreError
 from podium.store.signing import BadKey, Unsigned
 from podium.store.versions import Damaged, NotPublished
+from service.negotiation import wants_page
+from service.pools import Pool
 from service.problems import ConditionMissing, NotAPromoter, PromotionOff, problem
 from service.settings import ServiceSettings
 from service.state import State, StateDep
+from service.store_pages import from_store, in_time
 
 router = APIRouter(tags=["promotion"])
 
@@ -95,19 +99,34 @@ async def rollback_(
     return await _moved(act, request, state)
 
 
-@router.get("/projects/{project}/history", summary="Who made what champion, when, why and on what evidence")
-async def history(project: ProjectName, state: StateDep) -> Response:
+@router.get("/projects/{project}/history.json", include_in_schema=False)
+@router.get(
+    "/projects/{project}/history", summary="Who made what champion, when, why and on what evidence; a page for browsers"
+)
+async def history(project: ProjectName, request: Request, state: StateDep) -> Response:
     """Every act, the newest last; the ETag is that of the champion, for If-Match."""
     promoters = state.settings.trust().promoters
-    entries = await run_in_threadpool(entries_since, state.store, project, promoters)
-    standing = await run_in_threadpool(read_champion, state.store, project, promoters)
+    async with in_time():
+        entries, standing = await asyncio.gather(
+            from_store(entries_since, state.pages_store, project, promoters),
+            from_store(read_champion, state.pages_store, project, promoters),
+        )
     acts = [entry.model_dump(mode="json", exclude={"signatures"}) for entry in entries]
+    if wants_page(request):
+        page = state.pages.page("history.html", project=project, acts=acts)
+        return Response(page, headers=_etag(standing), media_type="text/html")
     return JSONResponse({"project": project, "acts": acts}, headers=_etag(standing))
+
+
+@functools.cache
+def _pool() -> Pool:
+    """Of this process: promotions wait patiently for the store, and must not use up the threads of others."""
+    return Pool(4, "promotions")
 
 
 async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Response:
     try:
-        entry = await run_in_threadpool(act)
+        entry = await _pool().run(act)
     except StoreError as error:
         if type(error) not in STATUS:
             raise

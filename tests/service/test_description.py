@@ -157,6 +157,6 @@ def test_the_generated_client_predicts(generated: str, service: Client) -> None:
         scoring = models.ScoringRequest.from_dict({"instances": [RECORD]})
         scored = call("standard_clients", "invocations", project="mixed", body=scoring)
         assert scored.predictions == [expected["prediction"]]
+        assert call("promotion", "history", project="mixed").acts[0].project == "mixed"
         wrong = call("predictions", "predict", project="nothing", body=rows)
         assert (type(wrong).__name__, wrong.code) == ("Problem", "unknown-project")
-        assert call("promotion", "history", project="mixed").acts[0].project == "mixed"

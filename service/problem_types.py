@@ -1,0 +1,95 @@
+"""What every code of a problem means and what to do about it: `type` of a problem is the address of this text."""
+
+from __future__ import annotations
+
+PROBLEM_TYPES: dict[str, tuple[str, str]] = {
+    # --- requests ---
+    "not-found": ("There is nothing at this address", "Check the path; / lists the projects and /docs the endpoints."),
+    "method-not-allowed": ("The path does not take this method", "The header Allow lists the methods that it takes."),
+    "http-error": ("The request was refused", "`detail` says why."),
+    "malformed-http": ("The request is not valid HTTP", "Use an HTTP client that follows RFC 9112."),
+    "head-too-large": ("The header of the request is too large", "Send fewer or shorter header fields, and no large cookies."),
+    "too-many-headers": ("The request has too many header fields", "Send fewer header fields."),
+    "url-too-long": ("The address is too long", "Send the record in the body of a POST instead of the query."),
+    "http-version": ("This version of HTTP is not supported", "Use HTTP/1.1."),
+    "transfer-encoding": ("This transfer encoding is not supported", "Send a Content-Length, or chunked encoding alone."),
+    "unknown-host": ("The Host header names another host", "Use an address that the operator of the service allows."),
+    "too-slow": ("The request came too slowly", "Send the request without long pauses, or split it into smaller ones."),
+    "deadline-exceeded": ("The request took too long", "Send fewer records, or upload the table to /batch."),
+    "overloaded": ("Too many requests at a time", "Wait as long as Retry-After says, then repeat the request."),
+    "client-gone": ("The client closed the connection", "Repeat the request and wait for the answer."),
+    "not-acceptable": ("The answer does not exist in the accepted form", "Accept JSON, CSV, HTML or Parquet."),
+    "unsupported-media-type": (
+        "The media type of the body is not read here",
+        "Set Content-Type to that of the body: application/json, text/csv, application/vnd.apache.parquet or a form.",
+    ),
+    "csrf": ("A form of another site was refused", "Send forms from the pages of this service, or send JSON."),
+    "invalid-parameter": ("A parameter is unknown or has a wrong value", "`errors` names the parameter and what it can be."),
+    # --- keys ---
+    "key-missing": ("An API key is needed", "Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."),
+    "not-a-promoter": ("A promoter's token is needed", "Send it as `Authorization: Bearer TOKEN`."),
+    "promotion-off": ("This service does not promote", "Set PODIUM_PROMOTERS and a signing key, or use the command line."),
+    "bad-signature": ("The hint is not signed as it should be", "Sign it with a key of PODIUM_REFRESH_SECRETS."),
+    # --- projects, models and versions ---
+    "unknown-project": ("No such project is in service", "/ lists the projects in service."),
+    "unknown-model": ("The version has no model of this name", "`detail` lists the models."),
+    "unknown-version": ("This version does not exist or is not in service", "Only the champion is in service; see /versions."),
+    "model-not-ready": ("No model is in service yet", "Wait as long as Retry-After says; /status shows what is missing."),
+    "no-report": ("This version has no report", "Imported models come without the rows that a report needs."),
+    "not-unloaded": ("A champion is not taken out of service", "Promote another version or roll back instead."),
+    "store-unavailable": ("The object store does not answer", "Predictions go on; repeat this request later."),
+    "unsafe-server": (
+        "The service was started without its limits on HTTP",
+        "Start it with `podium serve` or `python -m service`.",
+    ),
+    "internal-error": ("The service has a fault", "The fault was logged; report it with the time of the request."),
+    # --- promotion ---
+    "condition-missing": ("The expected champion is missing", 'Send `If-Match: "VERSION"` with the champion to replace.'),
+    "alias-moved": ("The champion changed in the meantime", "Look at the history and decide again."),
+    "nothing-before": ("There is no earlier champion", "Promote a version instead."),
+    "gate-failed": ("The version failed a gate", "`errors` names the gates that failed and their figures."),
+    "retired": ("The files of this version were deleted", "Train it again, or choose a version whose files exist."),
+    "unsigned": ("The version is not signed by a trusted key", "Publish it with a key of PODIUM_TRAINER_KEYS."),
+    "damaged": ("The files of the version do not match its manifest", "Publish the version again."),
+    # --- jobs ---
+    "too-many-jobs": ("Too many jobs wait", "Repeat the upload when some are done."),
+    "not-done": ("The job is not done", "Ask /jobs/JOB for its state; Retry-After says when."),
+    "unknown-result": ("No such job or result", "Results are kept for a time only; upload the table again."),
+    "storage-full": ("There is no room for this file now", "Wait as long as Retry-After says, then repeat the upload."),
+    # --- bodies ---
+    "too-large": ("The body is larger than the limit", "Send the rows in several requests."),
+    "empty-input": ("There is nothing to predict", "Send one record, or a table with a header line and one row at least."),
+    "invalid-json": ("The body is not valid JSON", "`detail` has the line and the column of the mistake."),
+    "invalid-encoding": ("A text is not valid UTF-8", "Encode texts as UTF-8, without NUL and half surrogate pairs."),
+    "multipart-malformed": ("The form is not valid multipart/form-data", "Let an HTTP library encode the form."),
+    "upload-incomplete": ("The upload ends too early", "Send the file again."),
+    "gzip-malformed": ("The file is not valid gzip", "Compress the file again."),
+    "parquet-malformed": ("The file is not valid Parquet", "Write the file again with a current library."),
+    # --- tables ---
+    "csv-header": ("The header line is wrong", "The first line of a CSV names each column once."),
+    "csv-row-length": ("A row has another number of cells than the header", "Quote cells that hold the delimiter."),
+    "csv-quote": ("A quoted cell is not closed", "Close quotes, and double a quote within a cell."),
+    "csv-delimiter": ("The cells have another delimiter", "Use commas, or name the delimiter with ?delimiter=."),
+    "too-many-rows": ("There are more rows than the limit", "Send the rows in several requests, or upload them to /batch."),
+    "too-many-columns": ("There are more columns than the limit", "Send the columns of the model only."),
+    "too-many-fields": ("There are more fields than the limit", "Send the fields of the model only."),
+    "panel-rows": ("A forecast needs several rows", "POST the last days of each entity as JSON, CSV or a form."),
+    # --- cells ---
+    "missing-field": ("A value is missing", "Send a value for each field that the schema requires."),
+    "unknown-field": ("The model has no such input", "Leave the field out, or ask with ?extra=keep to have it in the result."),
+    "duplicate-field": ("A field is named twice", "Name each field once."),
+    "invalid-type": ("A value has the wrong type", "`expected` says what the place takes."),
+    "wrong-length": ("The number of values is wrong", "`expected` says how many values the place takes."),
+    "out-of-range": ("A value is too large", "Send a finite number of a plausible size."),
+    "not-finite": ("A number is infinite or not a number", "Send null for a missing value."),
+    "unknown-category": ("The training rows had no such category", "Send a category that the schema lists."),
+    "out-of-training-range": ("A value is outside the range of the training rows", "The prediction is an extrapolation."),
+    # --- training ---
+    "too-few-rows": ("There are too few rows to train", "Add rows."),
+    "no-inputs": ("There is no column to learn from", "Add columns that differ between rows."),
+    "one-class": ("The target has a single class", "Add rows of another class."),
+    "classes": ("The target has another number of classes than its task", "Check `task` in the project file."),
+    "unknown-column": ("The table has no such column", "Check the names in the project file."),
+    "split": ("The rows cannot be split as asked", "Check `split` in the project file."),
+}
+"""Title and advice by code."""
