@@ -63,10 +63,7 @@ def read_csv(
 ) -> pa.Table:
     """Read separated UTF-8 with a header line; raises BadData."""
     with _opened(io.BytesIO(data), gzipped) as stream:
-        names = _header(stream.read(HEADER_BYTES), delimiter, limits, check)
-        stream.seek(0)
-        _check_text(stream, delimiter, limits)
-        stream.seek(0)
+        names = _checked(stream, delimiter, limits, check)
         source = stream if gzipped else pa.BufferReader(data)
         return pa.Table.from_batches(list(_csv_batches(source, names, delimiter, limits, BLOCK)))
 
@@ -88,9 +85,8 @@ def read_in_pieces(
             return
         file.seek(0)
         with _opened(file, gzipped) as stream:
-            names = _header(stream.read(min(piece, HEADER_BYTES)), delimiter, limits, check)
-            stream.seek(0)
-            for batch in _csv_batches(_Bounded(stream, limits.decoded_bytes), names, delimiter, limits, piece):
+            names = _checked(stream, delimiter, limits, check)
+            for batch in _csv_batches(stream, names, delimiter, limits, piece):
                 yield pa.Table.from_batches([batch])
 
 
@@ -124,25 +120,6 @@ def _opened(file: IO[bytes], gzipped: bool) -> Iterator[Any]:
             yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Malformed([Problem("gzip-malformed", "the file is no gzip or is cut off")]) from error
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that may not hold more than so many bytes, nor NUL. Raises BadData."""
-
-    def __init__(self, stream: IO[bytes], most: int) -> None:
-        self._stream, self._most, self._seen = stream, most, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._seen += len(data)
-        if self._seen > self._most:
-            raise _too_large(self._most)
-        if b"\0" in data:
-            raise BadData([Problem("invalid-encoding", "the text holds NUL", expected="UTF-8 text")])
-        return data
 
 
 def _too_large(most: int) -> TooLarge:
@@ -211,6 +188,15 @@ def _all_text(names: list[str]) -> pacsv.ConvertOptions:
     return pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
     )
+
+
+def _checked(stream: IO[bytes], delimiter: str, limits: Limits, check: Check) -> list[str]:
+    """The column names, after a look at all of the text; the stream is at its beginning again. Raises BadData."""
+    names = _header(stream.read(HEADER_BYTES), delimiter, limits, check)
+    stream.seek(0)
+    _check_text(stream, delimiter, limits)
+    stream.seek(0)
+    return names
 
 
 def _check_text(stream: IO[bytes], delimiter: str, limits: Limits) -> None:

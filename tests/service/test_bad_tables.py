@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import time
 import zipfile
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cli.client import Answer, Client
+from tests.tables import RECORD
 
 MIXED = "/projects/mixed/predict"
 CSV = {"content-type": "text/csv"}
@@ -165,3 +171,61 @@ def test_the_name_of_a_file_means_nothing(service: Client, name: str) -> None:
     answer = service.post("/projects/mixed/batch.csv", (part("file", TABLE, name) + END).encode(), FORM)
     assert answer.status == 200, answer.text
     assert name not in answer.text or not name
+
+
+def repeated(column: str) -> bytes:
+    """2 KB of Parquet, in which one text of a megabyte stands for 1,500 rows."""
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 1_500, pa.int32()), pa.array(["x" * 1_000_000]))
+    record = {**RECORD, "since": "2022-05-17"}
+    file = io.BytesIO()
+    pq.write_table(pa.table({name: [cell] * 1_500 for name, cell in record.items() if name != column} | {column: long}), file)
+    return file.getvalue()
+
+
+WIDE = f"{HEADER},{','.join(f'e{place}' for place in range(8_000))}\n{ROW}{',1' * 8_000}\n".encode()
+PARQUET, JSON, PACKED = "application/vnd.apache.parquet", "application/json", "application/gzip"
+LARGE: dict[str, tuple[str, bytes, int]] = {
+    "gzip": (PACKED, gzip.compress(f"{HEADER}\n".encode() + f"{ROW}\n".encode() * 13_000_000, 1), 413),
+    "a category": (PARQUET, repeated("city"), 413),
+    "another column": (PARQUET, repeated("more"), 413),
+    "8,000 columns": ("text/csv", WIDE, 413),
+    "20,000 fields": (JSON, json.dumps({**RECORD, **{f"e{place}": 1 for place in range(20_000)}}).encode(), 413),
+    "empty lists": (JSON, b"[" + b"[]," * 6_666_666 + b"[]]", 413),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_decodes_to_much_is_refused_in_little_time(service: Client, name: str) -> None:
+    media, body, status = LARGE[name]
+    started = time.monotonic()
+    for suffix in (".csv?extra=keep&on_error=row&models=all", ".html?extra=keep", ".json"):
+        found = service.post(f"{MIXED}{suffix}", body, {"content-type": media})
+        refused = 422 if name == "another column" and suffix == ".json" else status
+        assert found.status in (status, refused), found.text[:300]
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["gzip", "a category"])
+def test_a_file_that_decodes_to_much_is_refused_as_a_job_too(service: Client, name: str) -> None:
+    media, body, _ = LARGE[name]
+    answer = service.post("/projects/mixed/batch", body, {"content-type": media})
+    if answer.status == 202:
+        facts: dict[str, Any] = {}
+
+        def is_over() -> bool:
+            facts.update(service.get(answer.headers["location"]).json())
+            return facts["state"] in ("done", "failed")
+
+        service.wait_until(is_over, 60)
+        assert (facts["state"], facts["errors"][0]["code"]) == ("failed", "too-large")
+    else:
+        assert answer.status == 413
+
+
+def test_a_page_of_a_thousand_kept_columns_takes_little_time(service: Client) -> None:
+    names, cells = ",".join(f"e{place}" for place in range(1_000)), ",x" * 1_000
+    text = f"{HEADER},{names}\n" + f"{ROW}{cells}\n" * 100
+    started = time.monotonic()
+    for suffix in (".html", ".csv", ".parquet"):
+        assert service.post(f"{MIXED}{suffix}?extra=keep", text.encode(), CSV).status == 200
+    assert time.monotonic() - started < 10
