@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 
 PIPE_BYTES = 4096
 """Up to here a write to a pipe is not mixed with those of other processes (POSIX: PIPE_BUF)."""
@@ -16,12 +16,11 @@ INTERVAL_SECONDS = 0.02
 class AccessLog:
     """Gathers lines and writes them to a descriptor; drops and counts them when too many wait."""
 
-    def __init__(self, descriptor: int = 2) -> None:
-        self._descriptor = descriptor
+    def __init__(self, counts: Counter[str], descriptor: int = 2) -> None:
+        self._counts, self._descriptor = counts, descriptor
         self._lines: deque[bytes] = deque()
         self._waiting, self._ended = threading.Event(), False
         self._thread: threading.Thread | None = None
-        self.dropped = 0
 
     def write(self, line: bytes) -> None:
         """Take a line, with its line feed."""
@@ -29,7 +28,7 @@ class AccessLog:
             self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
             self._thread.start()
         if len(self._lines) >= MAX_LINES:
-            self.dropped += 1
+            self._counts["dropped"] += 1
             return
         self._lines.append(line)
         if not self._waiting.is_set():
@@ -59,4 +58,4 @@ class AccessLog:
                 while piece:
                     piece = piece[os.write(self._descriptor, piece) :]
             except OSError:  # nobody reads any more
-                self.dropped += 1
+                self._counts["dropped"] += 1

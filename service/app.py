@@ -77,7 +77,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(Deadline, seconds=settings.request_seconds)
     app.add_middleware(FastLane, live=live, metrics=metrics)
     bodies = Bodies(settings.most_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
-    app.state.access_log = AccessLog() if settings.access_log else None
+    app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
     app.add_middleware(Gate, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
     app.add_middleware(HeadAsGet)
     if settings.cors_origins:  # outermost: browsers send preflights without a key, and must be able to read refusals

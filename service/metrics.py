@@ -20,7 +20,7 @@ BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 MOST_RECENT = 5_000
 
 
-COUNTERS = ("predictions", "swaps", "rows", "rejected", "dropbox", "jobs", "background_failures")
+COUNTERS = ("predictions", "swaps", "rows", "rejected", "dropbox", "jobs", "background_failures", "log_lines")
 SUMS = ("aliases_rejected",)
 MAX_VERSIONS = 20
 """Of so many versions of a project answers are counted apart; older ones are dropped from the metrics."""
@@ -56,6 +56,7 @@ class Metrics(Collector):
         self.dropbox: Counter[str] = Counter()
         self.jobs: Counter[str] = Counter()
         self.background_failures: Counter[str] = Counter()
+        self.log_lines: Counter[str] = Counter()
         self.aliases_rejected = self.aliases_missing = 0
         self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
@@ -169,6 +170,7 @@ class Metrics(Collector):
             ("dropbox_files", "Tables of the drop-box by result", "result", self.dropbox),
             ("jobs", "Jobs that ended, by result", "result", self.jobs),
             ("background_task_failures", "Ends of tasks that run as long as the service", "task", self.background_failures),
+            ("access_log_lines", "Lines of the access log that were not written", "result", self.log_lines),
         ):
             family = CounterMetricFamily(name, text, labels=[label])
             for key, count in counted.items():
