@@ -28,7 +28,8 @@ def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
         print("\nstopped", flush=True)
         return 0
     except DidNotStart as error:
-        print(error, file=sys.stderr)
+        taken = f"port {port} is used by another program: end it, or name another port with --port\n"
+        print(f"{'' if is_free(port) else taken}{error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
         print(f"the pipeline failed; its output is above, the logs are in {folder / 'logs'}", file=sys.stderr)
@@ -57,6 +58,7 @@ def _where(cloud: LocalCloud, port: int, variables: Path) -> str:
         f"Podium serves at  {url}\n"
         f"  the project     {url}/projects/{PROJECT}\n"
         f"  the API         {url}/docs\n"
+        f"  predictions     export PODIUM_URL={url}; then podium predict asks this service\n"
         f"  S3              {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs in {cloud.folder})\n"
         f"  another shell   source {Path(sys.prefix) / 'bin/activate'}; source {variables}; then luigi and podium use this S3\n"
         "Ctrl-C ends it all."

@@ -9,14 +9,15 @@ import click
 
 from cli.acceptance import acceptable, run_acceptance
 from cli.champions import champions_
+from cli.checking import Tables, check_project
 from cli.demo import run_demo
 from cli.garbage import gc
 from cli.importing import import_
-from cli.models import keys, models
+from cli.models import PATIENCE_SECONDS, keys, models, told
 from cli.predict import predict
 from cli.smoke import run_smoke
 from podium import __version__
-from podium.learn.families import UnknownFamily, families_of
+from podium.learn.families import UnknownFamily
 from podium.project import BadProject, load_project, project_names
 from podium.settings import ROOT, StoreSettings
 from podium.store.fsck import fsck
@@ -123,10 +124,11 @@ def config_show(as_json: bool) -> None:
 
 
 @podium.command("fsck")
+@told
 def fsck_() -> None:
     """Walk the whole bucket and name every inconsistency; exit code 5 if there is one."""
     settings = StoreSettings()
-    wrong = fsck(settings.store(), settings.trust())
+    wrong = fsck(settings.store(PATIENCE_SECONDS), settings.trust())
     for line in wrong:
         click.echo(line)
     click.echo(f"{len(wrong)} inconsistencies", err=True)
@@ -141,13 +143,19 @@ def projects() -> None:
 @projects.command("check")
 @click.argument("names", nargs=-1)
 def projects_check(names: tuple[str, ...]) -> None:
-    """Validate project files; every error at once."""
-    folder, wrong = StoreSettings().projects, 0
-    for name in names or project_names(folder):
+    """Validate project files, and that their tables have the columns that they name, where these can be read."""
+    settings, wrong = StoreSettings(), 0
+    folder, tables = settings.projects, Tables(settings)
+    found = names or project_names(folder)
+    if not found:
+        click.echo(f"there is no project in {folder}: make {folder}/NAME/project.toml, or set PODIUM_PROJECTS", err=True)
+        raise SystemExit(1)
+    for name in found:
         try:
             project = load_project(folder, name)
-            families_of(project.families, project.kind)
-            click.echo(f"{name}: valid")
+            check_project(project)
+            unseen = tables.check(project)
+            click.echo(f"{name}: valid" + (f", but its columns were not looked at: {unseen}" if unseen else ""))
         except (BadProject, UnknownFamily) as error:
             wrong += 1
             click.echo(str(error), err=True)

@@ -25,10 +25,12 @@ from podium.store.history import (
     read_history,
     retired_versions,
 )
-from podium.store.s3 import StoreError
-from podium.store.signing import BadKey, Signer
-from podium.store.versions import Manifest, fetch_from, list_versions, projects_with_versions, read_file, read_manifest
+from podium.store.s3 import StoreError, TooLarge
+from podium.store.signing import BadKey, Signer, Unsigned
+from podium.store.versions import Damaged, Manifest, fetch_from, list_versions, projects_with_versions, read_file, read_manifest
 
+PATIENCE_SECONDS = 3.0
+"""Commands that only read wait so long for an answer of the store, twice at most."""
 REFUSED, MOVED, WRONG = 3, 4, 5
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -56,7 +58,7 @@ expect_option = click.option("--expect", default=ANY, help="only if this version
 def desk_of_settings(signing: bool) -> Desk:
     """Where the commands promote and look."""
     settings = StoreSettings()
-    store = settings.store()
+    store = settings.store() if signing else settings.store(PATIENCE_SECONDS)
     signer = settings.signer() if signing else Signer.new()  # looking needs no key
     by = signed_name(provenance.actor(settings.actor), signer)
     return Desk(store, settings.trust(), signer, by, fetch_from(store), rules=settings.rules_for)
@@ -83,7 +85,19 @@ def list_(project: str, as_json: bool) -> None:
     _known(desk, project)
     standing = read_champion(desk.store, project, desk.trust.promoters)
     retired = retired_versions(entries_since(desk.store, project, desk.trust.promoters))
-    rows = [_row(_manifest(desk, project, version), standing, retired) for version in list_versions(desk.store, project)]
+    rows, wrong = [], []
+    for version in list_versions(desk.store, project):
+        try:
+            rows.append(_row(_manifest(desk, project, version), standing, retired))
+        except (Unsigned, Damaged, TooLarge) as error:
+            wrong.append(f"{type(error).__name__}: {error}")
+    _print_rows(rows, as_json)
+    for line in wrong:
+        click.echo(line, err=True)
+    raise SystemExit(WRONG if wrong else 0)
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -33,7 +33,9 @@ REFUSED = 3
 @click.command()
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
 @click.option("--project", required=True)
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="of the service")
+@click.option(
+    "--url", envvar="PODIUM_URL", default="http://127.0.0.1:8000", show_default=True, help="of the service; or PODIUM_URL"
+)
 @click.option("--local", is_flag=True, help="by the champion in the store, without a service")
 @click.option("--random", "count", type=click.IntRange(1), help="so many random rows of --data instead of a file")
 @click.option("--data", default="", help="a path or s3:// URL; the project's own table by default")

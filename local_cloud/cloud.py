@@ -51,6 +51,7 @@ class LocalCloud:
             "AWS_SECRET_ACCESS_KEY": self._secrets["secret"],
             "AWS_DEFAULT_REGION": "us-east-1",
             "PODIUM_BUCKET": BUCKET,
+            "PODIUM_URL": f"http://127.0.0.1:{self.service_port}",
             "PODIUM_REFRESH_SECRETS": json.dumps([self._secrets["hint"]]),
             "PODIUM_SIGNING_KEY": self._secrets["signing"],
             "PODIUM_TRAINER_KEYS": json.dumps([self._secrets["public"]]),

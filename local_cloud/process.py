@@ -13,6 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
 
 PORTS = 12_000, 32_000
 
@@ -41,6 +44,23 @@ def is_free(port: int) -> bool:
     return True
 
 
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        connections = process.net_connections("tcp")
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
+    return False
+
+
 class Process:
     """A child process in a group of its own, its output in a log file."""
 
@@ -65,21 +85,27 @@ class Process:
         return self._child.poll() is None
 
     def wait_for(self, url: str, seconds: float = 30) -> None:
-        """Wait until `url` gives any HTTP answer; raises DidNotStart."""
+        """Wait until this process, or one that it started, gives any HTTP answer at `url`; raises DidNotStart.
+
+        Another program that has taken the port in the meantime may answer there, so who listens is looked at as well.
+        """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.running():
                 raise DidNotStart(
                     f"{self.name} ended with code {self._child.returncode}; {self.log} ends with:\n{self._told()}"
                 )
-            try:
-                with urllib.request.urlopen(url, timeout=1):
-                    return
-            except urllib.error.HTTPError:
+            if _answers(url) and self.listens(urlsplit(url).port or 80):
                 return
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise DidNotStart(f"nothing answers at {url}; see {self.log}")
+
+    def listens(self, port: int) -> bool:
+        """Whether this process or one that it started accepts connections on a port."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            owner = psutil.Process(self.pid)
+            return any(_listens(process, port) for process in (owner, *owner.children(recursive=True)))
+        return False
 
     def _told(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])

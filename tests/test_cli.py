@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from cli.main import podium as podium_command
 from local_cloud import LocalCloud
+from local_cloud.process import DidNotStart, Process, free_ports
 from podium.project import Project
 from podium.promotion import Desk
 from podium.settings import ROOT
@@ -63,7 +70,7 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
     assert json.loads(back.stdout)["champion"] == one
     history = podium(cloud, "models", "history", "cli").stdout.splitlines()
     assert len(history) == 3
-    assert "by eve: better" in history[1]
+    assert "by eve (key " in history[1] and "): better" in history[1]
     verified = podium(cloud, "models", "verify", "cli")
     assert (verified.returncode, verified.stdout) == (0, "2 versions, 3 entries, 0 wrong\n")
 
@@ -154,3 +161,84 @@ def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
     assert podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).returncode == 0
     told = podium(cloud, "predict", "--project", "bad", "--random", "2", "--local", PODIUM_PROJECTS=str(tmp_path))
     assert told.returncode == 1 and "have no days before them" in told.stderr
+
+
+CHECKED = [
+    ('metric = "auc"', "did you mean roc_auc?"),
+    ('metric = "mape"\ntask = "binary"', "metric is none of accuracy"),
+    ('split = { kind = "grouped", column = "family" }', "has no column family; it has petal, sepal, kind"),
+]
+
+
+def test_a_project_is_checked_against_the_metrics_and_its_table(cloud: LocalCloud, tmp_path: Path) -> None:
+    table = tables.flowers(30)
+    text = table.to_csv(index=False).encode()
+    for name, data in {"csv": text, "csv.gz": gzip.compress(text), "parquet": table.to_parquet()}.items():
+        cloud.client().put_object(Bucket="podium", Key=f"raw/checked.{name}", Body=data)
+
+    def project(name: str, entries: str, file: str = "checked.csv") -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "project.toml").write_text(f'data = "s3://podium/raw/{file}"\n{entries}')
+
+    for turn, (entries, _) in enumerate(CHECKED):
+        project(f"wrong-{turn}", f'target = "kind"\n{entries}')
+    for file in ("checked.csv", "checked.parquet", "checked.csv.gz"):
+        project(file.replace(".", "-"), 'target = "sort"', file)
+    project("right", 'target = "kind"')
+    project("unseen", 'target = "kind"', "not-there.csv")
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    wrong = result.stderr.splitlines()
+    assert (result.returncode, len(wrong)) == (1, 6), result.stderr
+    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 3, wrong
+    assert all("has no column sort" in line for line in wrong[:3])
+    right, unseen = result.stdout.splitlines()
+    assert (right, "unseen: valid, but its columns were not looked at: there is no" in unseen) == ("right: valid", True)
+
+
+def test_a_folder_without_projects_is_said_to_be_empty(cloud: LocalCloud, tmp_path: Path) -> None:
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    assert (result.returncode, "there is no project in" in result.stderr) == (1, True)
+
+
+def test_commands_that_read_do_not_wait_for_a_store_that_hangs(cloud: LocalCloud) -> None:
+    runner = CliRunner()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for words in (("models", "list", "cli"), ("models", "history", "cli"), ("fsck",)):
+            started = time.monotonic()
+            result = runner.invoke(podium_command, words, env={**cloud.variables, "AWS_ENDPOINT_URL_S3": url})
+            assert time.monotonic() - started < 10
+            assert (result.exit_code, "Read timeout" in result.stderr) == (5, True), result.output
+
+
+def test_a_version_that_is_not_signed_is_named_beside_the_others(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    key = "versions/cli/bogus/manifest.json"
+    cloud.client().put_object(Bucket="podium", Key=key, Body=b"{}")
+    try:
+        result = podium(cloud, "models", "list", "cli", "--json")
+    finally:
+        cloud.client().delete_object(Bucket="podium", Key=key)
+    assert (result.returncode, len(json.loads(result.stdout))) == (5, 2)
+    assert "the manifest of cli bogus is not signed" in result.stderr
+
+
+def test_another_program_at_the_port_is_not_taken_for_the_own_process(tmp_path: Path) -> None:
+    """It answers, but the process that was started does not listen there."""
+    python, port = sys.executable, free_ports(1)[0]
+    other = Process([python, "-m", "http.server", "--bind", "127.0.0.1", str(port)], tmp_path / "other.log", os.environ)
+    try:
+        other.wait_for(f"http://127.0.0.1:{port}/")
+        waits = Process([python, "-c", "import time; time.sleep(1); exit(7)"], tmp_path / "own.log", os.environ)
+        with pytest.raises(DidNotStart, match="ended with code 7"):
+            waits.wait_for(f"http://127.0.0.1:{port}/")
+    finally:
+        other.stop()
+
+
+def test_predictions_are_asked_for_where_the_demo_serves(cloud: LocalCloud, tmp_path: Path) -> None:
+    """At PODIUM_URL, which the file of the demo's variables sets."""
+    assert f"export PODIUM_URL=http://127.0.0.1:{cloud.service_port}\n" in cloud.write_variables().read_text()
+    (tmp_path / "rows.csv").write_text("x\n1\n")
+    words = ("predict", "--project", "cli", str(tmp_path / "rows.csv"))
+    result = CliRunner().invoke(podium_command, words, env={"PODIUM_URL": f"http://127.0.0.1:{free_ports(1)[0]}/at"})
+    assert (result.exit_code, "/at (" in result.stderr) == (5, True), result.stderr

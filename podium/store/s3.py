@@ -80,6 +80,10 @@ class Store:
         """Which bucket of which server this is."""
         return f"{self._client.meta.endpoint_url}/{self.bucket}"
 
+    def of(self, bucket: str) -> Store:
+        """Another bucket of the same server."""
+        return Store(self._client, bucket)
+
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
@@ -89,6 +93,17 @@ class Store:
         answer = self._call("GetObject", key, lambda: self._got(key, max_bytes, **condition))
         assert answer is not None
         return answer
+
+    def read_start(self, key: str, max_bytes: int) -> bytes:
+        """The first bytes of an object, all of a smaller one. Raises NotThere."""
+
+        def start() -> bytes:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{max_bytes - 1}")
+            with contextlib.closing(answer["Body"]) as body:
+                found: bytes = body.read(max_bytes)
+                return found
+
+        return self._call("GetObject", key, start)
 
     def read_if_new(self, key: str, etag: str | None, max_bytes: int = MAX_DOCUMENT_BYTES) -> Blob | None:
         """The object, or None while it still has this ETag. Raises NotThere, TooLarge."""
