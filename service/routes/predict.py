@@ -72,6 +72,8 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     else:
         body = query_body(request, OPTIONS - set(snapshot.signature.names))
     form = form_of("html" if body.is_form and request.method == "POST" else "json")
+    if form == "html" and body.is_upload and "extra" not in request.query_params:
+        options = replace(options, extra="keep")
     families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
     if body.path:
         return _as_job(state, snapshot, families, body, options, form)

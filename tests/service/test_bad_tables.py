@@ -68,7 +68,7 @@ TABLES: list[tuple[bytes, int, str]] = [
 def test_bad_tables_are_named_however_they_come(service: Client, body: bytes, status: int, code: str) -> None:
     posted = service.post(MIXED, body, {"content-type": "text/csv"})
     assert (posted.status, posted.json()["code"]) == (status, code), posted.text[:300]
-    uploaded = service.post_file("/projects/mixed/batch", body)
+    uploaded = service.post_file("/projects/mixed/batch?extra=refuse", body)
     assert uploaded.status == status
     assert "cannot be predicted" in uploaded.text
 

@@ -92,6 +92,15 @@ def test_unknown_columns_are_kept_when_asked(service: Client, expected: dict[str
     assert service.post_json(f"{MIXED}?extra=keep", {**RECORD, "id": 7}).json()["predictions"][0] == expected
 
 
+def test_an_upload_by_the_page_shows_columns_that_the_model_does_not_know(service: Client) -> None:
+    text = f"id,{HEADER}\nrow-17,{ROW}\n".encode()
+    page = service.post_file("/projects/mixed/batch", text)
+    assert (page.status, "<td>row-17</td>" in page.text, "<th>id</th>" in page.text) == (200, True, True)
+    assert service.post_file("/projects/mixed/batch?extra=refuse", text).status == 422
+    program = service.post_file("/projects/mixed/batch.json", text)
+    assert (program.status, program.json()["code"]) == (422, "unknown-field")
+
+
 @pytest.mark.parametrize(("name", "mark"), [(";", ";"), ("tab", "\t"), ("|", "|")])
 def test_other_delimiters_are_taken_when_asked(service: Client, expected: dict[str, Any], name: str, mark: str) -> None:
     text = f"{HEADER}\n{ROW}\n".replace(",", mark).encode()
@@ -134,6 +143,9 @@ def test_a_regression_tells_its_interval_on_every_path(service: Client) -> None:
         low,
         high,
     ]
+    answer = service.post("/projects/prices/predict.csv?models=all", text.encode(), CSV)
+    (every, *_) = csv.DictReader(io.StringIO(answer.text))
+    assert every["linear.prediction_low"] < every["linear.prediction"] < every["linear.prediction_high"]
 
 
 def test_the_command_line_gives_the_same_by_a_service_and_without(service: Client, cloud: LocalCloud, tmp_path: Path) -> None:
