@@ -336,3 +336,5 @@ def test_an_open_address_needs_a_key_or_a_word(cloud: LocalCloud, tmp_path: Path
 
     closed = podium(cloud, "serve", "--host", "0.0.0.0", "--port", "0", PODIUM_CACHE=str(tmp_path))
     assert (closed.returncode, "PODIUM_API_KEYS" in closed.stderr) == (1, True)
+    named = podium(cloud, "serve", "--host", "0.0.0.0", "--port", "0", PODIUM_CACHE=str(tmp_path), PODIUM_OPEN="true")
+    assert (named.returncode, "PODIUM_ALLOWED_HOSTS" in named.stderr) == (1, True)
