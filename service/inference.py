@@ -16,9 +16,9 @@ import numpy as np
 
 from podium.data.columns import Column, Signature
 from podium.data.problems import MOST_REPORTED, BadData, Malformed, Problem
+from podium.data.strict_json import decode_json
 from podium.model.encode import Matrix
 from podium.model.model import answer
-from podium.predict.inputs import decode_json
 from service.answers import finite
 from service.tensors import MAX_NAME, NUMBERS, Tensor, encoded, parameters_of, parse_tensors, wrong
 

@@ -20,8 +20,7 @@ from podium.data.panel import DAY, INDEX, INDEX_NAME, windows
 from podium.data.parquet import as_text
 from podium.data.problems import MOST_REPORTED, BadData, Problem, TooLarge, check_names, reported_each
 from podium.data.read import read_typed
-from podium.data.strict_json import decode_json as decode_json
-from podium.data.strict_json import too_deep
+from podium.data.strict_json import decode_json, too_deep
 from podium.data.typed import column_problems, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
 

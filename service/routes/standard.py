@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, Response
 
 from podium import __version__
 from podium.data.problems import BadData, Problem
+from podium.data.strict_json import decode_json
 from podium.model.model import answer
-from podium.predict.inputs import Inputs, decode_json, from_records, from_table
+from podium.predict.inputs import Inputs, from_records, from_table
 from podium.predict.panels import forecasts
 from podium.predict.snapshot import Snapshot
 from podium.store.versions import list_versions
