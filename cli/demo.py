@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from cli.client import Client
 from cli.running import breast_cancer, put_table, run_pipeline, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import DidNotStart, free_ports, is_free
@@ -43,6 +44,8 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
     variables = cloud.write_variables()
     service = start_service({**cloud.environment, "PODIUM_DEFAULT_PROJECT": PROJECT}, port, folder)
     try:
+        client = Client(f"http://127.0.0.1:{port}")
+        client.wait_until(lambda: client.get("/readyz").status == 200, 60)
         print(_where(cloud, port, variables), flush=True)
         while service.running():
             time.sleep(0.5)
