@@ -208,7 +208,7 @@ def test_test_rows_that_are_not_the_versions_are_refused(desk: Desk) -> None:
     manifest = publish_version(desk, tables.flowers(600), FLOWERS)
     rows = from_parquet(desk.store.read(version_prefix("p", manifest.version) + "test.parquet").data)
     other = replace(rows.signature, target=replace(rows.signature.target, classes=(3, 2, 1)))
-    huge = pa.table({"x": pa.array(["x" * (1 << 20)] * 5000).dictionary_encode()})
+    huge = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * (1 << 20)]))})
     file = io.BytesIO()
     pq.write_table(huge, file)
     assert len(file.getvalue()) < 2 << 20
