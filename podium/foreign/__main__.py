@@ -10,6 +10,7 @@ import pickle
 import sys
 
 import h5py
+import joblib
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
@@ -39,6 +40,10 @@ def rehearse() -> None:
     ):
         turn(Wish("x", pickle.dumps(model), "m", "y"))
     turn(Wish("x", pickle.dumps(sm.OLS(rows[:, 0], sm.add_constant(rows[:, 1] ** 2)).fit()), "m", "y"))
+    parquet = io.BytesIO()
+    table.assign(y=labels).to_parquet(parquet)
+    for sample in (table.assign(y=labels).to_csv(index=False).encode(), parquet.getvalue()):
+        turn(Wish("x", pickle.dumps(pipeline), "m", "y", sample=sample))
     for encoding in ("ascii", "latin-1", "cp437"):  # modules that are imported when a file first needs them
         codecs.lookup(encoding)
     memory = io.BytesIO()
@@ -54,7 +59,8 @@ def main() -> None:
     seal = functools.partial(restrict, request["seconds"], request["most_bytes"], answers)
     try:
         rehearse()
-        words = "turned\n" + turn(request["wish"], seal).to_json()
+        with joblib.parallel_config(backend="sequential"):  # others would start processes or threads
+            words = "turned\n" + turn(request["wish"], seal).to_json()
     except Refusal as refusal:
         words = f"refused\n{refusal}"
     except MemoryError:

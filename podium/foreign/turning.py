@@ -50,9 +50,9 @@ HDF5, ZIP, TREE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n"
 
 def turn(wish: Wish, seal: Callable[[], None] = lambda: None) -> Turned:
     """The foreign file as files of a version; `seal` is called before it is looked at. Raises Refusal."""
-    table = _sample(wish)
     allow = unpickle.allowed(wish.allowed)
     seal()
+    table = _sample(wish)
     foreign = _read(wish, table, allow)
     panel, test = None, None
     ignored: Mapping[str, str] = _ignored(wish, foreign, table)
