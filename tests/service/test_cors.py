@@ -10,6 +10,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from service.app import create_app
+from service.asgi import Receive, Scope, Send
+from service.http_head import Head
+from service.protocol import HEAD
 from service.settings import ServiceSettings
 
 ORIGIN = "https://app.example.com"
@@ -20,8 +23,11 @@ def ask(origins: tuple[str, ...], method: str, path: str, headers: Mapping[str, 
     """The answer of an application that needs a key; its lifespan is not started, as no model is asked for."""
     app = create_app(ServiceSettings(cors_origins=origins, api_keys={"ann": SecretStr(KEY)}, access_log=False))
 
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, HEAD: Head(b"", b"localhost", 0)}, receive, send)
+
     async def asked() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as client:
             return await client.request(method, path, headers=headers)
 
     return asyncio.run(asked())
