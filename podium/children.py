@@ -52,6 +52,7 @@ def _outcome(child: int, reading: int, end: float, seconds: float) -> str | dict
             late = False
             break
         answer += piece
+    late = late or not _ends(child, end)
     if late:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -64,6 +65,15 @@ def _outcome(child: int, reading: int, end: float, seconds: float) -> str | dict
     except (ValueError, RecursionError):
         return NO_ANSWER
     return found if isinstance(found, str | dict) else NO_ANSWER
+
+
+def _ends(child: int, end: float) -> bool:
+    """Whether a child that has closed its pipe ends in time."""
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _signal(number: int) -> str:

@@ -10,7 +10,7 @@ from service.protocol import CONNECTION, GONE, Connection
 
 
 class Deadline:
-    """Cancels the application; what runs in a thread is waited for, as threads cannot be ended."""
+    """Cancels the application. Work in a thread goes on until it ends, but nothing waits for it."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app, self._seconds = app, seconds

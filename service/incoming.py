@@ -15,7 +15,9 @@ from service.problems import BodyTooLarge, ClientGone, Overloaded, StorageFull
 PREDICTION = re.compile(r"/(predict|batch|infer|invocations)(\.[a-z]+)?$")
 """Paths that take large bodies."""
 MAX_OTHER_BYTES = 64 * 1024
-PARSED_IN_MEMORY = (b"application/json", b"application/x-www-form-urlencoded")
+FORM = b"application/x-www-form-urlencoded"
+MAX_FORM_BYTES = 1024 * 1024
+PARSED_IN_MEMORY = (b"application/json", FORM)
 JSON_GROWTH = 8
 """Decoded JSON takes about this many times its size."""
 MAX_IN_MEMORY, MAX_ALL_IN_MEMORY = 64 * 1024, 32 * 1024 * 1024
@@ -78,6 +80,7 @@ class Body:
             data, self._pieces = b"".join(self._pieces), []
             return {"type": "http.request", "body": data, "more_body": self._file is not None}
         if self._file:
+            await asyncio.sleep(0)  # what parses the body must not keep the event loop
             data = self._file.read(PIECE)
             if len(data) < PIECE:
                 self._close_file()
@@ -108,6 +111,8 @@ class Bodies:
         """How many bytes this request's body may have."""
         if not PREDICTION.search(scope["path"]):
             return min(MAX_OTHER_BYTES, self._max)
+        if media_of(scope).startswith(FORM):
+            return min(MAX_FORM_BYTES, self._max)
         return min(self._max_json, self._max) if is_parsed_in_memory(scope) else self._max
 
     def check_length(self, scope: Scope, length: int) -> None:
@@ -147,6 +152,10 @@ class Bodies:
         return needed
 
 
+def media_of(scope: Scope) -> bytes:
+    media: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return media.lower()
+
+
 def is_parsed_in_memory(scope: Scope) -> bool:
-    media = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    return media.lower().startswith(PARSED_IN_MEMORY)
+    return media_of(scope).startswith(PARSED_IN_MEMORY)

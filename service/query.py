@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -24,7 +25,8 @@ async def check_query(request: Request) -> None:
     route: APIRoute = request.scope["route"]
     options, fields = _declared(route), _fields(request, route)
     given = Counter(name for name, _ in request.query_params.multi_items())
-    errors = [(name, _unknown(name, [*options, *fields])) for name in given if name not in options and name not in fields]
+    wrong = itertools.islice((name for name in given if name not in options and name not in fields), MAX_REPORTED)
+    errors = [(name, _unknown(name, [*options, *fields])) for name in wrong]
     errors += [(name, "is given twice") for name in options - set(fields) if given[name] > 1]
     if errors:
         raise RequestValidationError(

@@ -26,6 +26,8 @@ from service.problems import StorageFull, UnknownResult
 NAME = re.compile(r"[A-Za-z0-9_-]{24}")
 MAX_RESULTS, MAX_JOBS = 50, 50
 """Of one caller; the oldest make room."""
+MAX_FOLDER_BYTES = 4_000_000_000
+"""Of the results or jobs of one caller."""
 PREFIX, LOCK = "podium-shared-", "lock"
 SILENT_SECONDS = 15.0
 """A worker that has not told of itself for so long is taken for dead."""
@@ -156,9 +158,12 @@ def remove_files(path: Path) -> None:
 
 
 def make_room(folder: Path, maximum: int) -> None:
-    """Remove the oldest files over the maximum, but no unfinished job."""
-    notes = sorted(folder.glob("*.json"), key=_written)
-    for path in notes[: max(0, len(notes) - maximum)]:
+    """Remove the oldest files over the maximum or over MAX_FOLDER_BYTES, but no unfinished job."""
+    size = 0
+    for place, path in enumerate(sorted(folder.glob("*.json"), key=_written, reverse=True)):
+        size += _size(path.with_suffix(".csv"))
+        if place == 0 or (place < maximum and size <= MAX_FOLDER_BYTES):
+            continue
         with suppress(UnknownResult):
             if read_note(path).facts.get("state") not in UNFINISHED or is_abandoned(path):
                 remove_files(path)
@@ -182,6 +187,13 @@ def _process(pid: int) -> list[float] | None:
 
 def _lives(pid: int) -> bool:
     return psutil.pid_exists(pid)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _written(path: Path) -> float:

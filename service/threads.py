@@ -6,18 +6,18 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from service.pools import Pool
 
 AT_ONCE = 4
 Result = TypeVar("Result")
 
 
 @functools.cache
-def _limiter() -> CapacityLimiter:
+def _pool() -> Pool:
     """Of the one event loop of this process."""
-    return CapacityLimiter(AT_ONCE)
+    return Pool(AT_ONCE, "computing")
 
 
 async def computed(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The function's result from a thread; apart from the threads that wait for the store."""
-    return await to_thread.run_sync(functools.partial(function, *arguments), limiter=_limiter())
+    """The function's result from a thread. A cancelled request waits for no thread; the thread is used until it ends."""
+    return await _pool().run(function, *arguments)

@@ -15,7 +15,7 @@ MAGIC = b"PAR1"
 ROW_GROUPS, COLUMNS, ROWS, META_DATA = 4, 1, 3, 3
 CHUNK_VALUES, CHUNK_BYTES, DATA_OFFSET, DICTIONARY_OFFSET = 5, 7, 9, 11
 TYPE, UNPACKED, PACKED, VALUES = 1, 2, 3, 1
-DICTIONARY = 2
+DICTIONARY, SKIPPED = 2, -1
 KINDS = {0: (5, 2), DICTIONARY: (7, 2), 3: (8, 4)}
 """For each type of page, the field of its own header, and the field of its encoding within that."""
 PADDING = 100
@@ -57,18 +57,23 @@ class Footer:
 
     def pages(self, data: memoryview) -> Iterator[Page]:
         """Raises ValueError."""
-        for group in self.row_groups:
-            for column, chunk in enumerate(structures(group, COLUMNS)):
-                yield from _pages(data, column, structure(chunk, META_DATA))
+        chunks = [
+            (column, structure(chunk, META_DATA))
+            for group in self.row_groups
+            for column, chunk in enumerate(structures(group, COLUMNS))
+        ]
+        end = 0
+        for start, size in sorted((_start(chunk), integer(chunk, CHUNK_BYTES, I64)) for _, chunk in chunks):
+            if start < end:
+                raise ValueError("two columns share their pages")
+            end = start + size
+        for column, chunk in chunks:
+            yield from _pages(data, column, chunk)
 
 
 def _pages(data: memoryview, column: int, chunk: Fields) -> Iterator[Page]:
-    """The pages of a column in a row group, until they hold all its values. Raises ValueError."""
-    place = integer(chunk, DATA_OFFSET, I64)
-    if DICTIONARY_OFFSET in chunk:
-        place = min(place, integer(chunk, DICTIONARY_OFFSET, I64) or place)
-    if place < len(MAGIC):
-        raise ValueError("a column begins outside the file")
+    """Every page of a column in a row group, until they hold all its values. Raises ValueError."""
+    place = _start(chunk)
     end = min(len(data), place + integer(chunk, CHUNK_BYTES, I64) + PADDING)
     values = integer(chunk, CHUNK_VALUES, I64)
     while place < end and values > 0:
@@ -77,8 +82,19 @@ def _pages(data: memoryview, column: int, chunk: Fields) -> Iterator[Page]:
         place += reader.place + integer(header, PACKED, I32)
         kind, unpacked = integer(header, TYPE, I32), integer(header, UNPACKED, I32)
         if kind not in KINDS:
-            continue  # readers skip such pages
+            yield Page(column, 0, SKIPPED)  # as readers do, but it is counted
+            continue
         own, encoding = KINDS[kind]
         page = structure(header, own)
         values -= 0 if kind == DICTIONARY else integer(page, VALUES, I32)
         yield Page(column, unpacked, integer(page, encoding, I32))
+
+
+def _start(chunk: Fields) -> int:
+    """Where the pages of a column begin. Raises ValueError."""
+    place = integer(chunk, DATA_OFFSET, I64)
+    if DICTIONARY_OFFSET in chunk:
+        place = min(place, integer(chunk, DICTIONARY_OFFSET, I64) or place)
+    if place < len(MAGIC):
+        raise ValueError("a column begins outside the file")
+    return place

@@ -70,7 +70,7 @@ class Reader:
         if kind == STRUCT:
             return self.struct(depth + 1)
         if kind in (LIST, SET):
-            return self._list(depth)
+            return self._list(depth + 1)
         length = self._varint() if kind == BINARY else SIZES.get(kind)
         if length is None:
             raise ValueError("a structure has a field of an unknown type")
@@ -78,6 +78,8 @@ class Reader:
         return None
 
     def _list(self, depth: int) -> list[Fields] | None:
+        if depth > MAX_DEPTH:
+            raise ValueError("a structure is nested too deep")
         head = self._byte()
         size, kind = head >> 4, head & 15
         size = self._varint() if size == 15 else size

@@ -131,6 +131,9 @@ def from_parquet(data: bytes) -> Clean:
 def _bounded(data: bytes) -> pa.Table:
     """The table, whose texts are counted before they are unpacked from their dictionaries."""
     schema = pq.read_schema(pa.BufferReader(data))
+    plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+    if any(not any(is_kind(field.type) for is_kind in plain) for field in schema):
+        raise Unreadable("a column holds neither texts nor numbers")
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))

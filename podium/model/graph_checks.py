@@ -46,6 +46,8 @@ SHAPES: dict[str, Sequence[int]] = {
 }  # fmt: skip
 """Inputs that decide the shape of an output."""
 
+DIVISIONS = ("Div", "Mod")
+
 MAKES_CONSTANTS = ("Shape", "Size")
 """Operators whose output depends on the shape of their input, not on its values."""
 
@@ -68,15 +70,33 @@ def check_graph(data: bytes, feeds: Sequence[Feed], output: str) -> int | None:
             each.CopyFrom(onnx.helper.make_tensor_value_info(each.name, kind, shapes[each.name]))
     for each in model.graph.output:  # an exporter's names of sizes say nothing
         each.type.tensor_type.ClearField("shape")
+    if any(tensor.name in shapes for tensor in model.graph.initializer):
+        raise ValueError("an input of the graph stands for its weights")
     try:
         found = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # onnx raises errors of its own
         raise ValueError("the shapes of the graph contradict each other") from error
+    _check_divisions(found)
     widths = {value.name: _width(value) for value in (*found.input, *found.value_info)}
     for node in found.node:
         if node.op_type in _CHECKS:
             _CHECKS[node.op_type](node, widths.get(node.input[0]))
     return _check_sizes(found, output)
+
+
+def _check_divisions(graph: Any) -> None:
+    """Whole numbers are divided by constants other than 0 and -1 only: the processor traps on the others. Raises ValueError."""
+    import onnx
+
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in DIVISIONS and kinds.get(node.input[0]) not in floats:
+            divisor = constants.get(node.input[1])
+            if divisor is None or not {0, -1}.isdisjoint(onnx.numpy_helper.to_array(divisor).ravel().tolist()):
+                raise ValueError(f"the operator {node.op_type} divides whole numbers by what is no constant: {WAY_OUT}")
 
 
 def check_operators(model: Any) -> None:
@@ -108,6 +128,8 @@ def _check_node(node: Any, constants: frozenset[str], depth: int) -> None:
     if node.domain not in DOMAINS or node.op_type not in OPERATORS:
         name = f"{node.domain}.{node.op_type}"[:80].lstrip(".")
         raise ValueError(f"the operator {name} is not among those that are served: {WAY_OUT}")
+    if depth and node.op_type in DIVISIONS:
+        raise ValueError(f"the operator {node.op_type} in the body of another is not served: {WAY_OUT}")
     for place in SHAPES.get(node.op_type, ()):
         if place < len(node.input) and node.input[place] and node.input[place] not in constants:
             raise ValueError(f"the shape that the operator {node.op_type} gives depends on the values of a row: {WAY_OUT}")

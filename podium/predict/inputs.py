@@ -23,6 +23,9 @@ from podium.data.read import read_typed
 from podium.data.strict_json import decode_json, too_deep
 from podium.data.typed import column_problems, frame_rows, rows_frame, typed_by_row, typed_frame, typed_rows
 
+MAX_CELLS = 10_000_000
+"""Of the table that is made of records, with a column for every field of any."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -286,6 +289,9 @@ def _named(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]
 
 def _text_table(records: Sequence[Mapping[str, Any]], inputs: Sequence[str]) -> pa.Table:
     names = list(dict.fromkeys([*(name for record in records for name in record), *inputs]))
+    if len(names) * len(records) > MAX_CELLS:
+        said = f"{len(records)} records of {len(names)} different fields make too large a table"
+        raise TooLarge([Problem("too-many-fields", said, expected=f"at most {MAX_CELLS} cells; send less at a time")])
     return pa.table({name: pa.array([_text(record.get(name)) for record in records], pa.string()) for name in names})
 
 

@@ -13,9 +13,9 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from podium.project import NAME
 from podium.store.s3 import MAX_DOCUMENT_BYTES, Blob, Exists, Moved, NotThere, Store, StoreError, TooLarge
@@ -39,6 +39,10 @@ class Retired(StoreError):
 FOREIGN = (Unsigned, Damaged, TooLarge)
 
 
+MAX_DETAIL = 2000
+"""Letters of a finding: what a version brings along must not make an entry too large to read."""
+
+
 class Gate(BaseModel):
     """One condition of a promotion, whether it held, and the figures."""
 
@@ -46,7 +50,7 @@ class Gate(BaseModel):
 
     name: str
     passed: bool
-    detail: str
+    detail: Annotated[str, BeforeValidator(lambda text: text[:MAX_DETAIL].encode(errors="replace").decode())]
 
 
 class Entry(BaseModel):
@@ -137,6 +141,8 @@ def append(store: Store, project: str, signer: Signer, promoters: Keys, draft: D
         fields["before"] = _digest(head.data)
         document = Entry.model_validate(fields).model_dump(mode="json")
         written = _dump({**document, SIGNATURES: signer.sign(document)})
+        if len(written) > MAX_DOCUMENT_BYTES:
+            raise StoreError(f"the next entry of the history of {project} would be too large: shorten the reason")
         try:
             store.create(entry_key(project, head.free), written)
         except Exists:

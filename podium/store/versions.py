@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from podium.data.columns import Signature
 from podium.project import NAME
@@ -25,7 +26,7 @@ FOREIGN_FILES = "foreign/"
 BARRED = b'{"barred": "the files of this version, which was never finished, are being deleted"}'
 """Stands in the place of a manifest for so long."""
 
-MAX_MANIFEST_BYTES = 64 << 20
+MAX_MANIFEST_BYTES = 8 << 20
 
 Fetch = Callable[[str, str, int], bytes]
 """From a key, the sha256 that is expected there and the largest size to the bytes, which the caller verifies."""
@@ -49,8 +50,8 @@ ALL = "all"
 class File(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    sha256: str
-    size: int
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
 
 
 class Split(BaseModel):
@@ -66,13 +67,17 @@ class Split(BaseModel):
     borders: dict[str, int | float]
 
 
+NUMBERS = ("score_val", "score_test", "ci_low", "ci_high", "interval_90")
+MAX_AUTHOR = 200
+
+
 class Manifest(BaseModel):
     """Everything that is known of a version; what it does not name does not belong to it.
 
     `predictions` is the sha256 of every model's scores on the test rows: the same inputs give the same.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = 1
     project: str
@@ -93,6 +98,18 @@ class Manifest(BaseModel):
     author: str
     predictions: str
     signatures: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_what_others_read(self) -> Self:
+        datetime.fromisoformat(self.created)
+        for row in self.leaderboard:
+            if not isinstance(row.get("model"), str) or not isinstance(row.get("eval_metric"), str):
+                raise ValueError("a row of the leaderboard has no model or metric")
+            if any(not isinstance(row.get(name), float | int | None) for name in NUMBERS):
+                raise ValueError("a row of the leaderboard has a score that is no number")
+        if self.champion not in self.families or len(self.author) > MAX_AUTHOR:
+            raise ValueError("the champion is not on the leaderboard, or the author's name is too long")
+        return self
 
     @property
     def families(self) -> list[str]:

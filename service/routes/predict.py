@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from podium.data.problems import BadData, Problem
+from podium.data.problems import BadData, Problem, TooLarge
 from podium.predict.inputs import Asked, Inputs
 from podium.predict.snapshot import Snapshot
 from podium.predict.tables import result_table, to_csv, to_parquet
@@ -26,6 +26,9 @@ from service.state import State, StateDep
 from service.threads import computed
 
 router = APIRouter(tags=["predictions"])
+
+MAX_ANSWER_ROWS = 100_000
+"""Of an answer that is made in memory as one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,17 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
         inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
     except BadData as error:
         return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
+    if form in ("json", "html") and inputs.total > MAX_ANSWER_ROWS:
+        said = (
+            f"an answer as {form.upper()} has at most {MAX_ANSWER_ROWS} rows: ask for CSV or Parquet, or send a file to /batch"
+        )
+        return bad_data(TooLarge([Problem("too-many-rows", said)]), request)
     scores = await score(
         snapshot, families, inputs, state.spread, state.settings.dask_threshold, lambda: has_gone(request.scope)
     )
     state.metrics.rows[snapshot.project] += inputs.count
     done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options, caller(request.scope))
-    if form == "json" and inputs.count <= state.settings.dask_threshold:
+    if form == "json" and inputs.total <= state.settings.dask_threshold:
         return _json(state, done)
     return await computed(RENDERERS[form], state, done)
 
