@@ -114,6 +114,18 @@ def test_however_a_child_ends_its_owner_is_told(work: Callable[[], Found], reaso
     assert run_in_child(work, 1.0, 1 << 30) == reason
 
 
+def closes() -> Found:
+    os.closerange(0, 100)
+    time.sleep(60)
+    return {}
+
+
+def test_a_child_that_closes_its_pipe_is_not_waited_for() -> None:
+    started = time.monotonic()
+    assert run_in_child(closes, 1.0, 1 << 30) == "did not load within 1 s"
+    assert time.monotonic() - started < 20
+
+
 Files = dict[str, bytes]
 
 

@@ -225,3 +225,29 @@ def test_inputs_that_read_past_the_features_are_refused() -> None:
     ):
         with pytest.raises(Refused, match="input x"):
             load(dump(small_model(of(data, feeds=(feed,)))))
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+@pytest.mark.parametrize("divisor", ["row", "minus"])
+@pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.INT32])
+def test_whole_numbers_are_divided_by_harmless_constants_only(operator: str, divisor: str, kind: int) -> None:
+    """The smallest whole number divided by -1 ends the process."""
+    weights = {"minus": np.array([-1]), "three": np.array([3])}
+    nodes = [
+        node("Cast", "x", "row", to=kind),
+        node("Cast", "x", "whole", to=kind),
+        node(operator, f"whole,{divisor}" if divisor == "row" or kind == TensorProto.INT64 else "whole,row", "q"),
+        node("Cast", "q", "f", to=TensorProto.FLOAT),
+        node("ReduceSum", "f", "y"),
+    ]
+    with pytest.raises(Refused, match="divides whole numbers"):
+        load(dump(small_model(of(graph(nodes, weights)))))
+    harmless = [node("Cast", "x", "whole", to=TensorProto.INT64), node(operator, "whole,three", "q"), *nodes[3:]]
+    assert load(dump(small_model(of(graph(harmless, weights)))))
+
+
+def test_an_input_that_overwrites_weights_is_refused() -> None:
+    nodes = [node("Expand", "x,k", "e"), node("ReduceSum", "e", "y")]
+    feeds = (Feed("x", "float32", 0, (COUNT,)), Feed("k", "float64", 0, ()))
+    with pytest.raises(Refused, match="stands for its weights"):
+        load(dump(small_model(of(graph(nodes, {"k": np.array([1, COUNT])}), feeds=feeds))))

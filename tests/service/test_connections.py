@@ -204,3 +204,15 @@ def is_up(client: Client) -> bool:
         return client.get("/livez").status == 200
     except OSError:
         return False
+
+
+def test_bodies_that_cost_the_event_loop_are_refused(strict: Client) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert strict.post("/projects/mixed/predict", b"&" * 8 * MB, form).status == 413
+    rows = b"[" + b"{}," * 120_000 + b"{}]"
+    answer = strict.post("/projects/mixed/predict?on_error=row", rows, {"content-type": "application/json"})
+    assert (answer.status, answer.json()["code"]) == (413, "too-many-rows")
+    wide = json.dumps({f"e{place}": 1 for place in range(900)}).encode()
+    cells = b"[" + wide + b",{}" * 20_000 + b"]"
+    kept = strict.post("/projects/mixed/predict.csv?on_error=row&extra=keep", cells, {"content-type": "application/json"})
+    assert kept.status == 413

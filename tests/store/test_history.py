@@ -16,14 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from podium.data.read import read_csv
+from podium.identity import second_person
 from podium.learn.clean import from_parquet, to_parquet
 from podium.learn.families import FAMILIES, Family
+from podium.learn.publish import Claim
+from podium.learn.whole import learn
 from podium.project import ColumnOptions, Gates, Project, Rules
 from podium.promotion import Desk, GateFailed, NothingBefore, promote, promote_in_turn, rollback
 from podium.settings import BadRules, StoreSettings
 from podium.store.history import (
     AliasMoved,
     Entry,
+    Gate,
     alias_key,
     append,
     check_history,
@@ -37,7 +42,7 @@ from podium.store.history import (
 )
 from podium.store.s3 import Store, StoreError, TooLarge
 from podium.store.signing import Keys, Signer, Unsigned
-from podium.store.versions import Damaged, Manifest, NotPublished, describe, publish, version_prefix
+from podium.store.versions import Damaged, Manifest, NotPublished, describe, parse_manifest, publish, version_prefix
 from tests import tables
 from tests.conftest import publish_version
 from tests.learn.test_panel import shops
@@ -195,13 +200,63 @@ def republished(desk: Desk, manifest: Manifest, version: str, files: dict[str, b
 def test_a_stated_score_must_be_the_one_that_is_computed(desk: Desk) -> None:
     manifest = publish_version(desk, tables.flowers(600), FLOWERS)
     strict = replace(desk, rules=lambda _: Rules(gates=Gates(min_score=-0.001)))
-    for turn, stated in enumerate((-0.0001, None, True, "high", 1e300)):
+    for turn, stated in enumerate((-0.0001, None, True, 1e300)):
         board = [{**row, "score_test": stated} for row in manifest.leaderboard]
         version = republished(desk, manifest, f"v{turn}", {}, leaderboard=board)
         with pytest.raises(GateFailed) as refused:
             promote(strict, "p", version, "better than it is", then)
         failed = {gate.name for gate in refused.value.entry.evidence if not gate.passed}
         assert failed >= {"min-score"} and (stated is None or "scores" in failed), stated
+
+
+ODD: list[Callable[[dict[str, Any]], Any]] = [
+    lambda document: document.update(note="x"),
+    lambda document: document.update(champion="nobody"),
+    lambda document: document.update(created="yesterday"),
+    lambda document: document.update(author="A" * (1 << 20)),
+    lambda document: document["leaderboard"][0].update(score_test="high"),
+    lambda document: document["leaderboard"][0].update(interval_90="abc"),
+    lambda document: document["leaderboard"][0].pop("model"),
+    lambda document: document["files"]["golden.json"].update(sha256="/dev/zero"),
+    lambda document: document["files"]["golden.json"].update(sha256="../" * 20 + "dev/zero"),
+    lambda document: document["files"].update(more={"sha256": "0" * 64, "size": -(10**15)}),
+]
+
+
+@pytest.mark.parametrize("change", ODD, ids=range(len(ODD)))
+def test_a_signed_manifest_that_podium_would_not_write_is_refused(
+    signer: Signer, honest: Manifest, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    document = honest.model_dump(mode="json")
+    change(document)
+    data = json.dumps({**document, "signatures": signer.sign(document)}).encode()
+    with pytest.raises(Damaged):
+        parse_manifest(data, honest.project, honest.version, Keys([signer.public]))
+
+
+@pytest.fixture(scope="module")
+def honest() -> Manifest:
+    claim = Claim.now(datetime(2026, 1, 2, tzinfo=UTC), "0" * 24, "0" * 64, None)
+    return learn(read_csv(tables.flowers(120).to_csv(index=False).encode()), FLOWERS, claim, "trainer")[0]
+
+
+def test_second_person_needs_a_key_that_signed_the_version(signer: Signer, honest: Manifest) -> None:
+    """A document that reads as another one is signed by nobody."""
+    document = honest.model_dump(mode="json")
+    keys = Keys([signer.public])
+    signed = honest.model_copy(update={"signatures": signer.sign({**document, "format": "1"})})
+    assert not second_person(signed, keys, "somebody else", signer).passed
+
+
+def test_a_finding_of_any_length_leaves_the_history_readable(desk: Desk) -> None:
+    gate = Gate(name="loads", passed=False, detail="\ud800" + "q" * (2 << 20))
+    fields = {"action": "refuse", "version": "v1", "champion": None, "manifest": None, "previous": None}
+    act = {**fields, "by": "ann", "reason": "x", "at": "now", "evidence": (gate,)}
+    append(desk.store, "p", desk.signer, desk.trust.promoters, lambda _: act)
+    assert check_history(desk.store, "p", desk.trust.promoters) == []
+    with pytest.raises(StoreError, match="too large"):
+        append(desk.store, "p", desk.signer, desk.trust.promoters, lambda _: {**act, "reason": "r" * (2 << 20)})
+    assert check_history(desk.store, "p", desk.trust.promoters) == []
 
 
 def test_test_rows_that_are_not_the_versions_are_refused(desk: Desk) -> None:
