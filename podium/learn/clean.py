@@ -23,6 +23,7 @@ from podium.learn.panel import change_of, clean_windows
 from podium.project import ColumnOptions, Project
 
 FEWEST_ROWS = 20
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 MAX_ROWS_BYTES = 4 << 30
 """Most bytes that kept rows may take in memory as text and numbers."""
 ORDER, TARGET, RAW = "podium:order", "podium:target", "podium:raw:"
@@ -131,10 +132,9 @@ def from_parquet(data: bytes) -> Clean:
 def _bounded(data: bytes) -> pa.Table:
     """The table, whose texts are counted before they are unpacked from their dictionaries."""
     schema = pq.read_schema(pa.BufferReader(data))
-    plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    if any(not any(is_kind(field.type) for is_kind in plain) for field in schema):
-        raise Unreadable("a column holds neither texts nor numbers")
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    if any(pa.types.is_nested(field.type) for field in schema):
+        raise Unreadable("the rows have a column of lists or structures")
+    texts = [field.name for field in schema if any(is_text(field.type) for is_text in TEXTS)]
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
     _check_size(sum(group.total_byte_size for group in groups))

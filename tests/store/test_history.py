@@ -259,21 +259,35 @@ def test_a_finding_of_any_length_leaves_the_history_readable(desk: Desk) -> None
     assert check_history(desk.store, "p", desk.trust.promoters) == []
 
 
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file, **options)
+    return file.getvalue()
+
+
 def test_test_rows_that_are_not_the_versions_are_refused(desk: Desk) -> None:
     manifest = publish_version(desk, tables.flowers(600), FLOWERS)
     rows = from_parquet(desk.store.read(version_prefix("p", manifest.version) + "test.parquet").data)
     other = replace(rows.signature, target=replace(rows.signature.target, classes=(3, 2, 1)))
+<<<<<<< HEAD
     huge = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * (1 << 20)]))})
     file = io.BytesIO()
     pq.write_table(huge, file)
     assert len(file.getvalue()) < 2 << 20
+=======
+    huge = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * (1 << 20)])})
+>>>>>>> registry
     wrong = {
         "another target": to_parquet(replace(rows, signature=other)),
         "a class that the version does not know": to_parquet(replace(rows, target=rows.target + 7)),
         "ArrowInvalid": b"PAR1",
-        "more than": file.getvalue(),
+        "more than": parquet(huge),
+        "take more than": parquet(huge, store_schema=False),
+        "rows take more": parquet(huge.cast(pa.schema({"x": pa.dictionary(pa.int32(), pa.large_string())}))),
+        "lists": parquet(pa.table({"x": [["a"]]})),
     }
     for turn, (words, data) in enumerate(wrong.items()):
+        assert len(data) < 100_000
         version = republished(desk, manifest, f"v{turn}", {"test.parquet": data})
         with pytest.raises(GateFailed, match=f"test-rows: .*{words}"):
             promote(desk, "p", version, "other rows", then)
