@@ -277,8 +277,9 @@ def main() -> None:
             desk.prover.close()
             service = start_service(cloud.environment, port, folder)
             try:
-                Client.wait_until(lambda: Client(f"http://127.0.0.1:{port}").get("/readyz").status == 200, 60)
-                time.sleep(5)  # the cluster has started
+                client = Client(f"http://127.0.0.1:{port}")
+                client.wait_until(lambda: client.get("/readyz").status == 200, 60)
+                client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
                 held = attack(port, service.pid, count, seed)
             finally:
                 service.stop()
