@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cli.client import Client
-from cli.running import desk_of, start_service
-from local_cloud import LocalCloud
-from local_cloud.process import free_ports
-from podium.data.read import read_csv
-from podium.learn.publish import Claim
-from podium.learn.whole import learn
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import free_ports
+from podium.local.services import promotion_context, start_service
 from podium.project import Project
-from podium.promotion import promote, utc_now
-from podium.store.versions import publish
+from podium.registry.promotion import promote, utc_now
+from podium.registry.versions import publish
+from podium.tables.readers import read_csv
+from podium.training.local_run import train_locally
+from podium.training.version_files import VersionReservation
 
 
 def main() -> None:
@@ -65,13 +65,13 @@ def put_champion(cloud: LocalCloud) -> None:
     random = np.random.default_rng(1)
     frame = pd.DataFrame({"area": random.uniform(20, 200, 500).round(1), "rooms": random.integers(1, 7, 500)})
     frame = frame.assign(price=frame["area"] * 3000 + frame["rooms"] * 5000)
-    project = Project(name="prices", data="s3://podium/none", target="price", families=("linear",), budget=1)
-    desk = desk_of(cloud)
-    claim = Claim.now(datetime.now(UTC), "0" * 24, "0" * 64, None)
-    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, claim, "bench")
-    publish(desk.store, manifest, files, desk.signer)
-    promote(desk, "prices", manifest.version, "a benchmark", utc_now)
-    desk.prover.close()
+    project = Project(name="prices", data="s3://podium/none", target="price", families=("linear",), n_trials=1)
+    context = promotion_context(cloud)
+    claim = VersionReservation.now(datetime.now(UTC), "0" * 24, "0" * 64, None)
+    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, claim, "bench")
+    publish(context.store, manifest, files, context.signer)
+    promote(context, "prices", manifest.version, "a benchmark", utc_now)
+    context.validator.close()
 
 
 def table(path: Path, lines: int) -> Path:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.large_table import put_champion
-from cli.client import Client
-from cli.running import start_service
-from local_cloud import LocalCloud
-from local_cloud.process import free_ports
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import free_ports
+from podium.local.services import start_service
 
 SECONDS = 6.0
 MANY = json.dumps([{"area": 20.5 + place % 100, "rooms": place % 6 + 1} for place in range(200)]).encode()

@@ -28,18 +28,18 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from cli.client import Client
-from cli.running import desk_of
-from local_cloud import LocalCloud
-from local_cloud.process import Process, free_ports
-from podium.data.read import read_csv
-from podium.learn.families import FAMILIES
-from podium.learn.publish import Claim
-from podium.learn.whole import learn
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import Process, free_ports
+from podium.local.services import promotion_context
 from podium.project import Project
-from podium.promotion import Desk, promote, utc_now
+from podium.registry.promotion import PromotionContext, promote, utc_now
+from podium.registry.versions import publish
 from podium.settings import ROOT
-from podium.store.versions import publish
+from podium.tables.readers import read_csv
+from podium.training.families import FAMILIES
+from podium.training.local_run import train_locally
+from podium.training.version_files import VersionReservation
 
 TREES = {"n_estimators": 200, "num_leaves": 31}
 LEVELS = ["red", "green", "blue", "black", "white", "grey"]
@@ -90,7 +90,7 @@ def measure(folder: Path, rounds: int, seconds: int, connections: list[int]) -> 
     )
     ports = free_ports(2)
     with LocalCloud(folder, ports[0]) as cloud:
-        _publish(desk_of(cloud), frame)
+        _publish(promotion_context(cloud), frame)
         _naive_files(folder, frame)
         variables = {"PODIUM_CACHE": str(folder / "cache"), "PODIUM_DASK_WORKERS": "0"}
         command = [sys.executable, "-m", "service", "--port", str(ports[0])]
@@ -173,16 +173,19 @@ def _serve(app: str, port: int, folder: Path, environment: dict[str, str]) -> Pr
     return Process(command, folder / "logs" / f"{port}.log", {**environment, "PYTHONPATH": str(ROOT)})
 
 
-def _publish(desk: Desk, frame: pd.DataFrame) -> None:
+def _publish(context: PromotionContext, frame: pd.DataFrame) -> None:
     """The champion is LightGBM with the settings of the benchmark."""
     FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], tried=(TREES,))
-    project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=("lightgbm",), budget=1)
+    project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=("lightgbm",), n_trials=1)
     now = datetime.now(UTC)
-    manifest, files = learn(
-        read_csv(frame.to_csv(index=False).encode()), project, Claim.now(now, "benchmark", "none", None), "benchmark"
+    manifest, files = train_locally(
+        read_csv(frame.to_csv(index=False).encode()),
+        project,
+        VersionReservation.now(now, "benchmark", "none", None),
+        "benchmark",
     )
-    publish(desk.store, manifest, files, desk.signer)
-    promote(desk, "bench", manifest.version, "benchmark", utc_now)
+    publish(context.store, manifest, files, context.signer)
+    promote(context, "bench", manifest.version, "benchmark", utc_now)
 
 
 def _naive_files(folder: Path, frame: pd.DataFrame) -> None:

@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 
 from benchmarks.swaps import two_versions
-from cli.client import Client
-from cli.running import start_service
-from local_cloud import LocalCloud
-from local_cloud.process import free_ports
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import free_ports
+from podium.local.services import start_service
 
 SECONDS, SAMPLE_SECONDS, PAUSE = 600.0, 30.0, 0.02
 CSV, JSON = {"content-type": "text/csv"}, {"content-type": "application/json"}
@@ -96,7 +96,12 @@ def main() -> None:
             versions = two_versions(cloud)
             temporary = folder / "tmp"
             temporary.mkdir()
-            own = {**cloud.environment, "TMPDIR": str(temporary), "PODIUM_JOB_BYTES": "100000", "PODIUM_POLL_SECONDS": "1"}
+            own = {
+                **cloud.environment,
+                "TMPDIR": str(temporary),
+                "PODIUM_ASYNC_THRESHOLD_BYTES": "100000",
+                "PODIUM_POLL_SECONDS": "1",
+            }
             service = start_service(own, port, folder)
             client = Client(f"http://127.0.0.1:{port}")
             client.wait_until(lambda: client.get("/readyz").status == 200, 60)

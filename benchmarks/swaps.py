@@ -17,13 +17,13 @@ from pathlib import Path
 
 from benchmarks.large_table import put_champion
 from benchmarks.overload import ONE, Sent, at_rate, percentile
-from cli.client import Client
-from cli.models import desk_of_settings
-from cli.running import desk_of, start_service
-from local_cloud import LocalCloud
-from local_cloud.process import free_ports
-from podium.store.history import append, read_champion
-from podium.store.versions import digest
+from podium.cli.models import context_from_settings
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import free_ports
+from podium.local.services import promotion_context, start_service
+from podium.registry.audit_log import append, read_champion
+from podium.storage.object_store import digest
 
 SWAPS, PAUSE, RATE, SECONDS = 1000, 0.05, 250, 105.0
 KILL_EVERY, KILL_SECONDS = 2.0, 60.0
@@ -32,13 +32,13 @@ ELSEWHERE = "elsewhere"
 
 def swap_on(versions: list[str]) -> None:
     """Move the alias between two versions, some ten times a second; in a process of its own, not to disturb the clients."""
-    desk = desk_of_settings(signing=True)
-    digests = [digest(desk.store.read(f"versions/prices/{each}/manifest.json").data) for each in versions]
+    context = context_from_settings(signing=True)
+    digests = [digest(context.store.read(f"versions/prices/{each}/manifest.json").data) for each in versions]
     for number in range(SWAPS):
         wanted = versions[number % 2]
         act = {"version": wanted, "champion": wanted, "manifest": digests[number % 2], "previous": None}
         fields = {"action": "promote", **act, "by": "benchmark", "reason": "swap", "at": "now"}
-        append(desk.store, "prices", desk.signer, desk.trust.promoters, lambda _, fields=fields: fields)  # type: ignore[misc]
+        append(context.store, "prices", context.signer, context.trust.promoters, lambda _, fields=fields: fields)  # type: ignore[misc]
         time.sleep(PAUSE)
 
 
@@ -116,7 +116,7 @@ def two_versions(cloud: LocalCloud) -> list[str]:
     versions = []
     for _ in range(2):
         put_champion(cloud)
-        entry = read_champion(desk_of(cloud).store, "prices", desk_of(cloud).trust.promoters)
+        entry = read_champion(promotion_context(cloud).store, "prices", promotion_context(cloud).trust.promoters)
         assert entry and entry.champion
         versions.append(entry.champion)
         time.sleep(1.1)

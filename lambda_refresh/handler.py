@@ -6,7 +6,7 @@ hint may be lost, doubled or late. Environment:
 PODIUM_REFRESH_TARGETS     URLs of /refresh separated by commas; a host name is asked for all its addresses, each a replica
 PODIUM_REFRESH_SECRET      `whsec_` and the key in base64, or instead
 PODIUM_REFRESH_SECRET_ID   name or ARN of it in Secrets Manager: read again every five minutes, and when a replica says 401
-PODIUM_WATCHED             prefixes of keys that are worth a hint, separated by commas; `aliases/,inbox/,drop/` by default
+PODIUM_WATCHED_PREFIXES    prefixes of keys that cause a notification, separated by commas; default `aliases/,inbox/,drop/`
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
 
 def watched_changes(event: dict[str, Any]) -> list[dict[str, str]]:
     """Bucket, key, version and sequencer of each created object that is watched; keys are form-encoded in events."""
-    watched, changes = tuple(_listed("PODIUM_WATCHED", WATCHED)), []
+    watched, changes = tuple(_listed("PODIUM_WATCHED_PREFIXES", WATCHED)), []
     for record in event.get("Records", []):  # an s3:TestEvent has none
         entry = record.get("s3", {}).get("object", {})
         key = unquote_plus(entry.get("key", ""))

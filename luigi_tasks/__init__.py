@@ -1,10 +1,10 @@
 """The task graph, from a table on S3 to the champion: `luigi --module luigi_tasks Pipeline --project NAME`."""
 
 from luigi_tasks import progress as progress
-from luigi_tasks.acts import PromoteVersion, Rollback
 from luigi_tasks.batch import PredictBatch
+from luigi_tasks.promotion_tasks import PromoteVersion, Rollback
 from luigi_tasks.retrain import RangeWeekly, Retrain
-from luigi_tasks.stage import Ingest, Snapshot
+from luigi_tasks.stage import Ingest, SnapshotInput
 from luigi_tasks.tasks import (
     Clean,
     Compare,
@@ -34,6 +34,6 @@ __all__ = [
     "Retrain",
     "Rollback",
     "Select",
-    "Snapshot",
+    "SnapshotInput",
     "Train",
 ]

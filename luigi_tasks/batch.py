@@ -11,14 +11,22 @@ from typing import Any
 
 import luigi
 
-from luigi_tasks.target import StoredTarget, desk, store
-from podium.dropbox import Drop, Place, Terms, answer, bucket_opener, named_drop, receipt_of
-from podium.predict.snapshot import Snapshot, scores_here
+from luigi_tasks.target import StoreTarget, promotion_context, store
+from podium.inference.inbox import (
+    InboxFile,
+    ObjectRef,
+    ProcessingOptions,
+    bucket_opener,
+    configured_inbox,
+    process_file,
+    read_receipt,
+)
+from podium.inference.served_model import ServedModel, scores_here
+from podium.registry.audit_log import read_champion
 from podium.settings import StoreSettings
-from podium.store.history import read_champion
-from podium.store.s3 import StoreError
+from podium.storage.object_store import StoreError
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 
 def utc_today() -> date:
@@ -43,18 +51,18 @@ class DayParameter(luigi.DateParameter):
 
 
 class PredictBatch(luigi.Task):
-    """Answer a project's `test_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `pred_url`.
+    """Answer a project's `input_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `output_url`.
 
     Another `source` has a result of its own, named by its digest.
     """
 
     project: str = luigi.Parameter(description="whose champion answers")
     date = DayParameter(description="the day; {date} in a URL becomes it")
-    source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's test_url when empty")
+    source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's input_url when empty")
 
-    def output(self) -> StoredTarget:
+    def output(self) -> StoreTarget:
         own = f"-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}" if self.source else ""
-        return StoredTarget(f"predictions/{self.project}/dt={self.date}/predictions{own}.csv.receipt.json")
+        return StoreTarget(f"predictions/{self.project}/dt={self.date}/predictions{own}.csv.receipt.json")
 
     def complete(self) -> bool:
         return self.output().exists() and self.output().document().get("state") == "done"
@@ -62,33 +70,35 @@ class PredictBatch(luigi.Task):
     def run(self) -> None:
         """Raises StoreError, with the rows that are wrong when the table cannot be answered."""
         snapshot = self._champion()
-        urls = snapshot.manifest.configuration.get("dropbox") or {}
-        source, result = self.source or urls.get("test_url"), urls.get("pred_url")
+        urls = snapshot.manifest.configuration.get("inbox") or {}
+        source, result = self.source or urls.get("input_url"), urls.get("output_url")
         if not source:
-            hint = "give --source, or [dropbox] in its project file and train again"
-            raise StoreError(f"{self.project} {snapshot.version} was trained without a test_url: {hint}")
+            hint = "give --source, or [inbox] in its project file and train again"
+            raise StoreError(f"{self.project} {snapshot.version} was trained without a input_url: {hint}")
         open_ = bucket_opener(store(), StoreSettings().source_buckets, store)
-        where = Place.of(source, open_, str(self.date))
-        own = Place(store(), self.output().key.removesuffix(".receipt.json"))
+        where = ObjectRef.of(source, open_, str(self.date))
+        own = ObjectRef(store(), self.output().key.removesuffix(".receipt.json"))
         if not self.source and result:
-            named = named_drop(snapshot.manifest, open_) or Drop(self.project, where, Place.of(result, open_, str(self.date)))
+            named = configured_inbox(snapshot.manifest, open_) or InboxFile(
+                self.project, where, ObjectRef.of(result, open_, str(self.date))
+            )
             self._answer(named, snapshot)
-        self._answer(Drop(self.project, where, own), snapshot)  # the last: it is what makes the task complete
+        self._answer(InboxFile(self.project, where, own), snapshot)  # the last: it is what makes the task complete
 
-    def _champion(self) -> Snapshot:
-        own = desk(signing=False)
+    def _champion(self) -> ServedModel:
+        own = promotion_context(signing=False)
         entry = read_champion(own.store, self.project, own.trust.promoters)
         if entry is None or entry.champion is None or entry.manifest is None:
             raise StoreError(f"{self.project} has no champion")
         try:
-            loaded = own.prover.load(self.project, entry.champion, entry.manifest, own.fetch, own.trust.trainers)
+            loaded = own.validator.load(self.project, entry.champion, entry.manifest, own.fetch, own.trust.trainers)
         finally:
-            own.prover.close()
-        return Snapshot.of(entry, loaded)
+            own.validator.close()
+        return ServedModel.of(entry, loaded)
 
-    def _answer(self, drop: Drop, snapshot: Snapshot) -> None:
-        terms = Terms(scores_here, MOST_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
-        receipt = answer(drop, snapshot, terms) or receipt_of(drop)[1]
+    def _answer(self, drop: InboxFile, snapshot: ServedModel) -> None:
+        terms = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
+        receipt = process_file(drop, snapshot, terms) or read_receipt(drop)[1]
         if not receipt:
             raise StoreError(f"there is no {drop.source.url} yet")
         if receipt["state"] == "error":

@@ -7,13 +7,13 @@ from typing import Any
 
 import luigi
 
-from luigi_tasks.acts import Act
 from luigi_tasks.batch import PredictBatch
+from luigi_tasks.promotion_tasks import ChampionChange
 from luigi_tasks.retrain import Retrain
 from luigi_tasks.stage import Ingest, Stage
-from podium.data.problems import BadData
+from podium.schema.data_errors import BadData
 
-ONCE = (Act, PredictBatch, Retrain)
+RECEIPT_TASKS = (ChampionChange, PredictBatch, Retrain)
 """Done once a request, a day or a week, with a receipt."""
 
 
@@ -27,7 +27,7 @@ def _say(mark: str, task: Any, text: str) -> None:
 
 def _is_step(task: Any) -> bool:
     """Not a stage that only stands for its run of the latest snapshot."""
-    return isinstance(task, (Ingest, *ONCE)) or (isinstance(task, Stage) and bool(task.snapshot))
+    return isinstance(task, (Ingest, *RECEIPT_TASKS)) or (isinstance(task, Stage) and bool(task.snapshot))
 
 
 @luigi.Task.event_handler(luigi.Event.PROCESSING_TIME)
@@ -44,14 +44,14 @@ def present(task: Any) -> None:
         _say("=", task, f"done before  {done.own.url}")
         if not task.snapshot:
             summary(done)
-    elif isinstance(task, ONCE):
+    elif isinstance(task, RECEIPT_TASKS):
         _say("=", task, f"done before  {task.output().url}")
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def failed(task: Any, error: BaseException) -> None:
-    if isinstance(task, (Ingest, Stage, *ONCE)):
+    if isinstance(task, (Ingest, Stage, *RECEIPT_TASKS)):
         _say("✗", task, f"{type(error).__name__}: {error}")
         for problem in error.problems if isinstance(error, BadData) else ():
             print(f"    {problem.as_json()}", file=sys.stderr, flush=True)

@@ -10,14 +10,14 @@ import luigi
 from luigi.tools.range import RangeDailyBase
 
 from luigi_tasks.stage import Ingest, ProjectParameter, Stage
-from luigi_tasks.target import StoredTarget, store
+from luigi_tasks.target import StoreTarget, store
 from luigi_tasks.tasks import Pipeline, Promote, Publish
-from podium.data.columns import EPOCH
-from podium.learn.days import day_number, days_of
 from podium.project import BadProject
-from podium.store import datasets
-from podium.store.collected import HISTORY, is_folder, read_history
-from podium.store.s3 import StoreError
+from podium.schema.columns import EPOCH
+from podium.storage import datasets
+from podium.storage.daily_ingest import INGEST_STATE, is_folder, read_daily_rows
+from podium.storage.object_store import StoreError
+from podium.training.daily_files import day_number, row_days
 
 
 class Retrain(luigi.Task):
@@ -30,8 +30,8 @@ class Retrain(luigi.Task):
     project: str = ProjectParameter(description="a panel, collected from daily files")
     date = luigi.DateParameter(description="the last day that is learned from")
 
-    def output(self) -> StoredTarget:
-        return StoredTarget(f"runs/{self.project}/retrains/{self.date}.json")
+    def output(self) -> StoreTarget:
+        return StoreTarget(f"runs/{self.project}/retrains/{self.date}.json")
 
     def run(self) -> Iterator[luigi.Task]:
         yield Ingest(project=self.project)
@@ -49,7 +49,7 @@ class Retrain(luigi.Task):
             raise BadProject(f"{self.project} is no panel that is collected from daily files")
         keys = (config.panel.entity, config.panel.time)
         data = store().read(datasets.snapshot_key(self.project, pipeline.snapshot)).data
-        last = days_of(read_history(store(), HISTORY.validate_json(data), None, 1, keys), config).max()
+        last = row_days(read_daily_rows(store(), INGEST_STATE.validate_json(data), None, 1, keys), config).max()
         if last < day_number(str(self.date), config):
             end = date.fromordinal(int(last) + EPOCH)
             raise StoreError(f"the data of {self.project} end at {end}: {self.date} cannot be learned yet")

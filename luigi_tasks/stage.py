@@ -9,12 +9,12 @@ from typing import Any
 
 import luigi
 
-from luigi_tasks.target import StoredTarget, store
-from podium.learn.days import daily_rows, reading_of
+from luigi_tasks.target import StoreTarget, store
 from podium.project import BadProject, Project, load_project
-from podium.provenance import run_name
+from podium.registry.provenance import run_name
 from podium.settings import StoreSettings
-from podium.store import collected, datasets
+from podium.storage import daily_ingest, datasets
+from podium.training.daily_files import daily_rows, parse_fingerprint
 
 
 class ProjectParameter(luigi.Parameter):
@@ -56,37 +56,37 @@ class Ingest(luigi.Task):
     def etag(self) -> str:
         """The state of the source, looked at once, so that one run means one state."""
         bucket, key = datasets.split_url(self.url)
-        if collected.is_folder(self.url):
-            return collected.state_of(self.files, reading_of(self.config))
+        if daily_ingest.is_folder(self.url):
+            return daily_ingest.folder_state(self.files, parse_fingerprint(self.config))
         return store(bucket).etag(key)
 
     @cached_property
-    def files(self) -> list[collected.Came]:
+    def files(self) -> list[daily_ingest.SourceFile]:
         """Of a folder of daily files."""
-        return collected.listed(store(datasets.split_url(self.url)[0]), self.url)
+        return daily_ingest.list_source_files(store(datasets.split_url(self.url)[0]), self.url)
 
-    def output(self) -> StoredTarget:
-        return StoredTarget(datasets.receipt_key(self.project, self.url, self.etag))
+    def output(self) -> StoreTarget:
+        return StoreTarget(datasets.receipt_key(self.project, self.url, self.etag))
 
     def run(self) -> None:
         source = store(datasets.split_url(self.url)[0])
-        if collected.is_folder(self.url):
+        if daily_ingest.is_folder(self.url):
             parse = functools.partial(daily_rows, project=self.config)
-            reading = reading_of(self.config)
-            snapshot = collected.collect(source, self.url, self.files, store(), self.project, parse, reading)
+            reading = parse_fingerprint(self.config)
+            snapshot = daily_ingest.ingest_new_files(source, self.url, self.files, store(), self.project, parse, reading)
         else:
             snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
         self.output().write(datasets.to_json(snapshot))
 
 
-class Snapshot(luigi.ExternalTask):
+class SnapshotInput(luigi.ExternalTask):
     """The bytes that a run starts from."""
 
     project: str = luigi.Parameter()
     snapshot: str = luigi.Parameter()
 
-    def output(self) -> StoredTarget:
-        return StoredTarget(datasets.snapshot_key(self.project, self.snapshot))
+    def output(self) -> StoreTarget:
+        return StoreTarget(datasets.snapshot_key(self.project, self.snapshot))
 
 
 class Stage(luigi.Task):
@@ -118,16 +118,16 @@ class Stage(luigi.Task):
     def requires(self) -> Any:
         return self.needs() if self.snapshot else Ingest(project=self.project)
 
-    def output(self) -> StoredTarget | list[StoredTarget]:
+    def output(self) -> StoreTarget | list[StoreTarget]:
         return self.own if self.snapshot else []
 
     @property
-    def own(self) -> StoredTarget:
+    def own(self) -> StoreTarget:
         """Where this stage's output lies; its file may name parameters."""
         return self.target(self.file.format_map(self.param_kwargs))
 
-    def target(self, file: str) -> StoredTarget:
-        return StoredTarget(f"runs/{self.project}/{self.run_name}/{file}")
+    def target(self, file: str) -> StoreTarget:
+        return StoreTarget(f"runs/{self.project}/{self.run_name}/{file}")
 
     def complete(self) -> bool:
         if self.snapshot:

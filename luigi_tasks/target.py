@@ -9,14 +9,14 @@ from typing import Any
 
 import luigi
 
-from podium import provenance
-from podium.identity import signed_name
-from podium.learn.clean import Unreadable
-from podium.promotion import Desk
+from podium.registry import provenance
+from podium.registry.identity import signed_name
+from podium.registry.promotion import PromotionContext
+from podium.registry.signing import Signer
+from podium.registry.versions import fetch_from
 from podium.settings import StoreSettings
-from podium.store.s3 import MAX_DOCUMENT_BYTES, Exists, Store
-from podium.store.signing import Signer
-from podium.store.versions import fetch_from
+from podium.storage.object_store import MAX_DOCUMENT_BYTES, AlreadyExists, Store
+from podium.tables.labeled_rows import UnreadableRows
 
 
 @functools.cache
@@ -29,15 +29,17 @@ def store(bucket: str | None = None) -> Store:
     return _store_of(os.getpid(), bucket or StoreSettings().bucket)
 
 
-def desk(*, signing: bool) -> Desk:
-    """Where this process promotes, or only looks, which needs no key; its prover ends with it. Raises BadKey."""
+def promotion_context(*, signing: bool) -> PromotionContext:
+    """Where this process promotes, or only looks, which needs no key; its validator ends with it. Raises BadKey."""
     settings = StoreSettings()
     signer = settings.signer() if signing else Signer.new()
     by = signed_name(provenance.actor(settings.actor), signer)
-    return Desk(store(), settings.trust(), signer, by, lambda *wanted: fetch_from(store())(*wanted), rules=settings.rules_for)
+    return PromotionContext(
+        store(), settings.trust(), signer, by, lambda *wanted: fetch_from(store())(*wanted), rules=settings.rules_for
+    )
 
 
-class StoredTarget(luigi.Target):
+class StoreTarget(luigi.Target):
     """`exists` asks S3 for this very key."""
 
     def __init__(self, key: str) -> None:
@@ -60,12 +62,12 @@ class StoredTarget(luigi.Target):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise Unreadable(f"{self.url} cannot be read: delete it, and run again")
+            raise UnreadableRows(f"{self.url} cannot be read: delete it, and run again")
         return found
 
     def write(self, data: bytes) -> None:
         """Create the object; what another worker wrote first stays, as it came from the same inputs."""
         try:
             store().create(self.key, data)
-        except Exists:
+        except AlreadyExists:
             pass

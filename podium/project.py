@@ -10,11 +10,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from podium.data.columns import Kind, Notation, Policy, Spelling, Task
-from podium.data.panel import INDEX_NAME, RULES
+from podium.schema.columns import Kind, Notation, Policy, Spelling, Task
+from podium.tables.panel import INDEX_NAME, RULES
 
-OWN = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
-ALL_OWN = (*OWN[1:], "inbox/")
+INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
+RESERVED = (*INPUT_RESERVED[1:], "inbox/")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$")]
@@ -24,33 +24,33 @@ class BadProject(Exception):
     """The project file is wrong; every error is named with its place."""
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ColumnOptions(Part):
+class ColumnOptions(StrictModel):
     """What the project knows better than the data shows."""
 
     kind: Kind | Literal["weekday", "month"] | None = None
     ignore: bool = False
     nullable: bool | None = None
-    missing: tuple[str, ...] = ()
+    na_values: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    unknown: Policy = "warn"
+    handle_unknown: Policy = "warn"
     unit: str = ""
-    format: str = "%Y-%m-%d"
-    notation: Notation | None = None
-    spelling: Spelling | None = None
+    date_format: str = "%Y-%m-%d"
+    number_format: Notation | None = None
+    fuzzy: Spelling | None = None
 
     @model_validator(mode="after")
     def _is_written_as_its_kind(self) -> Self:
-        if self.notation not in (None, "plain") and self.kind not in (None, "number"):
-            raise ValueError(f"notation = {self.notation!r} is of a number")
-        if self.spelling not in (None, "exact") and self.kind not in (None, "category", "weekday", "month"):
-            raise ValueError(f"spelling = {self.spelling!r} is of a category")
+        if self.number_format not in (None, "plain") and self.kind not in (None, "number"):
+            raise ValueError(f"number_format = {self.number_format!r} is of a number")
+        if self.fuzzy not in (None, "exact") and self.kind not in (None, "category", "weekday", "month"):
+            raise ValueError(f"fuzzy = {self.fuzzy!r} is of a category")
         return self
 
-    @field_validator("format")
+    @field_validator("date_format")
     @classmethod
     def _is_a_date(cls, form: str) -> str:
         """A date that is written by it must be read by it, to the day."""
@@ -64,17 +64,19 @@ class ColumnOptions(Part):
         return form
 
 
-class Cleaning(Part):
+class CleaningOptions(StrictModel):
     drop_duplicates: bool = Field(False, description="rows that repeat another in every column, left-out ones too")
-    most_missing: float = Field(0.95, gt=0, le=1, description="columns with a larger share of missing cells are left out")
+    max_missing_fraction: float = Field(
+        0.95, gt=0, le=1, description="columns with a larger share of missing cells are left out"
+    )
 
 
-class Features(Part):
-    most_levels: int = Field(20, ge=2, le=1000, description="levels of a category with a feature of their own")
-    most_features: int | None = Field(None, ge=1, description="features kept by selection; all that help when absent")
+class FeatureOptions(StrictModel):
+    max_categories: int = Field(20, ge=2, le=1000, description="levels of a category with a feature of their own")
+    max_features: int | None = Field(None, ge=1, description="features kept by selection; all that help when absent")
 
 
-class Split(Part):
+class SplitOptions(StrictModel):
     kind: Literal["random", "stratified", "grouped", "time"] | None = None
     column: str | None = Field(None, description="the group or the time, for grouped and time")
     test_size: float = Field(0.2, gt=0, lt=1)
@@ -87,7 +89,7 @@ class Split(Part):
         return self
 
 
-class DerivedColumn(Part):
+class DerivedColumn(StrictModel):
     """A column that is computed from others of the same row."""
 
     rule: str
@@ -102,52 +104,54 @@ class DerivedColumn(Part):
         return self
 
 
-class PanelOptions(Part):
+class PanelOptions(StrictModel):
     """Rows keyed by entity and day, of which each day is predicted from the days before it."""
 
     entity: str
     time: str
-    steps: int = Field(5, ge=1, le=60, description="days that a model sees")
-    integrate: Literal["first", "last"] = Field("last", description="from which value on predicted changes are added up")
-    derived: dict[str, DerivedColumn] = {}
-    most_rows: int = Field(200_000, ge=100, description="the last so many rows are learned from")
+    lags: int = Field(5, ge=1, le=60, description="days that a model sees")
+    forecast_base: Literal["first", "last"] = Field("last", description="from which value on predicted changes are added up")
+    derived_columns: dict[str, DerivedColumn] = {}
+    max_rows: int = Field(200_000, ge=100, description="the last so many rows are learned from")
 
     @model_validator(mode="after")
     def _has_its_names(self) -> Self:
         if INDEX_NAME in (self.entity, self.time) or self.entity == self.time:
             raise ValueError(f"entity and time are two columns, and none is called {INDEX_NAME}, as the number of a day is")
-        names = list(self.derived)
-        for place, (name, column) in enumerate(self.derived.items()):
+        names = list(self.derived_columns)
+        for place, (name, column) in enumerate(self.derived_columns.items()):
             if name in (self.entity, self.time) or set(column.of) & {*names[place:], self.entity, self.time}:
-                raise ValueError(f"derived.{name} needs columns of numbers that come before it, and a name of its own")
+                raise ValueError(f"derived_columns.{name} needs columns of numbers that come before it, and a name of its own")
         return self
 
 
-class Gates(Part):
+class GateOptions(StrictModel):
     """What a version must show before it serves; the defaults apply where the promoter's process has no project file."""
 
     min_score: float | None = Field(None, description="lowest test score, higher being better")
-    not_worse: bool = Field(True, description="not worse than the champion on the same test rows beyond the 95 % interval")
+    non_inferiority: bool = Field(
+        True, description="not worse than the champion on the same test rows beyond the 95 % interval"
+    )
     compatible: bool = Field(True, description="every input that the champion takes is taken")
-    most_bytes: int = Field(500_000_000, gt=0, description="size of all files")
-    most_milliseconds: float | None = Field(None, gt=0, description="median time of one record by the best model")
-    second_person: bool = Field(False, description="another key and another name promotes than trained")
+    max_bytes: int = Field(500_000_000, gt=0, description="size of all files")
+    max_latency_ms: float | None = Field(None, gt=0, description="median time of one record by the best model")
+    four_eyes: bool = Field(False, description="another key and another name promotes than trained")
 
 
-class DropBox(Part):
+class InboxOptions(StrictModel):
     """A table that is answered whenever it is written, besides what comes under `inbox/`."""
 
-    test_url: S3Url | None = Field(None, description="where somebody puts a table; {date} is filled in by PredictBatch")
-    pred_url: S3Url | None = Field(None, description="where its predictions are put")
+    input_url: S3Url | None = Field(None, description="where somebody puts a table; {date} is filled in by PredictBatch")
+    output_url: S3Url | None = Field(None, description="where its predictions are put")
 
     @model_validator(mode="after")
     def _is_no_circle(self) -> Self:
-        if (self.test_url is None) != (self.pred_url is None):
-            raise ValueError("test_url and pred_url come together")
-        if self.test_url and self.pred_url:
-            if self.pred_url.startswith(self.test_url) or self.test_url.startswith(self.pred_url):  # receipts lie beside
-                raise ValueError("pred_url must lie elsewhere than test_url")
-            if _key(self.test_url).startswith(OWN) or _key(self.pred_url).startswith(ALL_OWN):
+        if (self.input_url is None) != (self.output_url is None):
+            raise ValueError("input_url and output_url come together")
+        if self.input_url and self.output_url:
+            if self.output_url.startswith(self.input_url) or self.input_url.startswith(self.output_url):  # receipts lie beside
+                raise ValueError("output_url must lie elsewhere than input_url")
+            if _key(self.input_url).startswith(INPUT_RESERVED) or _key(self.output_url).startswith(RESERVED):
                 raise ValueError("these URLs lie among what Podium itself writes")
         return self
 
@@ -156,7 +160,7 @@ def _key(url: str) -> str:
     return url.removeprefix("s3://").partition("/")[2]
 
 
-class Project(Part):
+class Project(StrictModel):
     """A validated project.toml; absent parts are inferred from the data.
 
     The gates in force are those of the process that promotes; a version's manifest records the trainer's and decides nothing.
@@ -164,39 +168,36 @@ class Project(Part):
 
     name: Name
     title: str = ""
-    about: str = Field("", description="what the predictions are for, and for what not; stands on the model card")
-    kind: Literal["table", "panel"] = "table"
+    intended_use: str = Field("", description="what the predictions are for, and for what not; stands on the model card")
     panel: PanelOptions | None = None
     data: S3Url | None = Field(None, description="the table to learn from; absent where models are only imported")
     target: str
-    target_missing: tuple[str, ...] = ()
+    target_na_values: tuple[str, ...] = ()
     task: Task | None = None
     metric: str | None = None
     families: tuple[str, ...] = ()
-    budget: int = Field(4, ge=1, le=100, description="settings tried for each family")
+    n_trials: int = Field(4, ge=1, le=100, description="settings tried for each family")
     seed: int = 0
     columns: dict[str, ColumnOptions] = {}
-    cleaning: Cleaning = Cleaning()
-    features: Features = Features()
-    split: Split = Split()
-    gates: Gates = Gates()
-    dropbox: DropBox = DropBox()
+    cleaning: CleaningOptions = CleaningOptions()
+    features: FeatureOptions = FeatureOptions()
+    split: SplitOptions = SplitOptions()
+    gates: GateOptions = GateOptions()
+    inbox: InboxOptions = InboxOptions()
 
     @model_validator(mode="after")
     def _has_its_panel(self) -> Self:
-        if (self.kind == "panel") != (self.panel is not None):
-            raise ValueError('kind = "panel" and a [panel] with `entity` and `time` come together')
         if self.panel and (self.split.kind not in (None, "time") or self.cleaning.drop_duplicates):
             raise ValueError("a panel is split by its time, and of a day that comes twice the last row counts")
-        if self.panel and self.target in (self.panel.entity, self.panel.time, *self.panel.derived):
+        if self.panel and self.target in (self.panel.entity, self.panel.time, *self.panel.derived_columns):
             raise ValueError("the target of a panel is a column of numbers that comes with its rows")
         if self.data and self.data.endswith("/") and not self.panel:
             raise ValueError("`data` names a folder, which only a panel is collected from")
         return self
 
-    def deciding(self) -> dict[str, object]:
+    def training_config(self) -> dict[str, object]:
         """The part that decides what a run makes; words for people do not."""
-        return self.model_dump(mode="json", exclude={"title", "about"})
+        return self.model_dump(mode="json", exclude={"title", "intended_use"})
 
 
 def load_project(folder: Path, name: str) -> Project:
@@ -222,20 +223,20 @@ def parse_project(entries: dict[str, object], place: str) -> Project:
         raise BadProject(f"{place} has {len(lines)} error(s):\n" + "\n".join(lines)) from None
 
 
-class Rules(Part):
+class PromotionRules(StrictModel):
     """How the process that promotes judges versions of a project: its gates, and the metric and seed of comparisons."""
 
-    gates: Gates = Gates()
+    gates: GateOptions = GateOptions()
     metric: str | None = None
     seed: int = 0
 
 
-def rules_of(folder: Path, name: str) -> Rules:
+def load_rules(folder: Path, name: str) -> PromotionRules:
     """Those of `folder/name/project.toml`, or the defaults when there is no such file. Raises BadProject."""
     if not (folder / name / "project.toml").exists():
-        return Rules()
+        return PromotionRules()
     project = load_project(folder, name)
-    return Rules(gates=project.gates, metric=project.metric, seed=project.seed)
+    return PromotionRules(gates=project.gates, metric=project.metric, seed=project.seed)
 
 
 def project_names(folder: Path) -> list[str]:

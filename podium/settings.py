@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from podium.project import BadProject, Rules, rules_of
-from podium.store.s3 import Store, StoreError, s3_client
-from podium.store.signing import BadKey, Keys, Signer, Trust
+from podium.project import BadProject, PromotionRules, load_rules
+from podium.registry.signing import BadKey, Signer, TrustPolicy, VerifyingKeys
+from podium.storage.object_store import Store, StoreError, s3_client
 
 ROOT = Path(__file__).resolve().parent.parent
 FROM_FILE = "file:"
@@ -51,15 +51,15 @@ class StoreSettings(BaseSettings):
             text = Path(text.removeprefix(FROM_FILE)).read_text().strip()
         return Signer.parse(text)
 
-    def rules_for(self, project: str) -> Rules:
+    def rules_for(self, project: str) -> PromotionRules:
         """How this process judges versions of the project before it promotes them. Raises BadRules."""
         try:
-            return rules_of(self.projects, project)
+            return load_rules(self.projects, project)
         except BadProject as error:
             raise BadRules(f"no version of {project} can be judged, as its project file is not valid: {error}") from None
 
-    def trust(self) -> Trust:
+    def trust(self) -> TrustPolicy:
         """Raises BadKey."""
         if not self.trainer_keys:
             raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version could be believed: `podium keys new` shows how")
-        return Trust(Keys(self.trainer_keys), Keys(self.promoter_keys or self.trainer_keys))
+        return TrustPolicy(VerifyingKeys(self.trainer_keys), VerifyingKeys(self.promoter_keys or self.trainer_keys))

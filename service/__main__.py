@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from podium.store.signing import BadKey
-from service.serving import NotOpen, serve
+from podium.registry.signing import BadKey
+from service.server import AuthNotConfigured, serve
 from service.settings import ServiceSettings
 
 if __name__ == "__main__":
@@ -16,5 +16,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     try:
         serve(ServiceSettings(), options.host, options.port, options.workers)
-    except (BadKey, NotOpen) as error:
+    except (BadKey, AuthNotConfigured) as error:
         raise SystemExit(str(error)) from None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from podium.store.history import Entry, alias_key, alias_states, parse_entry
-from podium.store.s3 import NotThere, Store, StoreError
-from podium.store.signing import Keys
+from podium.registry.audit_log import AuditEntry, alias_key, alias_states, parse_entry
+from podium.registry.signing import VerifyingKeys
+from podium.storage.object_store import NotFound, Store, StoreError
 from service.metrics import Metrics
-from service.pools import Pool
+from service.thread_pools import ThreadPool
 
 READS = 8
 MAX_NEW = 100
@@ -25,7 +25,7 @@ MAX_SHOWN = 20
 class Alias:
     """A signed entry of the history, and its bytes."""
 
-    entry: Entry
+    entry: AuditEntry
     data: bytes
 
 
@@ -35,9 +35,9 @@ class Aliases:
     An alias that no accepted promoter signed counts only for a project that served here before.
     """
 
-    def __init__(self, store: Store, promoters: Keys, metrics: Metrics) -> None:
+    def __init__(self, store: Store, promoters: VerifyingKeys, metrics: Metrics) -> None:
         self._store, self._promoters, self._metrics = store, promoters, metrics
-        self._threads = Pool(READS, "aliases")
+        self._threads = ThreadPool(READS, "aliases")
         self._etags: dict[str, str] = {}
         self._invalid: dict[str, str] = {}
         self.signed: dict[str, Alias] = {}
@@ -82,7 +82,7 @@ class Aliases:
         """Read one alias; without an ETag, the listing did not show it."""
         try:
             blob = await self._threads.run(self._store.read, alias_key(project))
-        except NotThere:
+        except NotFound:
             return self._is_missing(project, served)
         except StoreError as error:
             if type(error) is StoreError:

@@ -15,34 +15,34 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
-from podium.dropbox import bucket_opener
-from podium.prover import Prover
-from podium.store.cache import Cache
-from podium.store.s3 import Store, s3_client
+from podium.inference.inbox import bucket_opener
+from podium.registry.validation import Validator
+from podium.storage.model_cache import ModelCache
+from podium.storage.object_store import Store, s3_client
 from service.access_log import AccessLog
+from service.active_models import ActiveModels
+from service.admission import AdmissionMiddleware
 from service.asgi import Awake, HeadAsGet, SecurityHeaders
 from service.background import supervised
+from service.body_intake import BodyIntake
 from service.cors import cors_options
+from service.dask_executor import DaskExecutor
 from service.deadline import Deadline
-from service.document import install_openapi, operation_id
-from service.dropbox import DropBox
 from service.error_pages import ErrorPages
-from service.fast_lane import FastLane
-from service.gate import Gate
-from service.incoming import Bodies
+from service.fast_path import FastPathMiddleware
+from service.inbox import InboxWorker
 from service.jobs import JobLimits, Jobs
-from service.live import Live
 from service.metrics import Metrics
+from service.openapi import install_openapi, operation_id
 from service.pages import Pages
 from service.problems import install_problems
-from service.query import check_query
-from service.reconcile import Limits, Reconcile
-from service.routes import operations, predict, problems, projects, promotion, standard
+from service.query_parameters import check_query
+from service.reconciler import Reconciler, ReconcilerOptions
+from service.routes import open_inference, operations, predict, problems, projects, promotion
+from service.services import Services
 from service.settings import ServiceSettings
-from service.shared import Shared
-from service.spread import Spread
-from service.state import State
 from service.webhooks import Webhooks
+from service.worker_directory import WorkerDirectory
 
 TELL_SECONDS = 1.0
 LOOK_SECONDS = 5.0
@@ -52,9 +52,9 @@ PAGE_SECONDS = 2.5
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
-    """The service, for `service.serving.serve`; a function, so that nothing happens at import and tests choose the settings."""
+    """The service, for `service.server.serve`; a function, so that nothing happens at import and tests choose the settings."""
     settings = settings or ServiceSettings()
-    live = Live(settings.default_project)
+    live = ActiveModels(settings.default_project)
     metrics = Metrics(live)
     app = FastAPI(
         title="Podium",
@@ -66,7 +66,14 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.settings, app.state.live, app.state.metrics = settings, live, metrics
-    for router in (operations.router, predict.router, projects.router, promotion.router, standard.router, problems.router):
+    for router in (
+        operations.router,
+        predict.router,
+        projects.router,
+        promotion.router,
+        open_inference.router,
+        problems.router,
+    ):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
@@ -74,11 +81,11 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(Awake, live=live)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ErrorPages)
-    app.add_middleware(Deadline, seconds=settings.request_seconds)
-    app.add_middleware(FastLane, live=live, metrics=metrics)
-    bodies = Bodies(settings.most_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
+    app.add_middleware(Deadline, seconds=settings.request_timeout)
+    app.add_middleware(FastPathMiddleware, live=live, metrics=metrics)
+    bodies = BodyIntake(settings.max_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
-    app.add_middleware(Gate, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
+    app.add_middleware(AdmissionMiddleware, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
     app.add_middleware(HeadAsGet)
     if settings.cors_origins:  # outermost: browsers send preflights without a key, and must be able to read refusals
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
@@ -93,25 +100,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         if app.state.access_log:
             stack.push_async_callback(run_in_threadpool, app.state.access_log.close)
-        spread, shared = Spread(settings), Shared(settings.shared)
+        spread, shared = DaskExecutor(settings), WorkerDirectory(settings.shared)
         stack.push_async_callback(run_in_threadpool, spread.close)
         stack.callback(shared.close)
         jobs = Jobs(spread, shared, _job_limits(settings), app.state.metrics.jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
         notes = shared.proofs
-        store, prover = settings.store(), Prover(settings.proof_seconds, notes=notes)
-        stack.callback(prover.close)
+        store, validator = settings.store(), Validator(settings.validation_timeout, notes=notes)
+        stack.callback(validator.close)
         metrics: Metrics = app.state.metrics
-        limits = Limits(settings.poll_seconds, settings.model_bytes, settings.other_libraries)
+        limits = ReconcilerOptions(settings.poll_seconds, settings.model_memory, settings.allow_library_mismatch)
         looking = settings.store(LOOK_SECONDS)
-        reconcile = Reconcile(looking, Cache(settings.cache), app.state.live, trust, prover, metrics, limits)
+        reconcile = Reconciler(looking, ModelCache(settings.cache), app.state.live, trust, validator, metrics, limits)
         stack.callback(reconcile.close)
         webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
         open_ = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
-        lock, seconds = shared.folder / "drop-box.lock", settings.sweep_seconds
-        dropbox = DropBox(store, open_, app.state.live, reconcile.wake, spread, metrics, lock, seconds, settings.most_bytes)
+        lock, seconds = shared.folder / "drop-box.lock", settings.inbox_poll_seconds
+        inbox = InboxWorker(store, open_, app.state.live, reconcile.wake, spread, metrics, lock, seconds, settings.max_bytes)
         pages = Pages(settings.templates)
-        app.state.podium = State(
+        app.state.podium = Services(
             settings,
             store,
             settings.store(PAGE_SECONDS),
@@ -123,11 +130,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             pages,
             metrics,
             jobs,
-            dropbox,
+            inbox,
         )
         await reconcile.start()
-        asyncio.get_running_loop().run_in_executor(None, prover.start)  # ahead of the next proof
-        works = {"reconcile": reconcile.run, "drop-box": dropbox.run, "dask": spread.run}
+        asyncio.get_running_loop().run_in_executor(None, validator.start)  # ahead of the next proof
+        works = {"reconcile": reconcile.run, "drop-box": inbox.run, "dask": spread.run}
         if settings.shared:
             works["tell"] = functools.partial(_tell, app.state.podium)
         for name, work in works.items():
@@ -136,14 +143,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _job_limits(settings: ServiceSettings) -> JobLimits:
-    return JobLimits(settings.most_jobs, settings.max_jobs_per_caller, settings.job_seconds, settings.max_result_bytes)
+    return JobLimits(settings.max_jobs, settings.max_jobs_per_caller, settings.job_timeout, settings.max_result_bytes)
 
 
-async def _tell(state: State) -> None:
+async def _tell(state: Services) -> None:
     """Tell the other workers of the host what this one serves and has counted, and continue the jobs of ended ones."""
     while True:
         with contextlib.suppress(RuntimeError):  # a count that was added meanwhile: the next second tells it
-            await run_in_threadpool(state.shared.tell, state.story())
+            await run_in_threadpool(state.shared.publish_status, state.status())
             await run_in_threadpool(state.jobs.take_over, state.live.find)
         await asyncio.sleep(TELL_SECONDS)
 

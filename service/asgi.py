@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from podium.store.s3 import StoreError
-from service.live import Live
+from podium.storage.object_store import StoreError
+from service.active_models import ActiveModels
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,13 +29,13 @@ SECURITY = [
 class Awake:
     """Waits for a project that made room in memory for others, before anything looks for it."""
 
-    def __init__(self, app: ASGIApp, live: Live) -> None:
+    def __init__(self, app: ASGIApp, live: ActiveModels) -> None:
         self._app, self._live = app, live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._live.asleep and scope["type"] == "http":
+        if self._live.evicted and scope["type"] == "http":
             project = _named(scope)
-            if project in self._live.asleep:
+            if project in self._live.evicted:
                 with suppress(StoreError):  # then it is told as a model that is not ready
                     await scope["app"].state.podium.reconcile.wake(project)
         await self._app(scope, receive, send)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from service.inference import HEADER_LENGTH
+from service.open_inference import HEADER_LENGTH
 
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 METHODS = ("GET", "POST", "DELETE")

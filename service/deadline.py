@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 
 from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.http_limits import CONNECTION, DISCONNECTED, Connection
 from service.problems import DeadlineExceeded
-from service.protocol import CONNECTION, GONE, Connection
 
 
 class Deadline:
@@ -32,5 +32,5 @@ class Deadline:
                 await self._app(scope, receive, watched)
             finally:
                 connection.on_close = None
-        if work.cancelled_caught and not scope[GONE]() and not started:
+        if work.cancelled_caught and not scope[DISCONNECTED]() and not started:
             raise DeadlineExceeded(f"the answer took longer than {self._seconds:g} s")

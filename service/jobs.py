@@ -11,27 +11,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from podium.data.problems import MOST_REPORTED, BadData, Problem
-from podium.predict.files import predict_file
-from podium.predict.inputs import Asked
-from podium.predict.snapshot import NoSuchModel, Snapshot
-from podium.store.cache import alone
+from podium.inference.batch import predict_file
+from podium.inference.request_rows import ParseOptions
+from podium.inference.served_model import ServedModel, UnknownModel
+from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
+from podium.storage.files import file_lock
+from service.dask_executor import DaskExecutor
 from service.problems import NotDone, StorageFull, TooManyJobs
-from service.shared import (
+from service.worker_directory import (
     MAX_JOBS,
     UNFINISHED,
-    Note,
-    Shared,
+    JobRecord,
+    WorkerDirectory,
+    delete_oldest,
     is_abandoned,
-    make_room,
-    read_note,
+    read_record,
     remove_files,
-    write_note,
+    write_record,
 )
-from service.spread import Spread
 
 log = logging.getLogger(__name__)
-Find = Callable[[str], Snapshot | None]
+Find = Callable[[str], ServedModel | None]
 
 
 class Stopped(Exception):
@@ -53,9 +53,9 @@ class Job:
     """A table on disk, what was asked, and its progress; one version answers all of it."""
 
     upload: Path
-    snapshot: Snapshot
+    snapshot: ServedModel
     families: Sequence[str]
-    asked: Asked
+    asked: ParseOptions
     raw: bool
     headers: dict[str, str]
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
@@ -79,7 +79,7 @@ class Job:
     def is_cancelled(self) -> bool:
         return self.upload.with_suffix(".cancel").exists()
 
-    def note(self) -> Note:
+    def note(self) -> JobRecord:
         """For the answer, for the page, and for the process that takes the job over."""
         facts: dict[str, Any] = {
             "job": self.name,
@@ -96,13 +96,13 @@ class Job:
             facts["result"] = f"/jobs/{self.name}/result.csv"
         if self.state == "failed":
             facts |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
-        return Note(self.headers, facts, {"families": list(self.families), "asked": asdict(self.asked), "raw": self.raw})
+        return JobRecord(self.headers, facts, {"families": list(self.families), "asked": asdict(self.asked), "raw": self.raw})
 
 
 class Jobs:
     """One thread that works on tables in order, and notes of them that every worker of the host can read."""
 
-    def __init__(self, spread: Spread, shared: Shared, limits: JobLimits, ended: Counter[str]) -> None:
+    def __init__(self, spread: DaskExecutor, shared: WorkerDirectory, limits: JobLimits, ended: Counter[str]) -> None:
         self._spread, self._shared, self._limits, self._ended = spread, shared, limits, ended
         self._worker = ThreadPoolExecutor(1, "jobs")
         self._closed = False
@@ -122,23 +122,29 @@ class Jobs:
         return path
 
     def start(
-        self, upload: Path, snapshot: Snapshot, families: Sequence[str], asked: Asked, raw: bool, headers: dict[str, str]
+        self,
+        upload: Path,
+        snapshot: ServedModel,
+        families: Sequence[str],
+        asked: ParseOptions,
+        raw: bool,
+        headers: dict[str, str],
     ) -> dict[str, Any]:
         """Queue a table and return the facts of its job. Raises StorageFull."""
         job = Job(upload, snapshot, families, asked, raw, headers, bytes=upload.stat().st_size)
         try:
-            write_note(upload, job.note())
+            write_record(upload, job.note())
         except OSError:
             remove_files(upload)
             raise StorageFull("the job cannot be kept now") from None
         facts = job.note().facts
-        make_room(upload.parent, MAX_JOBS)
+        delete_oldest(upload.parent, MAX_JOBS)
         self._worker.submit(self._run, job)
         return facts
 
-    def get(self, name: str, owner: str) -> Note:
+    def get(self, name: str, owner: str) -> JobRecord:
         """Of any worker's job. Raises UnknownResult, for another caller's job too."""
-        return read_note(self._shared.find(self._shared.jobs, name, owner))
+        return read_record(self._shared.find(self._shared.jobs, name, owner))
 
     def result(self, name: str, owner: str) -> tuple[Path, dict[str, str]]:
         """Raises UnknownResult, NotDone."""
@@ -150,7 +156,7 @@ class Jobs:
     def cancel(self, name: str, owner: str) -> None:
         """End a job, in whatever process it runs, and remove its files. Raises UnknownResult, StorageFull."""
         path = self._shared.find(self._shared.jobs, name, owner)
-        if read_note(path).facts["state"] not in UNFINISHED or is_abandoned(path):
+        if read_record(path).facts["state"] not in UNFINISHED or is_abandoned(path):
             return remove_files(path)
         try:
             path.with_suffix(".cancel").touch()
@@ -161,24 +167,24 @@ class Jobs:
         """Continue the jobs of processes that have ended, from their beginning, and remove uploads that belong to none."""
         for path in self._shared.jobs.glob("*/*.json"):
             if is_abandoned(path):
-                with alone(self._shared.folder / "take-over.lock"):
+                with file_lock(self._shared.folder / "take-over.lock"):
                     if is_abandoned(path):  # and no other process was faster
                         self._restart(path, find)
 
     def _restart(self, path: Path, find: Find) -> None:
-        note, upload = read_note(path), path.with_suffix(".upload")
+        note, upload = read_record(path), path.with_suffix(".upload")
         snapshot = find(note.facts["project"])
         if snapshot is None:
             return None  # until it is in service again
         try:
             families = [snapshot.models[name].family for name in note.work["families"]]
             if not upload.exists():
-                raise NoSuchModel
-        except (KeyError, NoSuchModel):
+                raise UnknownModel
+        except (KeyError, UnknownModel):
             return remove_files(path)
         headers = {**note.headers, "X-Model-Version": snapshot.version}
         log.warning("job %s of a process that has ended starts again with version %s", path.stem, snapshot.version)
-        self.start(upload, snapshot, families, Asked(**note.work["asked"]), note.work["raw"], headers)
+        self.start(upload, snapshot, families, ParseOptions(**note.work["asked"]), note.work["raw"], headers)
 
     def _run(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
@@ -209,7 +215,7 @@ class Jobs:
         job.upload.unlink(missing_ok=True)
         self._ended[job.state] += 1
         try:
-            write_note(job.upload, job.note())
+            write_record(job.upload, job.note())
         except OSError:
             log.exception("the end of job %s could not be noted", job.name)
 
@@ -223,8 +229,8 @@ class Jobs:
                 self._check(job, end, size)
                 job.rows += piece.rows
                 job.wrong_rows += piece.wrong_rows
-                job.warnings = min(job.warnings + piece.warnings, MOST_REPORTED)
-                write_note(job.upload, job.note())
+                job.warnings = min(job.warnings + piece.warnings, MAX_REPORTED)
+                write_record(job.upload, job.note())
 
     def _check(self, job: Job, end: float, size: int) -> None:
         """Raises Stopped."""

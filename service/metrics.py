@@ -13,21 +13,21 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.live import Live
+from service.active_models import ActiveModels
 
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations, in seconds."""
-MOST_RECENT = 5_000
+MAX_RECENT = 5_000
 
 
-COUNTERS = ("predictions", "swaps", "rows", "rejected", "dropbox", "jobs", "background_failures", "log_lines")
+COUNTERS = ("predictions", "swaps", "rows", "rejected", "inbox", "jobs", "background_failures", "log_lines")
 SUMS = ("aliases_rejected",)
 MAX_VERSIONS = 20
 """Of so many versions of a project answers are counted apart; older ones are dropped from the metrics."""
 HISTOGRAMS = ("durations", "loads")
 
 
-class Durations:
+class Histogram:
     """A histogram that is cheap to add to."""
 
     def __init__(self) -> None:
@@ -45,15 +45,15 @@ class Durations:
 class Metrics(Collector):
     """Plain counters of one worker process, read when somebody asks."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: ActiveModels) -> None:
         self._live = live
         self.predictions: Counter[tuple[str, str, str]] = Counter()
-        self.durations: dict[str, Durations] = defaultdict(Durations)
-        self.loads: dict[str, Durations] = defaultdict(Durations)
+        self.durations: dict[str, Histogram] = defaultdict(Histogram)
+        self.loads: dict[str, Histogram] = defaultdict(Histogram)
         self.swaps: Counter[tuple[str, str]] = Counter()
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.dropbox: Counter[str] = Counter()
+        self.inbox: Counter[str] = Counter()
         self.jobs: Counter[str] = Counter()
         self.background_failures: Counter[str] = Counter()
         self.log_lines: Counter[str] = Counter()
@@ -62,7 +62,7 @@ class Metrics(Collector):
         self.in_progress: Callable[[], int] = int
         self.waiting: Callable[[], int] = int
         self._versions: dict[str, dict[str, None]] = defaultdict(dict)
-        self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MOST_RECENT))
+        self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MAX_RECENT))
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -167,7 +167,7 @@ class Metrics(Collector):
             shed.add_metric([reason], count)
         yield shed
         for name, text, label, counted in (
-            ("dropbox_files", "Tables of the drop-box by result", "result", self.dropbox),
+            ("dropbox_files", "Tables of the drop-box by result", "result", self.inbox),
             ("jobs", "Jobs that ended, by result", "result", self.jobs),
             ("background_task_failures", "Ends of tasks that run as long as the service", "task", self.background_failures),
             ("access_log_lines", "Lines of the access log that were not written", "result", self.log_lines),
@@ -195,7 +195,7 @@ def _labels(key: object) -> tuple[object, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _histograms(name: str, text: str, found: dict[str, Durations]) -> Iterator[Metric]:
+def _histograms(name: str, text: str, found: dict[str, Histogram]) -> Iterator[Metric]:
     family = HistogramMetricFamily(name, text, labels=["model_name"])
     for model, durations in found.items():
         family.add_metric([model], durations.buckets(), durations.total)

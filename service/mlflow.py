@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from podium.data.columns import Signature
-from podium.data.problems import MOST_REPORTED, BadData, Problem
+from podium.schema.columns import Signature
+from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def records_of(body: Any, signature: Signature) -> Any:
-    """What `podium.predict.inputs.from_records` takes. Raises BadData."""
+def parse_mlflow_records(body: Any, signature: Signature) -> Any:
+    """What `podium.inference.request_rows.from_records` takes. Raises BadData."""
     found = [form for form in FORMS if isinstance(body, dict) and form in body]
     if len(found) != 1:
         raise BadData([Problem("invalid-type", "needs exactly one of", expected=", ".join(FORMS))])
@@ -35,7 +35,7 @@ def _split(content: Any) -> list[dict[str, Any]]:
     wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, list) or len(row) != len(columns)]
     if wrong:
         message = "has another number of cells than there are columns"
-        raise BadData([Problem("wrong-length", message, number) for number in wrong[:MOST_REPORTED]])
+        raise BadData([Problem("wrong-length", message, number) for number in wrong[:MAX_REPORTED]])
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 

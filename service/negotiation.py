@@ -22,7 +22,7 @@ MEDIA: dict[str, Form] = {
 SUFFIXES: dict[str, Form] = {".json": "json", ".csv": "csv", ".html": "html", ".parquet": "parquet"}
 
 
-def negotiated(suffix: str, accept: str, default: Form) -> Form:
+def negotiate(suffix: str, accept: str, default: Form) -> Form:
     """Raises NotAcceptable."""
     if suffix:
         return SUFFIXES[suffix]
@@ -39,7 +39,7 @@ def negotiated(suffix: str, accept: str, default: Form) -> Form:
 def wants_page(request: Request) -> bool:
     """Whether the answer to a browser is a page: it accepts HTML, and the path does not end in `.json`."""
     try:
-        return not request.url.path.endswith(".json") and negotiated("", request.headers.get("accept", ""), "json") == "html"
+        return not request.url.path.endswith(".json") and negotiate("", request.headers.get("accept", ""), "json") == "html"
     except NotAcceptable:
         return False
 

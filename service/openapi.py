@@ -1,135 +1,229 @@
-"""JSON Schemas of what the models in service take and answer."""
+"""The description of the API as OpenAPI 3.1, with typed requests and answers of every project in service."""
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+import copy
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-from podium.data.columns import Column
-from podium.predict.snapshot import Snapshot
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
-TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "date": "string", "category": "string"}
-MOST_LEVELS = 200
-CELL = {"type": ["string", "number", "boolean", "null"]}
+from podium.inference.served_model import ServedModel
+from service import openapi_models
+from service.active_models import ActiveModels
+from service.admission import HEALTH
+from service.authentication import PUBLIC_PATHS, SIGNED_PATHS
+from service.json_schemas import CELL, prediction_schemas, query_parameters, record_schema, records_schema
+from service.open_inference import HEADER_LENGTH
+from service.problems import MEDIA_TYPE
+from service.settings import ServiceSettings
 
+JSON, CSV, HTML, PARQUET = "application/json", "text/csv", "text/html", "application/vnd.apache.parquet"
+TEXT: dict[str, Any] = {"type": "string"}
+BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
+OBJECT: dict[str, Any] = {"type": "object"}
+Answer = Mapping[str, type[BaseModel] | dict[str, Any]]
+"""The schema of each media type of a successful answer."""
 
-def record_schema(snapshot: Snapshot) -> dict[str, Any]:
-    """JSON Schema of one record; ranges are those of the training rows, outside of which an answer carries a warning."""
-    columns, panel = snapshot.signature.asked, snapshot.signature.panel
-    days = f" Send all rows of an entity: {panel.steps + 1} days are needed to predict the next." if panel else ""
-    return {
-        "title": f"{snapshot.project} record",
-        "description": f"Inputs of version {snapshot.version}, in training order.{days}",
-        "type": "object",
-        "properties": {column.name: _property(column) for column in columns},
-        "required": [column.name for column in columns if not column.nullable],
-        "additionalProperties": False,
-        "examples": [example_record(snapshot)],
-        "x-version": snapshot.version,
-        "x-target": snapshot.signature.target.name,
-        "x-classes": list(snapshot.signature.target.classes),
-    }
-
-
-def _property(column: Column) -> dict[str, Any]:
-    kinds = [TYPES[column.kind], *(["string"] if column.notation != "plain" else []), *(["null"] if column.nullable else [])]
-    schema: dict[str, Any] = {"type": kinds if len(kinds) > 1 else kinds[0], "description": describe(column)}
-    if column.kind == "date" and column.format == "%Y-%m-%d":
-        schema["format"] = "date"
-    if column.is_text and len(column.categories) <= MOST_LEVELS:
-        schema["examples"] = list(column.categories[:5])
-    return schema
-
-
-def describe(column: Column) -> str:
-    """A sentence for people: unit, range or categories."""
-    unit = f" in {column.unit}" if column.unit else ""
-    if column.is_text:
-        known = ", ".join(column.categories[:12]) + (", …" if len(column.categories) > 12 else "")
-        return f"One of: {known}"
-    if column.low is None or column.high is None:
-        return column.kind + unit
-    if column.kind == "date":
-        low, high = (date(1970, 1, 1) + timedelta(days=number) for number in (column.low, column.high))
-        return f"date of the form {column.format}, trained on {low} to {high}"
-    return f"{column.words}{unit}, trained on {column.low:g} to {column.high:g}"
-
-
-def example_record(snapshot: Snapshot) -> dict[str, Any]:
-    """A made-up record from the middle of the ranges and of the first categories, never a row of the data."""
-    return {column.name: _example(column) for column in snapshot.signature.asked}
-
-
-def _example(column: Column) -> str | float | bool:
-    if column.is_text:
-        return column.categories[0] if column.categories else "text"
-    if column.kind == "boolean":
-        return bool(column.high)
-    middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
-    if column.kind == "date":
-        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.format)
-    return round(middle) if column.kind == "integer" else float(f"{middle:.3g}")
-
-
-def records_schema(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema of a body: one record, or a list of records or of values in training order."""
-    row = {"type": "array", "items": CELL, "description": "the values of a record in training order"}
-    items = {"anyOf": [record, row, CELL]}
-    return {"anyOf": [record, {"type": "array", "items": items, "minItems": 1, "description": "records, or arrays of values"}]}
-
-
-def prediction_schemas(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
-    """Components of a project's answer by name: one model's prediction, that of one record, and all of them."""
-    project = snapshot.project
-    one, each, all_ = (f"{name}-{project}" for name in ("model-prediction", "prediction", "predictions"))
-    single = _prediction(snapshot)
-    full = {**single, "models": {"type": "object", "additionalProperties": _ref(one), "description": "with several models"}}
-    full["inputs"] = {"type": "object", "description": "with ?inputs=true, what the model used"}
-    full["errors"] = {"type": "array", "items": _ref("ProblemDetail"), "description": "with ?on_error=row, of a wrong row"}
-    texts = {name: {"type": "string"} for name in ("project", "version", "model", "prediction_id")}
-    lists = {
-        "predictions": {"type": "array", "items": _ref(each)},
-        "warnings": {"type": "array", "items": _ref("ProblemDetail")},
-    }
-    return {
-        one: {"type": "object", "properties": single, "description": f"{snapshot.signature.target.name} by one model"},
-        each: {"type": "object", "properties": full, "description": f"{snapshot.signature.target.name} of one record"},
-        all_: {"type": "object", "properties": {**texts, **lists}, "required": [*texts, *lists]},
-    }
+PREDICTIONS: Answer = {JSON: openapi_models.Predictions, CSV: TEXT, HTML: TEXT, PARQUET: BYTES}
+ANSWERS: dict[str, Answer] = {
+    "/livez": {JSON: openapi_models.Alive},
+    "/readyz": {JSON: openapi_models.Ready},
+    "/status": {JSON: openapi_models.Status, HTML: TEXT},
+    "/metrics": {"text/plain": TEXT},
+    "/refresh": {JSON: openapi_models.StoreCheck},
+    "/jobs/{job}": {JSON: openapi_models.Job, HTML: TEXT},
+    "/jobs/{job}/result.csv": {CSV: TEXT},
+    "/projects/{project}/schema": {JSON: OBJECT, HTML: TEXT},
+    "/projects/{project}/versions": {JSON: openapi_models.Versions, HTML: TEXT},
+    "/projects/{project}/card": {JSON: OBJECT, HTML: TEXT},
+    "/projects/{project}/history": {JSON: openapi_models.History, HTML: TEXT},
+    "/projects/{project}/promote": {JSON: openapi_models.AuditEntryModel},
+    "/projects/{project}/rollback": {JSON: openapi_models.AuditEntryModel},
+    "/projects/{project}/leaderboard.csv": {CSV: TEXT},
+    "/problems": {JSON: openapi_models.ProblemTypes, HTML: TEXT},
+    "/problems/{code}": {JSON: openapi_models.ProblemType, HTML: TEXT},
+    "/v2": {JSON: openapi_models.Server},
+    "/v2/health/live": {JSON: openapi_models.Live},
+    "/v2/health/ready": {JSON: openapi_models.ServerReady},
+    "/v2/models": {JSON: openapi_models.ModelNames},
+    "/v2/models/{model}": {JSON: openapi_models.ModelMetadata},
+    "/v2/models/{model}/versions/{version}": {JSON: openapi_models.ModelMetadata},
+    "/v2/models/{model}/ready": {JSON: openapi_models.ModelReady},
+    "/v2/models/{model}/versions/{version}/ready": {JSON: openapi_models.ModelReady},
+    "/v2/models/{model}/infer": {JSON: openapi_models.InferResponse},
+    "/v2/models/{model}/versions/{version}/infer": {JSON: openapi_models.InferResponse},
+    "/v2/repository/index": {JSON: {"type": "array", "items": {"$ref": "#/components/schemas/ModelState"}}},
+    "/v2/repository/models/{model}/load": {JSON: OBJECT},
+    "/v2/repository/models/{model}/unload": {JSON: OBJECT},
+    "/invocations": {JSON: openapi_models.ScoringResponse},
+}
+BODIES: dict[str, type[BaseModel]] = {
+    "/v2/models/{model}/infer": openapi_models.InferRequest,
+    "/v2/models/{model}/versions/{version}/infer": openapi_models.InferRequest,
+    "/v2/repository/index": openapi_models.IndexRequest,
+    "/invocations": openapi_models.ScoringRequest,
+}
+OF_PROMOTERS = ("/promote", "/rollback", "/load", "/unload")
+"""How the paths end that need a promoter's token."""
+SECOND_STATUS: dict[str, tuple[str, str]] = {
+    "/refresh": ("202", "A new hint: the service looks at the store"),
+    "/v2/health/ready": ("503", "Not ready"),
+}
+PROJECT = {"name": "project", "in": "path", "required": True, "schema": TEXT}
+HEADERS = {
+    name: {"schema": TEXT, "description": text}
+    for name, text in (("X-Model-Version", "the version that answered"), ("X-Prediction-Id", "the id of this answer"))
+}
+TABLES = "CSV (`text/csv`), Parquet (`application/vnd.apache.parquet`) and gzipped CSV (`application/gzip`) are taken as well."
+RECORD = {**OBJECT, "additionalProperties": CELL, "description": "The fields of a record by name"}
 
 
-def _prediction(snapshot: Snapshot) -> dict[str, Any]:
-    """The properties of one prediction."""
-    signature, number = snapshot.signature, {"type": ["number", "null"]}
-    if panel := signature.panel:
-        keys = {panel.entity: {"type": "string"}, "index": {"type": "integer"}, panel.time: {"type": ["string", "integer"]}}
-        return {**keys, "prediction": number, "step": number, "actual": number}
-    classes = signature.target.classes
-    if not classes:
-        interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2, "description": "holds 90 % of the targets"}
-        return {"prediction": number, "interval": interval}
-    kind = "integer" if all(isinstance(label, int) for label in classes) else "string"
-    chances = {"type": "object", "additionalProperties": {"type": ["number", "null"]}, "description": "by class"}
-    return {"prediction": {"type": kind, "examples": list(classes[:5])}, "probabilities": chances}
+def install_openapi(app: FastAPI, live: ActiveModels, settings: ServiceSettings) -> None:
+    """Describe the routes once and the models in service at every call."""
+    base: dict[str, Any] = {}
+
+    def described() -> dict[str, Any]:
+        if not base:
+            base.update(_base(app, settings))
+        document = {**base, "paths": {**base["paths"]}, "components": {**base["components"]}}
+        components = {**document["components"]["schemas"]}
+        post = base["paths"]["/projects/{project}/predict"]["post"]
+        for snapshot in live.all():
+            components |= {f"record-{snapshot.project}": record_schema(snapshot), **prediction_schemas(snapshot)}
+            document["paths"][f"/projects/{snapshot.project}/predict"] = _operations_of(snapshot, post)
+        document["components"]["schemas"] = components
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
-def _ref(component: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{component}"}
+def _base(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
+    """The document without the models in service."""
+    with warnings.catch_warnings():  # GET and POST of predictions share a name; GET is described for each project
+        warnings.simplefilter("ignore", UserWarning)
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = document.setdefault("components", {})
+    _, found = models_json_schema(
+        [(model, "validation") for model in openapi_models.MODELS], ref_template="#/components/schemas/{model}"
+    )
+    own = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
+    components["schemas"] = {**own, **found["$defs"], "Record": RECORD}
+    problem = {"description": "A problem", "content": {MEDIA_TYPE: {"schema": _schema(openapi_models.Problem)}}}
+    components["responses"] = {"Problem": problem}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _describe(path, operation)
+            _protect(path, operation, settings)
+    _describe_predictions(document["paths"])
+    components |= {"securitySchemes": _schemes(settings)} if _schemes(settings) else {}
+    return document | ({"security": [{"bearer": []}, {"key": []}]} if settings.api_keys else {})
 
 
-def query_parameters(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """A record's fields as parameters of a query, where there is neither null nor a type but text."""
-    schema = record_schema(snapshot)
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": name in schema["required"],
-            "schema": {**field, "type": _plain(field["type"])},
-        }
-        for name, field in schema["properties"].items()
-    ]
+def _describe(path: str, operation: dict[str, Any]) -> None:
+    """Bodies and answers; every error is a problem."""
+    success = next((status for status in operation["responses"] if status.startswith("2")), "200")
+    known = operation["responses"][success]
+    if success == "204":
+        operation["responses"] = {"204": known, "default": {"$ref": "#/components/responses/Problem"}}
+        return
+    if path in ANSWERS:
+        known = {"description": known.get("description", "Success"), **_answer(ANSWERS[path])}
+    operation["responses"] = {"200": known, "default": {"$ref": "#/components/responses/Problem"}}
+    if path in SECOND_STATUS:
+        status, description = SECOND_STATUS[path]
+        operation["responses"][status] = {"description": description, **_answer(ANSWERS[path])}
+    if path in BODIES:
+        required = path != "/v2/repository/index"
+        operation["requestBody"] = {"required": required, "content": {JSON: {"schema": _schema(BODIES[path])}}}
+    if path.endswith("/infer"):
+        operation["responses"]["200"]["headers"] = HEADERS
+        operation["description"] += f" Binary tensors may follow the JSON, whose length is then in {HEADER_LENGTH}."
+    if path == "/invocations":
+        operation["description"] += " CSV comes as `text/csv`."
 
 
-def _plain(kinds: str | list[str]) -> str:
-    return kinds if isinstance(kinds, str) else kinds[0]
+def _describe_predictions(paths: dict[str, Any]) -> None:
+    """The paths that take any project; those of a project in service are added at every call."""
+    for path in ("/projects/{project}/predict", "/projects/{project}/batch", "/predict"):
+        post = {**paths[path]["post"], "requestBody": _records_body({"$ref": "#/components/schemas/Record"})}
+        post["parameters"] = [*([PROJECT] if "{" in path else []), *post.get("parameters", [])]
+        post["description"] = f"{post.get('description', '')}\n\n{TABLES}"
+        post["responses"]["200"] = {"description": "The predictions", "headers": HEADERS, **_answer(PREDICTIONS)}
+        paths[path] = {"post": post}
+    paths["/projects/{project}/batch.json"] = {"post": _upload(paths["/projects/{project}/batch"]["post"])}
+
+
+def _upload(batch: dict[str, Any]) -> dict[str, Any]:
+    """A table as a file, answered as JSON."""
+    form = {"type": "object", "required": ["file"], "properties": {"file": {**BYTES, "description": "CSV, .csv.gz or Parquet"}}}
+    upload = {**batch, "operationId": "upload", "summary": "Predict for an uploaded table"}
+    upload["description"] = "The answer is JSON; a large table is answered with 202 and a job."
+    upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    done = {"description": "The predictions", "headers": HEADERS, **_answer({JSON: openapi_models.Predictions})}
+    job = {"description": "The job; `Location` says where it is", **_answer({JSON: openapi_models.Job})}
+    return upload | {"responses": {**batch["responses"], "200": done, "202": job}}
+
+
+def _operations_of(snapshot: ServedModel, post: dict[str, Any]) -> dict[str, Any]:
+    """Predict many records of a project, and, but for a panel, one record in the query."""
+    project, target = snapshot.project, snapshot.signature.target.name
+    options = [each for each in post["parameters"] if each["in"] == "query"]
+    answer = {**PREDICTIONS, JSON: {"$ref": f"#/components/schemas/predictions-{project}"}}
+    responses = {**post["responses"], "200": {"description": "The predictions", "headers": HEADERS, **_answer(answer)}}
+    own = {**post, "parameters": options, "responses": responses, "operationId": f"predict-{project}"}
+    own |= {"summary": f"Predict {target}", "requestBody": _records_body({"$ref": f"#/components/schemas/record-{project}"})}
+    if snapshot.signature.panel:
+        return {"post": own}
+    fields = query_parameters(snapshot)
+    others = [each for each in options if each["name"] not in snapshot.signature.names]
+    one = {**own, "operationId": f"ask-{project}", "summary": f"{target} of one record", "parameters": [*others, *fields]}
+    return {"get": {key: value for key, value in one.items() if key != "requestBody"}, "post": own}
+
+
+def _records_body(record: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {JSON: {"schema": records_schema(record)}}}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {"content": {media: {"schema": _schema(schema)} for media, schema in answer.items()}}
+
+
+def _schema(schema: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(schema) if isinstance(schema, dict) else {"$ref": f"#/components/schemas/{schema.__name__}"}
+
+
+def operation_id(route: APIRoute) -> str:
+    """A name that no other route has: that of its function, after `v2` and before `version` where the path has these."""
+    path = route.path_format
+    if path.endswith(("/predict", "/batch")):
+        return path.rsplit("/", 1)[1] + ("" if "{" in path else "_default")
+    words = ["v2"] if path.startswith("/v2/") else []
+    words += [route.endpoint.__name__.strip("_"), *(["version"] if "{version}" in path else [])]
+    return "_".join(words)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------------
+
+
+def _schemes(settings: ServiceSettings) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if settings.api_keys:
+        found["bearer"] = {"type": "http", "scheme": "bearer", "description": "an API key"}
+        found["key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "an API key"}
+    if settings.promoters:
+        found["promoter"] = {"type": "http", "scheme": "bearer", "description": "the token of a promoter"}
+    return found
+
+
+def _protect(path: str, operation: dict[str, Any], settings: ServiceSettings) -> None:
+    """What differs from the rule that every request needs an API key if any are set."""
+    if settings.promoters and path.endswith(OF_PROMOTERS):
+        operation["security"] = [{"promoter": [], **({"key": []} if settings.api_keys else {})}]
+    elif settings.api_keys and (path in HEALTH or path in SIGNED_PATHS or (settings.public_status and path in PUBLIC_PATHS)):
+        operation["security"] = []

@@ -10,17 +10,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podium.data.columns import Column, Panel, Signature
-from podium.data.problems import Problem
-from podium.predict.inputs import ROWS
-from podium.predict.snapshot import Snapshot
-from podium.store.history import Entry
-from podium.store.versions import REPORT_FILE, Manifest
-from service.answers import one_prediction
-from service.openapi import describe
+from podium.inference.request_rows import ROWS_FIELD
+from podium.inference.served_model import ServedModel
+from podium.registry.audit_log import AuditEntry
+from podium.registry.versions import REPORT_FILE, Manifest
+from podium.schema.columns import Column, Panel, Signature
+from podium.schema.data_errors import Problem
+from service.json_schemas import describe_inputs
+from service.responses import one_prediction
 
 SHOWN_ROWS = 100
-MOST_CHOICES = 200
+MAX_CHOICES = 200
 
 
 class Pages:
@@ -30,8 +30,8 @@ class Pages:
         self._pages = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         self._pages.filters["figure"] = _figure
 
-    def index(self, snapshots: Sequence[Snapshot], asleep: Sequence[str] = ()) -> str:
-        return self._pages.get_template("index.html").render(snapshots=snapshots, asleep=asleep, title=_title)
+    def index(self, snapshots: Sequence[ServedModel], evicted: Sequence[str] = ()) -> str:
+        return self._pages.get_template("index.html").render(snapshots=snapshots, evicted=evicted, title=_title)
 
     def page(self, name: str, **values: Any) -> str:
         """Any template with its values."""
@@ -51,7 +51,11 @@ class Pages:
         return self._pages.get_template("status.html").render(status=status)
 
     def versions(
-        self, snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry], swaps: Sequence[Mapping[str, Any]]
+        self,
+        snapshot: ServedModel,
+        manifests: Sequence[Manifest],
+        acts: Sequence[AuditEntry],
+        swaps: Sequence[Mapping[str, Any]],
     ) -> str:
         """What there is, what was done and why, the newest first."""
         rows = version_facts(snapshot, manifests, acts)
@@ -60,7 +64,7 @@ class Pages:
 
     def project(
         self,
-        snapshot: Snapshot,
+        snapshot: ServedModel,
         values: Mapping[str, str] | None = None,
         problems: Sequence[Problem] = (),
         result: dict[str, Any] | None = None,
@@ -98,12 +102,12 @@ def _imported(data: Mapping[str, Any]) -> str:
     )
 
 
-def version_facts(snapshot: Snapshot, manifests: Sequence[Manifest], acts: Sequence[Entry]) -> list[dict[str, Any]]:
+def version_facts(snapshot: ServedModel, manifests: Sequence[Manifest], acts: Sequence[AuditEntry]) -> list[dict[str, Any]]:
     """State, score and author of each version, for the page and for programs."""
     return [_version(manifest, manifest.version == snapshot.version, acts) for manifest in manifests]
 
 
-def _version(manifest: Manifest, serving: bool, acts: Sequence[Entry]) -> dict[str, Any]:
+def _version(manifest: Manifest, serving: bool, acts: Sequence[AuditEntry]) -> dict[str, Any]:
     best = manifest.leaderboard[0]
     told = next((act.action for act in acts if act.version == manifest.version and act.action in ("refuse", "retire")), "")
     return {
@@ -121,7 +125,7 @@ def _version(manifest: Manifest, serving: bool, acts: Sequence[Entry]) -> dict[s
 def example_of(signature: Signature) -> dict[str, str]:
     """A record in the texts of a form, from the middle of each range and the first of each category."""
     if signature.panel:
-        return {ROWS: _example_rows(signature.panel)}
+        return {ROWS_FIELD: _example_rows(signature.panel)}
     return {column.name: _example(column) for column in signature.inputs}
 
 
@@ -129,7 +133,7 @@ def _example_rows(panel: Panel) -> str:
     """As many days of one entity as a model sees, the last ones of the training."""
     time = panel.days
     lines = [",".join(column.name for column in panel.columns)]
-    for day in range(panel.steps, -1, -1):
+    for day in range(panel.lags, -1, -1):
         here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)
         lines.append(",".join(_example(here if column is time else column) for column in panel.columns))
     return "\n".join(lines)
@@ -142,11 +146,11 @@ def _example(column: Column) -> str:
         return "true" if column.high else "false"
     middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
     if column.kind == "date":
-        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.format)
+        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.date_format)
     return f"{middle:.0f}" if column.kind == "integer" else f"{middle:.3g}"
 
 
-def _title(snapshot: Snapshot) -> str:
+def _title(snapshot: ServedModel) -> str:
     return str(snapshot.manifest.configuration.get("title") or snapshot.project)
 
 
@@ -155,8 +159,8 @@ def _field(column: Column) -> dict[str, Any]:
     kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
     kind = kinds[column.kind]
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
-    odd_date = column.kind == "date" and column.format != "%Y-%m-%d"
-    if len(choices) > MOST_CHOICES or odd_date or column.notation != "plain":
+    odd_date = column.kind == "date" and column.date_format != "%Y-%m-%d"
+    if len(choices) > MAX_CHOICES or odd_date or column.number_format != "plain":
         kind = "text"
     return {
         "name": column.name,
@@ -166,7 +170,7 @@ def _field(column: Column) -> dict[str, Any]:
         "unit": column.unit,
         "required": not column.nullable,
         "hint": _range(column) if not column.is_text and column.kind != "boolean" else "",
-        "help": describe(column),
+        "help": describe_inputs(column),
     }
 
 
@@ -176,7 +180,7 @@ def _range(column: Column) -> str:
     return f"{column.shown(column.low)} – {column.shown(column.high)}"
 
 
-def _models(snapshot: Snapshot, result: dict[str, Any]) -> list[dict[str, Any]]:
+def _models(snapshot: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
     """One line a model for a single record, the champion first."""
     target = snapshot.signature.target
     return [

@@ -11,9 +11,9 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from podium.data.problems import BadData
-from podium.predict.snapshot import NoSuchModel
-from podium.store.s3 import StoreError
+from podium.inference.served_model import UnknownModel
+from podium.schema.data_errors import BadData
+from podium.storage.object_store import StoreError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -43,11 +43,11 @@ class NoReport(ServiceError):
     status, code, title = 404, "no-report", "This version has no report"
 
 
-class PromotionOff(ServiceError):
+class PromotionDisabled(ServiceError):
     status, code, title = 403, "promotion-off", "This service promotes nothing"
 
 
-class NotAPromoter(ServiceError):
+class PromotionForbidden(ServiceError):
     status, code, title = 401, "not-a-promoter", "Who asks may not promote"
 
 
@@ -87,11 +87,11 @@ class BodyTooLarge(ServiceError):
     status, code, title = 413, "too-large", "The body is over the limit"
 
 
-class BadSignature(ServiceError):
+class InvalidSignature(ServiceError):
     status, code, title = 401, "bad-signature", "The hint is not signed as it should be"
 
 
-class ClientGone(ServiceError):
+class ClientDisconnected(ServiceError):
     status, code, title = 499, "client-gone", "Nobody waits for this answer"
 
 
@@ -107,7 +107,7 @@ class DeadlineExceeded(ServiceError):
     status, code, title, retry_after = 504, "deadline-exceeded", "The request took too long", 1
 
 
-class KeyMissing(ServiceError):
+class AuthenticationRequired(ServiceError):
     status, code, title = 401, "key-missing", "A key is needed"
 
 
@@ -123,7 +123,7 @@ class CrossSite(ServiceError):
     status, code, title = 403, "csrf", "This form was sent from another site"
 
 
-KEEP = "leave such fields out, or ask with ?extra=keep to have them carried through to the result"
+EXTRA_HINT = "leave such fields out, or ask with ?extra=keep to have them embedded_training_rows through to the result"
 TITLES = {
     400: "Malformed input",
     413: "Too large",
@@ -141,7 +141,7 @@ def problem(status: int, code: str, title: str, detail: str, request: Request, *
 
 def bad_data(error: BadData, request: Request) -> Response:
     errors = [each.as_json() for each in error.problems]
-    more = {"hint": KEEP} if any(each.code == "unknown-field" for each in error.problems) else {}
+    more = {"hint": EXTRA_HINT} if any(each.code == "unknown-field" for each in error.problems) else {}
     return problem(error.status, error.code, TITLES[error.status], str(error), request, errors=errors, **more)
 
 
@@ -161,13 +161,13 @@ def install_problems(app: FastAPI) -> None:
     async def _(request: Request, error: ServiceError) -> Response:
         return service_error(error, request)
 
-    @app.exception_handler(NoSuchModel)
-    async def _(request: Request, error: NoSuchModel) -> Response:
+    @app.exception_handler(UnknownModel)
+    async def _(request: Request, error: UnknownModel) -> Response:
         return problem(404, "unknown-model", "No such model", str(error), request)
 
     @app.exception_handler(ClientDisconnect)
     async def _(request: Request, error: ClientDisconnect) -> Response:
-        return service_error(ClientGone("the connection was closed"), request)
+        return service_error(ClientDisconnected("the connection was closed"), request)
 
     @app.exception_handler(StoreError)
     async def _(request: Request, error: StoreError) -> Response:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from podium.predict.snapshot import Snapshot
-from service.live import Live
+from podium.inference.served_model import ServedModel
+from service.active_models import ActiveModels
 from service.metrics import Metrics
 
 SETTLE_SECONDS = 5.0
@@ -18,10 +18,10 @@ SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PreparedSwap:
     """What an alias asks for, ready to be swapped in."""
 
-    snapshot: Snapshot
+    snapshot: ServedModel
     data: bytes
     warm: bool
     began: float
@@ -30,19 +30,19 @@ class Found:
 class Swaps:
     """Swaps within the memory for models, and their receipts. A project never goes back to an entry older than one seen."""
 
-    def __init__(self, live: Live, metrics: Metrics, most_bytes: int) -> None:
-        self._live, self._metrics, self._most_bytes = live, metrics, most_bytes
-        self._before: dict[str, Snapshot] = {}
+    def __init__(self, live: ActiveModels, metrics: Metrics, max_bytes: int) -> None:
+        self._live, self._metrics, self._most_bytes = live, metrics, max_bytes
+        self._before: dict[str, ServedModel] = {}
         self.entries: dict[str, bytes] = {}
         self.latest: dict[str, int] = {}
         self.receipts: deque[dict[str, Any]] = deque(maxlen=50)
 
-    def warm(self, project: str, version: str, manifest: str) -> Snapshot | None:
+    def warm(self, project: str, version: str, manifest: str) -> ServedModel | None:
         """The version that served before, if it is this one."""
         before = self._before.get(project)
         return before if before and (before.version, before.manifest_sha256) == (version, manifest) else None
 
-    def swap(self, found: Found) -> None:
+    def swap(self, found: PreparedSwap) -> None:
         """Put a version in service, unless the project moved on meanwhile."""
         snapshot, project = found.snapshot, found.snapshot.project
         live = self._live.find(project)
@@ -72,17 +72,17 @@ class Swaps:
         loop.call_later(SETTLE_SECONDS, loop.run_in_executor, None, self._settle, receipt, found.began, swapped)
         self._make_room(snapshot)
 
-    def _make_room(self, newest: Snapshot) -> None:
+    def _make_room(self, newest: ServedModel) -> None:
         """Within the memory for models: first the versions before go, then what nobody has asked for the longest."""
         while sum(each.bytes for each in [*self._live.all(), *self._before.values()]) > self._most_bytes:
             spare = next(iter(self._before), None)
             if spare is not None:
                 del self._before[spare]
                 continue
-            least = self._live.least_asked()
+            least = self._live.least_recently_used()
             if least is None or least is newest:
                 return
-            self._live.put_to_sleep(least)
+            self._live.evict(least)
 
     def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:
         """How requests fared before, during and after a swap, once it is known."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.data.problems import BadData, Problem, TooLarge
+from podium.schema.data_errors import BadData, Problem, TooLarge
 
 DTYPES = {
     "BOOL": "u1",

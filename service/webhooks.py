@@ -9,7 +9,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from service.problems import BadSignature
+from service.problems import InvalidSignature
 
 TOLERANCE_SECONDS = 300
 REMEMBERED = 10_000
@@ -29,12 +29,12 @@ class Webhooks:
         """Whether this hint is new; raises BadSignature."""
         identity, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
         if not identity or not stamp.isascii() or not stamp.isdigit() or abs(int(stamp[:15]) - now) > TOLERANCE_SECONDS:
-            raise BadSignature("webhook-id or webhook-timestamp is missing or too old")
+            raise InvalidSignature("webhook-id or webhook-timestamp is missing or too old")
         content = b".".join([identity.encode("latin-1"), stamp.encode(), body])
         given = [_decoded(part[3:]) for part in headers.get("webhook-signature", "").split() if part.startswith("v1,")]
         right = [hmac.new(key, content, hashlib.sha256).digest() for key in self._keys]
         if not any(hmac.compare_digest(one, other) for one in given for other in right):
-            raise BadSignature("webhook-signature fits none of the configured keys")
+            raise InvalidSignature("webhook-signature fits none of the configured keys")
         if identity in self._seen:
             return False
         self._seen[identity] = None

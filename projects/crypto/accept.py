@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from cli.acceptance import Scene, to_csv
+from podium.local.acceptance import AcceptanceEnvironment, to_csv
 from podium.settings import ROOT
-from podium.store.s3 import NotThere
+from podium.storage.object_store import NotFound
 from projects.crypto import scale, stand_in
 from projects.crypto.market import COLUMNS, daily, market, names
 from projects.crypto.page import COLUMNS as SHOWN
@@ -29,7 +29,7 @@ TEST, PRED = "drop/crypto.csv", "drop/crypto-predictions.csv"
 SIZES = (2_500, 10_000)
 
 
-def accept(scene: Scene) -> None:
+def accept(scene: AcceptanceEnvironment) -> None:
     network, scalers, history = _given(scene)
     facts = scene.imported(network, "the network that was given", "--scalers", str(scalers), "--sample", str(history))["data"]
     scene.check(
@@ -49,7 +49,7 @@ def accept(scene: Scene) -> None:
     _grown(scene)
 
 
-def _given(scene: Scene) -> tuple[Path, Path, Path]:
+def _given(scene: AcceptanceEnvironment) -> tuple[Path, Path, Path]:
     """The given files, or what stands in for them."""
     if GIVEN.exists():
         scene.figure("given", "model.h5, scaler.pkl, crypto-markets.csv as they came")
@@ -62,29 +62,29 @@ def _given(scene: Scene) -> tuple[Path, Path, Path]:
     return scene.folder / "model.h5", scene.folder / "scaler.pkl", scene.folder / "crypto-markets.csv"
 
 
-def _receipt(scene: Scene) -> dict[str, Any]:
+def _receipt(scene: AcceptanceEnvironment) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(scene.desk.store.read(f"{PRED}.receipt.json").data)
-    except NotThere:
+        found: dict[str, Any] = json.loads(scene.context.store.read(f"{PRED}.receipt.json").data)
+    except NotFound:
         return {}
     return found
 
 
-def _answered(scene: Scene, data: bytes) -> tuple[float, dict[str, Any]]:
-    """Put a table at test_url; seconds until its receipt lies at pred_url, and the receipt."""
+def _answered(scene: AcceptanceEnvironment, data: bytes) -> tuple[float, dict[str, Any]]:
+    """Put a table at input_url; seconds until its receipt lies at output_url, and the receipt."""
     started = time.perf_counter()
     scene.put(TEST, data)
-    state = scene.desk.store.etag(TEST)
+    state = scene.context.store.etag(TEST)
     scene.client.wait_until(lambda: _receipt(scene).get("etag") == state, 60)
     return time.perf_counter() - started, _receipt(scene)
 
 
-def _dropped(scene: Scene, history: Path) -> None:
-    """test_url to pred_url, which a Bokeh page reads from S3."""
+def _dropped(scene: AcceptanceEnvironment, history: Path) -> None:
+    """input_url to output_url, which a Bokeh page reads from S3."""
     seconds, receipt = _answered(scene, history.read_bytes())
-    table = pd.read_csv(io.BytesIO(scene.desk.store.read(PRED).data))
+    table = pd.read_csv(io.BytesIO(scene.context.store.read(PRED).data))
     scene.check(
-        list(table.columns) == SHOWN, f"pred_url holds {','.join(SHOWN)}: {len(table):,} rows {seconds:.2f} s after the put"
+        list(table.columns) == SHOWN, f"output_url holds {','.join(SHOWN)}: {len(table):,} rows {seconds:.2f} s after the put"
     )
     unknown = table[~table["symbol"].isin(SCALED)]
     scene.check(
@@ -99,7 +99,7 @@ def _dropped(scene: Scene, history: Path) -> None:
     )
     for name, value in scene.cloud.variables.items():
         os.environ[name] = value
-    html = page(read(f"s3://{scene.desk.store.bucket}/{PRED}"), "Next open: predicted and actual")
+    html = page(read(f"s3://{scene.context.store.bucket}/{PRED}"), "Next open: predicted and actual")
     (scene.folder / "page.html").write_text(html)
     scene.check("pred_open" in html and "https://" not in html.split("<body")[0], f"a Bokeh page reads it: {len(html):,} bytes")
 
@@ -111,7 +111,7 @@ def _last_days(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _fast(scene: Scene, history: Path) -> None:
+def _fast(scene: AcceptanceEnvironment, history: Path) -> None:
     """30,000 rows of symbols that the network knows, end to end; and the next open of one."""
     many = market(SCALED, 1_500, date(2014, 1, 1))
     body = many.to_csv(index=False).encode()
@@ -136,7 +136,7 @@ def _fast(scene: Scene, history: Path) -> None:
     )
 
 
-def _collected(scene: Scene, history: pd.DataFrame) -> None:
+def _collected(scene: AcceptanceEnvironment, history: pd.DataFrame) -> None:
     """The history as one file, then a file a day: late, doubled and corrected ones."""
     days = pd.to_datetime(history["date"], format="%d/%m/%Y")
     cut = days.max() - pd.Timedelta(days=27)
@@ -160,7 +160,7 @@ def _collected(scene: Scene, history: pd.DataFrame) -> None:
         read_back == len(history) - symbols,
         f"{read_back:,} days with a day before, of {len(history):,} rows: late, doubled, corrected and broken files told apart",
     )
-    board = pd.read_csv(io.BytesIO(scene.desk.store.read(f"versions/crypto/{manifest['version']}/comparison.csv").data))
+    board = pd.read_csv(io.BytesIO(scene.context.store.read(f"versions/crypto/{manifest['version']}/comparison.csv").data))
     ranking = ", ".join(f"{row.rank} {row.model} {-row.score_test:.4f}" for row in board.itertuples())
     scene.check(
         {"persistence"} < set(board["model"]) and bool(board["model"].str.contains("serves").any()),
@@ -169,7 +169,7 @@ def _collected(scene: Scene, history: pd.DataFrame) -> None:
     scene.check(manifest["champion"] != "model", f"champion now: {manifest['champion']}, trained here")
 
 
-def _equal(scene: Scene) -> None:
+def _equal(scene: AcceptanceEnvironment) -> None:
     """The same rows by CSV, JSON, form, one symbol by one, over Dask or not: the same forecasts."""
     scene.client.wait_until(
         lambda: scene.client.get("/projects/crypto/schema").json()["x-version"] == scene.manifest()["version"], 30
@@ -200,28 +200,30 @@ def _equal(scene: Scene) -> None:
     )
 
 
-def _weekly(scene: Scene) -> None:
+def _weekly(scene: AcceptanceEnvironment) -> None:
     """Weekly retraining as a range: each week a receipt; an older week never moves production back."""
     last = date.fromisoformat(scene.manifest()["data"]["until"])
     before = scene.manifest()["version"]
     start, stop = last - timedelta(days=20), last - timedelta(days=1)
     more = ["--of", "Retrain", "--of-params", json.dumps({"project": "crypto"}), "--start", str(start), "--stop", str(stop)]
     scene.figure("two_weeks_retrained_seconds", scene.luigi("RangeWeekly", *more))
-    done = list(scene.desk.store.keys("runs/crypto/retrains/"))
-    outcomes = [json.loads(scene.desk.store.read(key).data) for key in done]
+    done = list(scene.context.store.keys("runs/crypto/retrains/"))
+    outcomes = [json.loads(scene.context.store.read(key).data) for key in done]
     scene.check(
         2 <= len(done) <= 3 and not any(one["promoted"] for one in outcomes) and scene.manifest()["version"] == before,
         f"{len(done)} Sundays retrained, each with its version and receipt; the champion has learned from later days and stays",
     )
     again = scene.luigi("RangeWeekly", *more)
-    scene.check(again < 20 and list(scene.desk.store.keys("runs/crypto/retrains/")) == done, "asked again, nothing is repeated")
+    scene.check(
+        again < 20 and list(scene.context.store.keys("runs/crypto/retrains/")) == done, "asked again, nothing is repeated"
+    )
     scene.train("PredictBatch", "--date", str(last))
     key = f"predictions/crypto/dt={last}/predictions.csv"
-    rows = list(csv.reader(io.StringIO(scene.desk.store.read(key).data.decode())))
+    rows = list(csv.reader(io.StringIO(scene.context.store.read(key).data.decode())))
     scene.check(rows[0] == SHOWN, f"a day's forecasts without a service: {len(rows) - 1:,} rows at {key}")
 
 
-def _grown(scene: Scene) -> None:
+def _grown(scene: AcceptanceEnvironment) -> None:
     """Four times as many symbols may not take more than four times as long, but for the start of processes."""
     found = scale.report(scene, SIZES)
     (few_week, few_day), (week, day) = found[SIZES[0]], found[SIZES[1]]

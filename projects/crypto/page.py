@@ -17,8 +17,8 @@ from bokeh.models.widgets import Div, Select
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
-from podium.store.datasets import split_url
-from podium.store.s3 import Store, s3_client
+from podium.storage.datasets import split_url
+from podium.storage.object_store import Store, s3_client
 
 COLUMNS = ["symbol", "index", "date", "pred_open", "val_open"]
 

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from cli.acceptance import Scene
+from podium.local.acceptance import AcceptanceEnvironment
 from podium.settings import ROOT
 from projects.crypto.market import daily, market, names
 
@@ -28,7 +28,7 @@ class Cost:
     megabytes: float
 
 
-def measure(scene: Scene, symbols: int) -> tuple[Cost, Cost]:
+def measure(scene: AcceptanceEnvironment, symbols: int) -> tuple[Cost, Cost]:
     """A week's retraining, three weeks being there, and a day's forecasts for each of the symbols."""
     project = f"market-{symbols}"
     environment = {**scene.cloud.environment, "PODIUM_PROJECTS": str(_described(scene.folder, project))}
@@ -41,14 +41,14 @@ def measure(scene: Scene, symbols: int) -> tuple[Cost, Cost]:
     week = _luigi(environment, "Retrain", "--project", project, "--date", str(FIRST + timedelta(DAYS - 1)))
     last = b"".join(data if not place else data.partition(b"\n")[2] for place, (_, data) in enumerate(files[-6:]))
     scene.put(f"raw/{project}-last.csv", last)
-    source = f"s3://{scene.desk.store.bucket}/raw/{project}-last.csv"
+    source = f"s3://{scene.context.store.bucket}/raw/{project}-last.csv"
     return week, _luigi(environment, "PredictBatch", "--project", project, "--source", source)
 
 
 def _described(folder: Path, project: str) -> Path:
     """A project file of its own, with the panel of the coins and the short search."""
     text = (ROOT / "projects" / "crypto" / "project.toml").read_text()
-    text = text.replace("raw/crypto/", f"raw/{project}/").replace("budget = 2\n", SHORT).partition("[dropbox]")[0]
+    text = text.replace("raw/crypto/", f"raw/{project}/").replace("budget = 2\n", SHORT).partition("[inbox]")[0]
     path = folder / "projects" / project / "project.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text.replace("steps = 5", "steps = 5\nmost_rows = 1000000"))
@@ -76,7 +76,7 @@ def _luigi(environment: Mapping[str, str], task: str, *arguments: str) -> Cost:
     return Cost(time.perf_counter() - started, used.ru_maxrss / 1024)
 
 
-def report(scene: Scene, sizes: tuple[int, ...]) -> dict[int, Any]:
+def report(scene: AcceptanceEnvironment, sizes: tuple[int, ...]) -> dict[int, Any]:
     """Figures of each size; the growth from the first to the last must not be faster than the number of symbols."""
     found = {size: measure(scene, size) for size in sizes}
     for size, (week, day) in found.items():

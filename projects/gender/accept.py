@@ -9,13 +9,13 @@ from pathlib import Path
 
 import joblib
 
-from cli.acceptance import Scene
+from podium.local.acceptance import AcceptanceEnvironment
 
 HERE = Path(__file__).parent
 ASKED = {"height": "176", "weight": "72.5", "shoe_size": "41"}
 
 
-def accept(scene: Scene) -> None:
+def accept(scene: AcceptanceEnvironment) -> None:
     subprocess.run([sys.executable, str(HERE / "train.py"), str(scene.folder)], check=True)
     file = scene.folder / "a_model.joblib"
     scene.check(file.exists(), f"a_model.joblib was written by plain scikit-learn, {file.stat().st_size} bytes")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cli.acceptance import Scene
-from podium.data.read import read_table
+from podium.local.acceptance import AcceptanceEnvironment
+from podium.tables.readers import read_table
 from projects.offers import outside
 from projects.offers.data import LEVELS, MONEY, NUMBERS, PERCENT, VARIABLES, offers
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 TRAINED, ASKED = 40_000, 10_000
 
 
-def accept(scene: Scene) -> None:
+def accept(scene: AcceptanceEnvironment) -> None:
     table = offers(TRAINED, seed=0)
     scene.put("raw/offers.csv.gz", gzip.compress(table.to_csv(index=False).encode(), 1))
     scene.figure("pipeline_seconds", scene.train())
@@ -46,11 +46,11 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
     return {name: float(row[name]) if row[name] else None for name in plain}  # type: ignore[misc]
 
 
-def _recovered(scene: Scene) -> None:
+def _recovered(scene: AcceptanceEnvironment) -> None:
     """The variables of the truth, and their weights, as the GLM found them."""
     manifest = scene.manifest()
     key = f"versions/offers/{manifest['version']}/models/glm.pkl"
-    model = pickle.loads(scene.desk.store.read(key).data)
+    model = pickle.loads(scene.context.store.read(key).data)
     truth = {**NUMBERS, **MONEY, **PERCENT, **{f"{name} = {level}": weight for (name, level), weight in LEVELS.items()}}
     truth = {name: weight for name, weight in truth.items() if weight}
     found = dict(zip(model.encoder.names, model.scorer.weights[0], strict=True))
@@ -63,7 +63,7 @@ def _recovered(scene: Scene) -> None:
     )
 
 
-def _many(scene: Scene, later: pd.DataFrame) -> None:
+def _many(scene: AcceptanceEnvironment, later: pd.DataFrame) -> None:
     """A file of 10,000 records; how many classes are right, beside what the truth itself would reach."""
     answer = scene.client.post_file("/projects/offers/batch.csv", later.drop(columns="y").to_csv(index=False).encode())
     if answer.status == 202:
@@ -75,13 +75,13 @@ def _many(scene: Scene, later: pd.DataFrame) -> None:
     scene.check(len(said) == ASKED and right > 0.7, f"{ASKED:,} dirty records as a file: {right:.1%} right")
 
 
-def _from_outside(scene: Scene, table: pd.DataFrame, later: pd.DataFrame) -> None:
+def _from_outside(scene: AcceptanceEnvironment, table: pd.DataFrame, later: pd.DataFrame) -> None:
     """The other model takes the same dirty records: how they are written is seen from a sample."""
     rows, file = scene.folder / "rows.csv", scene.folder / "outside.pkl"
     table.to_csv(rows, index=False)
     subprocess.run([sys.executable, str(HERE / "outside.py"), str(rows), str(file)], check=True)
     later.head(2000).to_csv(rows, index=False)
-    given = Scene("offers-given", scene.cloud, scene.folder, scene.seen)  # needs no project file
+    given = AcceptanceEnvironment("offers-given", scene.cloud, scene.folder, scene.seen)  # needs no project file
     facts = given.imported(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
     scene.check(
         facts["kind"] == "statsmodels" and facts["largest_difference"] < 1e-9,

@@ -8,13 +8,13 @@ import re
 import subprocess
 from datetime import UTC, datetime
 
-from cli.acceptance import Scene
+from podium.local.acceptance import AcceptanceEnvironment
 from projects.pima.data import table
 
 ARRAY = [6, 148, 72, 35, 0, 33.6, 0.627, 50]
 
 
-def accept(scene: Scene) -> None:
+def accept(scene: AcceptanceEnvironment) -> None:
     scene.put("raw/pima.csv", table())
     scene.figure("pipeline_seconds", scene.train())
     history = scene.podium("models", "history", "pima")
@@ -43,7 +43,7 @@ def accept(scene: Scene) -> None:
     scene.told("768 rows × 8, from PyPI's faraway", ARRAY)
 
 
-def _refused(scene: Scene, version: str) -> None:
+def _refused(scene: AcceptanceEnvironment, version: str) -> None:
     """A model that learned from shuffled answers is turned away by its gates, and the champion stays."""
     lines = table().decode().splitlines()
     answers = [line.rpartition(",")[2] for line in lines[1:]]

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.negotiation import negotiated
+from service.negotiation import negotiate
 from service.problems import ModelNotReady
-from service.state import State, StateDep
+from service.services import Services, StateDep
 
 router = APIRouter(tags=["operations"])
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["operations"])
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(state: StateDep) -> Response:
     """Of all workers of this host; asked for in no thread, as those may all wait for the store."""
-    others = [(told["alive"], told["counted"]) for told in state.shared.others()]
+    others = [(told["alive"], told["counted"]) for told in state.shared.peer_status()]
     return Response(state.metrics.with_others(others).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -44,7 +44,7 @@ async def readyz(state: StateDep) -> dict[str, Any]:
             raise ModelNotReady("the service is about to stop")
         if not state.reconcile.settled:
             raise ModelNotReady("the service is starting: models are being loaded")
-        missing = sorted(state.reconcile.failures.keys() - serving.keys() - state.live.asleep.keys())
+        missing = sorted(state.reconcile.failures.keys() - serving.keys() - state.live.evicted.keys())
         raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
     since = state.reconcile.looks.stale_since
     return {"status": "ready", "serving": serving, **({"stale_since": since} if since else {})}
@@ -54,20 +54,20 @@ async def readyz(state: StateDep) -> dict[str, Any]:
 @router.get("/status", summary="What serves, since when, and what went wrong")
 async def status(request: Request, state: StateDep) -> Response:
     """A page for browsers, JSON for everybody else."""
-    found = _status(state, state.shared.others())
+    found = _status(state, state.shared.peer_status())
     suffix = ".json" if request.url.path.endswith(".json") else ""
-    if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
+    if negotiate(suffix, request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.status(found), media_type="text/html")
     return JSONResponse(found)
 
 
-def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
-    workers = [{"pid": os.getpid(), **state.story()}, *(told for told in others if told["alive"])]
+def _status(state: Services, others: list[dict[str, Any]]) -> dict[str, Any]:
+    workers = [{"pid": os.getpid(), **state.status()}, *(told for told in others if told["alive"])]
     looks = [datetime.fromisoformat(worker["looked_at"]).timestamp() for worker in workers if worker["looked_at"]]
     return {
         "uptime_seconds": round(time.time() - state.started, 1),
         "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
-        "asleep": sorted(state.live.asleep),
+        "evicted": sorted(state.live.evicted),
         "failures": state.reconcile.failures,
         "store": {
             "looked_at": state.reconcile.looks.looked_at,
@@ -79,12 +79,12 @@ def _status(state: State, others: list[dict[str, Any]]) -> dict[str, Any]:
         "swaps": list(state.reconcile.receipts),
         "workers": [{name: worker[name] for name in ("pid", "looked_at", "serving")} for worker in workers],
         "oldest_look_seconds": round(time.time() - min(looks), 3) if looks else None,
-        "dropbox": state.dropbox.state,
+        "inbox": state.inbox.state,
         "dask": state.spread.state,
     }
 
 
-def _serving(state: State, project: str) -> dict[str, Any]:
+def _serving(state: Services, project: str) -> dict[str, Any]:
     snapshot = state.live.get(project)
     return {
         "project": project,
@@ -104,5 +104,5 @@ async def refresh(request: Request, state: StateDep) -> Response:
     new = state.webhooks.accept(request.headers, body, time.time())
     if new:
         state.reconcile.hint()
-        state.dropbox.hint()
+        state.inbox.hint()
     return JSONResponse({"looking": new}, 202 if new else 200)

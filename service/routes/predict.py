@@ -11,19 +11,19 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from podium.data.problems import BadData, Problem, TooLarge
-from podium.predict.inputs import Asked, Inputs
-from podium.predict.snapshot import Snapshot
-from podium.predict.tables import result_table, to_csv, to_parquet
-from service.answers import answer_headers, json_answer, prediction_id
-from service.bodies import Body, parse, query_body, read_body
-from service.entry import caller
-from service.gate import MODEL, has_gone
-from service.negotiation import SUFFIXES, Form, negotiated
-from service.predictions import Found, score
+from podium.inference.request_rows import ParsedRows, ParseOptions
+from podium.inference.result_tables import result_table, table_to_csv, table_to_parquet
+from podium.inference.served_model import ServedModel
+from podium.schema.data_errors import BadData, Problem, TooLarge
+from service.admission import MODEL, client_disconnected
+from service.authentication import caller
+from service.compute_threads import run_in_compute_thread
+from service.negotiation import SUFFIXES, Form, negotiate
 from service.problems import UnknownResult, bad_data
-from service.state import State, StateDep
-from service.threads import computed
+from service.request_bodies import Body, parse, query_body, read_body
+from service.responses import answer_headers, json_answer, prediction_id
+from service.scoring import Found, run_models
+from service.services import Services, StateDep
 
 router = APIRouter(tags=["predictions"])
 
@@ -43,9 +43,9 @@ class Options:
     raw: Annotated[bool, Query(description="leave texts that a spreadsheet would run as they are")] = False
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> ParseOptions:
         delimiter = "\t" if self.delimiter == "tab" else self.delimiter
-        return Asked(self.on_error == "row", self.extra == "keep", delimiter=delimiter)
+        return ParseOptions(self.on_error == "row", self.extra == "keep", delimiter=delimiter)
 
 
 OPTIONS = {field.name for field in fields(Options)}
@@ -64,12 +64,12 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
     new_upload = functools.partial(state.jobs.new_upload, caller(request.scope))
     spool = new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
-    form_of = functools.partial(negotiated, suffix, request.headers.get("accept", ""))
+    form_of = functools.partial(negotiate, suffix, request.headers.get("accept", ""))
     if form_of("json") == "html" and request.method == "GET" and not request.url.query:
         return RedirectResponse(f"/projects/{snapshot.project}", 303)  # a result page that is loaded again
     snapshot.families(options.models or "all")
     if request.method == "POST":
-        body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.job_bytes)
+        body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.async_threshold_bytes)
     elif snapshot.signature.panel:
         raise BadData([Problem("panel-rows", "a forecast needs several rows: POST them as JSON, CSV or a form")])
     else:
@@ -81,25 +81,25 @@ async def predict(request: Request, state: StateDep, options: Annotated[Options,
     if body.path:
         return _as_job(state, snapshot, families, body, options, form)
     try:
-        inputs = await parse(body, snapshot.signature, state.settings.most_records, options.asked)
+        inputs = await parse(body, snapshot.signature, state.settings.max_records, options.asked)
     except BadData as error:
-        return _form_again(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
+        return _render_form_errors(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
     if form in ("json", "html") and inputs.total > MAX_ANSWER_ROWS:
         said = (
             f"an answer as {form.upper()} has at most {MAX_ANSWER_ROWS} rows: ask for CSV or Parquet, or send a file to /batch"
         )
         return bad_data(TooLarge([Problem("too-many-rows", said)]), request)
-    scores = await score(
-        snapshot, families, inputs, state.spread, state.settings.dask_threshold, lambda: has_gone(request.scope)
+    scores = await run_models(
+        snapshot, families, inputs, state.spread, state.settings.dask_threshold, lambda: client_disconnected(request.scope)
     )
     state.metrics.rows[snapshot.project] += inputs.count
     done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options, caller(request.scope))
     if form == "json" and inputs.total <= state.settings.dask_threshold:
         return _json(state, done)
-    return await computed(RENDERERS[form], state, done)
+    return await run_in_compute_thread(RENDERERS[form], state, done)
 
 
-def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, options: Options, form: Form) -> Response:
+def _as_job(state: Services, snapshot: ServedModel, families: list[str], body: Body, options: Options, form: Form) -> Response:
     """202, and where to look; a browser is sent there."""
     assert body.path
     headers = answer_headers(snapshot, prediction_id())
@@ -115,9 +115,9 @@ def _as_job(state: State, snapshot: Snapshot, families: list[str], body: Body, o
 class Predicted:
     """A request and what was predicted for it."""
 
-    snapshot: Snapshot
+    snapshot: ServedModel
     body: Body
-    inputs: Inputs
+    inputs: ParsedRows
     scores: Found
     headers: dict[str, str]
     options: Options
@@ -127,17 +127,17 @@ class Predicted:
         return result_table(self.snapshot, self.inputs, self.scores)
 
 
-def _json(state: State, done: Predicted) -> Response:
+def _json(state: Services, done: Predicted) -> Response:
     payload = json_answer(done.snapshot, done.headers["X-Prediction-Id"], done.scores, done.inputs, done.options.inputs)
     return Response(payload, 200, done.headers, "application/json")
 
 
-def _csv(state: State, done: Predicted) -> Response:
-    return Response(to_csv(done.table(), raw=done.options.raw), 200, _file_headers(done, "csv"), "text/csv")
+def _csv(state: Services, done: Predicted) -> Response:
+    return Response(table_to_csv(done.table(), raw=done.options.raw), 200, _file_headers(done, "csv"), "text/csv")
 
 
-def _parquet(state: State, done: Predicted) -> Response:
-    return Response(to_parquet(done.table()), 200, _file_headers(done, "parquet"), "application/vnd.apache.parquet")
+def _parquet(state: Services, done: Predicted) -> Response:
+    return Response(table_to_parquet(done.table()), 200, _file_headers(done, "parquet"), "application/vnd.apache.parquet")
 
 
 def _file_headers(done: Predicted, kind: str) -> dict[str, str]:
@@ -145,9 +145,11 @@ def _file_headers(done: Predicted, kind: str) -> dict[str, str]:
     return done.headers | named | {"X-Prediction-Warnings": str(len(done.inputs.warnings))}
 
 
-def _page(state: State, done: Predicted) -> Response:
+def _page(state: Services, done: Predicted) -> Response:
     table = done.table()
-    download = f"/jobs/{state.shared.keep_result(to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
+    download = (
+        f"/jobs/{state.shared.keep_result(table_to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
+    )
     column = table.column_names[done.inputs.as_table().num_columns]
     facts = {"warnings": done.inputs.warnings, "champion_column": column}
     shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
@@ -160,10 +162,15 @@ def _page(state: State, done: Predicted) -> Response:
     return Response(html, 200, done.headers, "text/html")
 
 
-RENDERERS: dict[Form, Callable[[State, Predicted], Response]] = {"json": _json, "csv": _csv, "html": _page, "parquet": _parquet}
+RENDERERS: dict[Form, Callable[[Services, Predicted], Response]] = {
+    "json": _json,
+    "csv": _csv,
+    "html": _page,
+    "parquet": _parquet,
+}
 
 
-def _form_again(error: BadData, request: Request, state: State, snapshot: Snapshot, body: Body) -> Response:
+def _render_form_errors(error: BadData, request: Request, state: Services, snapshot: ServedModel, body: Body) -> Response:
     html = state.pages.project(snapshot, values=body.fields, problems=error.problems)
     return Response(html, error.status, {"X-Model-Version": snapshot.version}, "text/html")
 
@@ -186,7 +193,7 @@ for suffix in ("", *SUFFIXES):
 @router.get("/jobs/{job}", summary="How far a job is; a page for browsers", response_class=Response)
 async def job_state(job: str, request: Request, state: StateDep) -> Response:
     found = state.jobs.get(job, caller(request.scope))
-    if negotiated("", request.headers.get("accept", ""), "json") == "html":
+    if negotiate("", request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.job(found.facts), media_type="text/html")
     return JSONResponse(found.facts, headers=found.headers)
 

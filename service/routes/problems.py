@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from service.negotiation import wants_page
 from service.problem_types import PROBLEM_TYPES
-from service.state import StateDep
+from service.services import StateDep
 
 router = APIRouter(tags=["problems"])
 

@@ -7,28 +7,28 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from podium.loading import fetcher
-from podium.predict.snapshot import Snapshot
-from podium.store.cache import Cache
-from podium.store.history import Entry, entry_key, parse_entry
-from podium.store.s3 import StoreError
-from podium.store.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
-from service.cards import card_of
-from service.negotiation import negotiated, wants_page
-from service.openapi import record_schema
+from podium.inference.served_model import ServedModel
+from podium.registry.audit_log import AuditEntry, entry_key, parse_entry
+from podium.registry.loading import fetcher
+from podium.registry.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
+from podium.storage.model_cache import ModelCache
+from podium.storage.object_store import StoreError
+from service.json_schemas import record_schema
+from service.model_cards import build_model_card
+from service.negotiation import negotiate, wants_page
 from service.pages import example_of, version_facts
 from service.problems import NoReport
-from service.state import State, StateDep
-from service.store_pages import from_store, in_time
+from service.services import Services, StateDep
+from service.store_calls import from_store, in_time
 
 router = APIRouter(tags=["projects"])
-MOST_SHOWN = 50
+MAX_SHOWN = 50
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 @router.get("/", response_class=HTMLResponse, summary="The projects in service")
 async def index(state: StateDep) -> str:
-    return state.pages.index(state.live.all(), sorted(state.live.asleep))
+    return state.pages.index(state.live.all(), sorted(state.live.evicted))
 
 
 @router.get("/projects/{project}", response_class=HTMLResponse, summary="A project: leaderboard, form, upload, versions")
@@ -60,22 +60,22 @@ async def schema(project: str, request: Request, state: StateDep) -> Response:
 async def versions(project: str, request: Request, state: StateDep) -> Response:
     snapshot = state.live.get(project)
     swaps = [receipt for receipt in state.reconcile.receipts if receipt["project"] == project]
-    form = negotiated(".json" if request.url.path.endswith(".json") else "", request.headers.get("accept", ""), "json")
-    found, acts = await _story(state, snapshot)
+    form = negotiate(".json" if request.url.path.endswith(".json") else "", request.headers.get("accept", ""), "json")
+    found, acts = await _versions_with_history(state, snapshot)
     if form == "html":
         return Response(state.pages.versions(snapshot, found, acts, swaps), media_type="text/html")
     facts = version_facts(snapshot, found, acts)
     return JSONResponse({"project": project, "serving": snapshot.version, "versions": facts, "swaps": swaps})
 
 
-async def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list[Entry]]:
+async def _versions_with_history(state: Services, snapshot: ServedModel) -> tuple[list[Manifest], list[AuditEntry]]:
     """The last versions and acts, the newest first. Raises StoreError."""
     trust, store, project = state.settings.trust(), state.pages_store, snapshot.project
 
     def manifest(version: str) -> Manifest:
         return read_manifest(store, project, version, trust.trainers)[0]
 
-    def act(key: str) -> Entry:
+    def act(key: str) -> AuditEntry:
         return parse_entry(store.read(key).data, project, trust.promoters)
 
     def keys() -> list[str]:
@@ -83,8 +83,8 @@ async def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list
 
     async with in_time():
         names, acts = await asyncio.gather(from_store(list_versions, store, project), from_store(keys))
-        manifests = asyncio.gather(*(from_store(manifest, name) for name in names[::-1][:MOST_SHOWN]))
-        entries = asyncio.gather(*(from_store(act, key) for key in acts[::-1][:MOST_SHOWN]))
+        manifests = asyncio.gather(*(from_store(manifest, name) for name in names[::-1][:MAX_SHOWN]))
+        entries = asyncio.gather(*(from_store(act, key) for key in acts[::-1][:MAX_SHOWN]))
         return await manifests, await entries
 
 
@@ -93,14 +93,14 @@ async def _story(state: State, snapshot: Snapshot) -> tuple[list[Manifest], list
 async def model_card(project: str, request: Request, state: StateDep) -> Response:
     """What it is for, what it was made of, how good it is, who let it serve. Without the store, the act is not told."""
     snapshot = state.live.get(project)
-    card = card_of(snapshot, await _act_of(state, snapshot))
+    card = build_model_card(snapshot, await _entry_of(state, snapshot))
     suffix = ".json" if request.url.path.endswith(".json") else ""
-    if negotiated(suffix, request.headers.get("accept", ""), "json") == "html":
+    if negotiate(suffix, request.headers.get("accept", ""), "json") == "html":
         return Response(state.pages.card(card), media_type="text/html")
     return JSONResponse(card, headers={"X-Model-Version": snapshot.version})
 
 
-async def _act_of(state: State, snapshot: Snapshot) -> Entry | None:
+async def _entry_of(state: Services, snapshot: ServedModel) -> AuditEntry | None:
     """The act that put a version in service; none when the store does not show it in time."""
     try:
         blob = await from_store(state.pages_store.read, entry_key(snapshot.project, snapshot.sequence))
@@ -127,6 +127,6 @@ async def report(project: str, state: StateDep) -> Response:
     return Response(await _file(state, snapshot, REPORT_FILE), headers=headers, media_type="text/html")
 
 
-async def _file(state: State, snapshot: Snapshot, name: str) -> bytes:
-    fetch = fetcher(state.pages_store, Cache(state.settings.cache))
+async def _file(state: Services, snapshot: ServedModel, name: str) -> bytes:
+    fetch = fetcher(state.pages_store, ModelCache(state.settings.cache))
     return await from_store(read_file, snapshot.manifest, name, fetch)

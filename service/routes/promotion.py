@@ -15,17 +15,17 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from podium.project import NAME
-from podium.promotion import Desk, GateFailed, NothingBefore, promote, rollback, utc_now
-from podium.store.history import AliasMoved, Entry, Retired, entries_since, read_champion
-from podium.store.s3 import StoreError
-from podium.store.signing import BadKey, Unsigned
-from podium.store.versions import Damaged, NotPublished
+from podium.registry.audit_log import AliasMoved, AuditEntry, Retired, entries_since, read_champion
+from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, rollback, utc_now
+from podium.registry.signing import BadKey, Unsigned
+from podium.registry.versions import IntegrityError, NotPublished
+from podium.storage.object_store import StoreError
 from service.negotiation import wants_page
-from service.pools import Pool
-from service.problems import ConditionMissing, NotAPromoter, PromotionOff, problem
+from service.problems import ConditionMissing, PromotionDisabled, PromotionForbidden, problem
+from service.services import Services, StateDep
 from service.settings import ServiceSettings
-from service.state import State, StateDep
-from service.store_pages import from_store, in_time
+from service.store_calls import from_store, in_time
+from service.thread_pools import ThreadPool
 
 router = APIRouter(tags=["promotion"])
 
@@ -39,15 +39,15 @@ First = Annotated[str, Header(description="* when there is no champion yet")]
 STATUS = {
     AliasMoved: (412, "alias-moved", "The champion is another by now"),
     NotPublished: (404, "unknown-version", "No such version"),
-    NothingBefore: (409, "nothing-before", "There is nothing to go back to"),
+    NoPreviousChampion: (409, "nothing-before", "There is nothing to go back to"),
     GateFailed: (409, "gate-failed", "The version may not serve"),
     Retired: (409, "retired", "The version's files are gone"),
     Unsigned: (409, "unsigned", "The version is not signed as it should be"),
-    Damaged: (409, "damaged", "The version is damaged"),
+    IntegrityError: (409, "damaged", "The version is damaged"),
 }
 
 
-class Promotion(BaseModel):
+class PromotionBody(BaseModel):
     """What to promote and why; `dry_run` judges and writes nothing, `force` goes past failed gates and is written down."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +58,7 @@ class Promotion(BaseModel):
     force: bool = False
 
 
-class Rollback(BaseModel):
+class RollbackBody(BaseModel):
     """Why to go back; `to` is any version that served, the one before when absent; `dry_run` writes nothing."""
 
     model_config = ConfigDict(extra="forbid")
@@ -71,32 +71,32 @@ class Rollback(BaseModel):
 @router.post("/projects/{project}/promote", summary="Judge a version by its gates and make it the champion")
 async def promote_(
     project: ProjectName,
-    wish: Promotion,
+    wish: PromotionBody,
     request: Request,
     state: StateDep,
     if_match: Condition = "",
     if_none_match: First = "",
 ) -> Response:
     """Needs a promoter's bearer token and If-Match. 428 without a condition, 412 when somebody was faster, 409 for a gate."""
-    desk, expect = desk_of(request, state), _expected(if_match, if_none_match)
+    context, expect = promotion_context(request, state), _expected(if_match, if_none_match)
 
-    def act() -> Entry:
-        return promote(desk, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry=wish.dry_run)
+    def act() -> AuditEntry:
+        return promote(context, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry=wish.dry_run)
 
-    return await _moved(act, request, state)
+    return await _change_champion(act, request, state)
 
 
 @router.post("/projects/{project}/rollback", summary="Go back to the version that served before")
 async def rollback_(
-    project: ProjectName, wish: Rollback, request: Request, state: StateDep, if_match: Condition = ""
+    project: ProjectName, wish: RollbackBody, request: Request, state: StateDep, if_match: Condition = ""
 ) -> Response:
     """Needs a promoter's bearer token and If-Match, as promotion does."""
-    desk, expect = desk_of(request, state), _expected(if_match, "")
+    context, expect = promotion_context(request, state), _expected(if_match, "")
 
-    def act() -> Entry:
-        return rollback(desk, project, wish.reason, utc_now, to=wish.to, expect=expect, dry=wish.dry_run)
+    def act() -> AuditEntry:
+        return rollback(context, project, wish.reason, utc_now, to=wish.to, expect=expect, dry=wish.dry_run)
 
-    return await _moved(act, request, state)
+    return await _change_champion(act, request, state)
 
 
 @router.get("/projects/{project}/history.json", include_in_schema=False)
@@ -119,12 +119,12 @@ async def history(project: ProjectName, request: Request, state: StateDep) -> Re
 
 
 @functools.cache
-def _pool() -> Pool:
+def _pool() -> ThreadPool:
     """Of this process: promotions wait patiently for the store, and must not use up the threads of others."""
-    return Pool(4, "promotions")
+    return ThreadPool(4, "promotions")
 
 
-async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Response:
+async def _change_champion(act: Callable[[], AuditEntry], request: Request, state: Services) -> Response:
     try:
         entry = await _pool().run(act)
     except StoreError as error:
@@ -140,27 +140,27 @@ async def _moved(act: Callable[[], Entry], request: Request, state: State) -> Re
     return JSONResponse(entry.model_dump(mode="json", exclude={"signatures"}), headers=_etag(entry) if written else None)
 
 
-def desk_of(request: Request, state: State) -> Desk:
+def promotion_context(request: Request, state: Services) -> PromotionContext:
     """Where this caller promotes, in their name, by the service's key and project files. Raises PromotionOff, NotAPromoter."""
     by = promoter(request.headers.get("authorization", ""), state.settings)
     try:
         signer = state.settings.signer()
     except BadKey:
-        raise PromotionOff("the service has no signing key") from None
-    return replace(state.reconcile.desk(state.store, signer), by=by, rules=state.settings.rules_for)
+        raise PromotionDisabled("the service has no signing key") from None
+    return replace(state.reconcile.context(state.store, signer), by=by, rules=state.settings.rules_for)
 
 
 def promoter(header: str, settings: ServiceSettings) -> str:
     """The name behind a bearer token. Raises PromotionOff, NotAPromoter."""
     if not settings.promoters:
-        raise PromotionOff("set PODIUM_PROMOTERS to let somebody promote over HTTP")
+        raise PromotionDisabled("set PODIUM_PROMOTERS to let somebody promote over HTTP")
     scheme, _, text = header.partition(" ")
     given = text.strip().encode()
     names = [
         name for name, token in settings.promoters.items() if hmac.compare_digest(token.get_secret_value().encode(), given)
     ]
     if scheme.lower() != "bearer" or not names:
-        raise NotAPromoter("send a promoter's token as `Authorization: Bearer …`")
+        raise PromotionForbidden("send a promoter's token as `Authorization: Bearer …`")
     return names[0]
 
 
@@ -176,5 +176,5 @@ def _expected(if_match: str, if_none_match: str) -> str | None:
     return tag[1]
 
 
-def _etag(entry: Entry | None) -> dict[str, str]:
+def _etag(entry: AuditEntry | None) -> dict[str, str]:
     return {"ETag": f'"{entry.champion}"'} if entry and entry.champion else {}

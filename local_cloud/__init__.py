@@ -1,5 +1,0 @@
-"""The cloud on a laptop: a real S3 server, its events and the real Lambda runtime, all on loopback."""
-
-from local_cloud.cloud import LocalCloud
-
-__all__ = ["LocalCloud"]

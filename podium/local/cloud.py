@@ -1,0 +1,145 @@
+"""S3, events and Lambda together: started in order, stopped in reverse."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shlex
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from podium.local.processes import Process, free_ports
+from podium.local.seaweedfs import start_s3
+
+BUCKET = "podium"
+
+
+class LocalCloud:
+    """The embedded cloud with its data under `folder`; `environment` is what its clients need.
+
+    The credentials and the hint's secret are made at the first start and kept beside the data, readable by the owner only.
+    """
+
+    def __init__(self, folder: Path, service_port: int, s3_port: int | None = None) -> None:
+        self.folder, self.service_port = folder, service_port
+        self._ports = free_ports(11)
+        if s3_port:
+            self._ports[0] = s3_port
+        self._secrets = _secrets(folder)
+        self._s3: Process | None = None
+        self._bridge: Process | None = None
+        self._lambda: Process | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for Podium's own processes."""
+        return {**os.environ, **self.variables}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process needs to know of this cloud."""
+        return {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._ports[0]}",
+            "AWS_ACCESS_KEY_ID": self._secrets["access"],
+            "AWS_SECRET_ACCESS_KEY": self._secrets["secret"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "PODIUM_BUCKET": BUCKET,
+            "PODIUM_URL": f"http://127.0.0.1:{self.service_port}",
+            "PODIUM_REFRESH_SECRETS": json.dumps([self._secrets["hint"]]),
+            "PODIUM_SIGNING_KEY": self._secrets["signing"],
+            "PODIUM_TRAINER_KEYS": json.dumps([self._secrets["public"]]),
+        }
+
+    @property
+    def events_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[10]}"
+
+    def start(self) -> Self:
+        self.start_events()
+        self._s3 = start_s3(
+            self.folder,
+            self._ports[:10],
+            (self._secrets["access"], self._secrets["secret"]),
+            BUCKET,
+            f"{self.events_url}/notifications",
+        )
+        client = self.client()
+        if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=BUCKET)
+        return self
+
+    def start_events(self) -> None:
+        """The bridge and the Lambda runtime."""
+        logs, python = self.folder / "logs", sys.executable
+        self._bridge = Process([python, "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ)
+        self._bridge.wait_for(f"{self.events_url}/status")
+        environment = {
+            **os.environ,
+            "AWS_LAMBDA_RUNTIME_API": self.events_url.removeprefix("http://"),
+            "PODIUM_REFRESH_TARGETS": f"http://127.0.0.1:{self.service_port}/refresh",
+            "PODIUM_REFRESH_SECRET": self._secrets["hint"],
+        }
+        command = [python, "-m", "awslambdaric", "lambda_refresh.handler.handler"]
+        self._lambda = Process(command, logs / "lambda.log", environment)
+
+    def write_variables(self) -> Path:
+        """A file for `source`, readable by the owner only."""
+        path = self.folder / "env"
+        path.touch(mode=0o600)
+        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()))
+        return path
+
+    def stop_events(self) -> None:
+        for process in (self._lambda, self._bridge):
+            if process:
+                process.stop(2)
+        self._lambda = self._bridge = None
+
+    def stop(self) -> None:
+        self.stop_events()
+        if self._s3:
+            self._s3.stop()
+            self._s3 = None
+
+    def client(self) -> Any:
+        """A boto3 client of this S3."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self._secrets["access"],
+            aws_secret_access_key=self._secrets["secret"],
+            region_name="us-east-1",
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def _secrets(folder: Path) -> dict[str, str]:
+    path = folder / "secrets.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        hint = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        key = Ed25519PrivateKey.generate()
+        private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+        pair = {"signing": base64.b64encode(private).decode(), "public": base64.b64encode(public).decode()}
+        path.write_text(
+            json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "hint": hint, **pair})
+        )
+    stored: dict[str, str] = json.loads(path.read_text())
+    return stored

@@ -1,0 +1,125 @@
+"""scikit-learn's forests in LightGBM's text form: the same splits, leaves and order of summation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from podium.models.scorers import LightGBMScorer
+
+
+def forest_trees(forest: Any, features: int) -> LightGBMScorer:
+    """A fitted forest whose scores are the mean of its trees' leaves: class probabilities or a value.
+
+    Thresholds and leaves are written with all their digits; rows must be rounded to 32 bits, as scikit-learn does.
+    """
+    outputs = int(getattr(forest, "n_classes_", 1))
+    blocks = [_tree(tree.tree_, output) for tree in forest.estimators_ for output in range(outputs)]
+    return LightGBMScorer(lightgbm_text(blocks, features, outputs, "average_output"), features, outputs, float32=True)
+
+
+def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
+    """A fitted gradient boosting of classes or numbers, that starts from a constant. Raises KeyError for other losses."""
+    baseline = np.ravel(boosting._raw_predict_init(np.zeros((1, features)))).tolist()
+    outputs = len(baseline)
+    objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
+    blocks = [_one_leaf(value) for value in baseline]
+    blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for turn in boosting.estimators_ for tree in turn]
+    text = lightgbm_text(blocks, features, outputs, objective)
+    return LightGBMScorer(text, features, outputs, float32=True, chance="binary" in objective)
+
+
+def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
+    """A fitted histogram gradient boosting of numbers; its baseline is a tree of one leaf. Raises ValueError for categories."""
+    baseline = np.ravel(boosting._baseline_prediction).tolist()
+    outputs = len(baseline)
+    trees = [tree.nodes for turn in boosting._predictors for tree in turn]
+    if any(nodes["is_categorical"].any() for nodes in trees):
+        raise ValueError("splits by category")
+    objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
+    blocks = [_one_leaf(value) for value in baseline] + [_histogram_tree(nodes) for nodes in trees]
+    return LightGBMScorer(lightgbm_text(blocks, features, outputs, objective), features, outputs, chance="binary" in objective)
+
+
+OBJECTIVES = {
+    "HalfBinomialLoss": "objective=binary sigmoid:1",
+    "HalfMultinomialLoss": "objective=multiclass num_class:{}",
+    "HalfSquaredError": "objective=regression",
+    "HuberLoss": "objective=huber",
+    "AbsoluteError": "objective=regression_l1",
+    "PinballLoss": "objective=quantile",
+    "HalfPoissonLoss": "objective=poisson",
+    "HalfGammaLoss": "objective=gamma",
+}
+"""scikit-learn's losses and LightGBM's objectives with the same link."""
+
+DEFAULT_LEFT, MISSING_IS_NAN = 2, 8
+
+
+def _one_leaf(value: float) -> str:
+    return "\n".join(
+        ["num_leaves=1", "num_cat=0", _line("leaf_value", np.array([value])), "is_linear=0", "shrinkage=1", "", ""]
+    )
+
+
+def _histogram_tree(nodes: np.ndarray) -> str:
+    leaf = nodes["is_leaf"].astype(bool)
+    number = np.empty(len(nodes), dtype=int)
+    number[~leaf], number[leaf] = np.arange((~leaf).sum()), ~np.arange(leaf.sum())
+    inner = nodes[~leaf]
+    lines = [f"num_leaves={leaf.sum()}", "num_cat=0"]
+    if len(inner):
+        lines += [
+            _line("split_feature", inner["feature_idx"]),
+            _line("split_gain", np.zeros(len(inner), dtype=int)),
+            _line("threshold", inner["num_threshold"]),
+            _line("decision_type", MISSING_IS_NAN + DEFAULT_LEFT * inner["missing_go_to_left"].astype(int)),
+            _line("left_child", number[inner["left"]]),
+            _line("right_child", number[inner["right"]]),
+        ]
+    return "\n".join([*lines, _line("leaf_value", nodes["value"][leaf]), "is_linear=0", "shrinkage=1", "", ""])
+
+
+def lightgbm_text(blocks: list[str], features: int, outputs: int, how: str) -> str:
+    """A model file of these trees, `outputs` of them for each turn; `how` says what is made of their sum."""
+    head = [
+        "tree",
+        "version=v4",
+        f"num_class={outputs}",
+        f"num_tree_per_iteration={outputs}",
+        "label_index=0",
+        f"max_feature_idx={features - 1}",
+        how,
+        f"feature_names={' '.join(f'f{place}' for place in range(features))}",
+        f"feature_infos={' '.join(['none'] * features)}",
+    ]
+    numbered = [f"Tree={place}\n{block}" for place, block in enumerate(blocks)]
+    return "\n".join([*head, "", *numbered, "end of trees", ""])
+
+
+def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
+    """One tree, its leaves times `rate`; LightGBM numbers inner nodes from 0 and leaves from -1 downwards."""
+    nodes = tree.__getstate__()["nodes"]
+    inner = np.flatnonzero(tree.children_left >= 0)
+    leaves = np.flatnonzero(tree.children_left < 0)
+    number = np.empty(tree.node_count, dtype=int)
+    number[inner] = np.arange(len(inner))
+    number[leaves] = ~np.arange(len(leaves))
+    lines = [f"num_leaves={len(leaves)}", "num_cat=0"]
+    if len(inner):
+        lines += [
+            _line("split_feature", tree.feature[inner]),
+            _line("split_gain", np.zeros(len(inner), dtype=int)),
+            _line("threshold", tree.threshold[inner]),
+            _line("decision_type", MISSING_IS_NAN + DEFAULT_LEFT * nodes["missing_go_to_left"][inner].astype(int)),
+            _line("left_child", number[tree.children_left[inner]]),
+            _line("right_child", number[tree.children_right[inner]]),
+        ]
+    lines += [_line("leaf_value", rate * tree.value[leaves, 0, output]), "is_linear=0", "shrinkage=1", "", ""]
+    return "\n".join(lines)
+
+
+def _line(name: str, numbers: Iterable[Any]) -> str:
+    return f"{name}={' '.join(repr(number.item()) for number in numbers)}"

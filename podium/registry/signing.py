@@ -1,0 +1,125 @@
+"""Ed25519 signatures over JSON documents: who made a version, who moved a champion."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from podium.storage.object_store import StoreError
+
+SIGNATURES = "signatures"
+
+
+class Unsigned(StoreError):
+    """A document carries no signature of an accepted key."""
+
+
+class BadKey(Exception):
+    """A configured key is missing or is none; the text says which and how to make one."""
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The bytes that are signed: the document without its signatures, keys sorted, no blanks."""
+    rest = {key: value for key, value in document.items() if key != SIGNATURES}
+    return json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A private key; its text form is the 32 bytes of the seed in base64."""
+
+    _key: Ed25519PrivateKey
+
+    @classmethod
+    def new(cls) -> Self:
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises BadKey."""
+        try:
+            return cls(Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True)))
+        except (binascii.Error, ValueError):
+            raise BadKey("PODIUM_SIGNING_KEY must be an ed25519 key: `podium keys new` makes one") from None
+
+    @property
+    def private(self) -> str:
+        return base64.b64encode(self._key.private_bytes_raw()).decode()
+
+    @property
+    def public(self) -> str:
+        return base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
+
+    @property
+    def name(self) -> str:
+        """The name of the public key."""
+        return key_name(self.public)
+
+    def sign(self, document: Mapping[str, Any]) -> dict[str, str]:
+        """The document's signatures by key name."""
+        return {self.name: base64.b64encode(self._key.sign(canonical(document))).decode()}
+
+
+def key_name(public: str) -> str:
+    """A short name for a public key."""
+    return hashlib.sha256(public.encode()).hexdigest()[:16]
+
+
+class VerifyingKeys:
+    """The public keys whose signatures are accepted; several while one is replaced."""
+
+    def __init__(self, public: Iterable[str]) -> None:
+        self.public = tuple(public)
+        self._keys = {key_name(text): _public(text) for text in self.public}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def signers(self, document: Mapping[str, Any]) -> set[str]:
+        """The names of the accepted keys that signed the document."""
+        return {name for name, key in self._keys.items() if _has_signed(key, name, document)}
+
+    def check(self, data: bytes, what: str) -> dict[str, Any]:
+        """The document in `data` if an accepted key signed it. Raises Unsigned."""
+        try:
+            document = json.loads(data)
+            signatures = document[SIGNATURES]
+            for name, key in self._keys.items():
+                if name in signatures:
+                    key.verify(base64.b64decode(signatures[name]), canonical(document))
+                    found: dict[str, Any] = document
+                    return found
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature, RecursionError):
+            pass
+        raise Unsigned(f"{what} is not signed by an accepted key")
+
+
+def _has_signed(key: Ed25519PublicKey, name: str, document: Mapping[str, Any]) -> bool:
+    try:
+        key.verify(base64.b64decode(document[SIGNATURES][name]), canonical(document))
+    except (ValueError, KeyError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _public(text: str) -> Ed25519PublicKey:
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS are JSON lists of public ed25519 keys") from None
+
+
+@dataclass(frozen=True)
+class TrustPolicy:
+    """Whose versions and whose promotions are believed."""
+
+    trainers: VerifyingKeys
+    promoters: VerifyingKeys

@@ -1,0 +1,66 @@
+"""What one stage leaves for the next, as JSON and Arrow: reading it constructs nothing but Podium's own classes."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from podium.models.encoder import Encoder, Feature
+from podium.models.serialization import UnsafePickle, dump, load
+from podium.schema.columns import Column
+from podium.tables.labeled_rows import UnreadableRows
+from podium.training.candidates import Candidate
+
+COLUMNS = TypeAdapter(tuple[Column, ...])
+FEATURES: dict[str, TypeAdapter[Any]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Feature)}
+MODEL, FACTS = b"model", b"facts"
+FIGURES = ("score_val", "fit_time", "pred_time")
+
+
+def encoder_to_json(encoder: Encoder) -> bytes:
+    features = [[type(feature).__name__, FEATURES[type(feature).__name__].dump_python(feature)] for feature in encoder.features]
+    return json.dumps({"columns": COLUMNS.dump_python(encoder.columns), "features": features}).encode()
+
+
+def encoder_from_json(data: bytes) -> Encoder:
+    """The inverse of `encoder_to_json`. Raises Unreadable."""
+    try:
+        document = json.loads(data)
+        columns = COLUMNS.validate_python(document["columns"])
+        features = tuple(FEATURES[name].validate_python(fields) for name, fields in document["features"])
+        if any(not 0 <= feature.column < len(columns) for feature in features):
+            raise ValueError("a feature of no column")
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise UnreadableRows(f"the encoder of an earlier stage cannot be read ({type(error).__name__})") from None
+    return Encoder(columns, features)
+
+
+def candidate_to_arrow(candidate: Candidate) -> bytes:
+    """The places and scores of the validation rows as columns; the model file and the figures as metadata."""
+    facts = {"settings": candidate.settings, **{name: float(getattr(candidate, name)) for name in FIGURES}}
+    columns = {"place": candidate.validated, **{str(number): each for number, each in enumerate(candidate.validation.T)}}
+    table = pa.table(columns).replace_schema_metadata({MODEL: dump(candidate.model), FACTS: json.dumps(facts).encode()})
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()
+
+
+def candidate_from_arrow(data: bytes) -> Candidate:
+    """The inverse of `candidate_to_arrow`. Raises Unreadable."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        table.validate(full=True)
+        metadata = table.schema.metadata or {}
+        facts = json.loads(metadata[FACTS])
+        scores = np.column_stack([column.to_numpy() for column in table.columns[1:]]).astype(float)
+        figures = {name: float(facts[name]) for name in FIGURES}
+        places = table["place"].to_numpy().astype(np.intp)
+        return Candidate(load(metadata[MODEL]), dict(facts["settings"]), places, scores, **figures)
+    except (pa.ArrowException, UnsafePickle, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise UnreadableRows(f"the candidate of an earlier stage cannot be read ({error})") from None

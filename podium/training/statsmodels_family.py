@@ -1,0 +1,54 @@
+"""Models of statsmodels as estimators: fitted by maximum likelihood, without shrinkage."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import statsmodels.api as sm
+from statsmodels.tools.sm_exceptions import ModelWarning
+
+from podium.models.scorers import LinearScorer
+from podium.schema.arrays import FloatMatrix, FloatVector
+from podium.schema.columns import Target
+
+
+class GeneralizedLinearModel:
+    """Binomial GLM with a logit link, multinomial logit, or least squares, by the task; the first class is the base."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def fit(self, features: FloatMatrix, target: FloatVector) -> GeneralizedLinearModel:
+        rows = _with_constant(features)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelWarning)  # perfect separation and slow convergence show in the scores
+            warnings.simplefilter("ignore", RuntimeWarning)
+            if self.target.task == "binary":
+                self.found = sm.GLM(target, rows, family=sm.families.Binomial()).fit()
+            elif self.target.task == "multiclass":
+                self.found = sm.MNLogit(target, rows).fit(method="lbfgs", maxiter=500, disp=0, skip_hessian=True)
+            else:
+                self.found = sm.OLS(target, rows).fit()
+        return self
+
+    def predict(self, features: FloatMatrix) -> FloatVector:
+        """The value, or the probability of the second class, or of each."""
+        return np.asarray(self.found.predict(_with_constant(features)))
+
+    def predict_proba(self, features: FloatMatrix) -> FloatMatrix:
+        found = self.predict(features)
+        return np.column_stack([1.0 - found, found]) if self.target.task == "binary" else found.reshape(len(features), -1)
+
+    def scorer(self) -> LinearScorer:
+        """The same as weighted sums, those of the first of several classes being zero."""
+        params = np.asarray(self.found.params, dtype=float)
+        params = params.reshape(len(params), -1).T
+        if self.target.task == "multiclass":
+            params = np.vstack([np.zeros(params.shape[1]), params])
+        link = {"binary": "logistic", "multiclass": "softmax"}.get(self.target.task, "identity")
+        return LinearScorer(tuple(map(tuple, params[:, 1:].tolist())), tuple(params[:, 0].tolist()), link)
+
+
+def _with_constant(features: FloatMatrix) -> FloatMatrix:
+    return np.column_stack([np.ones(len(features)), features])

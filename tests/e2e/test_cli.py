@@ -1,0 +1,244 @@
+"""The `podium` command as a person types it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from podium.cli.main import podium as podium_command
+from podium.local import LocalCloud
+from podium.local.processes import DidNotStart, Process, free_ports
+from podium.project import Project
+from podium.registry.promotion import PromotionContext
+from podium.registry.signing import Signer, VerifyingKeys
+from podium.registry.versions import Manifest
+from podium.settings import ROOT
+from tests import tables
+from tests.conftest import Put, publish_version
+from tests.foreign import files
+from tests.unit.importers.payloads import payloads
+
+
+def podium(cloud: LocalCloud, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "podium.cli.main", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env={**cloud.environment, **variables}, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.fixture(scope="module")
+def versions(put_champion: Put, cloud_desk: PromotionContext) -> list[Manifest]:
+    """A champion, and a version that waits."""
+    entries: dict[str, Any] = {"name": "cli", "target": "kind", "families": ("linear",), "n_trials": 1}
+    first = put_champion(tables.flowers(600), **entries)
+    return [
+        first,
+        publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
+    ]
+
+
+def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    one, two = (manifest.version for manifest in versions)
+    listed = json.loads(podium(cloud, "models", "list", "cli", "--json").stdout)
+    assert {row["version"]: row["champion"] for row in listed} == {one: True, two: False}
+    assert "champion" in podium(cloud, "models", "list", "cli").stdout
+    shown = json.loads(podium(cloud, "models", "show", "cli").stdout)
+    assert shown["version"] == one
+    changed = json.loads(podium(cloud, "models", "diff", "cli", one, two).stdout)["changed"]
+    assert changed["configuration.seed"] == [0, 1]
+    assert "score.linear" in changed
+    dry = podium(cloud, "models", "promote", "cli", two, "--reason", "try", "--dry-run")
+    assert (dry.returncode, "would be the champion" in dry.stdout) == (0, True)
+    late = podium(cloud, "models", "promote", "cli", two, "--reason", "late", "--expect", two)
+    assert (late.returncode, "AliasMoved" in late.stderr) == (4, True)
+    promoted = podium(cloud, "models", "promote", "cli", two, "--reason", "better", "--expect", one, PODIUM_ACTOR="eve")
+    assert promoted.returncode == 0, promoted.stderr
+    assert "✓ golden-rows" in promoted.stdout
+    trial = podium(cloud, "models", "rollback", "cli", "--reason", "try", "--dry-run")
+    assert (trial.returncode, f"{one} would be the champion" in trial.stdout) == (0, True)
+    back = podium(cloud, "models", "rollback", "cli", "--reason", "wrong since noon", "--json")
+    assert json.loads(back.stdout)["champion"] == one
+    history = podium(cloud, "models", "history", "cli").stdout.splitlines()
+    assert len(history) == 3
+    assert "by eve (key " in history[1] and "): better" in history[1]
+    verified = podium(cloud, "models", "verify", "cli")
+    assert (verified.returncode, verified.stdout) == (0, "2 versions, 3 entries, 0 wrong\n")
+
+
+@pytest.mark.timeout(200)
+def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: LocalCloud, tmp_path: Path) -> None:
+    (tmp_path / "shoes.joblib").write_bytes(files.MADE["xz.joblib"]())
+    (tmp_path / "rows.csv").write_text(files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False))
+    words = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
+    bare = podium(cloud, *words, "--name", "forest")
+    assert bare.returncode == 0, bare.stderr
+    assert "takes x1, number" in bare.stdout
+    assert "gives sex, one of female, male" in bare.stdout
+    assert "is the model" not in bare.stderr
+    named = json.loads(podium(cloud, *words, "--sample", str(tmp_path / "rows.csv"), "--json").stdout)
+    assert (named["champion"], named["data"]["kind"]) == ("shoes", "scikit-learn")
+    assert named["leaderboard"][0]["score_test"] > 0.9
+    listed = podium(cloud, "models", "list", "shoes").stdout
+    assert "roc_auc not known" in listed
+    promoted = podium(cloud, "models", "promote", "shoes", named["version"], "--reason", "given to us")
+    assert promoted.returncode == 0, promoted.stderr
+    first = next(
+        row["version"] for row in json.loads(podium(cloud, "models", "list", "shoes", "--json").stdout) if not row["champion"]
+    )
+    dry = podium(cloud, "gc", "shoes", "--days", "0", "--dry-run")
+    assert (dry.returncode, first in dry.stdout, "would be deleted" in dry.stderr) == (0, True, True)
+    done = json.loads(podium(cloud, "gc", "shoes", "--days", "0", "--json").stdout)
+    assert [each["version"] for each in done] == [first]
+    assert "retired" in podium(cloud, "models", "list", "shoes").stdout
+    gone = podium(cloud, "models", "promote", "shoes", first, "--reason", "x")
+    assert (gone.returncode, "collected as garbage" in gone.stderr) == (5, True)
+    assert podium(cloud, "models", "verify", "shoes").returncode == 0
+
+
+def test_a_malicious_file_is_refused_with_what_to_do(cloud: LocalCloud, tmp_path: Path) -> None:
+    file = tmp_path / "model.pkl"
+    file.write_bytes(payloads(tmp_path)["os-system"])
+    refused = podium(cloud, "models", "import", "shoes", str(file))
+    assert (refused.returncode, "Export the model to ONNX" in refused.stderr) == (3, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pkl"]
+
+
+def test_what_goes_wrong_is_a_sentence_and_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    cases = [
+        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "has no version"),
+        (("models", "rollback", "nobody", "--reason", "x"), {}, 5, "never had a champion"),
+        (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": "[]"}, 1, "podium keys new"),
+        (("models", "rollback", "cli", "--reason", "x"), {"PODIUM_SIGNING_KEY": ""}, 1, "podium keys new"),
+        (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": json.dumps([Signer.new().public])}, 5, "not signed"),
+        (("models", "promote", "cli"), {}, 2, "Usage"),
+    ]
+    for words, variables, code, text in cases:
+        result = podium(cloud, *words, **variables)
+        assert (result.returncode, text in result.stderr) == (code, True), (words, result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_a_new_key_can_be_used_as_printed(cloud: LocalCloud) -> None:
+    private, public = (line.split("=", 1)[1] for line in podium(cloud, "keys", "new").stdout.splitlines())
+    document = {"a": 1}
+    signed = json.dumps({**document, "signatures": Signer.parse(private).sign(document)}).encode()
+    assert VerifyingKeys(json.loads(public.strip("'"))).check(signed, "it")["a"] == 1
+
+
+def test_settings_are_shown_without_secrets(cloud: LocalCloud) -> None:
+    text = podium(cloud, "config", "show").stdout
+    assert "PODIUM_SIGNING_KEY" in text
+    assert cloud.environment["PODIUM_SIGNING_KEY"] not in text
+    assert json.loads(cloud.environment["PODIUM_REFRESH_SECRETS"])[0] not in text
+
+
+def test_the_service_does_not_start_without_keys(cloud: LocalCloud, tmp_path: Path) -> None:
+    result = podium(cloud, "serve", "--port", "0", PODIUM_TRAINER_KEYS="[]", PODIUM_CACHE=str(tmp_path))
+    assert result.returncode != 0
+    assert "PODIUM_TRAINER_KEYS is not set" in result.stderr
+
+
+def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "project.toml").write_text('data = "s3://podium/x.csv"\ntarget = "y"\nfamilies = ["lgbm"]')
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    assert (result.returncode, "unknown family lgbm" in result.stderr) == (1, True)
+    assert podium(cloud, "projects", "check").returncode == 0
+    naive = 'target = "y"\nfamilies = ["persistence"]'
+    (tmp_path / "bad" / "project.toml").write_text(naive)
+    assert "needs a panel" in podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).stderr
+    (tmp_path / "bad" / "project.toml").write_text(f'kind = "panel"\n{naive}\npanel = {{ entity = "e", time = "t" }}')
+    assert podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).returncode == 0
+    told = podium(cloud, "predict", "--project", "bad", "--random", "2", "--local", PODIUM_PROJECTS=str(tmp_path))
+    assert told.returncode == 1 and "have no days before them" in told.stderr
+
+
+CHECKED = [
+    ('metric = "auc"', "did you mean roc_auc?"),
+    ('metric = "mape"\ntask = "binary"', "metric is none of accuracy"),
+    ('split = { kind = "grouped", column = "family" }', "has no column family; it has petal, sepal, kind"),
+]
+
+
+def test_a_project_is_checked_against_the_metrics_and_its_table(cloud: LocalCloud, tmp_path: Path) -> None:
+    table = tables.flowers(30)
+    text = table.to_csv(index=False).encode()
+    for name, data in {"csv": text, "csv.gz": gzip.compress(text), "parquet": table.to_parquet()}.items():
+        cloud.client().put_object(Bucket="podium", Key=f"raw/checked.{name}", Body=data)
+
+    def project(name: str, entries: str, file: str = "checked.csv") -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "project.toml").write_text(f'data = "s3://podium/raw/{file}"\n{entries}')
+
+    for turn, (entries, _) in enumerate(CHECKED):
+        project(f"wrong-{turn}", f'target = "kind"\n{entries}')
+    for file in ("checked.csv", "checked.parquet", "checked.csv.gz"):
+        project(file.replace(".", "-"), 'target = "sort"', file)
+    project("right", 'target = "kind"')
+    project("unseen", 'target = "kind"', "not-there.csv")
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    wrong = result.stderr.splitlines()
+    assert (result.returncode, len(wrong)) == (1, 6), result.stderr
+    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 3, wrong
+    assert all("has no column sort" in line for line in wrong[:3])
+    right, unseen = result.stdout.splitlines()
+    assert (right, "unseen: valid, but its columns were not looked at: there is no" in unseen) == ("right: valid", True)
+
+
+def test_a_folder_without_projects_is_said_to_be_empty(cloud: LocalCloud, tmp_path: Path) -> None:
+    result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
+    assert (result.returncode, "there is no project in" in result.stderr) == (1, True)
+
+
+def test_commands_that_read_do_not_wait_for_a_store_that_hangs(cloud: LocalCloud) -> None:
+    runner = CliRunner()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for words in (("models", "list", "cli"), ("models", "history", "cli"), ("fsck",)):
+            started = time.monotonic()
+            result = runner.invoke(podium_command, words, env={**cloud.variables, "AWS_ENDPOINT_URL_S3": url})
+            assert time.monotonic() - started < 10
+            assert (result.exit_code, "Read timeout" in result.stderr) == (5, True), result.output
+
+
+def test_a_version_that_is_not_signed_is_named_beside_the_others(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    key = "versions/cli/bogus/manifest.json"
+    cloud.client().put_object(Bucket="podium", Key=key, Body=b"{}")
+    try:
+        result = podium(cloud, "models", "list", "cli", "--json")
+    finally:
+        cloud.client().delete_object(Bucket="podium", Key=key)
+    assert (result.returncode, len(json.loads(result.stdout))) == (5, 2)
+    assert "the manifest of cli bogus is not signed" in result.stderr
+
+
+def test_another_program_at_the_port_is_not_taken_for_the_own_process(tmp_path: Path) -> None:
+    """It answers, but the process that was started does not listen there."""
+    python, port = sys.executable, free_ports(1)[0]
+    other = Process([python, "-m", "http.server", "--bind", "127.0.0.1", str(port)], tmp_path / "other.log", os.environ)
+    try:
+        other.wait_for(f"http://127.0.0.1:{port}/")
+        waits = Process([python, "-c", "import time; time.sleep(1); exit(7)"], tmp_path / "own.log", os.environ)
+        with pytest.raises(DidNotStart, match="ended with code 7"):
+            waits.wait_for(f"http://127.0.0.1:{port}/")
+    finally:
+        other.stop()
+
+
+def test_predictions_are_asked_for_where_the_demo_serves(cloud: LocalCloud, tmp_path: Path) -> None:
+    """At PODIUM_URL, which the file of the demo's variables sets."""
+    assert f"export PODIUM_URL=http://127.0.0.1:{cloud.service_port}\n" in cloud.write_variables().read_text()
+    (tmp_path / "rows.csv").write_text("x\n1\n")
+    words = ("predict", "--project", "cli", str(tmp_path / "rows.csv"))
+    result = CliRunner().invoke(podium_command, words, env={"PODIUM_URL": f"http://127.0.0.1:{free_ports(1)[0]}/at"})
+    assert (result.exit_code, "/at (" in result.stderr) == (5, True), result.stderr

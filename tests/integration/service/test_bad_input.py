@@ -1,0 +1,173 @@
+"""Bad input gets a problem that names the place and never the value; nothing answers 500."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from podium.local.http_client import Client
+from tests.tables import RECORD
+
+MIXED = "/projects/mixed/predict"
+JSON = {"content-type": "application/json"}
+ARRAY = list(RECORD.values())
+
+
+def record(**cells: Any) -> bytes:
+    return json.dumps({**RECORD, **cells}).encode()
+
+
+TEXT = json.dumps(RECORD)
+BODIES: list[tuple[bytes, int, str]] = [
+    (b"", 400, "invalid-json"),
+    (b"{", 400, "invalid-json"),
+    (TEXT.encode() + b"x", 400, "invalid-json"),
+    (TEXT.replace('"', "'").encode(), 400, "invalid-json"),
+    (TEXT.encode() + b" // a record", 400, "invalid-json"),
+    (b"[" * 101 + b"]" * 101, 400, "invalid-json"),
+    (b"[" * 250_000, 400, "invalid-json"),
+    (TEXT.replace("41000.5", "NaN").encode(), 400, "not-finite"),
+    (TEXT.replace("41000.5", "-Infinity").encode(), 400, "not-finite"),
+    (TEXT.replace("41000.5", "1e999").encode(), 422, "out-of-range"),
+    (TEXT.replace("41000.5", "9" * 4000).encode(), 422, "out-of-range"),
+    (record(visits=2**63), 422, "out-of-range"),
+    (record(city="x" * 1_000_000), 422, "out-of-range"),
+    (record(income="nan"), 422, "invalid-type"),
+    (record(income="1"), 422, "invalid-type"),
+    (record(income=True), 422, "invalid-type"),
+    (record(visits=1.5), 422, "invalid-type"),
+    (record(member=1), 422, "invalid-type"),
+    (record(since="2022-02-30"), 422, "invalid-type"),
+    (record(income=None), 422, "missing-field"),
+    (json.dumps({name: cell for name, cell in RECORD.items() if name != "income"}).encode(), 422, "missing-field"),
+    (b"null", 422, "invalid-type"),
+    (b"5", 422, "invalid-type"),
+    (b'"text"', 422, "invalid-type"),
+    (TEXT.replace('"visits": 3', '"visits": ' + "9" * 320).encode(), 422, "out-of-range"),
+    (record(city="\ud800"), 422, "invalid-encoding"),
+    (record(city="a\0b"), 422, "invalid-encoding"),
+    (TEXT.encode("utf-16"), 400, "invalid-encoding"),
+    (b'{"income": "\xff"}', 400, "invalid-encoding"),
+    (TEXT.replace('"visits"', '"income": 1, "visits"').encode(), 400, "duplicate-field"),
+    (b"[]", 422, "empty-input"),
+    (b'{"records": []}', 422, "empty-input"),
+    (record(colour="red"), 422, "unknown-field"),
+    (json.dumps({**RECORD, "Income": 1}).encode(), 422, "unknown-field"),
+    (record(__proto__={}), 422, "unknown-field"),
+    (json.dumps(ARRAY[:-1]).encode(), 422, "wrong-length"),
+    (json.dumps([*ARRAY, 1]).encode(), 422, "wrong-length"),
+    (json.dumps([RECORD, 5]).encode(), 422, "invalid-type"),
+    (json.dumps([[[1]]]).encode(), 422, "wrong-length"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BODIES, ids=range(len(BODIES)))
+def test_bad_json_is_named(service: Client, body: bytes, status: int, code: str) -> None:
+    """The smallest of five answers of /livez right after it is under a tenth of a second."""
+    answer = service.post(MIXED, body, JSON)
+    assert (answer.status, answer.json()["code"]) == (status, code), answer.text[:300]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"].endswith(code)
+    assert min(alive(service) for _ in range(5)) < 0.1
+
+
+def alive(service: Client) -> float:
+    started = time.monotonic()
+    assert service.get("/livez").status == 200
+    return time.monotonic() - started
+
+
+ODDITIES: list[tuple[bytes, list[str]]] = [
+    (b"\xef\xbb\xbf" + TEXT.encode(), []),
+    (record(score=None), []),
+    (record(city="K\u00f6ln"), []),
+    (record(city="Ko\u0308ln"), []),
+    (record(city="NA"), []),
+    (record(city="Paris"), ["unknown-category"]),
+    (record(income=10**9), ["out-of-training-range"]),
+]
+
+
+@pytest.mark.parametrize(("body", "warnings"), ODDITIES, ids=range(len(ODDITIES)))
+def test_what_is_only_odd_is_answered(service: Client, body: bytes, warnings: list[str]) -> None:
+    answer = service.post(MIXED, body, JSON)
+    assert answer.status == 200, answer.text
+    assert [each["code"] for each in answer.json()["warnings"]] == warnings
+
+
+def test_composed_and_decomposed_letters_are_one_category(service: Client) -> None:
+    found = [service.post(MIXED, record(city=city), JSON).json()["predictions"] for city in ("K\u00f6ln", "Ko\u0308ln")]
+    assert found[0] == found[1]
+
+
+def test_the_wrong_row_is_named_and_nothing_is_predicted(service: Client) -> None:
+    rows = [dict(RECORD) for _ in range(10)]
+    rows[6]["income"] = "secret"
+    answer = service.post_json(MIXED, rows)
+    assert answer.status == 422
+    assert [(error["row"], error["column"]) for error in answer.json()["errors"]] == [(7, "income")]
+    assert "predictions" not in answer.json()
+    assert "secret" not in answer.text
+
+
+REQUESTS = [
+    ("POST", MIXED, {"content-type": "text/plain"}, 415),
+    ("POST", MIXED, {}, 415),
+    ("POST", MIXED, {"content-type": "application/json; charset=utf-16"}, 415),
+    ("POST", MIXED, {**JSON, "content-encoding": "gzip"}, 415),
+    ("POST", MIXED, {"content-type": "application/octet-stream"}, 415),
+    ("POST", MIXED, {"content-type": "application/python-pickle"}, 415),
+    ("POST", MIXED, {**JSON, "accept": "image/png"}, 406),
+    ("PUT", MIXED, JSON, 405),
+    ("POST", "/projects/nothing/predict", JSON, 404),
+    ("POST", "/projects//predict", JSON, 404),
+    ("POST", "/projects/../predict", JSON, 404),
+    ("POST", "/projects/%2e%2e/predict", JSON, 404),
+    ("POST", "/projects/%00/predict", JSON, 404),
+    ("GET", "/projects/mixed/../../etc/passwd", {}, 404),
+    ("GET", "/static/%2e%2e/settings.py", {}, 404),
+    ("GET", "/nothing", {}, 404),
+    ("POST", "/projects/Mixed%2f..%2f/promote", JSON, 404),
+    ("POST", "/projects/MIXED/promote", JSON, 422),
+    ("POST", "/refresh", JSON, 401),
+    ("POST", MIXED, {"content-type": "multipart/form-data"}, 400),
+    ("POST", MIXED, {"content-type": "application/x-www-form-urlencoded", "origin": "http://elsewhere.example"}, 403),
+    ("POST", MIXED, {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "cross-site"}, 403),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), REQUESTS)
+def test_bad_requests_are_problems(service: Client, method: str, path: str, headers: dict[str, str], status: int) -> None:
+    answer = service.request(method, path, TEXT.encode() if method != "GET" else None, headers)
+    assert answer.status == status, answer.text[:300]
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_form_with_an_error_comes_back_with_the_message_at_the_field(service: Client) -> None:
+    fields = {name: str(value).lower() if value is True else str(value) for name, value in RECORD.items()} | {"income": "much"}
+    page = service.post_form(MIXED, fields)
+    assert page.status == 422
+    assert "a number, such as 3 or 2.5" in page.text
+    assert 'value="2022-05-17"' in page.text  # what was right is kept
+
+
+def test_several_projects_and_no_default_ask_for_a_name(service: Client) -> None:
+    answer = service.post_json("/predict", RECORD)
+    assert answer.status == 404
+    assert "PODIUM_DEFAULT_PROJECT" in answer.text
+
+
+def test_a_wrong_method_is_told_the_right_one_and_head_is_get_without_a_body(service: Client) -> None:
+    assert service.request("PUT", MIXED, b"", JSON).headers["allow"]
+    for path in ("/", "/livez", "/projects/mixed", "/docs", "/openapi.json"):
+        head, get = service.request("HEAD", path), service.get(path)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(get.body))
+
+
+def test_a_declared_body_over_the_limit_is_refused_unread(service: Client) -> None:
+    answer = service.request("POST", MIXED, b"{}", {**JSON, "content-length": "5000000000", "accept": "text/csv"})
+    assert (answer.status, answer.json()["code"]) == (413, "too-large")

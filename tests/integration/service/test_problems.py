@@ -1,0 +1,112 @@
+"""Problems: documented at their address, and pages for browsers."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podium.local.http_client import Answer, Client
+from podium.settings import ROOT
+from service.problem_types import PROBLEM_TYPES
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+SLUG = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def get(service: Client, path: str) -> Answer:
+    return service.request("GET", path, headers=BROWSER)
+
+
+def sources() -> Iterator[ast.AST]:
+    for package in ("podium", "service"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.name != "problem_types.py":
+                yield from ast.walk(ast.parse(Path(path).read_text()))
+
+
+def text(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def is_status(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int and 400 <= node.value < 600
+
+
+def codes() -> Iterator[str]:
+    """Every code in the sources: after a status, as a problem's first argument, or before the message of a fault."""
+    for node in sources():
+        values = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+        yield from (text(code) for status, code in itertools.pairwise(values) if is_status(status))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "_Wrong"):
+            yield text(node.args[0])
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wrong" and len(node.args) > 2:
+            yield text(node.args[1])
+
+
+def test_every_code_is_documented() -> None:
+    found = {code for code in codes() if SLUG.fullmatch(code)}
+    assert {"invalid-type", "overloaded", "unknown-project", "malformed-http", "gate-failed"} <= found
+    assert found - PROBLEM_TYPES.keys() == set()
+
+
+def test_the_type_of_a_problem_is_the_address_of_its_documentation(service: Client) -> None:
+    for body in ({}, {"income": "much"}, [], 5):
+        problem = service.post_json("/projects/mixed/predict", body).json()
+        found = service.get(problem["type"]).json()
+        assert (found["code"], found["type"]) == (problem["code"], problem["type"])
+        assert found["title"] in get(service, problem["type"]).text
+    listed = service.get("/problems").json()["problems"]
+    assert {each["code"] for each in listed} == PROBLEM_TYPES.keys()
+    page = get(service, "/problems")
+    assert all(f'href="/problems/{code}"' in page.text for code in PROBLEM_TYPES)
+    for code in PROBLEM_TYPES:
+        assert (service.get(f"/problems/{code}").status, service.get(f"/problems/{code}.json").status) == (200, 200)
+    assert service.get("/problems/unheard-of").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/projects/nothing", 404),
+        ("/jobs/nothing", 404),
+        ("/problems/nothing", 404),
+        ("/refresh", 405),
+        ("/projects/mixed?unheard=secret", 422),
+        ("/projects/mixed/predict.html?unheard=secret", 422),
+        ("/static/nothing.css", 404),
+    ],
+)
+def test_a_browser_gets_a_page_for_an_error_and_a_program_a_problem(service: Client, path: str, status: int) -> None:
+    answer = get(service, path)
+    assert (answer.status, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "<h1>" in answer.text
+    assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"]
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    program = service.get(path.replace(".html", ""))
+    assert (program.status, program.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_names_are_escaped_in_error_pages(service: Client) -> None:
+    assert "<script>" not in get(service, "/projects/mixed?%3Cscript%3E=1").text
+
+
+def test_an_error_is_json_where_the_path_says_so(service: Client) -> None:
+    assert get(service, "/projects/nothing/schema.json").headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("name", ["history", "schema", "versions", "card"])
+def test_a_browser_gets_pages_and_a_program_json(service: Client, name: str) -> None:
+    page = get(service, f"/projects/mixed/{name}")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert f'href="/projects/mixed/{name}.json"' in page.text or name == "versions"
+    as_json = get(service, f"/projects/mixed/{name}.json")
+    assert as_json.headers["content-type"] == "application/json"
+    assert service.get(f"/projects/mixed/{name}").json() == as_json.json()
+    assert page.headers["etag"] == as_json.headers["etag"] if name == "history" else True

@@ -1,0 +1,275 @@
+"""Every way in, on a real uvicorn with a real Dask cluster: one meaning."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from podium.local.http_client import Answer, Client
+from tests import tables
+from tests.tables import RECORD
+
+MIXED = "/projects/mixed/predict"
+ARRAY = list(RECORD.values())
+
+
+def prediction(answer: Answer, row: int = 0) -> dict[str, Any]:
+    assert answer.status == 200, answer.text
+    found: dict[str, Any] = answer.json()["predictions"][row]
+    return found
+
+
+def record(**cells: Any) -> dict[str, Any]:
+    return {**RECORD, **cells}
+
+
+@pytest.fixture(scope="module")
+def expected(service: Client) -> dict[str, Any]:
+    return prediction(service.post_json(MIXED, RECORD))
+
+
+def test_an_answer_says_what_which_model_and_which_version(service: Client) -> None:
+    answer = service.post_json(MIXED, RECORD)
+    body = answer.json()
+    assert list(body) == ["project", "version", "model", "prediction_id", "predictions", "warnings"]
+    assert answer.headers["x-model-version"] == body["version"]
+    assert answer.headers["x-prediction-id"] == body["prediction_id"]
+    first = body["predictions"][0]
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    assert first["prediction"] == max(first["probabilities"], key=first["probabilities"].get)
+
+
+SAME = [
+    ARRAY,
+    [ARRAY],
+    [RECORD],
+    {"records": [RECORD]},
+    dict(reversed(RECORD.items())),
+    record(city=" Bonn "),
+    record(income=41000.50, visits=3.0),
+]
+
+
+@pytest.mark.parametrize("body", SAME)
+def test_records_lists_and_arrays_mean_the_same(service: Client, expected: dict[str, Any], body: Any) -> None:
+    assert prediction(service.post_json(MIXED, body)) == expected
+
+
+def test_forms_csv_and_parquet_mean_the_same(service: Client, expected: dict[str, Any]) -> None:
+    texts = {name: "true" if value is True else str(value) for name, value in RECORD.items()}
+    form = service.request("POST", MIXED + ".json", "&".join(f"{k}={v}" for k, v in texts.items()).encode(), FORM)
+    assert prediction(form) == expected
+    table = pd.DataFrame([texts])
+    data = table.to_csv(index=False).encode()
+    assert prediction(service.post(MIXED, data, {"content-type": "text/csv"})) == expected
+    assert prediction(service.post_file(MIXED + ".json", data)) == expected
+    file = io.BytesIO()
+    pd.DataFrame([RECORD]).to_parquet(file)
+    assert prediction(service.post(MIXED, file.getvalue(), {"content-type": "application/vnd.apache.parquet"})) == expected
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def test_the_fast_lane_and_the_common_way_give_the_same_bytes(service: Client) -> None:
+    """A query string, even an empty choice, keeps a request off the fast lane."""
+    for row in tables.mixed(60, seed=9).drop(columns="bought").to_dict("records"):
+        cells = {name: None if value != value else value for name, value in row.items()} | {"member": row["member"] == "true"}
+        lane, common = service.post_json(MIXED, cells), service.post_json(MIXED + "?models=champion", cells)
+        assert _without_id(lane) == _without_id(common)
+
+
+def _without_id(answer: Answer) -> str:
+    return re.sub(r'"prediction_id":"[^"]*"', "", answer.text).replace('"warnings":[]', "")
+
+
+def test_one_record_ten_and_eleven_give_the_same_numbers(service: Client) -> None:
+    rows = [record(income=30000 + 100 * place, score=None if place % 3 == 0 else place / 10) for place in range(25)]
+    for families in ("champion", "all"):
+        path = f"{MIXED}?models={families}"
+        single = [prediction(service.post_json(path, row)) for row in rows]
+        ten = service.post_json(path, rows[:10]).json()["predictions"]
+        before = service.get("/status").json()["dask"]["batches"]
+        eleven = service.post_json(path, rows[:11]).json()["predictions"]
+        everything = service.post_json(path, rows).json()["predictions"]
+        assert service.get("/status").json()["dask"]["batches"] > before
+        assert single[:10] == ten
+        assert single[:11] == eleven
+        assert single == everything
+    assert service.get("/status").json()["dask"]["fallbacks"] == 0
+
+
+def test_all_models_are_side_by_side(service: Client) -> None:
+    answer = service.post_json(MIXED + "?models=all", RECORD).json()
+    models = answer["predictions"][0]["models"]
+    assert set(models) == {"linear", "random-forest", "extra-trees", "lightgbm"}
+    assert next(iter(models)) == answer["model"]
+    assert answer["predictions"][0]["prediction"] == models[answer["model"]]["prediction"]
+    one = service.post_json(MIXED + "?models=extra-trees", RECORD).json()
+    assert one["model"] == "extra-trees"
+    assert one["predictions"][0] == models["extra-trees"]
+    assert service.post_json(MIXED + "?models=nonsense", RECORD).status == 404
+
+
+def test_a_regression_answers_a_number_and_its_interval(service: Client) -> None:
+    answer = prediction(service.post_json("/projects/prices/predict", {"area": 100, "rooms": 3}))
+    assert set(answer) == {"prediction", "interval"}
+    assert 250_000 < answer["prediction"] < 400_000
+
+
+def test_unknown_categories_and_far_numbers_are_answered_with_a_warning(service: Client) -> None:
+    answer = service.post_json(MIXED, record(city="Atlantis", income=1e9, since="2030-01-01")).json()
+    assert {(warning["column"], warning["code"]) for warning in answer["warnings"]} == {
+        ("city", "unknown-category"),
+        ("income", "out-of-training-range"),
+        ("since", "out-of-training-range"),
+    }
+    assert "Atlantis" not in json.dumps(answer)
+
+
+def test_optional_cells_may_be_missing_in_every_form(service: Client) -> None:
+    without = {name: value for name, value in RECORD.items() if name != "score"}
+    answers = [prediction(service.post_json(MIXED, body)) for body in (without, record(score=None), [*ARRAY[:-1], None])]
+    data = pd.DataFrame([without]).to_csv(index=False).encode()
+    answers.append(prediction(service.post(MIXED, data, {"content-type": "text/csv"})))
+    assert all(answer == answers[0] for answer in answers)
+    marked, absent = (prediction(service.post_json(MIXED, record(visits=value))) for value in (-1, None))
+    assert marked == absent
+
+
+def test_a_csv_comes_back_with_its_columns_untouched(service: Client) -> None:
+    rows = tables.mixed(30, seed=4)
+    data = rows.to_csv(index=False).encode()
+    answer = service.post(MIXED + ".csv?models=all", data, {"content-type": "text/csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    sent, got = (list(csv.DictReader(io.StringIO(text))) for text in (data.decode(), answer.text))
+    names = list(sent[0])
+    assert list(got[0])[: len(names)] == names
+    assert [{name: row[name] for name in names} for row in got] == sent
+    assert list(got[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
+    for family in ("linear", "lightgbm", "random-forest", "extra-trees"):
+        columns = [f"{family}.{name}" for name in ("prediction", "probability_no", "probability_yes")]
+        assert columns == [name for name in got[0] if name.startswith(f"{family}.")]
+        for row in got:
+            assert float(row[columns[1]]) + float(row[columns[2]]) == pytest.approx(1)
+            assert row[columns[0]] == ("yes" if float(row[columns[2]]) > 0.5 else "no")
+    by_json = service.post(MIXED, data, {"content-type": "text/csv"}).json()["predictions"]
+    assert [row["prediction"] for row in got] == [each["prediction"] for each in by_json]
+    assert np.allclose(
+        [float(row["probability_yes"]) for row in got], [each["probabilities"]["yes"] for each in by_json], rtol=0, atol=0
+    )
+
+
+def test_formulas_are_made_harmless_in_downloads_and_numbers_are_not_touched(service: Client) -> None:
+    row = pd.DataFrame([record(member="true", city="=cmd()", score=-0.5)]).to_csv(index=False).encode()
+    safe, raw = (service.post(f"{MIXED}.csv{query}", row, {"content-type": "text/csv"}).text for query in ("", "?raw=1"))
+    assert next(csv.DictReader(io.StringIO(safe)))["city"] == "'=cmd()"
+    assert next(csv.DictReader(io.StringIO(safe)))["score"] == "-0.5"
+    assert next(csv.DictReader(io.StringIO(raw)))["city"] == "=cmd()"
+
+
+def test_the_form_of_the_answer_follows_accept_and_suffix(service: Client) -> None:
+    json_type = {"content-type": "application/json"}
+    body = json.dumps(RECORD).encode()
+    for path, accept, media in (
+        (MIXED, "text/csv", "text/csv"),
+        (MIXED, "text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        (MIXED, "application/json;q=0.5, text/csv;q=0.9", "text/csv"),
+        (MIXED + ".csv", "application/json", "text/csv"),
+        (MIXED + ".html", "*/*", "text/html"),
+    ):
+        answer = service.post(path, body, {**json_type, "accept": accept})
+        assert answer.headers["content-type"].startswith(media), (path, accept)
+        assert answer.headers["x-model-version"]
+    assert service.post(MIXED, body, {**json_type, "accept": "image/png"}).status == 406
+
+
+def test_the_service_describes_what_serves(service: Client) -> None:
+    described = service.get("/openapi.json").json()
+    schema = described["components"]["schemas"]["record-mixed"]
+    assert list(schema["properties"]) == list(RECORD)
+    assert schema["required"] == ["income", "city", "member", "since"]
+    assert "/projects/mixed/predict" in described["paths"]
+    assert service.get("/projects/mixed/schema").json() == schema
+    board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
+    assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
+    versions = service.get("/projects/mixed/versions").json()
+    (shown,) = [each for each in versions["versions"] if each["version"] == versions["serving"]]
+    assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
+    assert shown["low"] <= shown["score"] <= shown["high"]
+    status = service.get("/status").json()
+    fast = {each["project"]: each["fast_path"] for each in status["serving"]}
+    assert fast["mixed"] and fast["odd"] and fast["prices"]
+
+
+def test_no_page_shows_a_golden_row_or_asks_another_host(service: Client) -> None:
+    pages = [service.get(path) for path in ("/", "/projects/mixed", "/docs")]
+    for page in pages:
+        assert page.status == 200
+        assert not re.findall(r'(?:src|href|action)="(?:https?:)?//', page.text)
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+    assert service.get("/static/style.css").status == service.get("/swagger/swagger-ui-bundle.js").status == 200
+
+
+def test_a_downloaded_result_carries_its_version(service: Client) -> None:
+    page = service.post_file("/projects/mixed/batch", tables.mixed(20).to_csv(index=False).encode())
+    link = re.findall(r'href="(/jobs/[^"]+)"', page.text)[0]
+    download = service.get(link)
+    assert download.headers["x-model-version"] == page.headers["x-model-version"]
+    assert len(list(csv.DictReader(io.StringIO(download.text)))) == 20
+    assert service.get("/jobs/somebody-elses/result.csv").status == 404
+
+
+def test_readiness_and_liveness(service: Client) -> None:
+    assert service.get("/livez").json() == {"status": "alive"}
+    assert set(service.get("/readyz").json()["serving"]) >= {"mixed", "odd", "prices"}
+
+
+ODD = "/projects/odd/predict"
+
+
+def test_odd_names_are_answered_in_every_form(service: Client) -> None:
+    row = {'he said "x" <b>': 0.5, "flag": None, "prediction": "a"}
+    lane, common = service.post_json(ODD, row), service.post_json(ODD + "?models=champion", row)
+    assert _without_id(lane) == _without_id(common)
+    flagged = service.post_json(ODD, {**row, "flag": False}).json()
+    assert [warning["column"] for warning in flagged["warnings"]] == ["flag"]
+    assert (
+        "<b>"
+        not in service.post_json(ODD + ".html", row)
+        .text.replace("<b>linear</b>", "")
+        .split("<main>")[1]
+        .split("Leaderboard")[1]
+    )
+    rows = list(csv.reader(io.StringIO(service.post_json(ODD + ".csv", row).text)))
+    assert rows[0] == [*row, "prediction_", "probability_p", "probability_q"]
+    assert rows[1][2] == "a"
+
+
+def test_a_record_without_anything_is_answered_in_every_form(service: Client) -> None:
+    expected = prediction(service.post_json(ODD, {}))
+    assert service.post_json(ODD + ".csv", {}).status == service.post_json(ODD + ".html", {}).status == 200
+    assert len(service.post_json(ODD + ".csv", [{}, {}]).text.splitlines()) == 3
+    assert prediction(service.post_form(ODD + ".json", {})) == expected
+    assert service.post_form(ODD, {}).status == 200
+
+
+def test_several_records_give_a_table_on_the_page(service: Client) -> None:
+    assert "5 predictions" in service.post_json(MIXED + ".html", [RECORD] * 5).text
+
+
+def test_the_lane_and_the_common_way_send_the_same_headers(service: Client) -> None:
+    changing = {"x-prediction-id", "date", "server", "content-length"}
+    lane, common = (
+        {name.lower(): value for name, value in service.post_json(path, RECORD).headers.items() if name.lower() not in changing}
+        for path in (MIXED, MIXED + "?models=champion")
+    )
+    assert lane == common

@@ -1,0 +1,92 @@
+"""The encoder gives one record the very numbers that it gives a frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podium.models.encoder import FARTHEST, Encoder, fit_encoder
+from podium.schema.columns import Column
+from podium.tables.coercion import rows_to_frame
+
+COLUMNS = (
+    Column("n", "number", nullable=True),
+    Column("flag", "boolean"),
+    Column("day", "date", nullable=True),
+    Column("t", "category", nullable=True, categories=("a", "b", "c", "d")),
+)
+ROWS: list[tuple[Any, ...]] = [
+    (1.0, 1.0, 18000.0, "a"),
+    (None, 0.0, 18400.0, "a"),
+    (5.5, 1.0, None, "b"),
+    (2.0, 0.0, 18900.0, None),
+    (2.5, 0.0, 18901.0, "c"),
+    (2.5, 0.0, 18902.0, "d"),
+]
+
+
+def fitted(max_categories: int = 2) -> Encoder:
+    return fit_encoder(rows_to_frame(ROWS, COLUMNS), COLUMNS, max_categories)
+
+
+def test_what_is_fitted_reads_like_the_table() -> None:
+    assert fitted().names == [
+        "n",
+        "n is missing",
+        "flag",
+        "day",
+        "day month",
+        "day weekday",
+        "day is missing",
+        "t = a",
+        "t = b",
+        "t is another",
+        "t is missing",
+    ]
+
+
+def test_known_values_are_encoded_as_the_rules_say() -> None:
+    matrix = dict(zip(fitted().names, fitted().transform(rows_to_frame(ROWS, COLUMNS)).T, strict=True))
+    numbers = np.array([1.0, 2.5, 5.5, 2.0, 2.5, 2.5])
+    present = np.array([1.0, 5.5, 2.0, 2.5, 2.5])
+    assert np.allclose(matrix["n"], (numbers - present.mean()) / present.std())
+    assert matrix["n is missing"].tolist() == [0, 1, 0, 0, 0, 0]
+    assert matrix["t = a"].tolist() == [1, 1, 0, 0, 0, 0]
+    assert matrix["t is another"].tolist() == [0, 0, 0, 0, 1, 1]
+    months = pd.to_datetime([18000, 18400, 18900, 18901, 18902], unit="D").month
+    assert np.allclose(matrix["day month"][[0, 1, 3, 4, 5]], (months - months.to_numpy().mean()) / months.to_numpy().std())
+
+
+ROW = st.tuples(
+    st.none() | st.floats(-1e30, 1e30),
+    st.sampled_from([0.0, 1.0]),
+    st.none() | st.integers(-100_000, 100_000).map(float),
+    st.none() | st.sampled_from(["a", "b", "c", "d", "never seen"]),
+)
+
+
+@given(st.lists(ROW, min_size=1, max_size=5), st.integers(2, 5))
+def test_one_record_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], max_categories: int) -> None:
+    encoder = fitted(max_categories)
+    vector = [7.0] * len(encoder.features)
+    write = encoder.into(vector)
+    for row, expected in zip(rows, encoder.transform(rows_to_frame(rows, COLUMNS)).tolist(), strict=True):
+        write(row)
+        assert vector == expected
+
+
+def test_no_input_leaves_the_range_of_a_narrow_tree() -> None:
+    encoder = fitted()
+    for number in (1e30, -1e30):
+        assert np.abs(encoder.transform(rows_to_frame([(number, 1.0, 0.0, "a")], COLUMNS))).max() <= FARTHEST
+
+
+def test_selected_features_keep_their_numbers() -> None:
+    encoder = fitted()
+    some = encoder.only([0, 7])
+    whole = encoder.transform(rows_to_frame(ROWS, COLUMNS))
+    assert np.array_equal(some.transform(rows_to_frame(ROWS, COLUMNS)), whole[:, [0, 7]])

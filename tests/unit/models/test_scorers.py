@@ -1,0 +1,83 @@
+"""Every family: the estimator, the scorer for a matrix and the one for a vector say the same."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from podium.schema.columns import Target
+from podium.training.families import FAMILIES
+
+TARGETS = {
+    "binary": Target("y", "binary", ("a", "b")),
+    "multiclass": Target("y", "multiclass", ("a", "b", "c")),
+    "regression": Target("y", "regression"),
+    "forecast": Target("y", "forecast"),
+}
+OF_CLASSES = [family for family in FAMILIES if not FAMILIES[family].panels_only]
+
+
+def data(task: str) -> tuple[Any, Any]:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(300, 5))
+    signal = features[:, 0] + features[:, 1] * features[:, 2] + random.normal(0, 0.1, 300)
+    if task in ("regression", "forecast"):
+        return features, signal
+    return features, np.digitize(signal, [0] if task == "binary" else [-0.5, 0.5]).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [(f, t) for f in FAMILIES for t in TARGETS if t == "forecast" or not FAMILIES[f].panels_only]
+)
+def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
+    features, target = data(task)
+    entry = FAMILIES[family]
+    estimator = entry.build(TARGETS[task], 0, entry.tried[0]).fit(features, target)
+    scorer = entry.export(estimator, TARGETS[task], features.shape[1])
+    unseen = np.random.default_rng(1).normal(size=(200, 5)) * 3
+    original = estimator.predict(unseen).reshape(-1, 1) if not TARGETS[task].classes else estimator.predict_proba(unseen)
+    scores = scorer.scores(unseen)
+    assert np.allclose(scores, original, rtol=1e-12, atol=1e-12)
+    vector, score = scorer.compiled()
+    for row, expected in zip(unseen.tolist(), scores.tolist(), strict=True):
+        vector[:] = row
+        assert list(score()) == expected  # to the last bit
+
+
+@pytest.mark.parametrize("family", ["random-forest", "extra-trees"])
+@pytest.mark.parametrize("task", TARGETS)
+def test_a_forest_gives_the_bits_of_scikit_learn(family: str, task: str) -> None:
+    features, target = data(task)
+    entry = FAMILIES[family]
+    forest = entry.build(TARGETS[task], 0, entry.tried[0]).fit(features, target)
+    original = forest.predict(features).reshape(-1, 1) if not TARGETS[task].classes else forest.predict_proba(features)
+    assert np.array_equal(entry.export(forest, TARGETS[task], 5).scores(features), original)
+
+
+def test_a_tree_without_a_split_is_a_constant() -> None:
+    features = np.zeros((50, 2))
+    entry = FAMILIES["random-forest"]
+    forest = entry.build(TARGETS["regression"], 0, entry.tried[0]).fit(features, np.full(50, 3.5))
+    assert entry.export(forest, TARGETS["regression"], 2).scores(features[:3]).tolist() == [[3.5], [3.5], [3.5]]
+
+
+@pytest.mark.parametrize("family", OF_CLASSES)
+def test_scores_do_not_depend_on_the_rows_beside(family: str) -> None:
+    features, target = data("multiclass")
+    entry = FAMILIES[family]
+    estimator = entry.build(TARGETS["multiclass"], 0, entry.tried[0]).fit(features, target)
+    scorer = entry.export(estimator, TARGETS["multiclass"], 5)
+    whole = scorer.scores(features)
+    pieces = np.vstack([scorer.scores(features[low : low + 7]) for low in range(0, 300, 7)])
+    assert np.array_equal(whole, pieces)
+
+
+@pytest.mark.parametrize("family", OF_CLASSES)
+def test_a_scorer_survives_its_pickle(family: str) -> None:
+    features, target = data("binary")
+    entry = FAMILIES[family]
+    scorer = entry.export(entry.build(TARGETS["binary"], 0, entry.tried[0]).fit(features, target), TARGETS["binary"], 5)
+    assert np.array_equal(pickle.loads(pickle.dumps(scorer)).scores(features), scorer.scores(features))

@@ -1,0 +1,111 @@
+"""One reader for all tables."""
+
+from __future__ import annotations
+
+import gzip
+import io
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from podium.schema.data_errors import BadData, Malformed, TooLarge, WrongType
+from podium.tables.readers import read_table
+from podium.tables.size_limits import Limits
+
+GOOD = [
+    (b"a,b\n1,x\n", {"a": ["1"], "b": ["x"]}),
+    (b"\xef\xbb\xbfa,b\n1,x\n", {"a": ["1"], "b": ["x"]}),
+    (b"a,b\r\n1,x\r\n", {"a": ["1"], "b": ["x"]}),
+    (b"a,b\r1,x\r", {"a": ["1"], "b": ["x"]}),
+    (b'a,b\n1,"x\ny"\n', {"a": ["1"], "b": ["x\ny"]}),
+    (b'a,b\n1,"x ""y"""\n', {"a": ["1"], "b": ['x "y"']}),
+    (b"a,b\n1,NA\n2,\n", {"a": ["1", "2"], "b": ["NA", ""]}),
+    ("a,b\n1,Köln\n".encode(), {"a": ["1"], "b": ["Köln"]}),
+    (b"a,b\n\n1,x\n\n", {"a": ["1"], "b": ["x"]}),
+]
+
+BAD = [
+    (b"", "empty-input"),
+    (b"\n\n", "empty-input"),
+    (b"a,b\n", "empty-input"),
+    (b"a;b\n1;2\n", "csv-delimiter"),
+    (b"a\tb\n1\t2\n", "csv-delimiter"),
+    (b"a,a\n1,2\n", "csv-header"),
+    (b"a,\n1,2\n", "csv-header"),
+    (b"a, b\n1,2\n", "csv-header"),
+    (b"a,b\n1,2,3\n", "csv-row-length"),
+    (b"a,b\n1\n", "csv-row-length"),
+    (b"a,b\n1,2,3\n1,2,3\n", "csv-row-length"),
+    (b'a,b\n1,"x\n', "csv-quote"),
+    (b"a,b\n1,\x00\n", "invalid-encoding"),
+    (b"a,b\n1,\xe4\n", "invalid-encoding"),
+]
+
+
+@pytest.mark.parametrize(("data", "columns"), GOOD)
+def test_a_table_is_read_as_text(data: bytes, columns: dict[str, list[str]]) -> None:
+    assert read_table(data).to_pydict() == columns
+
+
+@pytest.mark.parametrize(("data", "code"), BAD)
+def test_what_is_no_table_is_named(data: bytes, code: str) -> None:
+    with pytest.raises(BadData) as caught:
+        read_table(data)
+    assert caught.value.code == code
+
+
+def test_rows_of_a_wrong_length_are_all_named() -> None:
+    with pytest.raises(BadData) as caught:
+        read_table(b"a,b\n1,2\n1\n1,2\n1,2,3\n")
+    assert [problem.row for problem in caught.value.problems] == [2, 4]
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04rest", gzip.compress(b"a,b\n1,2\n"), "a,b\n1,2\n".encode("utf-16")])
+def test_other_media_are_refused(data: bytes) -> None:
+    with pytest.raises(WrongType):
+        read_table(data)
+
+
+def test_gzip_is_opened_when_declared() -> None:
+    assert read_table(gzip.compress(b"a,b\n1,2\n"), gzipped=True).to_pydict() == {"a": ["1"], "b": ["2"]}
+    with pytest.raises(Malformed):
+        read_table(gzip.compress(b"a,b\n1,2\n")[:-9], gzipped=True)
+
+
+def test_a_packed_bomb_is_stopped() -> None:
+    with pytest.raises(BadData) as caught:
+        read_table(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000), gzipped=True, limits=Limits(decoded_bytes=10_000))
+    assert caught.value.code == "too-large"
+
+
+def test_parquet_gives_the_text_that_csv_gives() -> None:
+    frame = pd.DataFrame(
+        {"n": [1.5, None], "t": ["x", "y"], "d": pd.to_datetime(["2020-01-02", "2021-03-04"]), "b": [True, False]}
+    )
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    table = read_table(file.getvalue()).to_pydict()
+    assert table == {"n": ["1.5", None], "t": ["x", "y"], "d": ["2020-01-02", "2021-03-04"], "b": ["true", "false"]}
+    with pytest.raises(Malformed):
+        read_table(file.getvalue()[:-20])
+
+
+def parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+def test_parquet_is_measured_before_it_is_unpacked() -> None:
+    with pytest.raises(TooLarge):
+        read_table(parquet(pa.table({"x": pa.nulls(1_000_000, pa.float64())})), limits=Limits(rows=1000))
+
+
+def test_parquet_that_holds_no_text_is_named() -> None:
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    for column in (broken, pa.array([[1]]), pa.array(["a\0b"])):
+        with pytest.raises(BadData):
+            read_table(parquet(pa.table({"x": column})))
+    assert read_table(parquet(pa.table({"x": [float("nan"), 1.0]}))).to_pydict() == {"x": [None, "1"]}

@@ -1,0 +1,235 @@
+"""Panels: windows without what comes later, whole days in a fold, changes as the target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from podium.models.encoder import Encoder
+from podium.models.model import Model
+from podium.models.scorers import LinearScorer
+from podium.project import BadProject, Project, parse_project
+from podium.registry.comparison import Incumbent, compare
+from podium.schema.data_errors import BadData
+from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
+from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, windows
+from podium.tables.readers import read_csv
+from podium.training.local_run import train_candidates
+from podium.training.panel import window_encoder
+from podium.training.preparation import prepare
+from podium.training.splits import folds, held_out_rows, train_and_test, training_rows
+from projects.crypto.market import market
+
+
+def project(**more: Any) -> Project:
+    panel = {"entity": "shop", "time": "day", "steps": 2, **more.pop("panel", {})}
+    return parse_project({"name": "shop", "kind": "panel", "target": "sold", "panel": panel, **more}, "test")
+
+
+def shops(count: int = 5, days: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Sales that go on as the visits of the day before say."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for shop in range(count):
+        sold = 10.0**shop
+        for day in pd.date_range("2026-01-01", periods=days):
+            visits = random.normal(0, 0.1)
+            rows.append({"shop": f"s{shop}", "day": f"{day:%Y-%m-%d}", "sold": sold, "visits": sold * (1 + visits)})
+            sold *= 1 + visits
+    return pd.DataFrame(rows)
+
+
+def table(frame: pd.DataFrame) -> pa.Table:
+    return read_csv(frame.to_csv(index=False).encode())
+
+
+@pytest.fixture(scope="module")
+def rows() -> LabeledRows:
+    return prepare(table(shops()), project(columns={"sold": {"unit": "EUR"}, "visits": {"unit": "EUR"}}))
+
+
+def test_a_window_holds_the_days_before_and_the_change_since(rows: LabeledRows) -> None:
+    assert len(rows.inputs) == 5 * 39  # the first day has none before it
+    first = rows.inputs.iloc[0]
+    assert first["sold 1 before"] == 1.0 and np.isnan(first["sold 2 before"])
+    frame = shops()
+    sold = frame["sold"].to_numpy()
+    assert np.allclose(rows.target.iloc[:39], np.diff(sold[:40]) / sold[:39])
+    assert rows.signature.target.task == "forecast"
+    assert [column.name for column in rows.signature.asked] == ["shop", "day", "sold", "visits"]
+
+
+def test_what_is_there_or_not_is_seen_as_it_is() -> None:
+    """A day with or without a promotion has no relative change."""
+    frame = shops().assign(promo=lambda rows: (rows.index % 3 == 0).astype(int))
+    rows = prepare(table(frame), project())
+    names = window_encoder(rows.inputs, rows.signature).names
+    assert "promo 1 before" in names and not [name for name in names if name.startswith("promo, change")]
+    assert "visits, change 1 before" in names
+
+
+def test_clean_rows_survive_parquet(rows: LabeledRows) -> None:
+    again = labeled_rows_from_parquet(labeled_rows_to_parquet(rows))
+    assert again.signature == rows.signature
+    assert again.inputs.equals(rows.inputs)
+
+
+def test_a_day_is_never_divided_between_learning_and_testing(rows: LabeledRows) -> None:
+    assert rows.order is not None
+    train, test = train_and_test(rows, project())
+    assert rows.order.iloc[train].max() < rows.order.iloc[test].min()
+    training = training_rows(rows, project())
+    assert training.order is not None
+    for fit, check in folds(training, project()):
+        assert training.order.iloc[fit].max() < training.order.iloc[check].min()
+
+
+def test_the_families_learn_what_a_naive_forecast_cannot_know() -> None:
+    options = project(columns={"sold": {"unit": "EUR"}, "visits": {"unit": "EUR"}}, n_trials=1)
+    rows = prepare(table(shops()), options)
+    found = {candidate.model.family: candidate for candidate in train_candidates(rows, options)}
+    assert set(found) == {"persistence", "linear", "extra-trees", "lightgbm"}
+    persistence = found["persistence"]
+    assert not persistence.validation.any()
+    assert all(found[name].score_val > persistence.score_val / 2 for name in ("linear", "extra-trees", "lightgbm"))
+
+
+def test_the_champion_is_compared_where_it_has_an_answer(rows: LabeledRows) -> None:
+    options = project(families=["persistence", "linear"], n_trials=1)
+    made = train_candidates(rows, options)
+    test = held_out_rows(rows, options)
+    silent = _Silent(
+        "given", test.signature, window_encoder(test.inputs, test.signature), LinearScorer(((),), (0.0,), "identity")
+    )
+    board = compare([one.model for one in made], Incumbent(silent, options, None), test, options)
+    assert set(board["model"]) == {"persistence", "linear", "given (serves)"}
+    assert set(board["rows"]) == {int((test.inputs["shop"] == "s1").sum())}
+    assert compare([one.model for one in made], None, test, options)["rows"].iloc[0] == len(test.inputs)
+
+
+class _Silent(Model):
+    """Answers for one shop only."""
+
+    def scores(self, frame: pd.DataFrame) -> Any:
+        return np.where(frame["shop"] == "s1", 0.0, np.nan).reshape(-1, 1)
+
+
+def test_only_the_last_rows_are_learned_from() -> None:
+    some = prepare(table(shops(days=60)), project(panel={"max_rows": 100}))
+    assert len(some.inputs) == 100
+    assert some.order is not None and some.order.nunique() == 20
+    assert any("max_rows" in note for note in some.notes)
+
+
+def test_entities_in_any_order_with_days_that_come_twice() -> None:
+    frame = shops(2, 5)
+    mixed = pd.concat([frame.iloc[[0]].assign(sold=99), frame.sample(frac=1, random_state=1)])
+    made = windows(_typed(mixed), prepare(table(shops()), project()).signature.panel)  # type: ignore[arg-type]
+    assert sorted(made.keys["shop"].unique()) == ["s0", "s1"]
+    for name in ("s0", "s1"):
+        own = made.keys[made.keys["shop"] == name]
+        assert own[INDEX].tolist() == [0, 1, 2, 3, 4, 5]
+        assert own[ACTUAL].tolist()[:5] == frame[frame["shop"] == name]["sold"].tolist()
+        assert np.isnan(own[ACTUAL].iloc[5]) and own[LAST].iloc[5] == own[ACTUAL].iloc[4]
+        assert own[DAY].diff().dropna().eq(1).all()
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    days = (pd.to_datetime(frame["day"]) - pd.Timestamp("1970-01-01")).dt.days.astype(float)
+    return frame.assign(day=days, sold=frame["sold"].astype(float), visits=frame["visits"].astype(float))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"day": "yesterday"}, "neither a date nor a whole number"),
+        ({"sold": ""}, "has no value in some rows"),
+        ({"sold": "many"}, "is no number"),
+    ],
+)
+def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str], said: str) -> None:
+    frame = shops().astype(str)
+    for name, cell in change.items():
+        frame.loc[3, name] = cell
+    with pytest.raises(BadData, match=said):
+        prepare(table(frame), project())
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"kind": "table"}, "come together"),
+        ({"split": {"kind": "random"}}, "split by its time"),
+        ({"panel": {"derived": {"x": {"rule": "magic", "of": ["sold", "visits"]}}}}, "position"),
+        ({"panel": {"derived": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
+        ({"panel": {"derived": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
+        (
+            {"panel": {"derived": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}}},
+            "before it",
+        ),
+        ({"panel": {"entity": "index"}}, "none is called index"),
+    ],
+)
+def test_the_project_file_says_what_is_wrong(entries: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadProject, match=said):
+        project(**entries) if "kind" not in entries else parse_project(
+            {"name": "x", "target": "y", "panel": {"entity": "e", "time": "t"}, **entries}, "test"
+        )
+
+
+def test_an_encoder_of_windows_gives_one_row_the_bits_of_the_table(rows: LabeledRows) -> None:
+    encoder: Encoder = window_encoder(rows.inputs, rows.signature)
+    vector = [0.0] * len(encoder.features)
+    write = encoder.into(vector)
+    matrix = encoder.transform(rows.inputs)
+    for place in (0, 1, 50, 150):
+        write([None if cell != cell else cell for cell in rows.inputs.iloc[place].tolist()])
+        assert vector == matrix[place].tolist()
+    assert any("visits beside sold" in name for name in encoder.names)
+
+
+def test_a_market_is_one() -> None:
+    frame = market(["A", "B"], 30, pd.Timestamp("2026-01-01").date())
+    assert (frame["low"].astype(float) <= frame["high"].astype(float)).all()
+    assert len(frame) == 60
+
+
+def test_entities_that_are_alike_stay_apart() -> None:
+    frame = shops(2, 30)
+    both = pd.concat(
+        [
+            frame.assign(shop=frame["shop"].replace({"s0": "BTT", "s1": "ETH"})),
+            frame.assign(shop=frame["shop"].replace({"s0": "btt", "s1": "Eth"})),
+        ]
+    )
+    rows = prepare(table(both), project())
+    assert len(rows.inputs) == 4 * 29
+    assert rows.signature.panel and len(rows.signature.panel.columns[0].categories) == 4
+
+
+def test_what_is_known_is_what_the_training_days_showed() -> None:
+    frame = shops(3, 40)
+    late = frame[(frame["shop"] != "s2") | (frame["day"] > "2026-02-05")]
+    rows = training_rows(prepare(table(late), project()), project())
+    entity, day, sold, _ = rows.signature.asked
+    assert entity.categories == ("s0", "s1")
+    assert day.high == rows.order.max()  # type: ignore[union-attr]
+    assert sold.high is not None and sold.high < 90
+    early = prepare(table(late), project(), until=20_484)  # 2026-01-31
+    assert early.signature.asked[0].categories == ("s0", "s1")
+    assert early.order is not None and early.order.max() == 20_484
+
+
+def test_features_of_a_constant_ratio_do_not_blow_up_rounding() -> None:
+    frame = shops(3, 30)
+    frame["twice"] = frame["sold"] * 1.1
+    options = project(columns={"sold": {"unit": "EUR"}, "twice": {"unit": "EUR"}, "visits": {"ignore": True}})
+    rows = prepare(table(frame), options)
+    encoder = window_encoder(rows.inputs, rows.signature)
+    odd = rows.inputs.head(3).assign(**{"twice 1 before": 1e9})
+    assert np.abs(encoder.transform(odd)).max() <= 1e6
+    assert np.abs(encoder.transform(rows.inputs)).max() < 100

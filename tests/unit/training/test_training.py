@@ -1,0 +1,265 @@
+"""Cleaning, splitting, selecting, measuring and ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from podium.models.metrics import CLASSIFICATION, REGRESSION, UnknownMetric, metric_name
+from podium.project import Project
+from podium.schema.columns import Target
+from podium.schema.data_errors import BadData
+from podium.settings import StoreSettings
+from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
+from podium.tables.readers import read_csv
+from podium.training.data_report import build_data_report, report_html
+from podium.training.feature_selection import select_features
+from podium.training.local_run import train_candidates, train_locally
+from podium.training.preparation import prepare
+from podium.training.ranking import rank
+from podium.training.splits import folds, train_and_test, training_rows
+from podium.training.version_files import VersionReservation
+from tests import tables
+
+
+def project(**entries: object) -> Project:
+    return Project.model_validate({"name": "x", "data": "s3://podium/x", "target": "y", **entries})
+
+
+def rows_of(frame: pd.DataFrame, **entries: object) -> LabeledRows:
+    return prepare(read_csv(frame.to_csv(index=False).encode()), project(**entries))
+
+
+def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
+    frame = tables.flowers().rename(columns={"kind": "y"}).astype({"y": object})
+    frame.loc[0, "y"] = None
+    frame = pd.concat([frame, frame.iloc[[5]]])
+    rows = rows_of(frame.assign(same="x"), cleaning={"drop_duplicates": True})
+    assert len(rows.inputs) == len(rows.target) == 239
+    assert rows.notes == (
+        "1 rows without a target were left out",
+        "1 repeated rows were left out",
+        "column same was left out: the same in every row",
+    )
+
+
+def test_zeros_can_be_declared_missing() -> None:
+    frame = pd.DataFrame({"dose": [0, 1, 2, 3, 4] * 10, "z": range(50), "y": ["a", "b"] * 25})
+    rows = rows_of(frame, columns={"dose": {"missing": ["0"]}}, cleaning={"drop_duplicates": False})
+    assert rows.inputs["dose"].isna().sum() == 10
+    assert rows.signature.inputs[0].low == 1
+
+
+def test_clean_rows_survive_parquet() -> None:
+    rows = prepare(
+        read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS)
+    )
+    again = labeled_rows_from_parquet(labeled_rows_to_parquet(rows))
+    pd.testing.assert_frame_equal(again.inputs, rows.inputs)
+    pd.testing.assert_series_equal(again.target, rows.target, check_names=False)
+    assert (again.signature, again.notes) == (rows.signature, rows.notes)
+
+
+def test_too_few_rows_are_said_to_be_too_few() -> None:
+    with pytest.raises(BadData, match="usable rows"):
+        rows_of(pd.DataFrame({"a": [1, 2, 3], "y": [0, 1, 0]}))
+
+
+def test_a_stratified_split_keeps_the_shares_and_repeats() -> None:
+    rows = rows_of(tables.flowers(), target="kind")
+    train, test = train_and_test(rows, project(target="kind"))
+    assert not set(train) & set(test)
+    assert len(test) == 48
+    shares = [rows.target.iloc[places].value_counts(normalize=True).sort_index() for places in (train, test)]
+    assert np.allclose(shares[0], shares[1], atol=0.03)
+    assert np.array_equal(train_and_test(rows, project(target="kind"))[1], test)
+
+
+def test_a_row_stays_a_test_row_when_the_table_changes() -> None:
+    for entries in ({"target": "kind"}, {"target": "kind", "split": {"kind": "random"}}):
+        whole = rows_of(tables.flowers(600), **entries)
+        fewer = rows_of(tables.flowers(600).sample(frac=0.9, random_state=3), **entries)
+        trained, _ = (
+            set(map(tuple, whole.rows(places).inputs.to_numpy().tolist()))
+            for places in train_and_test(whole, project(**entries))
+        )
+        test = set(map(tuple, fewer.rows(train_and_test(fewer, project(**entries))[1]).inputs.to_numpy().tolist()))
+        assert len(test & trained) <= 0.1 * len(test)
+        other = train_and_test(whole, project(**entries, seed=1))[1]
+        assert not np.array_equal(other, train_and_test(whole, project(**entries))[1])
+
+
+def test_a_split_by_time_tests_on_the_latest() -> None:
+    frame = tables.mixed()
+    entries = {"target": "bought", "split": {"kind": "time", "column": "since"}, "columns": tables.MIXED_COLUMNS}
+    rows = rows_of(frame, **entries)
+    train, test = train_and_test(rows, project(**entries))
+    assert rows.inputs["since"].iloc[train].max() <= rows.inputs["since"].iloc[test].min()
+    for fit, check in folds(rows.rows(train), project(**entries)):
+        training = rows.rows(train).inputs["since"]
+        assert training.iloc[fit].max() <= training.iloc[check].min()
+
+
+def test_a_grouped_split_never_divides_a_group() -> None:
+    frame = tables.flowers().assign(batch=[f"b{place // 8}" for place in range(240)])
+    entries = {"target": "kind", "split": {"kind": "grouped", "column": "batch"}, "columns": {"batch": {"ignore": True}}}
+    rows = rows_of(frame, **entries)
+    train, test = train_and_test(rows, project(**entries))
+    assert rows.order is not None
+    assert not set(rows.order.iloc[train]) & set(rows.order.iloc[test])
+
+
+def test_selection_drops_noise_copies_and_constants() -> None:
+    random = np.random.default_rng(0)
+    signal = random.normal(size=400)
+    noise = random.normal(size=(400, 3))
+    features = np.column_stack([signal, signal * 2 + 1, np.ones(400), noise])
+    names = ["signal", "copy", "constant", "noise 1", "noise 2", "noise 3"]
+    verdicts = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    kept = {verdict.feature for verdict in verdicts if verdict.kept}
+    assert "signal" in kept
+    assert not kept & {"copy", "constant"}
+    assert [verdict.reason for verdict in verdicts[1:3]] == ["says the same as signal", "the same in every row"]
+    assert len(kept) < 4
+    one = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
+    assert [verdict.feature for verdict in one if verdict.kept] == ["signal"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_agree_with_scikit_learn(classes: int) -> None:
+    random = np.random.default_rng(0)
+    target = random.integers(0, classes, 200).astype(float)
+    scores = random.dirichlet(np.ones(classes), 200).round(2) + 0.01
+    scores /= scores.sum(axis=1, keepdims=True)
+    labels = scores.argmax(axis=1)
+    one = scores[:, 1] if classes == 2 else scores
+    expected = {
+        "accuracy": sk.accuracy_score(target, labels),
+        "balanced_accuracy": sk.balanced_accuracy_score(target, labels),
+        "f1": sk.f1_score(target, labels, average="binary" if classes == 2 else "macro"),
+        "roc_auc": sk.roc_auc_score(target, one, multi_class="ovr"),
+        "log_loss": sk.log_loss(target, scores),
+        "brier": sk.brier_score_loss(target, scores[:, 1])
+        if classes == 2
+        else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
+    }
+    assert {name: CLASSIFICATION[name].figure(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
+
+
+def test_errors_of_numbers_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    target, guess = random.normal(5, 1, 100), random.normal(5, 1, (100, 1))
+    expected = {
+        "rmse": sk.root_mean_squared_error(target, guess),
+        "mae": sk.mean_absolute_error(target, guess),
+        "r2": sk.r2_score(target, guess),
+        "mape": sk.mean_absolute_percentage_error(target, guess),
+    }
+    assert {name: REGRESSION[name].figure(target, guess) for name in REGRESSION} == pytest.approx(expected)
+
+
+def test_an_unknown_metric_is_named_with_those_that_exist() -> None:
+    with pytest.raises(UnknownMetric, match="rmse"):
+        metric_name(Target("y", "regression"), "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("frame", "target", "best"),
+    [(tables.flowers(), "kind", "log_loss"), (tables.prices(), "price", "rmse"), (tables.mixed(), "bought", "roc_auc")],
+)
+def test_a_leaderboard_ranks_by_validation_and_names_ties(frame: pd.DataFrame, target: str, best: str) -> None:
+    entries = project(target=target, n_trials=2, columns=tables.MIXED_COLUMNS if target == "bought" else {})
+    rows = prepare(read_csv(frame.to_csv(index=False).encode()), entries)
+    train, test = train_and_test(rows, entries)
+    board = rank(train_candidates(rows, entries), rows.rows(train), rows.rows(test), entries)
+    assert list(board["rank"]) == [1, 2, 3, 4]
+    assert set(board["eval_metric"]) == {best}
+    assert board["score_val"].is_monotonic_decreasing
+    assert (board["ci_low"] <= board["score_test"]).all()
+    assert (board["score_test"] <= board["ci_high"]).all()
+    assert board["tied_with_best"].iloc[0]
+    assert list(board.columns[:5]) == ["rank", "model", "eval_metric", "score_val", "score_test"]
+
+
+def test_a_clear_win_is_no_tie() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(600, 2))
+    frame = pd.DataFrame(
+        {"a": features[:, 0], "b": features[:, 1], "y": np.where(features[:, 0] * features[:, 1] > 0, "p", "n")}
+    )
+    entries = project(n_trials=1)
+    rows = rows_of(frame, n_trials=1)
+    train, test = train_and_test(rows, entries)
+    board = rank(train_candidates(rows, entries), rows.rows(train), rows.rows(test), entries).set_index("model")
+    assert not board.loc["linear", "tied_with_best"]
+
+
+def test_the_same_inputs_give_the_same_models() -> None:
+    table = read_csv(tables.flowers().to_csv(index=False).encode())
+    claim = VersionReservation("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
+    digests = []
+    for _ in range(2):
+        manifest, _ = train_locally(table, project(target="kind", n_trials=2), claim, "ann")
+        digests.append((manifest.predictions, {n: f.sha256 for n, f in manifest.files.items() if n != "leaderboard.csv"}))
+    assert digests[0] == digests[1]
+
+
+def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
+    rows = prepare(
+        read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS)
+    )
+    page = report_html("mixed", "<Mixed>", build_data_report(rows), StoreSettings().templates)
+    assert "&lt;Mixed&gt;" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert "(EUR)" in page
+
+
+def test_repeated_rows_are_evidence_unless_the_project_says_otherwise() -> None:
+    frame = pd.DataFrame({"a": [0, 1] * 50, "b": [0, 0, 1, 1] * 25, "y": [0, 1, 1, 0] * 25})
+    assert len(rows_of(frame).inputs) == 100
+    with pytest.raises(BadData, match="4 usable rows"):
+        rows_of(frame, cleaning={"drop_duplicates": True})
+    assert len(rows_of(frame.assign(id=range(100)), cleaning={"drop_duplicates": True}).inputs) == 100
+
+
+def test_ranges_are_those_of_the_training_rows() -> None:
+    numbers = [float(number % 13) + 0.5 for number in range(199)] + [1e6]
+    frame = pd.DataFrame({"t": range(0, 400, 2), "x": numbers, "y": ["a", "b"] * 100})
+    entries = {"split": {"kind": "time", "column": "t"}}
+    training = training_rows(rows_of(frame, **entries), project(**entries))
+    assert next(column for column in training.signature.inputs if column.name == "x").high == 12.5
+
+
+TIMES = [["01.02.2019", "02.01.2019"] * 20, [*map(str, range(39)), ""], ["a", "b"] * 20]
+
+
+@pytest.mark.parametrize("cells", TIMES)
+def test_a_time_that_cannot_be_ordered_is_refused(cells: list[str]) -> None:
+    frame = pd.DataFrame({"t": cells, "x": range(40), "z": [1, 5, 2, 4] * 10, "y": ["p", "q"] * 20})
+    with pytest.raises(BadData, match="split by time"):
+        rows_of(frame, split={"kind": "time", "column": "t"})
+
+
+def test_dates_of_another_form_split_by_time() -> None:
+    days = pd.date_range("2019-01-01", periods=60)
+    frame = pd.DataFrame({"t": days.strftime("%d.%m.%Y"), "x": [1, 5, 2] * 20, "y": ["p", "q"] * 30})
+    columns = {"t": {"kind": "date", "format": "%d.%m.%Y"}}
+    entries = {"split": {"kind": "time", "column": "t"}, "columns": columns}
+    assert train_and_test(rows_of(frame, **entries), project(**entries))[1].tolist() == list(range(48, 60))
+
+
+def test_noise_is_left_out() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(500, 20))
+    names = [f"f{number}" for number in range(20)]
+    verdicts = select_features(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    assert verdicts[0].kept
+    assert sum(verdict.kept for verdict in verdicts[1:]) <= 7
+
+
+def test_names_that_matplotlib_would_read_as_formulas_are_drawn() -> None:
+    frame = tables.flowers().rename(columns={"petal": "a$^$b"}).assign(price=["$0_$10", "$10_$20"] * 120)
+    assert build_data_report(rows_of(frame, target="kind")).pictures
