@@ -86,8 +86,8 @@ def rows_from_form(fields: Mapping[str, str], signature: Signature) -> ParsedRow
     """The fields of a form, each a text; of a panel one field that holds its rows as CSV. Raises BadData."""
     if signature.panel:
         return _from_text_field(fields, signature)
-    if unknown := [name for name in fields if name not in signature.names][:MAX_SUGGESTED]:
-        raise BadData([_unknown(name, signature.names) for name in unknown])
+    if unknown := [name for name in fields if name not in signature.names]:
+        raise BadData([_unknown(name, signature.names if index < MAX_SUGGESTED else ()) for index, name in enumerate(unknown)])
     cells = {name: fields.get(name, "").encode(errors="replace").decode() for name in signature.names}
     row = pa.table({name: pa.array([text], pa.string()) for name, text in cells.items()})
     return rows_from_text(row, signature, 1)
@@ -99,7 +99,7 @@ def _unknown(name: str, known: Sequence[str]) -> Problem:
 
 
 MAX_SUGGESTED, MAX_COMPARED = 20, 64
-"""Unknown names that are reported, and the characters of each that are compared with the inputs."""
+"""Unknown names that get a suggestion, and the characters of each that are compared with the inputs."""
 ROWS_FIELD = "rows"
 """The field of a form that holds a panel's rows."""
 MAX_FORM_ROWS = 1_000_000

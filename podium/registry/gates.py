@@ -169,20 +169,20 @@ def _latency(loaded: LoadedVersion, golden: Golden, most: float) -> GateResult:
 def _not_worse(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
     """Paired on those of the version's test rows that the champion has not learned from either."""
     if test.target.isna().any():
-        return GateResult(name="not-worse", passed=False, detail="cannot be compared: no rows with a known target came along")
+        return GateResult(name="non-inferiority", passed=False, detail="cannot be compared: no rows with a known target came along")
     try:
         ground = comparable_rows(incumbent_of(champion), test)
     except NotComparable as error:
-        return GateResult(name="not-worse", passed=False, detail=f"cannot be compared: {error}")
+        return GateResult(name="non-inferiority", passed=False, detail=f"cannot be compared: {error}")
     if not len(ground.places):
-        return GateResult(name="not-worse", passed=True, detail="the champion answers none of the test rows")
+        return GateResult(name="non-inferiority", passed=True, detail="the champion answers none of the test rows")
     metric = metrics_for(test.signature.target)[metric_name(test.signature.target, rules.metric)]
     rows = test.rows(ground.places)
     figures = bootstrap(metric, rows.target.to_numpy(), [_best(loaded, rows), ground.scores], rules.seed)
     low, high = interval(figures[:, 0] - figures[:, 1])
     seen = "" if ground.known else "; which of them it has learned from is not known"
     detail = f"difference to {champion.manifest.version} on {len(rows.inputs)} test rows: {low:.6g} to {high:.6g}{seen}"
-    return GateResult(name="not-worse", passed=not high < 0, detail=detail)
+    return GateResult(name="non-inferiority", passed=not high < 0, detail=detail)
 
 
 def _not_older(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResult]:
@@ -190,4 +190,4 @@ def _not_older(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResul
     own, theirs = (str(each.manifest.data.get(UNTIL, "")) for each in (loaded, champion))
     if not own or not theirs:
         return []
-    return [GateResult(name="not-older", passed=own >= theirs, detail=f"its data end at {own}, the champion's at {theirs}")]
+    return [GateResult(name="no-older-data", passed=own >= theirs, detail=f"its data end at {own}, the champion's at {theirs}")]

@@ -24,4 +24,4 @@ def four_eyes(manifest: Manifest, trainers: VerifyingKeys, by: str, signer: Sign
     author, promoter = name_of(manifest.author), name_of(by)
     other = bool(keys) and signer.name not in keys and author.casefold() != promoter.casefold()
     detail = f"trained by {author} (key {', '.join(sorted(keys))}), promoted by {promoter} (key {signer.name})"
-    return GateResult(name="second-person", passed=other, detail=detail)
+    return GateResult(name="four-eyes", passed=other, detail=detail)

@@ -74,7 +74,7 @@ Seen = tuple[Kind, Notation, tuple[str, ...]]
 
 
 def _configured_kind(options: ColumnOptions) -> Seen | None:
-    if options.kind is None and "format" in options.model_fields_set:
+    if options.kind is None and "date_format" in options.model_fields_set:
         return "date", "plain", ()
     if options.kind is None and options.number_format is None:
         return None

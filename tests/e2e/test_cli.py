@@ -157,7 +157,7 @@ def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
     naive = 'target = "y"\nfamilies = ["persistence"]'
     (tmp_path / "bad" / "project.toml").write_text(naive)
     assert "needs a panel" in podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).stderr
-    (tmp_path / "bad" / "project.toml").write_text(f'kind = "panel"\n{naive}\npanel = {{ entity = "e", time = "t" }}')
+    (tmp_path / "bad" / "project.toml").write_text(f'{naive}\npanel = {{ entity = "e", time = "t" }}')
     assert podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).returncode == 0
     told = podium(cloud, "predict", "--project", "bad", "--random", "2", "--local", PODIUM_PROJECTS=str(tmp_path))
     assert told.returncode == 1 and "have no days before them" in told.stderr

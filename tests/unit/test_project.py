@@ -38,7 +38,7 @@ def test_a_project_that_is_not_there_is_named_with_those_that_are(tmp_path: Path
         load_project(tmp_path, "one")
 
 
-LATE = [{"split": {"kind": "time"}}, {"columns": {"d": {"format": "%Q"}}}, {"columns": {"d": {"format": "%d"}}}]
+LATE = [{"split": {"kind": "time"}}, {"columns": {"d": {"date_format": "%Q"}}}, {"columns": {"d": {"date_format": "%d"}}}]
 
 
 @pytest.mark.parametrize("wrong", LATE)

@@ -44,14 +44,14 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_key_of_a_project_is_documented() -> None:
     table = README.split("## A new project")[1].split("## The pipeline")[0]
-    for name in set(Project.model_fields) - {"name", "kind"}:
+    for name in set(Project.model_fields) - {"name"}:
         assert f"`{name}`" in table or f"`{name}." in table, name
 
 
 def test_the_example_projects_are_valid() -> None:
     example, panel = blocks("toml")
-    assert parse_project({"name": "x", **tomllib.loads(panel)}, "README").kind == "panel"
-    assert parse_project({"name": "x", **tomllib.loads(example)}, "README").columns["BMI"].missing == ("0",)
+    assert parse_project({"name": "x", **tomllib.loads(panel)}, "README").panel
+    assert parse_project({"name": "x", **tomllib.loads(example)}, "README").columns["BMI"].na_values == ("0",)
     assert len(example.strip().splitlines()) == 5
 
 

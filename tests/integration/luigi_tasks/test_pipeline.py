@@ -304,7 +304,7 @@ def new_tables(shared: Path | None) -> dict[str, tuple[pd.DataFrame, dict[str, A
         "diabetes": (datasets.load_diabetes(as_frame=True, scaled=False).frame, {"target": "target"}),
     }
     if shared:
-        marks = {column: {"missing": ["0"]} for column in ("PlGlcConc", "BloodP", "SkinThick", "TwoHourSerIns", "BMI")}
+        marks = {column: {"na_values": ["0"]} for column in ("PlGlcConc", "BloodP", "SkinThick", "TwoHourSerIns", "BMI")}
         found["pima"] = pd.read_csv(shared / "pima" / "pima.csv"), {"target": "target", "columns": marks}
     return found
 

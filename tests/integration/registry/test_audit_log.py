@@ -123,7 +123,7 @@ GATES = [
     ({"min_score": 0.5}, "ann", "min-score"),
     ({"max_bytes": 10}, "ann", "size"),
     ({"max_latency_ms": 1e-9}, "ann", "latency"),
-    ({"four_eyes": True}, "trainer", "second-person"),
+    ({"four_eyes": True}, "trainer", "four-eyes"),
 ]
 
 
@@ -313,7 +313,7 @@ def test_a_promotion_that_comes_second_is_judged_again_or_fails(context: Promoti
     raced = replace(context, fetch=fetch, rules=lambda _: PromotionRules(gates=LOOSE))
     entry = promote_with_retries(raced, "p", version, "in turn", then)
     assert (entry.champion, entry.sequence) == (version, 3)
-    assert any(gate.name == "not-worse" for gate in entry.evidence) is False
+    assert any(gate.name == "non-inferiority" for gate in entry.evidence) is False
     promote(context, "p", next(rivals), "next", then, force=True)
     left[0] = 100
     with pytest.raises(AliasMoved):
@@ -322,8 +322,8 @@ def test_a_promotion_that_comes_second_is_judged_again_or_fails(context: Promoti
 
 
 def test_a_panel_does_not_go_back_in_time_unless_it_is_forced(context: PromotionContext) -> None:
-    panel = {"entity": "shop", "time": "day", "steps": 2}
-    own = Project(name="p", kind="panel", data="s3://podium/none", target="sold", panel=panel, n_trials=1, families=["linear"])  # type: ignore[arg-type]
+    panel = {"entity": "shop", "time": "day", "lags": 2}
+    own = Project(name="p", data="s3://podium/none", target="sold", panel=panel, n_trials=1, families=["linear"])  # type: ignore[arg-type]
     late, early = (publish_version(context, shops(days=days), own).version for days in (40, 30))
     promote(context, "p", late, "first", then)
     with pytest.raises(GateFailed, match="not-older: its data end at 2026-01-30, the champion's at 2026-02-09"):
@@ -336,14 +336,14 @@ def test_an_equal_version_is_not_kept_out_by_chance(context: PromotionContext) -
     fewer = tables.flowers(600).sample(frac=0.9, random_state=1)
     entry = promote(context, "p", publish_version(context, fewer, FLOWERS).version, "again", then)
     assert all(gate.passed for gate in entry.evidence)
-    assert {"compatible", "not-worse"} <= {gate.name for gate in entry.evidence}
+    assert {"compatible", "non-inferiority"} <= {gate.name for gate in entry.evidence}
 
 
 def test_a_version_that_leaves_a_column_out_is_compared(context: PromotionContext) -> None:
     promote(context, "p", publish_version(context, tables.flowers(600), FLOWERS).version, "first", then)
     without = FLOWERS.model_copy(update={"columns": {"sepal": ColumnOptions(ignore=True)}})
     entry = promote(context, "p", publish_version(context, tables.flowers(600), without).version, "simpler", then)
-    (gate,) = (gate for gate in entry.evidence if gate.name == "not-worse")
+    (gate,) = (gate for gate in entry.evidence if gate.name == "non-inferiority")
     assert "on 120 test rows" in gate.detail and "not known" not in gate.detail
 
 

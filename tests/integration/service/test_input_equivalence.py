@@ -45,11 +45,10 @@ def dirty(count: int, seed: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def served(service: Client, put_champion: Put) -> Client:
     put_champion(dirty(2000, 0), name="dirty", target="taken", n_trials=1, families=["linear", "glm", "lightgbm"])
-    panel = {"entity": "shop", "time": "day", "steps": 2, "integrate": "first"}
+    panel = {"entity": "shop", "time": "day", "lags": 2, "forecast_base": "first"}
     put_champion(
         shops(),
         name="shops",
-        kind="panel",
         target="sold",
         panel=panel,
         n_trials=1,

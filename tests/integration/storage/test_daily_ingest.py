@@ -19,8 +19,8 @@ from podium.training.daily_files import daily_rows, parse_fingerprint
 from podium.training.preparation import prepare
 
 URL = "s3://any/raw/shop/"
-PANEL = {"entity": "shop", "time": "day", "steps": 2}
-PROJECT: Project = parse_project({"name": "shop", "kind": "panel", "data": URL, "target": "sold", "panel": PANEL}, "test")
+PANEL = {"entity": "shop", "time": "day", "lags": 2}
+PROJECT: Project = parse_project({"name": "shop", "data": URL, "target": "sold", "panel": PANEL}, "test")
 
 
 def file(day: str, *rows: str) -> bytes:

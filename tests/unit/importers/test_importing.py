@@ -7,7 +7,7 @@ import pytest
 
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
-from podium.importers.import_request import ImportRequest, Turned
+from podium.importers.import_request import ImportRequest, ImportResult
 from podium.models.golden_rows import GOLDEN, verified_fast_path, verify_golden_rows
 from podium.models.serialization import load
 from podium.registry.versions import GOLDEN_FILE, TEST_FILE, model_file
@@ -15,7 +15,7 @@ from podium.tables.labeled_rows import labeled_rows_from_parquet
 from tests.unit.importers import model_files as files
 
 
-def turned(data: bytes, name: str = "m", **more: object) -> Turned:
+def turned(data: bytes, name: str = "m", **more: object) -> ImportResult:
     return convert(ImportRequest(file=name, data=data, name="m", **{"target": "sex", **more}))  # type: ignore[arg-type]
 
 

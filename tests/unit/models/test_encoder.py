@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.models.encoder import FARTHEST, Encoder, fit_encoder
+from podium.models.encoder import CLIP, Encoder, fit_encoder
 from podium.schema.columns import Column
 from podium.tables.coercion import rows_to_frame
 
@@ -82,7 +82,7 @@ def test_one_record_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], 
 def test_no_input_leaves_the_range_of_a_narrow_tree() -> None:
     encoder = fitted()
     for number in (1e30, -1e30):
-        assert np.abs(encoder.transform(rows_to_frame([(number, 1.0, 0.0, "a")], COLUMNS))).max() <= FARTHEST
+        assert np.abs(encoder.transform(rows_to_frame([(number, 1.0, 0.0, "a")], COLUMNS))).max() <= CLIP
 
 
 def test_selected_features_keep_their_numbers() -> None:

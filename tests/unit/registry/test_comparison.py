@@ -54,7 +54,7 @@ def rival(frame: pd.DataFrame, own: Project) -> Incumbent:
     "columns",
     [
         {"visits": {"ignore": True}},
-        {"visits": {"missing": ["-1"]}, "city": {"fuzzy": "nearest"}},
+        {"visits": {"na_values": ["-1"]}, "city": {"fuzzy": "nearest"}},
         {"score": {"kind": "category"}},
     ],
 )

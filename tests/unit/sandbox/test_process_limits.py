@@ -13,7 +13,7 @@ import pytest
 
 PROBE = """
 import ctypes, errno, fcntl, json, mmap, os, signal, socket, subprocess, sys, threading
-from podium.sandbox.process_limits import restrict
+from podium.sandbox.process_limits import enter_sandbox
 
 folder, answers, owner = sys.argv[1], int(sys.argv[2]), os.getppid()
 open(folder + "/there", "w").close()
@@ -110,7 +110,7 @@ def waits():
 
 os.environ.clear()
 threading.Thread(target=waits, daemon=True).start()
-restrict(20, 1 << 30, answers)
+enter_sandbox(20, 1 << 30, answers)
 attempts("main")
 go.set()
 done.wait(20)

@@ -26,8 +26,8 @@ from projects.crypto.market import market
 
 
 def project(**more: Any) -> Project:
-    panel = {"entity": "shop", "time": "day", "steps": 2, **more.pop("panel", {})}
-    return parse_project({"name": "shop", "kind": "panel", "target": "sold", "panel": panel, **more}, "test")
+    panel = {"entity": "shop", "time": "day", "lags": 2, **more.pop("panel", {})}
+    return parse_project({"name": "shop", "target": "sold", "panel": panel, **more}, "test")
 
 
 def shops(count: int = 5, days: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -162,13 +162,12 @@ def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str],
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"kind": "table"}, "come together"),
         ({"split": {"kind": "random"}}, "split by its time"),
-        ({"panel": {"derived": {"x": {"rule": "magic", "of": ["sold", "visits"]}}}}, "position"),
-        ({"panel": {"derived": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
-        ({"panel": {"derived": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
+        ({"panel": {"derived_columns": {"x": {"rule": "magic", "of": ["sold", "visits"]}}}}, "position"),
+        ({"panel": {"derived_columns": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
+        ({"panel": {"derived_columns": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
         (
-            {"panel": {"derived": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}}},
+            {"panel": {"derived_columns": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}}},
             "before it",
         ),
         ({"panel": {"entity": "index"}}, "none is called index"),

@@ -47,7 +47,7 @@ def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
 
 def test_zeros_can_be_declared_missing() -> None:
     frame = pd.DataFrame({"dose": [0, 1, 2, 3, 4] * 10, "z": range(50), "y": ["a", "b"] * 25})
-    rows = rows_of(frame, columns={"dose": {"missing": ["0"]}}, cleaning={"drop_duplicates": False})
+    rows = rows_of(frame, columns={"dose": {"na_values": ["0"]}}, cleaning={"drop_duplicates": False})
     assert rows.inputs["dose"].isna().sum() == 10
     assert rows.signature.inputs[0].low == 1
 
@@ -246,7 +246,7 @@ def test_a_time_that_cannot_be_ordered_is_refused(cells: list[str]) -> None:
 def test_dates_of_another_form_split_by_time() -> None:
     days = pd.date_range("2019-01-01", periods=60)
     frame = pd.DataFrame({"t": days.strftime("%d.%m.%Y"), "x": [1, 5, 2] * 20, "y": ["p", "q"] * 30})
-    columns = {"t": {"kind": "date", "format": "%d.%m.%Y"}}
+    columns = {"t": {"kind": "date", "date_format": "%d.%m.%Y"}}
     entries = {"split": {"kind": "time", "column": "t"}, "columns": columns}
     assert train_and_test(rows_of(frame, **entries), project(**entries))[1].tolist() == list(range(48, 60))
 
