@@ -167,7 +167,11 @@ def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str],
         ({"panel": {"derived_columns": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
         ({"panel": {"derived_columns": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
         (
-            {"panel": {"derived_columns": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}}},
+            {
+                "panel": {
+                    "derived_columns": {"x": {"rule": "ratio", "of": ["y", "a"]}, "y": {"rule": "ratio", "of": ["a", "b"]}}
+                }
+            },
             "before it",
         ),
         ({"panel": {"entity": "index"}}, "none is called index"),
