@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import getpass
 import hashlib
 import importlib.metadata
@@ -19,7 +20,7 @@ from podium.settings import ROOT
 FINGERPRINTED_PACKAGES = ("schema", "tables", "models", "training")
 LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "matplotlib", "onnxruntime")
 SCORING_LIBRARIES = ("python", "numpy", "lightgbm", "onnxruntime")
-LOCK = ROOT / "requirements.lock"
+LOCK = ROOT / "requirements-train.lock"
 
 
 def code_digest() -> str:
@@ -44,7 +45,11 @@ def _is_text(node: ast.stmt) -> bool:
 
 def libraries() -> dict[str, str]:
     """Python and the libraries that decide what a model answers."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a process that serves has no library for training
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def library_mismatches(made_with: Mapping[str, str]) -> list[str]:
@@ -53,7 +58,7 @@ def library_mismatches(made_with: Mapping[str, str]) -> list[str]:
     return [
         f"was made with {name} {made_with[name]}, here is {here[name]}"
         for name in SCORING_LIBRARIES
-        if name in made_with and made_with[name].split(".")[:2] != here[name].split(".")[:2]
+        if name in made_with and name in here and made_with[name].split(".")[:2] != here[name].split(".")[:2]
     ]
 
 

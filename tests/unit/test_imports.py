@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -85,18 +86,29 @@ def test_a_process_that_serves_loads_nothing_for_training() -> None:
     assert [name for name in NOT_SERVED if name in loaded] == []
 
 
-NAMES = {
+DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
     "pydantic_settings": "pydantic-settings",
     "fastapi_offline": "fastapi-offline",
 }
+EXTRAS = {
+    "service": ["serve"],
+    "luigi_tasks": ["train"],
+    "podium/training": ["train"],
+    "podium/importers": ["import"],
+    "podium/local": ["local"],
+    "podium/cli": ["serve", "train", "import"],
+    **{f"podium/{name}": [] for name in PACKAGES if name not in ("training", "importers")},
+}
 
 
-def test_what_the_images_need_is_locked_for_them() -> None:
-    """The development lock holds more, so that only an image would miss a name."""
-    wanted = {re.split(r"[\[<>=;]", line)[0] for line in (ROOT / "requirements.in").read_text().split()}
-    for package in ("podium", "luigi_tasks", "service"):
-        for path in modules(package):
-            tops = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - TOP
-            assert {NAMES.get(top, top) for top in tops} - {"botocore", "distributed"} <= wanted, path
+@pytest.mark.parametrize("package", EXTRAS)
+def test_a_package_imports_only_what_its_extra_installs(package: str) -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"] + "".join(config["options.extras_require"][name] for name in EXTRAS[package])
+    allowed = {re.split(r"[\[<>=;]", line)[0] for line in lines.split("\n")}
+    for path in (ROOT / package).rglob("*.py"):
+        tops = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - TOP
+        assert {DISTRIBUTIONS.get(top, top) for top in tops} - {"botocore", "distributed"} <= allowed, path
