@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.registry.audit_log import AuditEntry
+from podium.registry.audit_entry import AuditEntry
 from service.json_schemas import describe_inputs
 
 NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "tied_with_best", "ci_low", "ci_high"}
@@ -46,5 +46,5 @@ def build_model_card(snapshot: ServedModel, act: AuditEntry | None) -> dict[str,
         "figures": {key: value for key, value in best.items() if key not in NOT_A_METRIC and isinstance(value, int | float)},
         "tied": [row["model"] for row in manifest.leaderboard[1:] if row.get("tied_with_best")],
         "act": act.model_dump(mode="json", exclude={"signatures"}) if act else None,
-        "code": {"git": manifest.git, "lock": manifest.lock, "libraries": manifest.libraries},
+        "code": {"git": manifest.git, "lock_sha256": manifest.lock_sha256, "libraries": manifest.libraries},
     }

@@ -66,8 +66,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     made = Store(client, f"test-{uuid4().hex[:12]}")
     client.create_bucket(Bucket=made.bucket)
     yield made
-    for key in made.keys(""):
-        made.delete(key)
+    for info in made.list_objects(""):
+        made.delete(info.key)
     client.delete_bucket(Bucket=made.bucket)
 
 

@@ -145,7 +145,7 @@ class NotesWrites:
 
 def test_publishing_and_promoting_write_what_their_roles_allow(context: PromotionContext) -> None:
     flowers = Project(name="p", data="s3://podium/x", target="kind", families=("linear",), n_trials=1)
-    trains, promotes = NotesWrites(context.store._client), NotesWrites(context.store._client)
+    trains, promotes = NotesWrites(context.store.client), NotesWrites(context.store.client)
     for turn in range(2):
         trainer = replace(context, store=Store(trains, context.store.bucket))
         version = publish_version(trainer, tables.flowers(seed=turn), flowers).version

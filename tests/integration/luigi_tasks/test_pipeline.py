@@ -25,7 +25,8 @@ from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import put_table, start_service
 from podium.project import Project
-from podium.registry.audit_log import AuditEntry, read_champion
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import read_champion
 from podium.registry.promotion import PromotionContext
 from podium.registry.versions import list_versions, read_manifest
 from podium.settings import ROOT
@@ -60,7 +61,7 @@ def champion(context: PromotionContext, project: str) -> AuditEntry | None:
 
 
 def keys(store: Store, prefix: str) -> list[str]:
-    return list(store.keys(prefix))
+    return [info.key for info in store.list_objects(prefix)]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_desk: Prom
     assert found is not None
     manifest, _ = read_manifest(cloud_desk.store, "flowers", found.version, cloud_desk.trust.trainers)
     prefix = f"versions/flowers/{manifest.version}/"
-    assert {key.removeprefix(prefix) for key in cloud_desk.store.keys(prefix)} == {*manifest.files, "manifest.json"}
+    assert {key.removeprefix(prefix) for key in keys(cloud_desk.store, prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
     board = list(csv.DictReader(io.StringIO(cloud_desk.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]

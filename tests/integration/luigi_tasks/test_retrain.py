@@ -53,7 +53,7 @@ def every_sunday(environment: dict[str, str], start: str, stop: str) -> subproce
 
 
 def receipts(store: Store) -> dict[str, dict[str, object]]:
-    return {Path(key).stem: json.loads(store.read(key).data) for key in store.keys("runs/weeks/retrains/")}
+    return {Path(info.key).stem: json.loads(store.read(info.key).data) for info in store.list_objects("runs/weeks/retrains/")}
 
 
 def test_each_week_is_learned_once_and_only_from_what_was_known(

@@ -17,17 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from podium.project import ColumnOptions, GateOptions, Project, PromotionRules
+from podium.registry.audit_entry import AuditEntry, GateResult, parse_entry
 from podium.registry.audit_log import (
     AliasMoved,
-    AuditEntry,
-    GateResult,
     alias_key,
     append,
     check_history,
     entries_since,
     entry_key,
     finish_alias_update,
-    parse_entry,
     project_names,
     read_champion,
     read_history,
@@ -35,7 +33,15 @@ from podium.registry.audit_log import (
 from podium.registry.identity import four_eyes
 from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, promote_with_retries, rollback
 from podium.registry.signing import Signer, Unsigned, VerifyingKeys
-from podium.registry.versions import IntegrityError, Manifest, NotPublished, describe, parse_manifest, publish, version_prefix
+from podium.registry.versions import (
+    IntegrityError,
+    Manifest,
+    NotPublished,
+    file_digests,
+    parse_manifest,
+    publish,
+    version_prefix,
+)
 from podium.settings import BadRules, StoreSettings
 from podium.storage.object_store import Store, StoreError, TooLarge
 from podium.tables.labeled_rows import labeled_rows_from_parquet, labeled_rows_to_parquet
@@ -194,7 +200,7 @@ def test_a_promoters_project_file_decides_and_without_one_the_defaults_do(tmp_pa
 def republished(context: PromotionContext, manifest: Manifest, version: str, files: dict[str, bytes], **changes: Any) -> str:
     """Another version of these files, signed by the trainer, as somebody with the trainer's key may make one."""
     kept = {name: context.store.read(version_prefix("p", manifest.version) + name).data for name in manifest.files} | files
-    changed = manifest.model_copy(update={"version": version, "files": describe(kept), "signatures": {}, **changes})
+    changed = manifest.model_copy(update={"version": version, "files": file_digests(kept), "signatures": {}, **changes})
     publish(context.store, changed, kept, context.signer)
     return version
 
@@ -252,7 +258,7 @@ def test_second_person_needs_a_key_that_signed_the_version(signer: Signer, hones
 
 def test_a_finding_of_any_length_leaves_the_history_readable(context: PromotionContext) -> None:
     gate = GateResult(name="loads", passed=False, detail="\ud800" + "q" * (2 << 20))
-    fields = {"action": "refuse", "version": "v1", "champion": None, "manifest": None, "previous": None}
+    fields = {"action": "refuse", "version": "v1", "champion": None, "manifest_sha256": None, "previous": None}
     act = {**fields, "by": "ann", "reason": "x", "at": "now", "evidence": (gate,)}
     append(context.store, "p", context.signer, context.trust.promoters, lambda _: act)
     assert check_history(context.store, "p", context.trust.promoters) == []
@@ -384,7 +390,7 @@ def moving(context: PromotionContext, version: str, expect: str | None) -> Calla
         standing = head.champion if head else None
         if expect not in (ANY, standing):
             raise AliasMoved(f"lost to number {head.sequence if head else 0}")
-        fields = {"version": version, "champion": version, "manifest": "0" * 64, "previous": standing}
+        fields = {"version": version, "champion": version, "manifest_sha256": "0" * 64, "previous": standing}
         return {"action": "promote", **fields, "by": version, "reason": "race", "at": "now"}
 
     return lambda: append(context.store, "p", context.signer, context.trust.promoters, draft)
@@ -432,7 +438,7 @@ class Mortal:
 @pytest.mark.parametrize("turn", [1, 2])
 def test_who_dies_between_history_and_alias_is_repaired_by_the_next(context: PromotionContext, turn: int, after: bool) -> None:
     moving(context, "v1", None)()
-    dying = replace(context, store=Store(Mortal(context.store._client, turn, after), context.store.bucket))
+    dying = replace(context, store=Store(Mortal(context.store.client, turn, after), context.store.bucket))
     with pytest.raises(Dies):
         moving(dying, "v2", "v1")()
     entry = finish_alias_update(context.store, "p", context.trust.promoters)
@@ -445,9 +451,9 @@ def test_who_dies_between_history_and_alias_is_repaired_by_the_next(context: Pro
 
 def overwrite(store: Store, key: str, data: bytes | None) -> None:
     if data is None:
-        store._client.delete_object(Bucket=store.bucket, Key=key)
+        store.client.delete_object(Bucket=store.bucket, Key=key)
     else:
-        store._client.put_object(Bucket=store.bucket, Key=key, Body=data)
+        store.client.put_object(Bucket=store.bucket, Key=key, Body=data)
 
 
 def edited(data: bytes, **changes: Any) -> bytes:
@@ -486,7 +492,7 @@ def test_whatever_is_done_to_the_history_is_seen(context: PromotionContext) -> N
 def foreign(context: PromotionContext) -> dict[str, bytes]:
     """Objects that somebody without a key may put at the next number, by what they are."""
     first, last = (data for _, data in read_history(context.store, "p")[:2])
-    document = {**json.loads(last), "sequence": 3, "before": None}
+    document = {**json.loads(last), "sequence": 3, "previous_entry": None}
     other = {**document, "project": "q"}
     return {
         "empty": b"",

@@ -82,7 +82,7 @@ def in_a_child(work: Callable[[], None]) -> int:
 def test_after_a_kill_at_any_call_a_rerun_makes_the_bucket_whole(context: PromotionContext) -> None:
     first, files = learned(1, None)
     second, others = learned(2, first.version)
-    counting = Killed(context.store._client, 0, False)
+    counting = Killed(context.store.client, 0, False)
     put_in_service(replace(context, store=Store(counting, context.store.bucket)), first, files)
     put_in_service(replace(context, store=Store(counting, context.store.bucket)), second, others)
     assert fsck(context.store, context.trust) == []
@@ -92,11 +92,11 @@ def test_after_a_kill_at_any_call_a_rerun_makes_the_bucket_whole(context: Promot
     for turn in range(1, calls + 1):
         for after in (False, True):
             bucket = f"kill-{uuid4().hex[:10]}"
-            context.store._client.create_bucket(Bucket=bucket)
-            own = replace(context, store=Store(context.store._client, bucket))
+            context.store.client.create_bucket(Bucket=bucket)
+            own = replace(context, store=Store(context.store.client, bucket))
             own = replace(own, fetch=fetch_from(own.store))
             put_in_service(own, first, files)
-            dying = replace(own, store=Store(Killed(context.store._client, turn, after), bucket))
+            dying = replace(own, store=Store(Killed(context.store.client, turn, after), bucket))
             killed += in_a_child(lambda dying=dying: put_in_service(dying, second, others)) == -signal.SIGKILL
             put_in_service(own, second, others)
             assert fsck(own.store, own.trust) == [], (turn, after)
@@ -105,9 +105,9 @@ def test_after_a_kill_at_any_call_a_rerun_makes_the_bucket_whole(context: Promot
 
 def overwrite(store: Store, key: str, data: bytes | None) -> None:
     if data is None:
-        store._client.delete_object(Bucket=store.bucket, Key=key)
+        store.client.delete_object(Bucket=store.bucket, Key=key)
     else:
-        store._client.put_object(Bucket=store.bucket, Key=key, Body=data)
+        store.client.put_object(Bucket=store.bucket, Key=key, Body=data)
 
 
 def test_whatever_does_not_fit_is_named(context: PromotionContext) -> None:

@@ -20,7 +20,7 @@ from podium.project import Project
 from podium.registry.loading import ModelLoadError
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.validation import Validator
-from podium.registry.versions import Manifest, describe, version_prefix
+from podium.registry.versions import Manifest, file_digests, version_prefix
 from podium.storage.object_store import StoreError, digest
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_locally
@@ -39,7 +39,7 @@ def version() -> tuple[Manifest, Files]:
 
 def load_version(validator: Validator, signer: Signer, manifest: Manifest, files: Files) -> float:
     """Sign and load any files, so that only validation can reject them; return the difference to the golden rows."""
-    document = manifest.model_copy(update={"files": describe(files)}).model_dump(mode="json")
+    document = manifest.model_copy(update={"files": file_digests(files)}).model_dump(mode="json")
     data = json.dumps({**document, "signatures": signer.sign(document)}).encode()
     prefix = version_prefix("p", manifest.version)
     objects = {prefix + name: content for name, content in {**files, "manifest.json": data}.items()}

@@ -111,8 +111,8 @@ def test_the_compiled_path_serves_it(service: Client, imported: dict[str, str]) 
 
 def test_a_file_with_training_rows_is_not_kept(imported: dict[str, str], cloud_desk: PromotionContext) -> None:
     def kept(name: str) -> list[str]:
-        keys = cloud_desk.store.keys(f"versions/imported-{name}/{imported[name]}/")
-        return [key for key in keys if "/foreign/" in key]
+        files = cloud_desk.store.list_objects(f"versions/imported-{name}/{imported[name]}/")
+        return [info.key for info in files if "/foreign/" in info.key]
 
     assert len(kept("keras")) == 1
     assert kept("logit") == []

@@ -24,10 +24,11 @@ from podium.local.services import promotion_context, start_service
 from podium.models.scorers import LightGBMScorer
 from podium.models.serialization import dump, load
 from podium.project import Project
-from podium.registry.audit_log import AuditEntry, alias_key, append
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import alias_key, append
 from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.validation import Validator
-from podium.registry.versions import Manifest, describe, read_manifest
+from podium.registry.versions import Manifest, file_digests, read_manifest
 from podium.storage.object_store import digest
 from tests import tables
 from tests.conftest import Put, publish_champion
@@ -148,7 +149,7 @@ def shown(client: Client) -> str:
 
 def point(context: PromotionContext, version: str, manifest: str) -> AuditEntry:
     """The act alone: neither gates nor proof, which the service makes itself."""
-    act = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+    act = {"version": version, "champion": version, "manifest_sha256": manifest, "previous": None}
     fields = {"action": "promote", **act, "by": "a test", "reason": "swap", "at": "now"}
     return append(context.store, "swap", context.signer, context.trust.promoters, lambda _: fields)
 
@@ -239,7 +240,7 @@ def point_at(context: PromotionContext, manifest: Manifest, files: dict[str, byt
         context.store.create(f"versions/swap/{manifest.version}/{name}", content)
 
     def draft(head: AuditEntry | None) -> dict[str, Any]:
-        act = {"version": manifest.version, "champion": manifest.version, "manifest": digest(data), "previous": None}
+        act = {"version": manifest.version, "champion": manifest.version, "manifest_sha256": digest(data), "previous": None}
         return {"action": "promote", **act, "by": "mallory", "reason": "bad", "at": "now"}
 
     return append(context.store, "swap", context.signer, context.trust.promoters, draft)
@@ -250,7 +251,7 @@ Spoil = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]
 
 def rebound(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest binds the spoiled files, so that only the later checks can see it."""
-    return manifest.model_copy(update={"files": describe(files)}), files
+    return manifest.model_copy(update={"files": file_digests(files)}), files
 
 
 def a_flipped_bit(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
@@ -383,7 +384,7 @@ def test_a_bad_version_never_serves(
     manifest = read_manifest(cloud_desk.store, "swap", good, cloud_desk.trust.trainers)[0]
     salt = b"\n" * (1 + [each for each, _ in BAD].index(spoil))  # of its own, so that no cached file stands in for a bad one
     files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
-    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": describe(files)})
+    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": file_digests(files)})
     bad, spoiled = spoil(named, files)
     right = {good: service.post_json(PATH, RECORD).json()["predictions"]}
     with Load(service, right) as load:

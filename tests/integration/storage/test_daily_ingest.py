@@ -28,7 +28,7 @@ def file(day: str, *rows: str) -> bytes:
 
 
 def put(store: Store, name: str, data: bytes) -> None:
-    store._client.put_object(Bucket=store.bucket, Key=f"raw/shop/{name}", Body=data)
+    store.client.put_object(Bucket=store.bucket, Key=f"raw/shop/{name}", Body=data)
 
 
 def ingest(store: Store, project: Project = PROJECT) -> tuple[datasets.DatasetSnapshot, IngestState]:

@@ -16,8 +16,8 @@ from podium.registry.versions import (
     Manifest,
     NotPublished,
     VersionExists,
-    describe,
     fetch_from,
+    file_digests,
     list_versions,
     publish,
     read_file,
@@ -69,7 +69,7 @@ class WatchesBodies:
 def test_an_object_that_is_too_large_is_not_read(store: Store) -> None:
     store.create("large", b"x" * 1001)
     assert len(store.read("large", max_bytes=1001).data) == 1001
-    watching = Store(WatchesBodies(store._client), store.bucket)
+    watching = Store(WatchesBodies(store.client), store.bucket)
     for read in (lambda: watching.read("large", max_bytes=1000), lambda: watching.read_if_new("large", None, 1000)):
         with pytest.raises(TooLarge, match="has 1001 bytes, at most 1000"):
             read()
@@ -114,7 +114,7 @@ def test_one_listing_gives_the_aliases_with_the_etags_that_reading_gives(store: 
 
 def test_a_bucket_that_is_not_there_is_a_store_error(store: Store) -> None:
     with pytest.raises(StoreError):
-        list(Store(store._client, "no-such-bucket-here").keys(""))
+        list(Store(store.client, "no-such-bucket-here").keys(""))
 
 
 class LosesReplies:
@@ -134,9 +134,9 @@ class LosesReplies:
 
 
 def test_a_write_whose_answer_was_lost_is_known_as_ones_own(store: Store) -> None:
-    etag = Store(LosesReplies(store._client), store.bucket).create("mine", b"x")
+    etag = Store(LosesReplies(store.client), store.bucket).create("mine", b"x")
     assert store.read("mine").etag == etag
-    assert Store(LosesReplies(store._client), store.bucket).replace("mine", b"y", etag)
+    assert Store(LosesReplies(store.client), store.bucket).replace("mine", b"y", etag)
     assert store.read("mine").data == b"y"
 
 
@@ -158,7 +158,7 @@ class Conflicts:
 
 
 def test_a_conflict_is_tried_again(store: Store) -> None:
-    client = Conflicts(store._client)
+    client = Conflicts(store.client)
     Store(client, store.bucket).create("later", b"x")
     assert client.calls == 3
     assert store.read("later").data == b"x"
@@ -172,7 +172,7 @@ def manifest(version: str, files: dict[str, bytes], parent: str | None = None) -
         run="r",
         parent=parent,
         champion="linear",
-        files=describe(files),
+        files=file_digests(files),
         signature=Signature((), Target("y", "regression"), {}),
         leaderboard=[{"model": "linear", "eval_metric": "auc"}],
         data={"sha256": "0"},
@@ -251,7 +251,7 @@ def test_a_cached_file_needs_no_store_and_a_damaged_one_is_fetched_again(store: 
     store.create("file", b"content")
     cache, sha256 = ModelCache(tmp_path), digest(b"content")
     assert cache.fetch(store, "file", sha256) == b"content"
-    nowhere = Store(store._client, "no-such-bucket-here")
+    nowhere = Store(store.client, "no-such-bucket-here")
     assert cache.fetch(nowhere, "file", sha256) == b"content"
     (tmp_path / sha256).write_bytes(b"contenT")
     assert cache.fetch(store, "file", sha256) == b"content"
