@@ -129,7 +129,7 @@ def publish_champion(context: PromotionContext, frame: pd.DataFrame, project: Pr
 
 @pytest.fixture(scope="session")
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A running service with three projects: `mixed` (every kind of column), `prices` (regression) and `odd` (unusual names)."""
+    """A running service with the projects `mixed` (all kinds of columns), `prices` (regression) and `odd` (unusual names)."""
     put_champion(tables.mixed(), name="mixed", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS)
     put_champion(tables.prices(), name="prices", target="price", n_trials=1)
     put_champion(tables.odd(), name="odd", target="y", n_trials=1, families=["linear"])

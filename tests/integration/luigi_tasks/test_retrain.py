@@ -65,7 +65,7 @@ def test_each_week_is_learned_once_and_only_from_what_was_known(
     assert list(done) == ["2026-01-18", "2026-01-25"]
     first, second = done.values()
     assert second["promoted"]
-    assert first["promoted"] or "no-older-data" in str(first["reason"])  # Luigi may take the later week first
+    assert first["promoted"] or "No older data" in str(first["reason"])  # Luigi may take the later week first
     standing = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert standing and standing.champion == done["2026-01-25"]["version"]
     manifest = json.loads(cloud_store.read(f"versions/weeks/{standing.champion}/manifest.json").data)
@@ -78,7 +78,7 @@ def test_each_week_is_learned_once_and_only_from_what_was_known(
 
     early = every_sunday(weeks, "2026-01-05", "2026-01-12")
     assert early.returncode == 0, early.stdout + early.stderr
-    assert "no-older-data" in str(receipts(cloud_store)[CLOSED]["reason"])
+    assert "No older data" in str(receipts(cloud_store)[CLOSED]["reason"])
     still = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert still and still.champion == standing.champion
 
