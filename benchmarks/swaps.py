@@ -36,7 +36,7 @@ def swap_on(versions: list[str]) -> None:
     digests = [digest(context.store.read(f"versions/prices/{each}/manifest.json").data) for each in versions]
     for number in range(SWAPS):
         wanted = versions[number % 2]
-        act = {"version": wanted, "champion": wanted, "manifest": digests[number % 2], "previous": None}
+        act = {"version": wanted, "champion": wanted, "manifest_sha256": digests[number % 2], "previous": None}
         fields = {"action": "promote", **act, "by": "benchmark", "reason": "swap", "at": "now"}
         append(context.store, "prices", context.signer, context.trust.promoters, lambda _, fields=fields: fields)  # type: ignore[misc]
         time.sleep(PAUSE)

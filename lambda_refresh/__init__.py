@@ -1,1 +1,1 @@
-"""The Lambda that tells every replica that S3 has something new; standard library only."""
+"""The Lambda function that notifies the service of changes in the store."""

@@ -1,12 +1,12 @@
-"""S3 events to signed hints: "look at the store now", sent to every replica of the service.
+"""Turn S3 events into signed notifications, which tell every replica of the service to check the store.
 
-A hint is signed in the Standard Webhooks form (https://www.standardwebhooks.com). Replicas believe only the store, so a
-hint may be lost, doubled or late. Environment:
+Notifications are signed as Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store themselves, so a
+notification may be lost, repeated or late. Environment variables:
 
-PODIUM_REFRESH_TARGETS     URLs of /refresh separated by commas; a host name is asked for all its addresses, each a replica
-PODIUM_REFRESH_SECRET      `whsec_` and the key in base64, or instead
-PODIUM_REFRESH_SECRET_ID   name or ARN of it in Secrets Manager: read again every five minutes, and when a replica says 401
-PODIUM_WATCHED_PREFIXES    prefixes of keys that cause a notification, separated by commas; default `aliases/,inbox/,drop/`
+PODIUM_REFRESH_TARGETS     comma-separated URLs of /refresh; every address of a host name counts as a replica
+PODIUM_REFRESH_SECRET      signing key: `whsec_` and the key in base64; or instead
+PODIUM_REFRESH_SECRET_ID   name or ARN of the key in Secrets Manager; read every five minutes, and again on a 401
+PODIUM_WATCHED_PREFIXES    comma-separated key prefixes that cause a notification; default `aliases/,inbox/,drop/`
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus, urlsplit
 
-WATCHED, OWN = "aliases/,inbox/,drop/", "outbox/"
+WATCHED_PREFIXES, OUTPUT_PREFIX = "aliases/,inbox/,drop/", "outbox/"
 TIMEOUT_SECONDS = 3.0
 SECRET_SECONDS = 300.0
 UNAUTHORIZED = 401
 
-_secret: tuple[str, float] = ("", 0.0)
+_cached_secret: tuple[str, float] = ("", 0.0)
 
 
 class NotDelivered(Exception):
-    """Some replicas did not take the hint; Lambda tries the whole event again."""
+    """Some replicas did not accept the notification; Lambda retries the whole event."""
 
 
 class Replica(NamedTuple):
-    """A URL and the one address of its host that this replica has."""
+    """A URL and one address of its host."""
 
     url: str
     address: str
@@ -47,58 +47,58 @@ class Replica(NamedTuple):
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Send one hint for the watched keys of an S3 event; raises NotDelivered, naming the replicas."""
-    changes, found = watched_changes(event), replicas(_listed("PODIUM_REFRESH_TARGETS", ""))
-    if not changes or not found:
+    """Notify every replica of the watched keys in an S3 event. Raises NotDelivered, which names the failed replicas."""
+    changes, targets = watched_changes(event), replicas(_list_variable("PODIUM_REFRESH_TARGETS", ""))
+    if not changes or not targets:
         return {"changes": len(changes), "delivered": []}
     body = json.dumps({"changes": changes}, sort_keys=True).encode()
-    with ThreadPoolExecutor(len(found)) as pool:
-        wrong = dict(zip(found, pool.map(lambda replica: send(replica, body), found), strict=True))
-    failures = [f"{replica}: {said}" for replica, said in wrong.items() if said]
+    with ThreadPoolExecutor(len(targets)) as pool:
+        errors = list(pool.map(lambda replica: send(replica, body), targets))
+    failures = [f"{replica}: {error}" for replica, error in zip(targets, errors, strict=True) if error]
     if failures:
         raise NotDelivered("; ".join(failures))
-    return {"changes": len(changes), "delivered": [str(replica) for replica in found]}
+    return {"changes": len(changes), "delivered": [str(replica) for replica in targets]}
 
 
 def watched_changes(event: dict[str, Any]) -> list[dict[str, str]]:
-    """Bucket, key, version and sequencer of each created object that is watched; keys are form-encoded in events."""
-    watched, changes = tuple(_listed("PODIUM_WATCHED_PREFIXES", WATCHED)), []
+    """Return bucket, key, version and sequencer of each created object under a watched prefix."""
+    prefixes, changes = tuple(_list_variable("PODIUM_WATCHED_PREFIXES", WATCHED_PREFIXES)), []
     for record in event.get("Records", []):  # an s3:TestEvent has none
         entry = record.get("s3", {}).get("object", {})
-        key = unquote_plus(entry.get("key", ""))
+        key = unquote_plus(entry.get("key", ""))  # S3 form-encodes the keys in events
         created = record.get("eventName", "").startswith("ObjectCreated:")
-        if created and key.startswith(watched) and not key.startswith(OWN):
-            facts = {
+        if created and key.startswith(prefixes) and not key.startswith(OUTPUT_PREFIX):
+            change = {
                 "bucket": record["s3"].get("bucket", {}).get("name", ""),
                 "key": key,
                 "version_id": entry.get("versionId", ""),
                 "sequencer": entry.get("sequencer", ""),
             }
-            changes.append(facts)
+            changes.append(change)
     return changes
 
 
 def replicas(urls: list[str]) -> list[Replica]:
-    """Every address of every URL; a host that has none is kept by its name, so that the failure is told."""
-    found = []
+    """Resolve every URL to all its addresses, IPv4 if there are any. An unknown host is kept, so that sending reports it."""
+    resolved = []
     for url in urls:
         host = urlsplit(url).hostname or ""
         try:
             addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError:
             addresses = []
-        of_four = sorted({str(address[4][0]) for address in addresses if address[0] == socket.AF_INET})
-        of_six = sorted({str(address[4][0]) for address in addresses if address[0] == socket.AF_INET6})
-        found += [Replica(url, address) for address in of_four or of_six or [host]]
-    return list(dict.fromkeys(found))
+        ipv4 = sorted({str(address[4][0]) for address in addresses if address[0] == socket.AF_INET})
+        ipv6 = sorted({str(address[4][0]) for address in addresses if address[0] == socket.AF_INET6})
+        resolved += [Replica(url, address) for address in ipv4 or ipv6 or [host]]
+    return list(dict.fromkeys(resolved))
 
 
 def send(replica: Replica, body: bytes) -> str:
-    """Post the hint; returns what went wrong, or nothing. A secret that was just replaced is asked for once more."""
-    said = _post(replica, body, secret())
-    if said == str(UNAUTHORIZED):
-        said = _post(replica, body, secret(fresh=True))
-    return said
+    """Post the notification and return the error, or an empty string. After a 401, retry once with a freshly read secret."""
+    error = _post(replica, body, secret())
+    if error == str(UNAUTHORIZED):
+        error = _post(replica, body, secret(refresh=True))
+    return error
 
 
 def _post(replica: Replica, body: bytes, key: str) -> str:
@@ -118,33 +118,33 @@ def _post(replica: Replica, body: bytes, key: str) -> str:
         connection.close()
 
 
-def secret(fresh: bool = False) -> str:
-    """The signing key, from the environment or by reference; remembered for five minutes unless it must be fresh."""
-    global _secret
+def secret(refresh: bool = False) -> str:
+    """Return the signing key from the environment or from Secrets Manager, where it is read every five minutes."""
+    global _cached_secret
     name = os.environ.get("PODIUM_REFRESH_SECRET_ID", "")
     if not name:
         return os.environ["PODIUM_REFRESH_SECRET"]
-    text, until = _secret
-    if fresh or time.monotonic() > until:
-        import boto3  # comes with the runtime; not needed when the secret is in the environment
+    text, expires = _cached_secret
+    if refresh or time.monotonic() > expires:
+        import boto3  # part of the Lambda runtime; not needed if the secret is in the environment
 
         text = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
-        _secret = text, time.monotonic() + SECRET_SECONDS
+        _cached_secret = text, time.monotonic() + SECRET_SECONDS
     return text
 
 
 def signed_headers(body: bytes, key: str, now: int) -> dict[str, str]:
-    """Standard Webhooks headers; the id is the body's digest, so that a repeated delivery is known as one."""
-    identity = "msg_" + hashlib.sha256(body).hexdigest()[:32]
-    content = b".".join([identity.encode(), str(now).encode(), body])
+    """Return the Standard Webhooks headers. The id is the digest of the body, so that receivers can detect repetitions."""
+    message_id = "msg_" + hashlib.sha256(body).hexdigest()[:32]
+    content = b".".join([message_id.encode(), str(now).encode(), body])
     signature = hmac.new(base64.b64decode(key.removeprefix("whsec_")), content, hashlib.sha256).digest()
     return {
         "content-type": "application/json",
-        "webhook-id": identity,
+        "webhook-id": message_id,
         "webhook-timestamp": str(now),
         "webhook-signature": "v1," + base64.b64encode(signature).decode(),
     }
 
 
-def _listed(variable: str, default: str) -> list[str]:
-    return [part.strip() for part in os.environ.get(variable, default).split(",") if part.strip()]
+def _list_variable(variable: str, default: str) -> list[str]:
+    return [item.strip() for item in os.environ.get(variable, default).split(",") if item.strip()]

@@ -88,10 +88,10 @@ class PredictBatch(luigi.Task):
     def _champion(self) -> ServedModel:
         own = promotion_context(signing=False)
         entry = read_champion(own.store, self.project, own.trust.promoters)
-        if entry is None or entry.champion is None or entry.manifest is None:
+        if entry is None or entry.champion is None or entry.manifest_sha256 is None:
             raise StoreError(f"{self.project} has no champion")
         try:
-            loaded = own.validator.load(self.project, entry.champion, entry.manifest, own.fetch, own.trust.trainers)
+            loaded = own.validator.load(self.project, entry.champion, entry.manifest_sha256, own.fetch, own.trust.trainers)
         finally:
             own.validator.close()
         return ServedModel.of(entry, loaded)

@@ -8,7 +8,8 @@ import json
 import luigi
 
 from luigi_tasks.target import StoreTarget, promotion_context
-from podium.registry.audit_log import AuditEntry, entries_since
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import entries_since
 from podium.registry.promotion import ANY_CHAMPION, PromotionContext, promote, rollback, utc_now
 
 

@@ -15,7 +15,7 @@ from luigi_tasks.tasks import Pipeline, Promote, Publish
 from podium.project import BadProject
 from podium.schema.columns import EPOCH
 from podium.storage import datasets
-from podium.storage.daily_ingest import INGEST_STATE, is_folder, read_daily_rows
+from podium.storage.daily_ingest import IngestState, is_folder, read_daily_rows
 from podium.storage.object_store import StoreError
 from podium.training.daily_files import day_number, row_days
 
@@ -49,7 +49,7 @@ class Retrain(luigi.Task):
             raise BadProject(f"{self.project} is no panel that is collected from daily files")
         keys = (config.panel.entity, config.panel.time)
         data = store().read(datasets.snapshot_key(self.project, pipeline.snapshot)).data
-        last = row_days(read_daily_rows(store(), INGEST_STATE.validate_json(data), None, 1, keys), config).max()
+        last = row_days(read_daily_rows(store(), IngestState.from_json(data), None, 1, keys), config).max()
         if last < day_number(str(self.date), config):
             end = date.fromordinal(int(last) + EPOCH)
             raise StoreError(f"the data of {self.project} end at {end}: {self.date} cannot be learned yet")

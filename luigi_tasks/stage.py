@@ -57,26 +57,28 @@ class Ingest(luigi.Task):
         """The state of the source, looked at once, so that one run means one state."""
         bucket, key = datasets.split_url(self.url)
         if daily_ingest.is_folder(self.url):
-            return daily_ingest.folder_state(self.files, parse_fingerprint(self.config))
+            return self.folder.state(self.parser)
         return store(bucket).etag(key)
 
     @cached_property
-    def files(self) -> list[daily_ingest.SourceFile]:
-        """Of a folder of daily files."""
+    def folder(self) -> daily_ingest.SourceFolder:
+        """The daily files, if the source is a folder."""
         return daily_ingest.list_source_files(store(datasets.split_url(self.url)[0]), self.url)
+
+    @cached_property
+    def parser(self) -> daily_ingest.Parser:
+        return daily_ingest.Parser(functools.partial(daily_rows, project=self.config), parse_fingerprint(self.config))
 
     def output(self) -> StoreTarget:
         return StoreTarget(datasets.receipt_key(self.project, self.url, self.etag))
 
     def run(self) -> None:
-        source = store(datasets.split_url(self.url)[0])
         if daily_ingest.is_folder(self.url):
-            parse = functools.partial(daily_rows, project=self.config)
-            reading = parse_fingerprint(self.config)
-            snapshot = daily_ingest.ingest_new_files(source, self.url, self.files, store(), self.project, parse, reading)
+            snapshot = daily_ingest.ingest_new_files(self.folder, self.parser, store(), self.project)
         else:
+            source = store(datasets.split_url(self.url)[0])
             snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)
-        self.output().write(datasets.to_json(snapshot))
+        self.output().write(snapshot.to_json())
 
 
 class SnapshotInput(luigi.ExternalTask):
@@ -137,7 +139,7 @@ class Stage(luigi.Task):
 
     def of_latest(self) -> Stage:
         """This stage for the snapshot that the source became."""
-        receipt = datasets.from_json(Ingest(project=self.project).output().read())
+        receipt = datasets.DatasetSnapshot.from_json(Ingest(project=self.project).output().read())
         stage: Stage = self.clone(snapshot=receipt.sha256)
         return stage
 

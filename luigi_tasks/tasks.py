@@ -16,13 +16,13 @@ from luigi_tasks.target import promotion_context, store
 from podium.project import BadProject
 from podium.registry import provenance
 from podium.registry.audit_log import read_champion
-from podium.registry.comparison import Incumbent, compare, incumbent_of
+from podium.registry.comparison import CURRENT_CHAMPION, Incumbent, compare, incumbent_of
 from podium.registry.promotion import GateFailed, promote_with_retries, utc_now
 from podium.registry.publication import publish_checked
 from podium.registry.validation import Validator
 from podium.registry.versions import COMPARISON_FILE, LEADERBOARD_FILE, REPORT_FILE, read_manifest, version_prefix
 from podium.settings import StoreSettings
-from podium.storage.daily_ingest import INGEST_STATE, is_folder, read_daily_rows, unreadable_files
+from podium.storage.daily_ingest import IngestState, is_folder, read_daily_rows, unreadable_files
 from podium.storage.object_store import StoreError, digest
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.tables.readers import read_table
@@ -53,7 +53,7 @@ class Clean(Stage):
         data, url = self.input().read(), str(self.config.data)
         if not is_folder(url):
             return labeled_rows_to_parquet(prepare(read_table(data, gzipped=url.endswith(".gz")), self.config, until))
-        history = INGEST_STATE.validate_json(data)
+        history = IngestState.from_json(data)
         asked, time = panel_options(self.config), time_column(self.config)
         last = None if until is None else month_of(until, time)
         table = read_daily_rows(store(), history, last, asked.max_rows, (asked.entity, asked.time))
@@ -261,7 +261,7 @@ class Pipeline(Stage):
 
 def _comparison_lines(comparison: bytes) -> list[str]:
     """The candidates beside the champion, when there was one to compare with."""
-    if b"(serves)" not in comparison:
+    if CURRENT_CHAMPION.encode() not in comparison:
         return []
     table = pd.read_csv(io.BytesIO(comparison))
     return [f"beside the champion, on {table['rows'].iloc[0]} test rows", table.round(4).to_string(index=False)]

@@ -1,4 +1,4 @@
-"""Where Podium finds its bucket, its projects and its keys, from the environment."""
+"""Settings of the store, the projects and the keys, from PODIUM_… environment variables."""
 
 from __future__ import annotations
 
@@ -12,54 +12,62 @@ from podium.registry.signing import BadKey, Signer, TrustPolicy, VerifyingKeys
 from podium.storage.object_store import Store, StoreError, s3_client
 
 ROOT = Path(__file__).resolve().parent.parent
-FROM_FILE = "file:"
+FILE_PREFIX = "file:"
 
 
 class BadRules(StoreError):
-    """The promoter's own project file is not valid, so nothing is promoted by it."""
+    """The project file that gives the promotion rules is not valid."""
 
 
 class StoreSettings(BaseSettings):
-    """PODIUM_… variables that every part reads; S3 itself is reached by the standard AWS_… variables."""
+    """Settings that every part reads. The connection to S3 is configured by the standard AWS_… variables."""
 
     model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore")
 
-    bucket: str = Field("podium", description="the bucket that holds everything")
-    source_buckets: tuple[str, ...] = Field((), description="further buckets that a project's data may lie in, as JSON")
-    projects: Path = Field(ROOT / "projects", description="folder of the projects")
-    templates: Path = Field(ROOT / "templates", description="folder of the page templates")
-    actor: str = Field("", description="who trains and promotes, for the records; the login name when empty")
+    bucket: str = Field("podium", description="Bucket that holds all data of Podium.")
+    source_buckets: tuple[str, ...] = Field(
+        (), description="Additional buckets from which projects may read training data. JSON list."
+    )
+    projects: Path = Field(ROOT / "projects", description="Folder of the project files.")
+    templates: Path = Field(ROOT / "templates", description="Folder of the page templates.")
+    actor: str = Field(
+        "", description="Name of the person or system that trains and promotes, for the records. Default: the login name."
+    )
     signing_key: SecretStr = Field(
-        SecretStr(""), description="private key of who trains or promotes; file:PATH reads it from there"
+        SecretStr(""),
+        description="Private key that signs trained versions and audit-log entries. `file:PATH` reads it from a file.",
     )
-    trainer_keys: tuple[str, ...] = Field((), description="public keys whose versions are believed, as JSON")
+    trainer_keys: tuple[str, ...] = Field(
+        (), description="Public keys whose versions are trusted. JSON list; list both keys during a rotation."
+    )
     promoter_keys: tuple[str, ...] = Field(
-        (), description="public keys whose promotions are believed, as JSON; the trainers' if empty"
+        (), description="Public keys whose audit-log entries are trusted. JSON list. Default: the trainer keys."
+    )
+    import_allowed: Path | None = Field(
+        None, description="File that lists additional classes and functions that an imported pickle may use."
     )
 
-    import_allowed: Path | None = Field(None, description="file of further names that an imported pickle may construct")
-
-    def store(self, patience: float = 60.0) -> Store:
-        return Store(s3_client(patience), self.bucket)
+    def store(self, timeout: float = 60.0) -> Store:
+        return Store(s3_client(timeout), self.bucket)
 
     def signer(self) -> Signer:
-        """Raises BadKey."""
+        """Return the signer for the configured key. Raises BadKey."""
         text = self.signing_key.get_secret_value()
         if not text:
-            raise BadKey("PODIUM_SIGNING_KEY is not set: `podium keys new` makes one")
-        if text.startswith(FROM_FILE):
-            text = Path(text.removeprefix(FROM_FILE)).read_text().strip()
+            raise BadKey("PODIUM_SIGNING_KEY is not set. Create keys with `podium keys new`.")
+        if text.startswith(FILE_PREFIX):
+            text = Path(text.removeprefix(FILE_PREFIX)).read_text().strip()
         return Signer.parse(text)
 
     def rules_for(self, project: str) -> PromotionRules:
-        """How this process judges versions of the project before it promotes them. Raises BadRules."""
+        """Return the rules by which this process judges versions of a project. Raises BadRules."""
         try:
             return load_rules(self.projects, project)
         except BadProject as error:
-            raise BadRules(f"no version of {project} can be judged, as its project file is not valid: {error}") from None
+            raise BadRules(f"cannot evaluate versions of {project}, because its project file is not valid: {error}") from None
 
     def trust(self) -> TrustPolicy:
-        """Raises BadKey."""
+        """Return the keys that are trusted. Raises BadKey."""
         if not self.trainer_keys:
-            raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version could be believed: `podium keys new` shows how")
+            raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version can be verified. Create keys with `podium keys new`.")
         return TrustPolicy(VerifyingKeys(self.trainer_keys), VerifyingKeys(self.promoter_keys or self.trainer_keys))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.registry.audit_log import AuditEntry
+from podium.registry.audit_entry import AuditEntry
 from service.json_schemas import describe_inputs
 
 NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "tied_with_best", "ci_low", "ci_high"}
@@ -45,6 +45,11 @@ def build_model_card(snapshot: ServedModel, act: AuditEntry | None) -> dict[str,
         "metric": {key: best.get(key) for key in ("eval_metric", "score_val", "score_test", "ci_low", "ci_high")},
         "figures": {key: value for key, value in best.items() if key not in NOT_A_METRIC and isinstance(value, int | float)},
         "tied": [row["model"] for row in manifest.leaderboard[1:] if row.get("tied_with_best")],
-        "act": act.model_dump(mode="json", exclude={"signatures"}) if act else None,
-        "code": {"git": manifest.git, "lock": manifest.lock, "libraries": manifest.libraries},
+        "act": _event(act) if act else None,
+        "code": {"git": manifest.git, "lock_sha256": manifest.lock_sha256, "libraries": manifest.libraries},
     }
+
+
+def _event(entry: AuditEntry) -> dict[str, Any]:
+    gates = [{"name": gate.name, "title": gate.title, "passed": gate.passed, "detail": gate.detail} for gate in entry.evidence]
+    return {**entry.model_dump(mode="json", exclude={"signatures"}), "evidence": gates}

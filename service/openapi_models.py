@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from podium.registry.audit_log import GateResult
+from podium.registry.audit_entry import GateResult
 
 
 class ProblemDetail(BaseModel):
@@ -146,7 +146,7 @@ class AuditEntryModel(BaseModel):
     action: Literal["promote", "rollback", "refuse", "retire"]
     version: str
     champion: str | None
-    manifest: str | None
+    manifest_sha256: str | None
     previous: str | None
     by: str
     reason: str
@@ -154,7 +154,7 @@ class AuditEntryModel(BaseModel):
     forced: bool
     evidence: list[GateResult]
     request: str
-    before: str | None
+    previous_entry: str | None
 
 
 class History(BaseModel):

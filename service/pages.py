@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from podium.inference.request_rows import ROWS_FIELD
 from podium.inference.served_model import ServedModel
-from podium.registry.audit_log import AuditEntry
+from podium.registry.audit_entry import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
 from podium.schema.columns import Column, Panel, Signature
 from podium.schema.data_errors import Problem

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.registry.audit_log import AuditEntry, parse_entry
+from podium.registry.audit_entry import AuditEntry, parse_entry
 from podium.registry.loading import ModelLoadError, fetcher
 from podium.registry.promotion import PromotionContext
 from podium.registry.provenance import library_mismatches
@@ -83,7 +83,7 @@ class Reconciler:
         limits: ReconcilerOptions,
     ) -> None:
         self._cache, self._live, self._trust, self._limits, self._metrics = cache, live, trust, limits, metrics
-        self._fetch, self._prover, self._place = fetcher(store, cache), validator, store.place
+        self._fetch, self._prover, self._place = fetcher(store, cache), validator, store.location
         self._aliases, self._swaps = Aliases(store, trust.promoters, metrics), Swaps(live, metrics, limits.max_bytes)
         self._disk, self._wakes = ThreadPool(1, "cache"), ThreadPool(WAKES, "wakes")
         self._loads, self._retries = ThreadPool(LOADS, "loads"), ThreadPool(RETRIES, "retries")
@@ -133,13 +133,13 @@ class Reconciler:
 
     def hint(self) -> None:
         """Look soon, and let the other workers of this host look; any number of hints until then are one."""
-        self._bell.ring()
+        self._bell.notify()
         self._wake.set()
 
     async def start(self) -> None:
         """Load what the cache remembers and look at the store; after START_SECONDS both go on in the background."""
         self._live.starting = True
-        for project, (data, confirmed) in (await self._disk.run(self._cache.entries, self._place)).items():
+        for project, (data, confirmed) in (await self._disk.run(self._cache.aliases, self._place)).items():
             try:
                 entry = parse_entry(data, project, self._trust.promoters)
             except StoreError:
@@ -171,7 +171,7 @@ class Reconciler:
 
     async def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._wake.is_set() and not self._bell.rang():
+        while (left := end - time.monotonic()) > 0 and not self._wake.is_set() and not self._bell.was_notified():
             try:
                 await asyncio.wait_for(self._wake.wait(), min(left, LISTEN_SECONDS))
             except TimeoutError:
@@ -262,7 +262,7 @@ class Reconciler:
             self._remembered[project] = alias
             await self._disk.run(self._cache.remember_alias, self._place, project, alias.data)
         if found:
-            await self._disk.run(self._bell.ring)
+            await self._disk.run(self._bell.notify)
 
     def _fail(self, alias: Alias, error: Exception) -> None:
         project, reason = alias.entry.project, public_reason(error)
@@ -285,17 +285,17 @@ class Reconciler:
         if entry.sequence < latest:
             raise AliasRegression(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
         live = self._live.find(project)
-        if entry.champion is None or entry.manifest is None or (live and entry.manifest == live.manifest_sha256):
+        if entry.champion is None or entry.manifest_sha256 is None or (live and entry.manifest_sha256 == live.manifest_sha256):
             return None
         if project in self._live.evicted and self._swaps.entries[project] == alias.data:
             return None
-        if warm := self._swaps.warm(project, entry.champion, entry.manifest):
+        if warm := self._swaps.warm(project, entry.champion, entry.manifest_sha256):
             return PreparedSwap(replace(warm, sequence=entry.sequence), alias.data, True, began)
         return PreparedSwap(self._proved(entry), alias.data, False, began)
 
     def _proved(self, entry: AuditEntry) -> ServedModel:
-        assert entry.champion and entry.manifest
-        loaded = self._prover.load(entry.project, entry.champion, entry.manifest, self._fetch, self._trust.trainers)
+        assert entry.champion and entry.manifest_sha256
+        loaded = self._prover.load(entry.project, entry.champion, entry.manifest_sha256, self._fetch, self._trust.trainers)
         if others := library_mismatches(loaded.manifest.libraries):
             if not self._limits.allow_library_mismatch:
                 raise ModelLoadError(

@@ -1,4 +1,4 @@
-"""What the tests share: real S3 servers, real models, a real service; everything stopped by whoever started it."""
+"""Shared fixtures: S3 servers, promotion contexts and a running service. Each fixture stops what it starts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROMOTERS = {"ann": "token-of-ann-0123456789", "bob": "token-of-bob-0123456789"}
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """SeaweedFS, events and the Lambda runtime; hints go to `cloud.service_port`."""
+    """SeaweedFS, S3 events and the Lambda runtime, which notifies `cloud.service_port`."""
     with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
         yield started
 
@@ -61,14 +61,14 @@ def moto() -> Iterator[Any]:
 
 @pytest.fixture(params=["moto", "seaweed"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """An empty bucket on each of the two servers: the contract holds on both. It goes again, as SeaweedFS has few volumes."""
+    """An empty bucket on each of the two servers. It is deleted afterwards, because SeaweedFS has few volumes."""
     client = request.getfixturevalue(request.param)
-    made = Store(client, f"test-{uuid4().hex[:12]}")
-    client.create_bucket(Bucket=made.bucket)
-    yield made
-    for key in made.keys(""):
-        made.delete(key)
-    client.delete_bucket(Bucket=made.bucket)
+    store = Store(client, f"test-{uuid4().hex[:12]}")
+    client.create_bucket(Bucket=store.bucket)
+    yield store
+    for info in store.list_objects(""):
+        store.delete(info.key)
+    client.delete_bucket(Bucket=store.bucket)
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +78,13 @@ def cloud_store(cloud: LocalCloud) -> Store:
 
 @pytest.fixture(scope="session")
 def validator() -> Iterator[Validator]:
-    started = Validator()
-    yield started
-    started.close()
+    validator = Validator()
+    yield validator
+    validator.close()
 
 
 @pytest.fixture(scope="session")
-def cloud_desk(cloud: LocalCloud, validator: Validator) -> PromotionContext:
+def cloud_context(cloud: LocalCloud, validator: Validator) -> PromotionContext:
     return replace(promotion_context(cloud), validator=validator)
 
 
@@ -95,7 +95,7 @@ def signer() -> Signer:
 
 @pytest.fixture
 def context(store: Store, signer: Signer, validator: Validator) -> PromotionContext:
-    """Where the tests promote in an empty bucket, on either server."""
+    """A promotion context for an empty bucket on each of the two servers."""
     keys = VerifyingKeys([signer.public])
     return PromotionContext(store, TrustPolicy(keys, keys), signer, "ann", fetch_from(store), validator)
 
@@ -104,19 +104,19 @@ Put = Callable[..., Manifest]
 
 
 @pytest.fixture(scope="session")
-def put_champion(cloud_desk: PromotionContext) -> Put:
-    """Learn a table and make the result the champion of a project."""
+def put_champion(cloud_context: PromotionContext) -> Put:
+    """A function that trains a table and makes the result the champion of a project."""
 
     def put(frame: pd.DataFrame, **entries: Any) -> Manifest:
-        return publish_champion(cloud_desk, frame, Project(data="s3://podium/none", **entries))
+        return publish_champion(cloud_context, frame, Project(data="s3://podium/none", **entries))
 
     return put
 
 
 def publish_version(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
-    standing = read_champion(context.store, project.name, context.trust.promoters)
-    claim = VersionReservation.now(datetime.now(UTC), uuid4().hex, "0" * 64, standing.champion if standing else None)
-    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, claim, "trainer")
+    current = read_champion(context.store, project.name, context.trust.promoters)
+    reservation = VersionReservation.now(datetime.now(UTC), uuid4().hex, "0" * 64, current.champion if current else None)
+    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, reservation, "trainer")
     publish(context.store, manifest, files, context.signer)
     return manifest
 
@@ -129,7 +129,7 @@ def publish_champion(context: PromotionContext, frame: pd.DataFrame, project: Pr
 
 @pytest.fixture(scope="session")
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A real service of two projects: `mixed` with every kind of column, and `prices`, a regression."""
+    """A running service with the projects `mixed` (all kinds of columns), `prices` (regression) and `odd` (unusual names)."""
     put_champion(tables.mixed(), name="mixed", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS)
     put_champion(tables.prices(), name="prices", target="price", n_trials=1)
     put_champion(tables.odd(), name="odd", target="y", n_trials=1, families=["linear"])
@@ -152,12 +152,12 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED.exists():
-        pytest.skip("needs the data folder that lies beside a checkout of the maintainers")
+        pytest.skip("needs the shared data folder next to the checkout")
     return SHARED
 
 
 @pytest.fixture
 def environment(cloud: LocalCloud, tmp_path: Path) -> dict[str, str]:
-    """For subprocesses: the cloud, and an own folder of projects."""
+    """Environment variables for subprocesses: the cloud, and an empty folder for projects."""
     (tmp_path / "projects").mkdir()
     return {**cloud.environment, "PODIUM_PROJECTS": str(tmp_path / "projects"), "PATH": os.environ["PATH"]}

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from podium.cli.models import context_from_settings, report_errors
-from podium.registry.audit_log import alias_key, parse_entry, project_names
+from podium.registry.audit_entry import parse_entry
+from podium.registry.audit_log import alias_key, project_names
 from podium.registry.loading import fetcher
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
@@ -28,11 +29,11 @@ def champions_(folder: Path, projects: tuple[str, ...]) -> None:
     for project in projects or project_names(context.store):
         data = context.store.read(alias_key(project)).data
         entry = parse_entry(data, project, context.trust.promoters)
-        if entry.champion is None or entry.manifest is None:
+        if entry.champion is None or entry.manifest_sha256 is None:
             raise StoreError(f"{project} has no champion")
         loaded = context.validator.load(
-            project, entry.champion, entry.manifest, fetcher(context.store, cache), context.trust.trainers
+            project, entry.champion, entry.manifest_sha256, fetcher(context.store, cache), context.trust.trainers
         )
-        cache.remember_alias(context.store.place, project, data)
+        cache.remember_alias(context.store.location, project, data)
         click.echo(f"{project} {entry.champion}: {', '.join(loaded.models)}")
     context.validator.close()

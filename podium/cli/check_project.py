@@ -67,9 +67,13 @@ class Tables:
         bucket, key = split_url(url)
         if self._error:
             raise StoreError(self._error)
-        store = self._settings.store(PATIENCE_SECONDS).of(bucket)
+        store = self._settings.store(PATIENCE_SECONDS).with_bucket(bucket)
         try:
-            key = next((each for each in store.keys(key) if not each.endswith("/")), key) if key.endswith("/") else key
+            key = (
+                next((info.key for info in store.list_objects(key) if not info.key.endswith("/")), key)
+                if key.endswith("/")
+                else key
+            )
             store.etag(key)
         except StoreError as error:
             self._error = "" if type(error) is not StoreError else str(error)

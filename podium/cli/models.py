@@ -13,15 +13,8 @@ from podium.importers.errors import ImportRefused
 from podium.inference.served_model import UnknownModel
 from podium.project import BadProject
 from podium.registry import provenance
-from podium.registry.audit_log import (
-    AliasMoved,
-    AuditEntry,
-    check_history,
-    entries_since,
-    read_champion,
-    read_history,
-    retired_versions,
-)
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import AliasMoved, check_history, entries_since, read_champion, read_history, retired_versions
 from podium.registry.identity import signed_name
 from podium.registry.promotion import ANY_CHAMPION, GateFailed, PromotionContext, promote, rollback, utc_now
 from podium.registry.signing import BadKey, Signer, Unsigned
@@ -154,7 +147,7 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
     context = context_from_settings(signing=True)
     standing = read_champion(context.store, project, context.trust.promoters)
     try:
-        entry = promote(context, project, version, reason, utc_now, expect=expect, force=force, dry=dry_run)
+        entry = promote(context, project, version, reason, utc_now, expect=expect, force=force, dry_run=dry_run)
     except GateFailed as refusal:
         _print_json(refusal.entry, as_json)
         raise
@@ -172,7 +165,7 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @report_errors
 def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: bool, as_json: bool) -> None:
     """Go back to the version that served before."""
-    entry = rollback(context_from_settings(signing=True), project, reason, utc_now, to=to, expect=expect, dry=dry_run)
+    entry = rollback(context_from_settings(signing=True), project, reason, utc_now, to=to, expect=expect, dry_run=dry_run)
     _print_json(entry, as_json, "would be" if dry_run else "is")
 
 
@@ -234,7 +227,7 @@ def _manifest(context: PromotionContext, project: str, version: str) -> Manifest
 
 def _require_project(context: PromotionContext, project: str) -> None:
     """Raises StoreError for a project of which the bucket knows nothing."""
-    if not any(True for prefix in ("versions", "history") for _ in context.store.keys(f"{prefix}/{project}/")):
+    if not any(True for prefix in ("versions", "history") for _ in context.store.list_objects(f"{prefix}/{project}/")):
         names = ", ".join(projects_with_versions(context.store))
         raise StoreError(f"the bucket has no project {project} (it has: {names or 'none'})")
 
@@ -274,7 +267,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     }
     for part in ("data", "configuration", "libraries"):
         facts |= {f"{part}.{name}": value for name, value in document[part].items()}
-    return facts | {name: document[name] for name in ("champion", "git", "lock", "author", "predictions")}
+    return facts | {name: document[name] for name in ("champion", "git", "lock_sha256", "author", "predictions_sha256")}
 
 
 def _print_json(entry: AuditEntry, as_json: bool, verb: str = "is") -> None:
@@ -282,7 +275,7 @@ def _print_json(entry: AuditEntry, as_json: bool, verb: str = "is") -> None:
         click.echo(entry.model_dump_json(indent=1))
         return
     for gate in entry.evidence:
-        click.echo(f"{'✓' if gate.passed else '✗'} {gate.name}: {gate.detail}")
+        click.echo(f"{'✓' if gate.passed else '✗'} {gate}")
     if entry.action == "refuse":
         click.echo(f"{entry.version} was refused", err=True)
     else:

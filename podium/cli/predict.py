@@ -126,10 +126,10 @@ def _local(project: str, table: pa.Table, models: str) -> bytes:
 def champion_of(context: PromotionContext, project: str) -> ServedModel:
     """Raises StoreError."""
     entry = read_champion(context.store, project, context.trust.promoters)
-    if entry is None or entry.champion is None or entry.manifest is None:
+    if entry is None or entry.champion is None or entry.manifest_sha256 is None:
         raise StoreError(f"{project} has no champion")
     try:
-        loaded = context.validator.load(project, entry.champion, entry.manifest, context.fetch, context.trust.trainers)
+        loaded = context.validator.load(project, entry.champion, entry.manifest_sha256, context.fetch, context.trust.trainers)
     finally:
         context.validator.close()
     return ServedModel.of(entry, loaded)

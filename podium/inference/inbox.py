@@ -93,14 +93,13 @@ class InboxFile:
 def inbox_files(store: Store, manifest: Manifest, open_: Open) -> Iterator[InboxFile]:
     """Every table of a project that came, answered or not."""
     prefix = f"{INBOX}{manifest.project}/"
-    for key, etag in store.etags(prefix):
-        if not key.endswith("/"):
-            name = key.removeprefix(prefix)
+    for info in store.list_objects(prefix):
+        if not info.key.endswith("/"):
+            name = info.key.removeprefix(prefix)
             is_csv = name.endswith(".csv") and not name.endswith(".table.csv")
             ending = "" if is_csv else ".table.csv"  # so that no two inputs share a result
-            yield InboxFile(
-                manifest.project, ObjectRef(store, key), ObjectRef(store, f"{OUTBOX}{manifest.project}/{name}{ending}"), etag
-            )
+            result = ObjectRef(store, f"{OUTBOX}{manifest.project}/{name}{ending}")
+            yield InboxFile(manifest.project, ObjectRef(store, info.key), result, info.etag)
     if named := configured_inbox(manifest, open_):
         yield named
 
@@ -186,10 +185,10 @@ def read_receipt(drop: InboxFile) -> tuple[str | None, dict[str, Any]]:
 
 def _read(source: ObjectRef, state: str, most: int) -> bytes:
     """The table in this state, if it is not too large to be read. Raises TooLarge, Moved."""
-    size = next((size for key, size, _ in source.store.entries(source.key) if key == source.key), 0)
+    size = next((info.size for info in source.store.list_objects(source.key) if info.key == source.key), 0)
     if size > most:
         raise TooLarge([Problem("too-large", f"has {size} bytes", expected=f"at most {most}")])
-    return source.store.read(source.key, seen=state).data
+    return source.store.read(source.key, if_match=state).data
 
 
 def _predict(data: bytes, drop: InboxFile, snapshot: ServedModel, terms: ProcessingOptions) -> tuple[bytes, int, int]:

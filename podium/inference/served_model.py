@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from podium.models.model import Model, OneRecord
-from podium.registry.audit_log import AuditEntry
+from podium.registry.audit_entry import AuditEntry
 from podium.registry.loading import LoadedVersion
 from podium.registry.versions import Manifest
 from podium.schema.arrays import FloatMatrix
@@ -39,8 +39,8 @@ class ServedModel:
     @classmethod
     def of(cls, entry: AuditEntry, loaded: LoadedVersion) -> ServedModel:
         """What an entry of the history put in service."""
-        assert entry.champion and entry.manifest
-        facts = entry.project, entry.champion, entry.sequence, entry.manifest
+        assert entry.champion and entry.manifest_sha256
+        facts = entry.project, entry.champion, entry.sequence, entry.manifest_sha256
         return cls(*facts, loaded.manifest, loaded.models, loaded.fast, loaded.largest_difference)
 
     @property

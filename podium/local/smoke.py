@@ -23,7 +23,8 @@ from podium.local.demo import KEY, PROJECT
 from podium.local.http_client import Client
 from podium.local.processes import free_ports
 from podium.local.services import breast_cancer, promotion_context, put_table, run_pipeline, start_service
-from podium.registry.audit_log import AuditEntry, read_champion
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import read_champion
 from podium.registry.promotion import PromotionContext, promote, rollback, utc_now
 from podium.registry.versions import publish, read_manifest, version_prefix
 from podium.storage.datasets import split_url
@@ -213,7 +214,7 @@ def _drop_box(seen: CheckReport, context: PromotionContext, frame: pd.DataFrame)
     for number in range(REPEATS):
         table = frame.drop(columns="diagnosis").sample(1000, replace=True, random_state=number)
         started = time.perf_counter()
-        context.store._client.put_object(Bucket=context.store.bucket, Key=test, Body=table.to_csv(index=False).encode())
+        context.store.client.put_object(Bucket=context.store.bucket, Key=test, Body=table.to_csv(index=False).encode())
         state = context.store.etag(test)
         Client.wait_until(lambda state=state: _receipt(context, pred).get("etag") == state, SWAP_SECONDS)  # type: ignore[misc]
         delays.append(time.perf_counter() - started)

@@ -1,10 +1,10 @@
-"""Who made what champion, when and why: a chain of signed entries, and the alias that repeats the last.
+"""The audit log of a project, and the champion alias that repeats its last entry.
 
-An entry is created under the next number, which only one writer can do; then the alias is brought to it. Whoever finds an
-entry that the alias does not show yet, because its writer died, brings the alias there first.
+An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer dies in between,
+the next one updates the alias first.
 
-An object of the history that is no signed entry, or does not follow the last one, is foreign: it is skipped, `check_history`
-reports it, and the next entry takes the next free number. An alias that is not signed is replaced from the history.
+An object in the log that is not a signed entry, or does not follow the last one, is foreign. Foreign objects are skipped and
+reported by `check_history`; the next entry takes the next free number. An unsigned alias is replaced from the log.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from typing import Any
 
 from podium.project import NAME
+from podium.registry.audit_entry import AuditEntry, parse_entry, parse_next_entry
 from podium.registry.signing import SIGNATURES, Signer, Unsigned, VerifyingKeys
 from podium.registry.versions import IntegrityError
 from podium.storage.object_store import (
@@ -33,168 +32,180 @@ from podium.storage.object_store import (
 )
 
 CHAMPION = "champion"
-ATTEMPTS = 200
+MAX_ATTEMPTS = 200
 MAX_FOREIGN = 1000
-"""More foreign objects in a row than this stop a promotion."""
+"""Maximum number of consecutive foreign objects that a promotion skips."""
 
 
 class AliasMoved(StoreError):
-    """Somebody else moved the champion first; the text says where it stands."""
+    """Another process changed the champion first; the message names the current one."""
 
 
 class Retired(StoreError):
-    """The files of this version were collected as garbage; its manifest and its part in the history remain."""
+    """The files of this version were deleted by garbage collection; its manifest and audit-log entries remain."""
 
 
-FOREIGN_FIELDS = (Unsigned, IntegrityError, TooLarge)
+FOREIGN_ERRORS = (Unsigned, IntegrityError, TooLarge)
+
+EntryBuilder = Callable[[AuditEntry | None], dict[str, Any]]
+"""Returns the fields of the next entry, given the last one. May raise AliasMoved."""
 
 
-MAX_DETAIL = 2000
-"""Letters of a finding: what a version brings along must not make an entry too large to read."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry with its bytes, the next free number, and the state of the alias."""
 
-
-class GateResult(BaseModel):
-    """One condition of a promotion, whether it held, and the figures."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    passed: bool
-    detail: Annotated[str, BeforeValidator(lambda text: text[:MAX_DETAIL].encode(errors="replace").decode())]
-
-
-class AuditEntry(BaseModel):
-    """One act: `version` is what it was about, `champion` and `manifest` (its sha256) what is in force after it.
-
-    `previous` is the champion before, `before` the sha256 of the entry before, `evidence` the gates' findings, `request` a
-    name by which who asked finds it again.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = 1
-    project: str
-    sequence: int
-    action: Literal["promote", "rollback", "refuse", "retire"]
-    version: str
-    champion: str | None
-    manifest: str | None
-    previous: str | None
-    by: str
-    reason: str
-    at: str
-    forced: bool = False
-    evidence: tuple[GateResult, ...] = ()
-    request: str = ""
-    before: str | None
-    signatures: dict[str, str] = {}
-
-    @property
-    def why(self) -> str:
-        """The reason, and the gates that a version failed."""
-        failed = "; ".join(f"{gate.name}: {gate.detail}" for gate in self.evidence if not gate.passed)
-        return f"{self.reason} ({failed})" if failed else self.reason
+    entry: AuditEntry | None
+    data: bytes | None
+    next_sequence: int
+    alias_etag: str | None
+    alias_is_current: bool
 
 
 def alias_key(project: str) -> str:
     return f"aliases/{project}/{CHAMPION}.json"
 
 
+def log_prefix(project: str) -> str:
+    return f"history/{project}/"
+
+
 def entry_key(project: str, sequence: int) -> str:
-    return f"history/{project}/{sequence:08d}.json"
-
-
-def parse_entry(data: bytes, project: str, promoters: VerifyingKeys) -> AuditEntry:
-    """Raises Unsigned, Damaged."""
-    document = promoters.check(data, f"the champion of {project}")
-    try:
-        entry = AuditEntry.model_validate(document)
-    except ValidationError:
-        raise IntegrityError(f"an entry of the history of {project} is not valid") from None
-    if entry.project != project:
-        raise IntegrityError(f"the history of {project} speaks of another project")
-    return entry
+    return f"{log_prefix(project)}{sequence:08d}.json"
 
 
 def read_champion(store: Store, project: str, promoters: VerifyingKeys) -> AuditEntry | None:
-    """What the alias says, or None when there never was a champion. Raises Unsigned, Damaged, TooLarge."""
+    """Return the entry in the alias, or None if there never was a champion. Raises Unsigned, IntegrityError, TooLarge."""
     try:
         return parse_entry(_read(store, alias_key(project)).data, project, promoters)
     except NotFound:
         return None
 
 
-def _read(store: Store, key: str) -> Blob:
-    return store.read(key, max_bytes=MAX_DOCUMENT_BYTES)
-
-
-EntryBuilder = Callable[[AuditEntry | None], dict[str, Any]]
-"""From the last entry to the fields of the next; may raise AliasMoved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last entry with its bytes, the number after it that is free, the alias's ETag, and whether it shows the entry."""
-
-    entry: AuditEntry | None
-    data: bytes | None
-    free: int
-    etag: str | None
-    shown: bool
-
-
-def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys, draft: EntryBuilder) -> AuditEntry:
-    """Write the next entry and bring the alias to it. Raises what `draft` raises."""
-    for _ in range(ATTEMPTS):
-        head = _shown_head(store, project, promoters)
-        fields = {"format": 1, "project": project, "sequence": head.free, **draft(head.entry)}
-        fields["before"] = _digest(head.data)
+def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys, build: EntryBuilder) -> AuditEntry:
+    """Write the next entry and update the alias. Raises what `build` raises, and StoreError."""
+    for _ in range(MAX_ATTEMPTS):
+        head = _synced_head(store, project, promoters)
+        fields = {"format": 1, "project": project, "sequence": head.next_sequence, **build(head.entry)}
+        fields["previous_entry"] = _digest(head.data)
         document = AuditEntry.model_validate(fields).model_dump(mode="json")
-        written = _dump({**document, SIGNATURES: signer.sign(document)})
-        if len(written) > MAX_DOCUMENT_BYTES:
-            raise StoreError(f"the next entry of the history of {project} would be too large: shorten the reason")
+        data = json.dumps({**document, SIGNATURES: signer.sign(document)}, indent=1, ensure_ascii=False).encode()
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise StoreError(f"the next audit-log entry of {project} is too large: shorten the reason")
         try:
-            store.create(entry_key(project, head.free), written)
+            store.create(entry_key(project, head.next_sequence), data)
         except AlreadyExists:
-            continue  # this number is somebody else's: look again
-        _advance_alias(store, project, written, head.etag)
-        return parse_entry(written, project, promoters)
-    raise StoreError(f"the history of {project} is too busy; try again")
+            continue  # another writer took this number
+        _update_alias(store, project, data, head.alias_etag)
+        return parse_entry(data, project, promoters)
+    raise StoreError(f"too many concurrent changes in the audit log of {project}; try again")
 
 
 def finish_alias_update(store: Store, project: str, promoters: VerifyingKeys) -> AuditEntry | None:
-    """Bring the alias to the last entry, should its writer have died; returns that entry."""
-    return _shown_head(store, project, promoters).entry
+    """Return the last entry, after updating the alias if a writer died before doing so."""
+    return _synced_head(store, project, promoters).entry
 
 
-def _shown_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
+def read_history(store: Store, project: str) -> list[tuple[str, bytes]]:
+    """Return the key and bytes of every object in the log, in order; objects larger than any entry come without bytes."""
+    return [(info.key, _read_small(store, info.key)) for info in store.list_objects(log_prefix(project))]
+
+
+def entries_since(
+    store: Store, project: str, promoters: VerifyingKeys, after: int = 0, upto: int | None = None
+) -> list[AuditEntry]:
+    """Return the entries numbered above `after` up to `upto`, in order, without foreign objects.
+
+    Raises IntegrityError if the chain of entries is broken.
+    """
+    head = _find_head(store, project, promoters)
+    last = head.entry.sequence if head.entry else 0
+    end = last if upto is None else min(upto, last)
+    previous = _digest(_read(store, entry_key(project, after)).data) if 0 < after < end else None
+    entries: list[AuditEntry] = []
+    for number in _entry_numbers(store, project):
+        if not after < number <= end:
+            continue
+        data = _read_small(store, entry_key(project, number))
+        try:
+            entries.append(parse_next_entry(data, project, number, promoters, previous))
+            previous = digest(data)
+        except FOREIGN_ERRORS:
+            continue
+    if end == last and after < end and previous != _digest(head.data):
+        raise IntegrityError(f"the audit log of {project} is incomplete: run `podium models verify {project}` for details")
+    return entries
+
+
+def retired_versions(entries: Iterable[AuditEntry]) -> set[str]:
+    return {entry.version for entry in entries if entry.action == "retire"}
+
+
+def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[str]:
+    """Return a message for each object that is not a signed, unchanged entry in order, and for an outdated alias."""
+    errors, last = [], None
+    for key, data in read_history(store, project):
+        name = key.rpartition("/")[2].removesuffix(".json")
+        number = int(name) if name.isdecimal() and key == entry_key(project, int(name)) else -1
+        try:
+            parse_next_entry(data, project, number, promoters, _digest(last))
+            last = data
+        except FOREIGN_ERRORS as error:
+            errors.append(f"{key}: {error}")
+    try:
+        alias = _read_small(store, alias_key(project))
+    except NotFound:
+        alias = None
+    if alias != last:
+        errors.append(f"{alias_key(project)}: differs from the last audit-log entry")
+    return errors
+
+
+def alias_states(store: Store) -> dict[str, str]:
+    """Return the ETag of each project's champion alias, from one listing."""
+    states = {}
+    for info in store.list_objects("aliases/"):
+        project = info.key.removeprefix("aliases/").removesuffix(f"/{CHAMPION}.json")
+        if re.fullmatch(NAME, project) and info.key == alias_key(project):
+            states[project] = info.etag
+    return states
+
+
+def project_names(store: Store) -> list[str]:
+    """Return the projects that have a champion."""
+    return sorted(alias_states(store))
+
+
+def _synced_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
     while True:
         head = _find_head(store, project, promoters)
-        if head.shown or head.data is None:
+        if head.alias_is_current or head.data is None:
             return head
-        _advance_alias(store, project, head.data, head.etag)
+        _update_alias(store, project, head.data, head.alias_etag)
 
 
 def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
-    """From the entry that the alias shows, or else from the first, to the last."""
-    entry, data, etag = _shown(store, project, promoters)
-    shown, number, foreign = data, entry.sequence + 1 if entry else 1, 0
+    """Read from the entry in the alias, or else from the first, to the last."""
+    entry, alias, etag = _read_alias(store, project, promoters)
+    data, number, foreign = alias, entry.sequence + 1 if entry else 1, 0
     while foreign <= MAX_FOREIGN:
         try:
-            found = _read(store, entry_key(project, number)).data
-            entry, data, foreign = _following(found, project, number, promoters, _digest(data)), found, 0
+            candidate = _read(store, entry_key(project, number)).data
+            entry, data = parse_next_entry(candidate, project, number, promoters, _digest(data)), candidate
+            foreign = 0
         except NotFound:
-            return Head(entry, data, number, etag, data == shown)
-        except FOREIGN_FIELDS:
+            return Head(entry, data, number, etag, data == alias)
+        except FOREIGN_ERRORS:
             foreign += 1
         number += 1
     raise StoreError(
-        f"history/{project}/ has more than {MAX_FOREIGN} foreign objects in a row: `podium fsck` lists them; delete them"
+        f"{log_prefix(project)} has more than {MAX_FOREIGN} consecutive foreign objects: list them with `podium fsck` and "
+        "delete them"
     )
 
 
-def _shown(store: Store, project: str, promoters: VerifyingKeys) -> tuple[AuditEntry | None, bytes | None, str | None]:
-    """The entry of the alias, its bytes and its ETag; without an entry if the alias is foreign."""
+def _read_alias(store: Store, project: str, promoters: VerifyingKeys) -> tuple[AuditEntry | None, bytes | None, str | None]:
+    """Return the entry in the alias, its bytes and its ETag; only the ETag if the alias is foreign."""
     try:
         blob = _read(store, alias_key(project))
     except NotFound:
@@ -203,113 +214,37 @@ def _shown(store: Store, project: str, promoters: VerifyingKeys) -> tuple[AuditE
         return None, None, store.etag(alias_key(project))
     try:
         return parse_entry(blob.data, project, promoters), blob.data, blob.etag
-    except FOREIGN_FIELDS:
+    except FOREIGN_ERRORS:
         return None, None, blob.etag
 
 
-def _following(data: bytes, project: str, number: int, promoters: VerifyingKeys, before: str | None) -> AuditEntry:
-    """The entry of this number if it follows the one with the digest `before`. Raises Unsigned, Damaged."""
-    entry = parse_entry(data, project, promoters)
-    if entry.sequence != number:
-        raise IntegrityError(f"number {number} was expected here")
-    if entry.before != before:
-        raise IntegrityError("does not follow the entry before it")
-    return entry
-
-
-def _digest(data: bytes | None) -> str | None:
-    return digest(data) if data else None
-
-
-def _advance_alias(store: Store, project: str, data: bytes, etag: str | None) -> None:
+def _update_alias(store: Store, project: str, data: bytes, etag: str | None) -> None:
     try:
         if etag:
             store.replace(alias_key(project), data, etag)
         else:
             store.create(alias_key(project), data)
     except (PreconditionFailed, AlreadyExists):
-        pass  # somebody saw the entry and brought the alias there, or further
+        pass  # another process has updated the alias to this entry or a later one
 
 
-def read_history(store: Store, project: str) -> list[tuple[str, bytes]]:
-    """The key and bytes of every object of the history, in order; an object larger than any entry comes without bytes."""
-    return [(key, _small(store, key)) for key in store.keys(f"history/{project}/")]
+def _entry_numbers(store: Store, project: str) -> list[int]:
+    """Return the numbers of the objects that may be entries, in order."""
+    names = (info.key.removeprefix(log_prefix(project)) for info in store.list_objects(log_prefix(project)))
+    return [int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name)]
 
 
-def _small(store: Store, key: str) -> bytes:
+def _read(store: Store, key: str) -> Blob:
+    return store.read(key, max_bytes=MAX_DOCUMENT_BYTES)
+
+
+def _read_small(store: Store, key: str) -> bytes:
+    """Return the bytes of an object, or nothing if it is larger than any entry."""
     try:
         return _read(store, key).data
     except TooLarge:
         return b""
 
 
-def entries_since(
-    store: Store, project: str, promoters: VerifyingKeys, after: int = 0, upto: int | None = None
-) -> list[AuditEntry]:
-    """The entries of these numbers, in order, without foreign objects. Raises Damaged if one that followed others is gone."""
-    last = _find_head(store, project, promoters)
-    head = last.entry.sequence if last.entry else 0
-    end = head if upto is None else min(upto, head)
-    before = _digest(_read(store, entry_key(project, after)).data) if 0 < after < end else None
-    found: list[AuditEntry] = []
-    for number in _numbers(store, project, after, end):
-        data = _small(store, entry_key(project, number))
-        try:
-            found.append(_following(data, project, number, promoters, before))
-            before = digest(data)
-        except FOREIGN_FIELDS:
-            continue
-    if end == head and after < end and before != _digest(last.data):
-        raise IntegrityError(f"the history of {project} is not whole: `podium models verify {project}` says where")
-    return found
-
-
-def _numbers(store: Store, project: str, after: int, end: int) -> list[int]:
-    """The numbers of the objects that may be entries, in order."""
-    names = (key.removeprefix(f"history/{project}/") for key in store.keys(f"history/{project}/"))
-    numbers = [int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name)]
-    return [number for number in numbers if after < number <= end]
-
-
-def retired_versions(entries: Iterable[AuditEntry]) -> set[str]:
-    return {entry.version for entry in entries if entry.action == "retire"}
-
-
-def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[str]:
-    """What is wrong with the chain, in words; empty when every object is an entry, signed, unchanged and in its place."""
-    wrong, last, number = [], None, 0
-    for key, data in read_history(store, project):
-        name = key.rpartition("/")[2].removesuffix(".json")
-        try:
-            number = int(name) if name.isdecimal() and key == entry_key(project, int(name)) else -1
-            _following(data, project, number, promoters, _digest(last))
-            last = data
-        except FOREIGN_FIELDS as error:
-            wrong.append(f"{key}: {error}")
-    try:
-        alias = _small(store, alias_key(project))
-    except NotFound:
-        alias = None
-    if alias != last:
-        wrong.append(f"{alias_key(project)}: does not show the last entry of the history")
-    return wrong
-
-
-def alias_states(store: Store) -> dict[str, str]:
-    """The ETag of each champion alias by project, from one listing; keys that name no valid project are left out."""
-    return {key.split("/")[1]: etag for key, etag in store.etags("aliases/") if _is_alias(key)}
-
-
-def _is_alias(key: str) -> bool:
-    _, _, rest = key.partition("/")
-    project, _, file = rest.partition("/")
-    return file == f"{CHAMPION}.json" and bool(re.fullmatch(NAME, project))
-
-
-def project_names(store: Store) -> list[str]:
-    """Projects that have a champion."""
-    return sorted(alias_states(store))
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False).encode()
+def _digest(data: bytes | None) -> str | None:
+    return digest(data) if data else None

@@ -1,7 +1,8 @@
-"""Candidates and versions beside the champion that they would follow, on the same rows."""
+"""Compare candidates and versions with the current champion on the same rows."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,12 @@ from podium.tables.coercion import coerce_by_row
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.split_keys import ALL, row_hash, split_keys, strata
 
+CURRENT_CHAMPION = "(current champion)"
+
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """The model that serves, and how its project split the rows; None where that is not known."""
+    """The current champion model, and how its project split the rows (None if unknown)."""
 
     model: Model
     project: Project | None
@@ -33,108 +36,110 @@ class Incumbent:
 
 @dataclass(frozen=True, slots=True)
 class ComparableRows:
-    """Test rows that the champion answers and has not learned from: their places, its scores, and whether that is known."""
+    """Test rows that the incumbent can predict: their positions and its scores.
 
-    places: IndexArray
+    `known_unseen` is false if the incumbent may have been trained on some of them.
+    """
+
+    positions: IndexArray
     scores: np.ndarray
-    known: bool
+    known_unseen: bool
 
 
 class NotComparable(ValueError):
-    """There is no row on which a version and the champion could be compared; says why."""
+    """A version and the champion have no rows in common for a comparison; the message says why."""
 
 
 def incumbent_of(champion: LoadedVersion) -> Incumbent:
     manifest = champion.manifest
     try:
         project = Project.model_validate(manifest.configuration)
-    except ValidationError:  # of another release
+    except ValidationError:  # the configuration is from another release
         project = None
     return Incumbent(champion.models[manifest.champion], project, manifest.split)
 
 
-def comparable_rows(rival: Incumbent, test: LabeledRows) -> ComparableRows:
-    """The rows as they came, read and answered in the champion's own way. Raises Incomparable."""
-    theirs, target = rival.model.signature, test.signature.target
-    if (theirs.target.task, theirs.target.classes) != (target.task, target.classes):
-        raise NotComparable("the champion predicts something else")
-    fresh, known = _unseen(rival, test)
-    if not fresh.any():
-        raise NotComparable("the champion has learned from all of these rows")
-    places, frame = _read(rival.model, test, np.flatnonzero(fresh))
-    scores = rival.model.scores(frame)
-    answered = np.isfinite(scores).all(axis=1)  # a panel's champion may not know every entity
-    return ComparableRows(places[answered], scores[answered], known)
+def comparable_rows(incumbent: Incumbent, test: LabeledRows) -> ComparableRows:
+    """Return the unseen rows, parsed and predicted by the incumbent's own rules. Raises NotComparable."""
+    incumbent_target, target = incumbent.model.signature.target, test.signature.target
+    if (incumbent_target.task, incumbent_target.classes) != (target.task, target.classes):
+        raise NotComparable("the champion has another target")
+    unseen, known = _unseen(incumbent, test)
+    if not unseen.any():
+        raise NotComparable("the champion was trained on all of these rows")
+    positions, frame = _parse(incumbent.model, test, np.flatnonzero(unseen))
+    scores = incumbent.model.scores(frame)
+    predicted = np.isfinite(scores).all(axis=1)  # a panel model has no prediction for unknown entities
+    return ComparableRows(positions[predicted], scores[predicted], known)
 
 
-def _unseen(rival: Incumbent, test: LabeledRows) -> tuple[BoolMask, bool]:
-    """Which rows the champion has not learned from, and whether that is known."""
+def _unseen(incumbent: Incumbent, test: LabeledRows) -> tuple[BoolMask, bool]:
+    """Return a mask of the rows that the incumbent has not seen, and whether that is known."""
     unknown = np.ones(len(test.inputs), dtype=bool), False
-    if rival.split is None or rival.project is None or (test.raw is None and test.order is None):
+    if incumbent.split is None or incumbent.project is None or (test.raw is None and test.order is None):
         return unknown
     try:
-        return unseen_by(test, rival.split, rival.project), True
-    except (BadData, KeyError):  # the table has not the columns that it had
+        return unseen_by(test, incumbent.split, incumbent.project), True
+    except (BadData, KeyError):  # the table no longer has the columns of the split
         return unknown
 
 
-def _read(model: Model, test: LabeledRows, places: IndexArray) -> tuple[IndexArray, pd.DataFrame]:
+def _parse(model: Model, test: LabeledRows, positions: IndexArray) -> tuple[IndexArray, pd.DataFrame]:
     columns = model.signature.inputs
     if test.raw is None:
-        own = {column.name: column.is_text for column in test.signature.inputs}
-        if any(own.get(column.name) != column.is_text for column in columns):
-            raise NotComparable("the champion does not take these rows")
-        return places, test.inputs.iloc[places]
+        is_text = {column.name: column.is_text for column in test.signature.inputs}
+        if any(is_text.get(column.name) != column.is_text for column in columns):
+            raise NotComparable("the champion does not accept these rows")
+        return positions, test.inputs.iloc[positions]
     try:
-        frame, wrong = coerce_by_row(test.raw.take(places), columns, test.raw.column_names)
+        frame, invalid = coerce_by_row(test.raw.take(positions), columns, test.raw.column_names)
     except BadData as error:
-        raise NotComparable(f"the champion does not take these rows: {error}") from None
-    return np.delete(places, list(wrong)), frame.drop(index=list(wrong)).reset_index(drop=True)
+        raise NotComparable(f"the champion does not accept these rows: {error}") from None
+    return np.delete(positions, list(invalid)), frame.drop(index=list(invalid)).reset_index(drop=True)
 
 
 def compare(models: Sequence[Model], champion: Incumbent | None, test: LabeledRows, project: Project) -> pd.DataFrame:
-    """One row a model, the best on these rows first: rank, model, eval_metric, score_test, ci_low, ci_high, rows.
+    """Return one row per model, best first: rank, model, eval_metric, score_test, ci_low, ci_high, rows.
 
-    Only rows count that the champion can answer and has not learned from, for all of them.
+    All models are scored on the same rows: those that the champion can predict and has not seen.
     """
     name = metric_name(test.signature.target, project.metric)
     metric = metrics_for(test.signature.target)[name]
-    places, scores = np.arange(len(test.inputs)), dict[str, np.ndarray]()
-    try:
+    positions, champion_scores = np.arange(len(test.inputs)), dict[str, np.ndarray]()
+    with contextlib.suppress(NotComparable):
         if champion is not None:
-            ground = comparable_rows(champion, test)
-            places, scores = ground.places, {f"{champion.model.family} (serves)": ground.scores}
-    except NotComparable:
-        pass
-    inputs = test.inputs.iloc[places]
-    scores = {model.family: model.scores(inputs) for model in models} | scores
-    rows = np.isfinite(np.hstack(list(scores.values()))).all(axis=1)
-    truth, found = test.target.to_numpy()[places][rows], [matrix[rows] for matrix in scores.values()]
-    if not rows.any():
+            comparable = comparable_rows(champion, test)
+            positions = comparable.positions
+            champion_scores = {f"{champion.model.family} {CURRENT_CHAMPION}": comparable.scores}
+    inputs = test.inputs.iloc[positions]
+    scores = {model.family: model.scores(inputs) for model in models} | champion_scores
+    finite = np.isfinite(np.hstack(list(scores.values()))).all(axis=1)
+    if not finite.any():
         return pd.DataFrame()
-    spread = bootstrap(metric, truth, found, project.seed)
+    target, matrices = test.target.to_numpy()[positions][finite], [matrix[finite] for matrix in scores.values()]
+    samples = bootstrap(metric, target, matrices, project.seed)
     table: list[dict[str, Any]] = [
         {
             "model": family,
             "eval_metric": name,
-            "score_test": metric_value(metric, truth, matrix),
-            **dict(zip(("ci_low", "ci_high"), interval(spread[:, place]), strict=True)),
-            "rows": int(rows.sum()),
+            "score_test": metric_value(metric, target, matrix),
+            **dict(zip(("ci_low", "ci_high"), interval(samples[:, column]), strict=True)),
+            "rows": int(finite.sum()),
         }
-        for place, (family, matrix) in enumerate(zip(scores, found, strict=True))
+        for column, (family, matrix) in enumerate(zip(scores, matrices, strict=True))
     ]
     table.sort(key=lambda row: (-row["score_test"], row["model"]))
     return pd.DataFrame([{"rank": rank, **row} for rank, row in enumerate(table, 1)])
 
 
 def unseen_by(rows: LabeledRows, split: SplitBoundary, project: Project) -> BoolMask:
-    """Which of these rows a training of this project that was split so has not learned from. Raises BadData, KeyError."""
+    """Return a mask of the rows that a model trained with this split has not seen. Raises BadData, KeyError."""
     order = rows.order if rows.raw is None else split_keys(rows.raw.select(split.columns), project)
-    assert order is not None, "panels have days, and other rows come with their texts"
-    by = order.to_numpy()
+    assert order is not None, "rows of a panel have days, and other rows have their raw text"
+    keys = order.to_numpy()
     if split.kind == "time":
-        beyond: BoolMask = by > split.borders[ALL]
-        return beyond
-    border = [split.borders.get(stratum, 2**64 - 1) for stratum in strata(rows, split.kind)]
-    fresh: BoolMask = row_hash(by, project.seed) < np.array(border, dtype=np.uint64)
-    return fresh
+        later: BoolMask = keys > split.boundaries[ALL]
+        return later
+    boundaries = [split.boundaries.get(stratum, 2**64 - 1) for stratum in strata(rows, split.kind)]
+    unseen: BoolMask = row_hash(keys, project.seed) < np.array(boundaries, dtype=np.uint64)
+    return unseen

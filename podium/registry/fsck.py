@@ -1,4 +1,4 @@
-"""A walk through the whole bucket that names whatever does not fit together."""
+"""Check the whole bucket for inconsistencies."""
 
 from __future__ import annotations
 
@@ -9,89 +9,91 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from podium.project import NAME
-from podium.registry.audit_log import check_history, entries_since, parse_entry, read_history, retired_versions
+from podium.registry.audit_entry import parse_entry
+from podium.registry.audit_log import check_history, entries_since, read_history, retired_versions
 from podium.registry.signing import TrustPolicy
 from podium.registry.versions import MANIFEST, VERSION, fetch_from, read_file, read_manifest, version_prefix
-from podium.storage import datasets
+from podium.storage.datasets import DatasetSnapshot, snapshot_key
 from podium.storage.object_store import MAX_DOCUMENT_BYTES, Store, StoreError, TooLarge, digest
 
 PROJECT = f"(?P<project>{NAME.strip('^$')})"
-PLACES = {
+KEY_PATTERNS = {
     "aliases/": re.compile(rf"aliases/{PROJECT}/champion\.json"),
     "history/": re.compile(rf"history/{PROJECT}/.*", re.DOTALL),
     "versions/": re.compile(rf"versions/{PROJECT}/(?P<version>{VERSION})/(?P<name>.+)", re.DOTALL),
     "datasets/": re.compile(
         rf"datasets/{PROJECT}/(?:(?P<snapshot>[0-9a-f]{{64}})/data|(?P<receipt>sources/[0-9a-f]{{32}}\.json)"
-        r"|parts/[0-9-]+/(?P<part>[0-9a-f]{64})\.parquet)"
+        r"|parts/[0-9-]+/(?P<partition>[0-9a-f]{64})\.parquet)"
     ),
 }
-"""The keys under each prefix; what lies in a history is checked entry by entry."""
+"""The keys that Podium writes under each prefix. The entries under history/ have their own check."""
 
 
 def fsck(store: Store, trust: TrustPolicy) -> list[str]:
-    """Every inconsistency in words; empty when the bucket is whole."""
-    wrong: list[str] = []
+    """Return a message for each inconsistency; an empty list if there are none."""
     versions = _versions(store)
-    wrong += _strangers(store)
+    errors = [f"{key}: unknown key" for key in _unknown_keys(store)]
     retired = _retired(store, trust, {project for project, _ in versions})
     for (project, version), names in sorted(versions.items()):
-        wrong += _check_version(store, trust, project, version, names, version in retired[project])
-    finished = {key for key, names in versions.items() if MANIFEST in names}
+        errors += _check_version(store, trust, project, version, names, version in retired[project])
+    complete = {name for name, names in versions.items() if MANIFEST in names}
     for project in sorted(_projects(store)):
-        wrong += check_history(store, project, trust.promoters)
-        wrong += _check_references(store, trust, project, finished)
-    wrong += _check_snapshots(store)
-    wrong += _check_runs(store, finished)
-    return wrong
+        errors += check_history(store, project, trust.promoters)
+        errors += _check_references(store, trust, project, complete)
+    errors += _check_datasets(store)
+    errors += _check_runs(store, complete)
+    return errors
+
+
+def _keys(store: Store, prefix: str) -> Iterator[str]:
+    return (info.key for info in store.list_objects(prefix))
 
 
 def _versions(store: Store) -> dict[tuple[str, str], set[str]]:
-    """The files of each version by project and version."""
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for key in store.keys("versions/"):
-        if match := PLACES["versions/"].fullmatch(key):
-            found[match["project"], match["version"]].add(match["name"])
-    return found
+    """Return the file names of each version, by project and version."""
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for key in _keys(store, "versions/"):
+        if match := KEY_PATTERNS["versions/"].fullmatch(key):
+            versions[match["project"], match["version"]].add(match["name"])
+    return versions
 
 
 def _projects(store: Store) -> set[str]:
-    """The projects with an alias or a history."""
-    found = (PLACES[prefix].fullmatch(key) for prefix in ("aliases/", "history/") for key in store.keys(prefix))
-    return {match["project"] for match in found if match}
+    """Return the projects with an alias or an audit log."""
+    matches = (KEY_PATTERNS[prefix].fullmatch(key) for prefix in ("aliases/", "history/") for key in _keys(store, prefix))
+    return {match["project"] for match in matches if match}
 
 
-def _strangers(store: Store) -> Iterator[str]:
-    for prefix, place in PLACES.items():
-        for key in store.keys(prefix):
-            if not place.fullmatch(key):
-                yield f"{key}: is not a key that Podium writes"
+def _unknown_keys(store: Store) -> Iterator[str]:
+    for prefix, pattern in KEY_PATTERNS.items():
+        yield from (key for key in _keys(store, prefix) if not pattern.fullmatch(key))
 
 
 def _retired(store: Store, trust: TrustPolicy, projects: set[str]) -> dict[str, set[str]]:
-    """The versions whose files may be gone, by project; an unreadable history is named by its own check."""
-    found: dict[str, set[str]] = defaultdict(set)
+    """Return the versions of each project whose files may be gone."""
+    retired: dict[str, set[str]] = defaultdict(set)
     for project in projects:
-        with contextlib.suppress(StoreError):
-            found[project] = retired_versions(entries_since(store, project, trust.promoters))
-    return found
+        with contextlib.suppress(StoreError):  # check_history reports an unreadable audit log
+            retired[project] = retired_versions(entries_since(store, project, trust.promoters))
+    return retired
 
 
 def _check_version(
-    store: Store, trust: TrustPolicy, project: str, version: str, names: set[str], retired: bool
+    store: Store, trust: TrustPolicy, project: str, version: str, names: set[str], is_retired: bool
 ) -> Iterator[str]:
-    place = version_prefix(project, version)
+    prefix = version_prefix(project, version)
     if MANIFEST not in names:
-        yield f"{place}: was never finished, as there is no manifest"
+        yield f"{prefix}: unfinished version without a manifest"
         return
     try:
         manifest, _ = read_manifest(store, project, version, trust.trainers)
     except StoreError as error:
-        yield f"{place}: {error}"
+        yield f"{prefix}: {error}"
         return
     for name in sorted(names - manifest.files.keys() - {MANIFEST}):
-        yield f"{place}{name}: is not named by the manifest"
+        yield f"{prefix}{name}: not listed in the manifest"
     for name in sorted(manifest.files):
-        if retired and name not in names:
+        if is_retired and name not in names:
             continue
         try:
             read_file(manifest, name, fetch_from(store))
@@ -99,45 +101,45 @@ def _check_version(
             yield str(error)
 
 
-def _check_references(store: Store, trust: TrustPolicy, project: str, finished: set[tuple[str, str]]) -> Iterator[str]:
+def _check_references(store: Store, trust: TrustPolicy, project: str, complete: set[tuple[str, str]]) -> Iterator[str]:
     for key, data in read_history(store, project):
         try:
             entry = parse_entry(data, project, trust.promoters)
         except StoreError:
-            continue  # named by the check of the chain
+            continue  # check_history reports it
         for version in {entry.version, entry.champion} - {None}:
-            if (project, version) not in finished:
-                yield f"{key}: speaks of version {version}, which is not there"
+            if (project, version) not in complete:
+                yield f"{key}: references missing version {version}"
 
 
-def _check_snapshots(store: Store) -> Iterator[str]:
-    keys = set(store.keys("datasets/"))
+def _check_datasets(store: Store) -> Iterator[str]:
+    keys = set(_keys(store, "datasets/"))
     for key in sorted(keys):
-        if not (match := PLACES["datasets/"].fullmatch(key)):
+        if not (match := KEY_PATTERNS["datasets/"].fullmatch(key)):
             continue
         if match["receipt"]:
             yield from _check_receipt(store, key, match["project"], keys)
-        elif digest(store.read(key).data) != (match["snapshot"] or match["part"]):
-            yield f"{key}: is not what its name says"
+        elif digest(store.read(key).data) != (match["snapshot"] or match["partition"]):
+            yield f"{key}: content differs from the digest in its key"
 
 
 def _check_receipt(store: Store, key: str, project: str, keys: set[str]) -> Iterator[str]:
     try:
-        snapshot = datasets.from_json(store.read(key, max_bytes=MAX_DOCUMENT_BYTES).data)
+        snapshot = DatasetSnapshot.from_json(store.read(key, max_bytes=MAX_DOCUMENT_BYTES).data)
     except (ValueError, TypeError, RecursionError, TooLarge):
-        yield f"{key}: is no receipt of a snapshot"
+        yield f"{key}: not a valid snapshot receipt"
         return
-    if datasets.snapshot_key(project, snapshot.sha256) not in keys:
-        yield f"{key}: speaks of a snapshot that is not there"
+    if snapshot_key(project, snapshot.sha256) not in keys:
+        yield f"{key}: references missing snapshot {snapshot.sha256}"
 
 
-def _check_runs(store: Store, finished: set[tuple[str, str]]) -> Iterator[str]:
-    for key in store.keys("runs/"):
+def _check_runs(store: Store, complete: set[tuple[str, str]]) -> Iterator[str]:
+    for key in _keys(store, "runs/"):
         if key.endswith("/publish.json"):
             try:
                 version = str(json.loads(store.read(key, max_bytes=MAX_DOCUMENT_BYTES).data)["version"])
             except (ValueError, TypeError, KeyError, RecursionError, TooLarge):
-                yield f"{key}: is no receipt of a version"
+                yield f"{key}: not a valid version receipt"
                 continue
-            if (key.split("/")[1], version) not in finished:
-                yield f"{key}: speaks of version {version}, which is not there"
+            if (key.split("/")[1], version) not in complete:
+                yield f"{key}: references missing version {version}"

@@ -1,4 +1,4 @@
-"""The conditions under which a version may serve, each with its figures."""
+"""Promotion gates: the conditions that a version must meet before it serves."""
 
 from __future__ import annotations
 
@@ -9,97 +9,50 @@ import numpy as np
 from podium.models.golden_rows import Golden
 from podium.models.metrics import INFINITY_IN_CSV, Metric, bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.project import PromotionRules
-from podium.registry.audit_log import GateResult
+from podium.registry.audit_entry import GateResult
 from podium.registry.comparison import NotComparable, comparable_rows, incumbent_of
+from podium.registry.compatibility import incompatibilities
 from podium.registry.loading import LoadedVersion
 from podium.registry.versions import UNTIL, Manifest
-from podium.schema.columns import Column, Signature
 from podium.tables.labeled_rows import LabeledRows
 
 TIMED_CALLS = 200
-FUZZY_LEVELS = ("exact", "loose", "nearest")
-COMPATIBLE_KINDS = {("integer", "number")}
-"""Kinds that may become another without harm to those who ask."""
 ROUNDING = 1e-6
-"""A stated score may differ by so much from the one that is computed, as machines round differently."""
+"""Tolerance for a reported score, because processors round differently."""
 
 
 def evaluate_gates(
-    loaded: LoadedVersion, golden: Golden, champion: LoadedVersion | None, test: LabeledRows, given: PromotionRules
+    loaded: LoadedVersion, golden: Golden, champion: LoadedVersion | None, test: LabeledRows, rules: PromotionRules
 ) -> list[GateResult]:
-    """Every gate of the promoter's rules; `golden` and `test` are the version's own rows, its figures are computed anew.
+    """Return the result of every gate in the promoter's rules.
 
-    That its files are whole, signed and reproduce their golden rows was shown when it was loaded. Raises UnknownMetric.
+    `golden` and `test` are the version's own rows; all figures are computed again. Loading has already verified the files,
+    the signature and the golden rows. Raises UnknownMetric.
     """
-    rules = given.gates
-    if wrong := _other_rows(loaded.manifest, test):
-        return [GateResult(name="test-rows", passed=False, detail=wrong)]
-    found = [
-        GateResult(name="golden-rows", passed=True, detail=f"largest difference {loaded.largest_difference:g}"),
-        _no_missing(loaded, test),
-        _size(loaded, rules.max_bytes),
-        _scores(loaded, test),
+    gates = rules.gates
+    if error := _test_row_error(loaded.manifest, test):
+        return [GateResult(name="test-rows", passed=False, detail=error)]
+    results = [
+        GateResult(name="golden-rows", passed=True, detail=f"maximum difference {loaded.largest_difference:.3g}"),
+        _no_missing_predictions(loaded, test),
+        _size(loaded, gates.max_bytes),
+        _reported_scores(loaded, test),
     ]
-    if rules.min_score is not None:
-        found.append(_min_score(loaded, test, given.metric, rules.min_score))
-    if rules.max_latency_ms is not None:
-        found.append(_latency(loaded, golden, rules.max_latency_ms))
+    if gates.min_score is not None:
+        results.append(_min_score(loaded, test, rules.metric, gates.min_score))
+    if gates.max_latency_ms is not None:
+        results.append(_latency(loaded, golden, gates.max_latency_ms))
     if champion:
-        found += _not_older(loaded, champion)
-        differences = incompatibilities(champion.manifest.signature, loaded.manifest.signature)
-        if rules.compatible:
-            detail = "; ".join(differences) or "takes all that the champion takes"
-            found.append(GateResult(name="compatible", passed=not differences, detail=detail))
-        if rules.non_inferiority:
-            found.append(_not_worse(loaded, champion, test, given))
-    return found
+        results += _no_older_data(loaded, champion)
+        if gates.compatible:
+            results.append(_compatible(loaded, champion))
+        if gates.non_inferiority:
+            results.append(_non_inferiority(loaded, champion, test, rules))
+    return results
 
 
-def incompatibilities(old: Signature, new: Signature) -> list[str]:
-    """Why somebody who asks the old signature's way would be turned away by the new one."""
-    before, after = ({column.name: column for column in signature.asked} for signature in (old, new))
-    wrong = [f"column {name} is gone" for name in before if name not in after and name not in new.ignored]
-    added = [column for name, column in after.items() if name not in before]
-    wrong += [f"column {column.name} is new and required" for column in added if not column.nullable]
-    for name in before.keys() & after.keys():
-        wrong += _incompatible_column(before[name], after[name])
-    if (old.target.task, old.target.classes) != (new.target.task, new.target.classes):
-        wrong.append("the classes or the task of the target have changed")
-    return sorted(wrong)
-
-
-def _incompatible_column(old: Column, new: Column) -> list[str]:
-    wrong = []
-    if old.kind != new.kind and (old.kind, new.kind) not in COMPATIBLE_KINDS:
-        wrong.append(f"column {old.name} was {old.kind} and is {new.kind}")
-    if old.nullable and not new.nullable:
-        wrong.append(f"column {old.name} was optional and is required (say nullable = true in the project file)")
-    if old.number_format not in ("plain", new.number_format):
-        wrong.append(f"column {old.name} was {old.words} and is {new.words}")
-    if FUZZY_LEVELS.index(new.fuzzy) < FUZZY_LEVELS.index(old.fuzzy):
-        wrong.append(f"column {old.name} was read {old.fuzzy} and is read {new.fuzzy}")
-    gone = sorted(set(old.categories) - set(new.categories))
-    if gone and new.handle_unknown == "reject":
-        wrong.append(f"column {old.name} no longer knows {len(gone)} of its categories")
-    return wrong
-
-
-def _best(loaded: LoadedVersion, rows: LabeledRows) -> np.ndarray:
-    return loaded.models[loaded.manifest.champion].scores(rows.inputs)
-
-
-def _no_missing(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
-    bad = sum(int((~np.isfinite(model.scores(test.inputs))).any(axis=1).sum()) for model in loaded.models.values())
-    return GateResult(name="no-missing-predictions", passed=bad == 0, detail=f"{bad} of {len(test.inputs)} test rows")
-
-
-def _size(loaded: LoadedVersion, most: int) -> GateResult:
-    size = sum(file.size for file in loaded.manifest.files.values())
-    return GateResult(name="size", passed=size <= most, detail=f"{size} bytes, at most {most}")
-
-
-def _other_rows(manifest: Manifest, test: LabeledRows) -> str:
-    """Why these are no test rows of the version; empty when they are."""
+def _test_row_error(manifest: Manifest, test: LabeledRows) -> str:
+    """Return why these cannot be the test rows of the version, or an empty string."""
     target = manifest.signature.target
     known = test.target.dropna()
     if test.signature.target != target:
@@ -107,89 +60,120 @@ def _other_rows(manifest: Manifest, test: LabeledRows) -> str:
     if [column.name for column in test.signature.inputs] != [column.name for column in manifest.signature.inputs]:
         return "the test rows have other columns than the version"
     if target.classes and not known.isin(range(len(target.classes))).all():
-        return "the test rows have a class that the version does not know"
+        return "the test rows have a class that the version does not have"
     return "" if np.isfinite(known.to_numpy(dtype=float)).all() else "the test rows have a target that is not finite"
 
 
-def _scores(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
-    """Whether the leaderboard's test scores are those that its models have on the test rows."""
-    wrong = []
+def _no_missing_predictions(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
+    missing = sum(int((~np.isfinite(model.scores(test.inputs))).any(axis=1).sum()) for model in loaded.models.values())
+    count = len(test.inputs) * len(loaded.models)
+    detail = f"{missing} of {count} predictions for test rows are missing"
+    return GateResult(name="no-missing-predictions", passed=missing == 0, detail=detail)
+
+
+def _size(loaded: LoadedVersion, max_bytes: int) -> GateResult:
+    size = sum(file.size for file in loaded.manifest.files.values())
+    return GateResult(name="size", passed=size <= max_bytes, detail=f"{_megabytes(size)} (limit {_megabytes(max_bytes)})")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def _reported_scores(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
+    """Check that the test scores on the leaderboard are those that the models have on the test rows."""
+    differences = []
     for row in loaded.manifest.leaderboard:
-        found = _score(loaded, str(row["model"]), test, str(row["eval_metric"]))
-        if not _agrees(row["score_test"], found):
-            wrong.append(f"{row['model']} states {row['score_test']}, computed is {found}")
-    detail = "; ".join(wrong) or f"those of {len(loaded.manifest.leaderboard)} models are as computed"
-    return GateResult(name="scores", passed=not wrong, detail=detail)
+        score = _score(loaded, str(row["model"]), test, str(row["eval_metric"]))
+        if not _agrees(row["score_test"], score):
+            differences.append(f"{row['model']} reports {row['score_test']}, computed {score}")
+    detail = "; ".join(differences) or f"the reported test scores of {len(loaded.manifest.leaderboard)} models are correct"
+    return GateResult(name="scores", passed=not differences, detail=detail)
 
 
-def _agrees(stated: object, found: float | None) -> bool:
-    if stated is None or found is None:
-        return stated is None
-    bounded = np.clip(found, -INFINITY_IN_CSV, INFINITY_IN_CSV)
-    return isinstance(stated, (int, float)) and bool(np.isclose(stated, bounded, rtol=ROUNDING, atol=ROUNDING))
+def _agrees(reported: object, computed: float | None) -> bool:
+    if reported is None or computed is None:
+        return reported is None
+    bounded = np.clip(computed, -INFINITY_IN_CSV, INFINITY_IN_CSV)
+    return isinstance(reported, (int, float)) and bool(np.isclose(reported, bounded, rtol=ROUNDING, atol=ROUNDING))
 
 
 def _score(loaded: LoadedVersion, model: str, test: LabeledRows, metric: str | None) -> float | None:
-    """A model's score on the test rows whose target is known, None where there is none. Raises UnknownMetric."""
+    """Return a model's score on the test rows with a known target, or None if there are none. Raises UnknownMetric."""
     rows = test.rows(np.flatnonzero(test.target.notna()))
     if not len(rows.inputs):
         return None
-    known = metrics_for(rows.signature.target)[metric_name(rows.signature.target, metric)]
-    return _figure(known, rows.target.to_numpy(), loaded.models[model].scores(rows.inputs))
+    target = rows.signature.target
+    selected = metrics_for(target)[metric_name(target, metric)]
+    return _finite_score(selected, rows.target.to_numpy(), loaded.models[model].scores(rows.inputs))
 
 
-def _figure(metric: Metric, target: np.ndarray, scores: np.ndarray) -> float | None:
+def _finite_score(metric: Metric, target: np.ndarray, scores: np.ndarray) -> float | None:
     with np.errstate(all="ignore"):
-        figure = metric_value(metric, target, scores) if np.isfinite(scores).all() else float("nan")
-    return None if np.isnan(figure) else figure
+        score = metric_value(metric, target, scores) if np.isfinite(scores).all() else float("nan")
+    return None if np.isnan(score) else score
 
 
-def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, least: float) -> GateResult:
-    found = _score(loaded, loaded.manifest.champion, test, metric)
-    if found is None:
-        return GateResult(
-            name="min-score", passed=False, detail="there is no test score, as no row with a known target came along"
-        )
-    return GateResult(name="min-score", passed=found >= least, detail=f"test score {found:.6g}, at least {least:g}")
+def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, min_score: float) -> GateResult:
+    score = _score(loaded, loaded.manifest.champion, test, metric)
+    if score is None:
+        detail = "there is no test score, because no test row has a known target"
+        return GateResult(name="min-score", passed=False, detail=detail)
+    passed = score >= min_score
+    detail = f"test score {score:.3g} is {'at least' if passed else 'below'} {min_score:g}"
+    return GateResult(name="min-score", passed=passed, detail=detail)
 
 
-def _latency(loaded: LoadedVersion, golden: Golden, most: float) -> GateResult:
-    fast = loaded.fast[loaded.manifest.champion]
-    if fast is None:
-        return GateResult(name="latency", passed=False, detail="there is no proved one-record path to time")
+def _latency(loaded: LoadedVersion, golden: Golden, max_milliseconds: float) -> GateResult:
+    predict = loaded.fast[loaded.manifest.champion]
+    if predict is None:
+        return GateResult(name="latency", passed=False, detail="the model has no verified fast path for single records")
     times = []
-    for turn in range(TIMED_CALLS):
+    for number in range(TIMED_CALLS):
         started = time.perf_counter()
-        fast(golden.rows[turn % len(golden.rows)])
+        predict(golden.rows[number % len(golden.rows)])
         times.append((time.perf_counter() - started) * 1000)
-    middle = float(np.median(times))
-    return GateResult(name="latency", passed=middle <= most, detail=f"median {middle:.4f} ms, at most {most:g} ms")
+    median = float(np.median(times))
+    detail = f"median {median:.3g} ms (limit {max_milliseconds:g} ms)"
+    return GateResult(name="latency", passed=median <= max_milliseconds, detail=detail)
 
 
-def _not_worse(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
-    """Paired on those of the version's test rows that the champion has not learned from either."""
+def _compatible(loaded: LoadedVersion, champion: LoadedVersion) -> GateResult:
+    differences = incompatibilities(champion.manifest.signature, loaded.manifest.signature)
+    detail = "; ".join(differences) or "accepts every input the champion accepts"
+    return GateResult(name="compatible", passed=not differences, detail=detail)
+
+
+def _non_inferiority(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
+    """Compare both on the test rows that neither has seen, by a paired bootstrap."""
+
+    def result(passed: bool, detail: str) -> GateResult:
+        return GateResult(name="non-inferiority", passed=passed, detail=detail)
+
     if test.target.isna().any():
-        return GateResult(
-            name="non-inferiority", passed=False, detail="cannot be compared: no rows with a known target came along"
-        )
+        return result(False, "cannot be compared: there are no test rows with a known target")
     try:
-        ground = comparable_rows(incumbent_of(champion), test)
+        comparable = comparable_rows(incumbent_of(champion), test)
     except NotComparable as error:
-        return GateResult(name="non-inferiority", passed=False, detail=f"cannot be compared: {error}")
-    if not len(ground.places):
-        return GateResult(name="non-inferiority", passed=True, detail="the champion answers none of the test rows")
-    metric = metrics_for(test.signature.target)[metric_name(test.signature.target, rules.metric)]
-    rows = test.rows(ground.places)
-    figures = bootstrap(metric, rows.target.to_numpy(), [_best(loaded, rows), ground.scores], rules.seed)
-    low, high = interval(figures[:, 0] - figures[:, 1])
-    seen = "" if ground.known else "; which of them it has learned from is not known"
-    detail = f"difference to {champion.manifest.version} on {len(rows.inputs)} test rows: {low:.6g} to {high:.6g}{seen}"
-    return GateResult(name="non-inferiority", passed=not high < 0, detail=detail)
+        return result(False, f"cannot be compared: {error}")
+    if not len(comparable.positions):
+        return result(True, "not compared: the champion predicts none of the test rows")
+    target = test.signature.target
+    name = metric_name(target, rules.metric)
+    rows = test.rows(comparable.positions)
+    scores = [loaded.models[loaded.manifest.champion].scores(rows.inputs), comparable.scores]
+    samples = bootstrap(metrics_for(target)[name], rows.target.to_numpy(), scores, rules.seed)
+    low, high = interval(samples[:, 0] - samples[:, 1])
+    worse = high < 0
+    difference = f"worse by {-high:.3g} to {-low:.3g}" if worse else f"difference {low:+.3g} to {high:+.3g}, higher is better"
+    note = "" if comparable.known_unseen else "; the champion may have seen some of them"
+    return result(not worse, f"{name}: {difference} (95% CI, {len(rows.inputs)} test rows{note})")
 
 
-def _not_older(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResult]:
-    """Whether it has learned from days as late as the champion's; nothing where days are not known."""
-    own, theirs = (str(each.manifest.data.get(UNTIL, "")) for each in (loaded, champion))
-    if not own or not theirs:
+def _no_older_data(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResult]:
+    """Check that the training data does not end before the champion's; no result if the last days are not recorded."""
+    last, champion_last = (str(version.manifest.data.get(UNTIL, "")) for version in (loaded, champion))
+    if not last or not champion_last:
         return []
-    return [GateResult(name="no-older-data", passed=own >= theirs, detail=f"its data end at {own}, the champion's at {theirs}")]
+    detail = f"training data ends {last}, the champion's ends {champion_last}"
+    return [GateResult(name="no-older-data", passed=last >= champion_last, detail=detail)]

@@ -1,7 +1,7 @@
-"""Files that nothing refers to any more: found, written down, then deleted.
+"""Garbage collection: find files that are no longer referenced, record the retirement, then delete.
 
-A version's files go; its manifest stays, and the history says who retired it, when and why. Never touched: what serves, what
-the history's last entries speak of, what the prediction log names, what is younger than asked, and every data snapshot.
+The manifest of a version stays, and the audit log says who retired it, when and why. Versions are kept if they serve, are
+referenced by the last audit-log entries or the prediction log, or are younger than requested. Data snapshots are never deleted.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from podium.registry.audit_log import AuditEntry, entries_since, finish_alias_update, retired_versions
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import retired_versions
 from podium.registry.promotion import Clock, PromotionContext, StillReferenced, retire
 from podium.registry.versions import MANIFEST, TOMBSTONE, VERSION, is_tombstone, read_manifest, version_prefix
 from podium.storage.object_store import AlreadyExists
 
 REPRODUCIBLE_SUFFIXES = (".arrow", ".parquet", ".html")
-"""Outputs of a run that are made anew when somebody wants them; the rest of a run is small and says what was done."""
-UNFINISHED = timedelta(days=1)
-"""A version without a manifest is given so long to be finished."""
+"""Outputs of a run that can be computed again; its other outputs are small and document it."""
+UNFINISHED_GRACE = timedelta(days=1)
+"""A version without a manifest is kept for this time, because it may still be finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class GcCandidate:
-    """A version of no use, and what of it would go; `unfinished`: there never was a manifest."""
+    """An unreferenced version and the objects to delete.
+
+    `retire` is set if the retirement must still be recorded, `unfinished` if the version has no manifest. `as_of` is the number
+    of the last audit-log entry when the deletion was planned.
+    """
 
     project: str
     version: str
@@ -35,7 +40,7 @@ class GcCandidate:
     size: int
     retire: bool
     unfinished: bool
-    planned: int
+    as_of: int
 
     def as_json(self) -> dict[str, Any]:
         facts = {"project": self.project, "version": self.version, "why": self.why}
@@ -44,42 +49,49 @@ class GcCandidate:
 
 @dataclass(frozen=True, slots=True)
 class VersionObjects:
-    """A version's objects and the time of the youngest."""
+    """The size of each object of a version by key, and when the last one was written."""
 
     sizes: dict[str, int]
-    youngest: datetime
+    modified: datetime
 
 
 def find_garbage(context: PromotionContext, project: str, now: datetime, *, keep: int, days: int) -> Iterator[GcCandidate]:
-    """What of a project nothing refers to; `keep` is the number of the history's last entries that count. Raises StoreError."""
-    standing = finish_alias_update(context.store, project, context.trust.promoters)
-    entries = entries_since(context.store, project, context.trust.promoters)
-    acts = [entry for entry in entries if entry.action != "retire"]
-    needed = _needed(standing, acts[-keep:] if keep else []) | _logged(context, project)
-    gone = retired_versions(entries)
-    for version, objects in sorted(_objects(context, project).items()):
+    """Yield the versions that are no longer referenced and at least `days` old.
+
+    References in the last `keep` audit-log entries count. Raises StoreError.
+    """
+    current = context.current(project)
+    as_of = current.sequence if current else 0
+    entries = context.entries(project)
+    events = [entry for entry in entries if entry.action != "retire"]
+    needed = _referenced(current, events[-keep:] if keep else []) | _in_prediction_log(context, project)
+    retired = retired_versions(entries)
+    for version, objects in sorted(_version_objects(context, project).items()):
         if _is_unfinished(context, project, version, objects):
-            if now - objects.youngest > UNFINISHED:
-                yield _garbage(project, version, "was never finished", objects.sizes, False, True, standing)
+            if now - objects.modified > UNFINISHED_GRACE:
+                keys = tuple(sorted(key for key in objects.sizes if not _is_manifest(key)))
+                size = sum(objects.sizes.values())
+                yield GcCandidate(project, version, "unfinished", keys, size, retire=False, unfinished=True, as_of=as_of)
             continue
         manifest, _ = read_manifest(context.store, project, version, context.trust.trainers)
         if version in needed or now - datetime.fromisoformat(manifest.created) < timedelta(days=days):
             continue
-        sizes = {key: size for key, size in objects.sizes.items() if not key.endswith("/" + MANIFEST)}
+        sizes = {key: size for key, size in objects.sizes.items() if not _is_manifest(key)}
         sizes |= {
-            key: size
-            for key, size, _ in context.store.entries(f"runs/{project}/{manifest.run}/")
-            if key.endswith(REPRODUCIBLE_SUFFIXES)
+            info.key: info.size
+            for info in context.store.list_objects(f"runs/{project}/{manifest.run}/")
+            if info.key.endswith(REPRODUCIBLE_SUFFIXES)
         }
         if sizes:
-            why = "was retired, and not all of it deleted" if version in gone else "serves nowhere and is not spoken of"
-            yield _garbage(project, version, why, sizes, version not in gone, False, standing)
+            why = "retired, but not fully deleted" if version in retired else "not serving and not referenced"
+            keys, size = tuple(sorted(sizes)), sum(sizes.values())
+            yield GcCandidate(project, version, why, keys, size, retire=version not in retired, unfinished=False, as_of=as_of)
 
 
 def delete_garbage(context: PromotionContext, garbage: GcCandidate, reason: str, now: Clock) -> None:
-    """Write it down, then delete. Raises StillNeeded when somebody was faster and needs it."""
+    """Record the retirement, then delete. Raises StillReferenced if the version is in use again."""
     if garbage.retire:
-        retire(context, garbage.project, garbage.version, reason, now, garbage.planned)
+        retire(context, garbage.project, garbage.version, reason, now, garbage.as_of)
     if garbage.unfinished:
         _write_tombstone(context, garbage)
     for key in garbage.keys:
@@ -89,53 +101,49 @@ def delete_garbage(context: PromotionContext, garbage: GcCandidate, reason: str,
 
 
 def _write_tombstone(context: PromotionContext, garbage: GcCandidate) -> None:
-    """Nobody can finish the version while its files go; who comes later writes them again. Raises StillNeeded."""
+    """Prevent that the version is finished while its files are deleted. Raises StillReferenced."""
     key = _manifest_key(garbage.project, garbage.version)
     try:
         context.store.create(key, TOMBSTONE)
     except AlreadyExists:
         if not is_tombstone(context.store, key):
-            raise StillReferenced(f"{garbage.version} was finished after the garbage was looked for") from None
+            raise StillReferenced(f"{garbage.version} was finished after garbage collection was planned") from None
 
 
 def _manifest_key(project: str, version: str) -> str:
     return version_prefix(project, version) + MANIFEST
 
 
+def _is_manifest(key: str) -> bool:
+    return key.endswith("/" + MANIFEST)
+
+
 def _is_unfinished(context: PromotionContext, project: str, version: str, objects: VersionObjects) -> bool:
-    """Without a manifest, or with the bar of a collection that died."""
+    """Return whether there is no manifest, or only the tombstone of an interrupted collection."""
     key = _manifest_key(project, version)
-    return objects.sizes.get(key, len(TOMBSTONE)) == len(TOMBSTONE) and (
-        key not in objects.sizes or is_tombstone(context.store, key)
-    )
+    if key not in objects.sizes:
+        return True
+    return objects.sizes[key] == len(TOMBSTONE) and is_tombstone(context.store, key)
 
 
-def _garbage(
-    project: str, version: str, why: str, sizes: dict[str, int], retires: bool, unfinished: bool, standing: AuditEntry | None
-) -> GcCandidate:
-    planned = standing.sequence if standing else 0
-    keys = tuple(sorted(key for key in sizes if not key.endswith("/" + MANIFEST)))
-    return GcCandidate(project, version, why, keys, sum(sizes.values()), retires, unfinished, planned)
+def _referenced(current: AuditEntry | None, entries: list[AuditEntry]) -> set[str | None]:
+    versions = {version for entry in entries for version in (entry.version, entry.previous)}
+    return versions | ({current.champion} if current else set())
 
 
-def _needed(standing: AuditEntry | None, entries: list[AuditEntry]) -> set[str | None]:
-    spoken_of = {name for entry in entries for name in (entry.version, entry.previous)}
-    return spoken_of | ({standing.champion} if standing else set())
-
-
-def _logged(context: PromotionContext, project: str) -> set[str | None]:
-    """Versions that the prediction log names: predictions/PROJECT/dt=DAY/VERSION/…"""
-    keys = context.store.keys(f"predictions/{project}/")
+def _in_prediction_log(context: PromotionContext, project: str) -> set[str | None]:
+    """Return the versions with keys predictions/PROJECT/dt=DAY/VERSION/…"""
+    keys = (info.key for info in context.store.list_objects(f"predictions/{project}/"))
     return {key.split("/")[3] for key in keys if key.count("/") >= 4}
 
 
-def _objects(context: PromotionContext, project: str) -> dict[str, VersionObjects]:
+def _version_objects(context: PromotionContext, project: str) -> dict[str, VersionObjects]:
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
-    youngest: dict[str, datetime] = {}
-    for key, size, written in context.store.entries(f"versions/{project}/"):
-        _, _, version, *names = key.split("/")
+    modified: dict[str, datetime] = {}
+    for info in context.store.list_objects(f"versions/{project}/"):
+        _, _, version, *names = info.key.split("/")
         if not names or not re.fullmatch(VERSION, version):
             continue
-        sizes[version][key] = size
-        youngest[version] = max(written, youngest.get(version, written))
-    return {version: VersionObjects(sizes[version], youngest[version]) for version in sizes}
+        sizes[version][info.key] = info.size
+        modified[version] = max(info.modified, modified.get(version, info.modified))
+    return {version: VersionObjects(sizes[version], modified[version]) for version in sizes}

@@ -1,27 +1,27 @@
-"""Keys identify people; names are what they call themselves."""
+"""Actors of the audit log: a stated name and the key that identifies it."""
 
 from __future__ import annotations
 
-from podium.registry.audit_log import GateResult
+from podium.registry.audit_entry import GateResult
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import Manifest
 
-KEY = " (key "
+KEY_PREFIX = " (key "
 
 
 def signed_name(name: str, signer: Signer) -> str:
-    """A person with the key that identifies them, for the history."""
-    return f"{name}{KEY}{signer.name})"
+    """Return a name together with the key that identifies its owner."""
+    return f"{name}{KEY_PREFIX}{signer.name})"
 
 
 def name_of(person: str) -> str:
-    return person.partition(KEY)[0].strip()
+    return person.partition(KEY_PREFIX)[0].strip()
 
 
 def four_eyes(manifest: Manifest, trainers: VerifyingKeys, by: str, signer: Signer) -> GateResult:
-    """Whether another key and another name promotes than trained: a name alone, which anybody may state, never suffices."""
+    """Check that the promoter has another key and another name than the trainer. A name alone can be forged."""
     keys = trainers.signers(manifest.model_dump(mode="json"))
     author, promoter = name_of(manifest.author), name_of(by)
-    other = bool(keys) and signer.name not in keys and author.casefold() != promoter.casefold()
+    differs = bool(keys) and signer.name not in keys and author.casefold() != promoter.casefold()
     detail = f"trained by {author} (key {', '.join(sorted(keys))}), promoted by {promoter} (key {signer.name})"
-    return GateResult(name="four-eyes", passed=other, detail=detail)
+    return GateResult(name="four-eyes", passed=differs, detail=detail)

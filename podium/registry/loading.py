@@ -1,4 +1,4 @@
-"""From a digest to proved models: every byte verified, every model shown to answer as it did when it was made."""
+"""Load the models of a version: verify every byte and check that each model reproduces its golden rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from podium.registry.versions import (
     MANIFEST,
     Fetch,
     Manifest,
+    fetch_verified,
     model_file,
     parse_manifest,
     read_file,
-    verified,
     version_prefix,
 )
 from podium.storage.model_cache import ModelCache
@@ -28,12 +28,12 @@ from podium.storage.object_store import Store, StoreError
 
 
 class ModelLoadError(StoreError):
-    """A version that is whole and signed, but is no set of models that answer as they did."""
+    """The version is complete and signed, but its models fail to load or do not reproduce their golden rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version in memory: its models, the best first, the fast paths that were proved, and how exactly they answered."""
+    """A version in memory: its models, best first, their verified fast paths, and the largest difference to the golden rows."""
 
     manifest: Manifest
     models: dict[str, Model]
@@ -42,41 +42,42 @@ class LoadedVersion:
 
 
 def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainers: VerifyingKeys) -> Manifest:
-    """The manifest of this digest. Raises Damaged, Unsigned."""
-    return parse_manifest(verified(version_prefix(project, version) + MANIFEST, sha256, fetch), project, version, trainers)
+    """Return the manifest with this digest. Raises IntegrityError, Unsigned."""
+    data = fetch_verified(version_prefix(project, version) + MANIFEST, sha256, fetch)
+    return parse_manifest(data, project, version, trainers)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What was shown of a version: the largest difference to its golden rows, and the families whose fast path is equal."""
+    """The largest difference to the golden rows, and the families whose fast path gives equal results."""
 
     largest_difference: float
     fast: tuple[str, ...]
 
 
 def validate_version(manifest: Manifest, fetch: Fetch) -> ValidationResult:
-    """Construct every model, hold it to the golden rows and try extreme ones. Raises StoreError: Damaged, else Unloadable."""
-    with _unloadable(manifest):
+    """Load every model and check its golden rows and edge cases. Raises StoreError."""
+    with _load_errors(manifest):
         golden = GOLDEN.validate_json(read_file(manifest, GOLDEN_FILE, fetch))
         models = [load_model(manifest, family, fetch) for family in manifest.families]
         difference = max(verify_golden_rows(model, golden) for model in models)
-        same = {model.family: check_edge_cases(model) for model in models}
+        same_on_edge_cases = [model for model in models if check_edge_cases(model)]
         return ValidationResult(
-            difference, tuple(model.family for model in models if same[model.family] and verified_fast_path(model, golden))
+            difference, tuple(model.family for model in same_on_edge_cases if verified_fast_path(model, golden))
         )
 
 
-def load_validated(manifest: Manifest, proof: ValidationResult, fetch: Fetch) -> LoadedVersion:
-    """The models of a version whose very bytes were proved. Raises StoreError."""
-    with _unloadable(manifest):
+def load_validated(manifest: Manifest, result: ValidationResult, fetch: Fetch) -> LoadedVersion:
+    """Load the models of a version from bytes that were validated. Raises StoreError."""
+    with _load_errors(manifest):
         models = {family: load_model(manifest, family, fetch) for family in manifest.families}
-        fast = {family: model.compiled() if family in proof.fast else None for family, model in models.items()}
-        return LoadedVersion(manifest, models, fast, proof.largest_difference)
+        fast = {family: model.compiled() if family in result.fast else None for family, model in models.items()}
+        return LoadedVersion(manifest, models, fast, result.largest_difference)
 
 
 @contextlib.contextmanager
-def _unloadable(manifest: Manifest) -> Iterator[None]:
-    """A file that is whole and signed may still hold anything: whatever it raises is one error."""
+def _load_errors(manifest: Manifest) -> Iterator[None]:
+    """Convert any error that a file causes to ModelLoadError; signed files may still contain anything."""
     try:
         yield
     except StoreError:
@@ -86,17 +87,17 @@ def _unloadable(manifest: Manifest) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ModelLoadError(f"{manifest.project} {manifest.version}: {type(error).__name__} while it was loaded") from error
+        raise ModelLoadError(f"{manifest.project} {manifest.version}: loading raised {type(error).__name__}") from error
 
 
 def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
-    """Raises Damaged, Refused, and Unloadable for a model that takes other inputs than the manifest names."""
+    """Load one model. Raises IntegrityError, UnsafePickle, and ModelLoadError if its signature differs from the manifest's."""
     model = load(read_file(manifest, model_file(family), fetch))
     if model.signature != manifest.signature:
-        raise ModelLoadError(f"{manifest.project} {manifest.version}: {family} has another signature than the manifest")
+        raise ModelLoadError(f"{manifest.project} {manifest.version}: the signature of {family} differs from the manifest")
     return model
 
 
 def fetcher(store: Store, cache: ModelCache) -> Fetch:
-    """Files from the cache, else from the store."""
+    """Return a function that fetches files from the cache or else from the store."""
     return functools.partial(cache.fetch, store)

@@ -1,4 +1,4 @@
-"""Promotion and rollback: judged, written to the history, then in force."""
+"""Promotion, rollback and retirement: evaluate the gates, write an audit-log entry, update the alias."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 from podium.models.golden_rows import GOLDEN
 from podium.models.metrics import UnknownMetric
 from podium.project import PromotionRules
+from podium.registry.audit_entry import AuditEntry, GateResult
 from podium.registry.audit_log import (
     AliasMoved,
-    AuditEntry,
     EntryBuilder,
-    GateResult,
     Retired,
     append,
     entries_since,
@@ -33,32 +32,38 @@ from podium.tables.labeled_rows import UnreadableRows, labeled_rows_from_parquet
 
 Clock = Callable[[], datetime]
 
+ANY_CHAMPION = "*"
+"""Value of `expect` that accepts any current champion."""
+MAX_TEST_BYTES = 1 << 30
+PROMOTE_ATTEMPTS = 5
+"""Attempts when other promotions race with this one."""
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
 class GateFailed(StoreError):
-    """The version may not serve; the entry in the history says why."""
+    """The version failed a gate and was not promoted; the entry has the details."""
 
     def __init__(self, entry: AuditEntry) -> None:
         self.entry = entry
-        super().__init__("; ".join(f"{gate.name}: {gate.detail}" for gate in entry.evidence if not gate.passed))
+        super().__init__("; ".join(map(str, entry.failed_gates)))
 
 
 class NoPreviousChampion(StoreError):
-    """There is no version to go back to."""
+    """There is no version to roll back to."""
 
 
 class StillReferenced(StoreError):
-    """The version is in use again."""
+    """The version was referenced again after garbage collection was planned."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionContext:
-    """Where promotions are made: the store, whom it believes, who acts, how files are fetched, and by which rules.
+    """Everything a promotion needs: store, trusted keys, signer, actor, file fetcher, validator and rules.
 
-    `rules` are the promoter's own, by project; a version's manifest cannot change them.
+    `rules` returns the promoter's own rules for a project. A version's manifest cannot change them.
     """
 
     store: Store
@@ -69,12 +74,21 @@ class PromotionContext:
     validator: Validator = field(default_factory=Validator)
     rules: Callable[[str], PromotionRules] = lambda project: PromotionRules()
 
+    def current(self, project: str) -> AuditEntry | None:
+        """Return the last audit-log entry of a project."""
+        return finish_alias_update(self.store, project, self.trust.promoters)
 
-ANY_CHAMPION = "*"
-"""Expect whatever serves now."""
-MAX_TEST_BYTES = 1 << 30
-PROMOTE_ATTEMPTS = 5
-"""So often another promotion may come first."""
+    def entries(self, project: str, after: int = 0, upto: int | None = None) -> list[AuditEntry]:
+        """Return the audit-log entries numbered above `after` up to `upto`. Raises IntegrityError."""
+        return entries_since(self.store, project, self.trust.promoters, after, upto)
+
+    def load(self, project: str, version: str, sha256: str) -> LoadedVersion:
+        """Validate and load the version whose manifest has this digest. Raises StoreError."""
+        return self.validator.load(project, version, sha256, self.fetch, self.trust.trainers)
+
+    def append(self, project: str, build: EntryBuilder) -> AuditEntry:
+        """Write the next audit-log entry. Raises what `build` raises, and StoreError."""
+        return append(self.store, project, self.signer, self.trust.promoters, build)
 
 
 def promote(
@@ -86,47 +100,49 @@ def promote(
     *,
     expect: str | None = ANY_CHAMPION,
     force: bool = False,
-    dry: bool = False,
+    dry_run: bool = False,
     request: str = "",
 ) -> AuditEntry:
-    """Judge a version and make it the champion; a refusal is written down as well.
+    """Evaluate the gates of a version and make it the champion; a rejection is recorded too.
 
-    `expect` is the champion that must serve now (None: none ever did). `force` goes past failed gates and says so in the
-    entry; `dry` judges and writes nothing. Raises NotPublished, Unsigned, AliasMoved, GateFailed.
+    `expect` is the version that must be the champion now (None: there must never have been one). `force` promotes despite
+    failed gates and records that. `dry_run` evaluates and writes nothing. `request` is an idempotency key.
+
+    Raises NotPublished, Unsigned, Retired, AliasMoved, GateFailed.
     """
     _, data = read_manifest(context.store, project, version, context.trust.trainers)
     sha256 = digest(data)
-    standing = finish_alias_update(context.store, project, context.trust.promoters)
+    current = context.current(project)
     if expect == ANY_CHAMPION:
-        expect = standing.champion if standing else None
-    _expected(project, standing, expect, version)
-    if standing and standing.champion == version:
-        return standing
-    _not_retired(context, project, version)
-    evidence = tuple(_evidence(context, project, version, sha256, standing))
+        expect = current.champion if current else None
+    if current and current.champion == version:
+        return current
+    _check_champion(project, current, expect)
+    _check_not_retired(context, project, version)
+    evidence = tuple(_evaluate(context, project, version, sha256, current))
     passed = all(gate.passed for gate in evidence)
-    fields: dict[str, Any] = {"version": version, "by": context.by, "reason": reason, "evidence": evidence, "request": request}
+    event: dict[str, Any] = {"version": version, "by": context.by, "reason": reason, "evidence": evidence, "request": request}
 
-    def accepted(head: AuditEntry | None) -> dict[str, Any]:
-        _not_retired(context, project, version, standing, head)
-        _expected(project, head, expect, version)
+    def build_promotion(head: AuditEntry | None) -> dict[str, Any]:
+        _check_not_retired(context, project, version, current, head)
         if head and head.champion == version:
-            raise AliasMoved(f"{version} is the champion of {project} already, since number {head.sequence}, by {head.by}")
-        act = {"action": "promote", "champion": version, "manifest": sha256, "previous": expect, "forced": not passed}
-        return {**fields, **act, "at": now().isoformat()}
+            raise AliasMoved(f"{version} is already the champion of {project} (entry {head.sequence}, by {head.by})")
+        _check_champion(project, head, expect)
+        outcome = {"champion": version, "manifest_sha256": sha256, "previous": expect, "forced": not passed}
+        return {**event, "action": "promote", **outcome, "at": now().isoformat()}
 
-    def refused(head: AuditEntry | None) -> dict[str, Any]:
-        return {**fields, "action": "refuse", **_unchanged(head), "at": now().isoformat()}
+    def build_rejection(head: AuditEntry | None) -> dict[str, Any]:
+        return {**event, "action": "refuse", **_same_champion(head), "at": now().isoformat()}
 
-    draft: EntryBuilder = accepted if passed or force else refused
-    entry = _write(context, project, draft, standing, dry)
+    build = build_promotion if passed or force else build_rejection
+    entry = _preview(project, current, build) if dry_run else context.append(project, build)
     if entry.action == "refuse":
         raise GateFailed(entry)
     return entry
 
 
 def promote_with_retries(context: PromotionContext, project: str, version: str, reason: str, now: Clock) -> AuditEntry:
-    """Promote, judged anew against the new champion when another promotion comes first. Raises AliasMoved after RACES."""
+    """Promote, and evaluate again if another promotion comes first. Raises AliasMoved after PROMOTE_ATTEMPTS."""
     for _ in range(PROMOTE_ATTEMPTS - 1):
         with contextlib.suppress(AliasMoved):
             return promote(context, project, version, reason, now)
@@ -141,153 +157,133 @@ def rollback(
     *,
     to: str | None = None,
     expect: str | None = ANY_CHAMPION,
-    dry: bool = False,
+    dry_run: bool = False,
     request: str = "",
 ) -> AuditEntry:
-    """Go back to the version that served before the present one was promoted, or to any that served.
+    """Restore the champion before the last promotion, or `to`, which must have been champion.
 
-    Needs the store only. `dry` loads what it would go back to and writes nothing. `request` names the wish, so that who asks
-    again can find what became of it. Raises NothingBefore, AliasMoved, Damaged, Unsigned.
+    Needs only the store. `dry_run` loads the version and writes nothing. `request` is an idempotency key.
+    Raises NoPreviousChampion, Retired, AliasMoved, IntegrityError, Unsigned.
     """
-    standing = finish_alias_update(context.store, project, context.trust.promoters)
-    if standing is None or standing.champion is None:
-        raise NoPreviousChampion(f"{project} never had a champion")
+    current = context.current(project)
+    if current is None or current.champion is None:
+        raise NoPreviousChampion(f"cannot roll back: {project} never had a champion")
     if expect == ANY_CHAMPION:
-        expect = standing.champion
-    _stands(project, standing, expect)
-    goal = _before(context, project, standing.champion) if to is None else _served(context, project, to, standing.champion)
-    _not_retired(context, project, goal)
-    _, data = read_manifest(context.store, project, goal, context.trust.trainers)
-    context.validator.load(project, goal, digest(data), context.fetch, context.trust.trainers)
+        expect = current.champion
+    _check_champion(project, current, expect)
+    target = _rollback_target(context, project, current.champion, to)
+    _check_not_retired(context, project, target)
+    _, data = read_manifest(context.store, project, target, context.trust.trainers)
+    sha256 = digest(data)
+    context.load(project, target, sha256)
 
-    def draft(head: AuditEntry | None) -> dict[str, Any]:
-        _not_retired(context, project, goal, standing, head)
-        _stands(project, head, expect)
-        act = {"version": goal, "champion": goal, "manifest": digest(data), "previous": expect}
-        return {"action": "rollback", **act, "by": context.by, "reason": reason, "at": now().isoformat(), "request": request}
+    def build(head: AuditEntry | None) -> dict[str, Any]:
+        _check_not_retired(context, project, target, current, head)
+        _check_champion(project, head, expect)
+        event = {"version": target, "champion": target, "manifest_sha256": sha256, "previous": expect, "by": context.by}
+        return {"action": "rollback", **event, "reason": reason, "at": now().isoformat(), "request": request}
 
-    return _write(context, project, draft, standing, dry)
-
-
-def _write(context: PromotionContext, project: str, draft: EntryBuilder, standing: AuditEntry | None, dry: bool) -> AuditEntry:
-    """The next entry; a dry one is as it would be now, unsigned, and is not written."""
-    if not dry:
-        return append(context.store, project, context.signer, context.trust.promoters, draft)
-    head = {"project": project, "sequence": standing.sequence + 1 if standing else 1, "before": None}
-    return AuditEntry.model_validate({**head, **draft(standing)})
+    return _preview(project, current, build) if dry_run else context.append(project, build)
 
 
-def retire(context: PromotionContext, project: str, version: str, reason: str, now: Clock, planned: int) -> AuditEntry:
-    """Write down that a version's files will be deleted; from then on nobody can promote it.
+def retire(context: PromotionContext, project: str, version: str, reason: str, now: Clock, as_of: int) -> AuditEntry:
+    """Record that the files of a version will be deleted; it cannot be promoted afterwards.
 
-    `planned` is the number of the last entry that was looked at. Raises StillNeeded if a later one speaks of the version: the
-    chain of numbers decides who was first, this or a promotion.
+    `as_of` is the number of the last entry known when the deletion was planned. Raises StillReferenced if a later entry
+    references the version. The order of the entries decides between a retirement and a promotion.
     """
 
-    def draft(head: AuditEntry | None) -> dict[str, Any]:
-        later = entries_since(context.store, project, context.trust.promoters, planned, head.sequence) if head else []
+    def build(head: AuditEntry | None) -> dict[str, Any]:
+        later = context.entries(project, as_of, head.sequence) if head else []
         if any(version in (entry.version, entry.champion, entry.previous) for entry in later):
-            raise StillReferenced(f"{version} was spoken of again after the garbage was looked for")
-        return {
-            "action": "retire",
-            "version": version,
-            **_unchanged(head),
-            "by": context.by,
-            "reason": reason,
-            "at": now().isoformat(),
-        }
+            raise StillReferenced(f"{version} was referenced again after garbage collection was planned")
+        event = {"version": version, "by": context.by, "reason": reason, "at": now().isoformat()}
+        return {"action": "retire", **event, **_same_champion(head)}
 
-    return append(context.store, project, context.signer, context.trust.promoters, draft)
+    return context.append(project, build)
 
 
-def _not_retired(
+def _preview(project: str, current: AuditEntry | None, build: EntryBuilder) -> AuditEntry:
+    """Return the entry that would be written now, unsigned."""
+    head = {"project": project, "sequence": current.sequence + 1 if current else 1, "previous_entry": None}
+    return AuditEntry.model_validate({**head, **build(current)})
+
+
+def _check_not_retired(
     context: PromotionContext, project: str, version: str, seen: AuditEntry | None = None, head: AuditEntry | None = None
 ) -> None:
-    """By the whole history, or by what was added to it since `seen`. Raises Retired."""
+    """Check the whole log, or only the entries since `seen`. Raises Retired."""
     if seen and head and seen.sequence == head.sequence:
         return
-    entries = entries_since(context.store, project, context.trust.promoters, seen.sequence if seen else 0)
-    if version in retired_versions(entries):
-        raise Retired(f"the files of {version} were collected as garbage: train or import it again")
+    if version in retired_versions(context.entries(project, seen.sequence if seen else 0)):
+        raise Retired(f"the files of {version} were deleted by garbage collection: train or import it again")
 
 
-def _served(context: PromotionContext, project: str, version: str, champion: str) -> str:
-    """A version that served and does not now. Raises NothingBefore."""
-    entries = entries_since(context.store, project, context.trust.promoters)
-    if version == champion or version not in {entry.champion for entry in entries}:
-        raise NoPreviousChampion(
-            f"{version} {'serves now' if version == champion else f'never served {project}'}: nothing to go back to"
-        )
-    return version
-
-
-def _stands(project: str, head: AuditEntry | None, expect: str | None) -> None:
-    """Raises AliasMoved unless the champion is the expected one."""
-    if (head.champion if head else None) != expect:
-        _expected(project, head, expect, None)
-
-
-def _before(context: PromotionContext, project: str, champion: str) -> str:
-    """The version that the champion followed when it was last promoted."""
-    entries = entries_since(context.store, project, context.trust.promoters)
-    promoted = [entry for entry in entries if entry.action == "promote" and entry.champion == champion]
-    if not promoted or promoted[-1].previous is None:
-        raise NoPreviousChampion(f"{champion} is the first champion of {project}")
-    return promoted[-1].previous
-
-
-def _expected(project: str, head: AuditEntry | None, expect: str | None, version: str | None) -> None:
-    """Raises AliasMoved unless the champion is the expected one, or the wanted one already."""
+def _check_champion(project: str, head: AuditEntry | None, expect: str | None) -> None:
+    """Raise AliasMoved unless the champion is the expected one."""
     champion = head.champion if head else None
-    if champion != expect and (champion is None or champion != version):
-        stands = f"{champion} since number {head.sequence}, by {head.by}" if head else "unset"
-        raise AliasMoved(f"the champion of {project} is {stands}, not {expect or 'unset'} as expected")
+    if champion != expect:
+        found = f"{champion} (entry {head.sequence}, by {head.by})" if head and champion else "not set"
+        raise AliasMoved(f"the champion of {project} is {found}, expected {expect or 'none'}")
 
 
-def _unchanged(head: AuditEntry | None) -> dict[str, Any]:
+def _same_champion(head: AuditEntry | None) -> dict[str, Any]:
     if head is None:
-        return {"champion": None, "manifest": None, "previous": None}
-    return {"champion": head.champion, "manifest": head.manifest, "previous": head.previous}
+        return {"champion": None, "manifest_sha256": None, "previous": None}
+    return {"champion": head.champion, "manifest_sha256": head.manifest_sha256, "previous": head.previous}
 
 
-def _evidence(
-    context: PromotionContext, project: str, version: str, sha256: str, standing: AuditEntry | None
+def _rollback_target(context: PromotionContext, project: str, champion: str, to: str | None) -> str:
+    """Return `to` if it was champion before, or the version that the champion replaced. Raises NoPreviousChampion."""
+    entries = context.entries(project)
+    if to is not None:
+        if to == champion:
+            raise NoPreviousChampion(f"cannot roll back: {to} is already the champion of {project}")
+        if to not in {entry.champion for entry in entries}:
+            raise NoPreviousChampion(f"cannot roll back: {to} was never the champion of {project}")
+        return to
+    promotions = [entry for entry in entries if entry.action == "promote" and entry.champion == champion]
+    if not promotions or promotions[-1].previous is None:
+        raise NoPreviousChampion(f"cannot roll back: {champion} is the first champion of {project}")
+    return promotions[-1].previous
+
+
+def _evaluate(
+    context: PromotionContext, project: str, version: str, sha256: str, current: AuditEntry | None
 ) -> list[GateResult]:
-    """The gates' findings; a version that cannot be loaded has one finding, that it cannot."""
-    trainers = context.trust.trainers
+    """Return the results of all gates; if the version cannot be loaded, only that."""
     try:
-        loaded = context.validator.load(project, version, sha256, context.fetch, trainers)
+        loaded = context.load(project, version, sha256)
     except StoreError as error:
         return [GateResult(name="loads", passed=False, detail=str(error))]
-    champion, found = _champion(context, project, standing)
+    champion, results = _load_champion(context, project, current)
     rules = context.rules(project)
     if rules.gates.four_eyes:
-        found.append(four_eyes(loaded.manifest, context.trust.trainers, context.by, context.signer))
+        results.append(four_eyes(loaded.manifest, context.trust.trainers, context.by, context.signer))
     try:
         golden = GOLDEN.validate_json(read_file(loaded.manifest, GOLDEN_FILE, context.fetch))
-        test = labeled_rows_from_parquet(_test_rows(loaded.manifest, context.fetch))
-        return found + evaluate_gates(loaded, golden, champion, test, rules)
+        test = labeled_rows_from_parquet(_read_test_rows(loaded.manifest, context.fetch))
+        return results + evaluate_gates(loaded, golden, champion, test, rules)
     except (UnreadableRows, IntegrityError, TooLarge, UnknownMetric) as error:
-        return [*found, GateResult(name="test-rows", passed=False, detail=str(error))]
+        return [*results, GateResult(name="test-rows", passed=False, detail=str(error))]
 
 
-def _test_rows(manifest: Manifest, fetch: Fetch) -> bytes:
-    """Raises Damaged, TooLarge."""
-    bound = manifest.files.get(TEST_FILE)
-    if bound and bound.size > MAX_TEST_BYTES:
-        raise TooLarge(f"{TEST_FILE} has {bound.size} bytes, at most {MAX_TEST_BYTES} are read to judge a version")
+def _read_test_rows(manifest: Manifest, fetch: Fetch) -> bytes:
+    """Return the bytes of the test rows. Raises IntegrityError, TooLarge."""
+    file = manifest.files.get(TEST_FILE)
+    if file and file.size > MAX_TEST_BYTES:
+        raise TooLarge(f"{TEST_FILE} has {file.size} bytes; at most {MAX_TEST_BYTES} are read")
     return read_file(manifest, TEST_FILE, fetch)
 
 
-def _champion(
-    context: PromotionContext, project: str, standing: AuditEntry | None
+def _load_champion(
+    context: PromotionContext, project: str, current: AuditEntry | None
 ) -> tuple[LoadedVersion | None, list[GateResult]]:
-    """The champion to compare with; one that cannot be loaded any more must not keep its successor out."""
-    if standing is None or standing.champion is None or standing.manifest is None:
+    """Return the champion to compare with. A champion that fails to load must not block its successor."""
+    if current is None or current.champion is None or current.manifest_sha256 is None:
         return None, []
     try:
-        return context.validator.load(project, standing.champion, standing.manifest, context.fetch, context.trust.trainers), []
+        return context.load(project, current.champion, current.manifest_sha256), []
     except StoreError as error:
-        return None, [
-            GateResult(name="champion", passed=True, detail=f"nothing to compare with, as it cannot be loaded: {error}")
-        ]
+        detail = f"no comparison, because the current champion fails to load: {error}"
+        return None, [GateResult(name="champion", passed=True, detail=detail)]

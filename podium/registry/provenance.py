@@ -1,4 +1,4 @@
-"""What a run was made from: code, libraries and lock file, as digests and versions."""
+"""What a run depends on: digests and versions of the code, the libraries and the lock file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCK = ROOT / "requirements-train.lock"
 
 
 def code_digest() -> str:
-    """Return a digest of the code that decides what a run makes; comments, docstrings and formatting do not count."""
+    """Return a digest of the code that decides the output of a run, without comments, docstrings and formatting."""
     package = Path(__file__).parent.parent
     files = sorted(path for name in FINGERPRINTED_PACKAGES for path in (package / name).glob("*.py"))
     trees = (f"{path.name}\0{ast.dump(without_docstrings(ast.parse(path.read_bytes())))}" for path in files)
@@ -32,10 +32,10 @@ def code_digest() -> str:
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
-    """Remove every expression that is only a string: docstrings, and descriptions of constants."""
+    """Remove every expression that is only a string: docstrings and descriptions of constants."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
+            node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
     return tree
 
 
@@ -44,7 +44,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def libraries() -> dict[str, str]:
-    """Python and the libraries that decide what a model answers."""
+    """Return the versions of Python and of the libraries that affect predictions."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a process that serves has no library for training
@@ -52,13 +52,13 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def library_mismatches(made_with: Mapping[str, str]) -> list[str]:
-    """The libraries that compute predictions and are here of another release (the first two numbers), in words."""
-    here = libraries()
+def library_mismatches(trained_with: Mapping[str, str]) -> list[str]:
+    """Return a message for each scoring library whose major or minor version differs."""
+    installed = libraries()
     return [
-        f"was made with {name} {made_with[name]}, here is {here[name]}"
+        f"trained with {name} {trained_with[name]} but {installed[name]} is installed"
         for name in SCORING_LIBRARIES
-        if name in made_with and name in here and made_with[name].split(".")[:2] != here[name].split(".")[:2]
+        if name in trained_with and name in installed and trained_with[name].split(".")[:2] != installed[name].split(".")[:2]
     ]
 
 
@@ -67,7 +67,7 @@ def lock_digest() -> str | None:
 
 
 def git_revision() -> str | None:
-    """The commit of the sources, with a + when they were changed since; None outside a checkout."""
+    """Return the commit of the source code, followed by + if it has local changes, or None outside a checkout."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         return None
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
@@ -82,6 +82,7 @@ def run_name(project: Project, sha256: str, until: str = "") -> str:
 
 
 def actor(configured: str) -> str:
+    """Return the configured name, or else the login name."""
     try:
         return configured or getpass.getuser()
     except (OSError, KeyError):

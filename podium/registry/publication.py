@@ -1,4 +1,4 @@
-"""A version is loaded by a child process with limits before it is signed."""
+"""Publish a version after a sandboxed child process could load it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from podium.storage.object_store import Store, digest
 
 
 def publish_checked(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer: Signer, validator: Validator) -> None:
-    """Publish a version whose models a child could load and which give their golden rows. Raises StoreError."""
+    """Validate and publish a version. Raises StoreError."""
     check_loads(manifest, files, validator)
     publish(store, manifest, files, signer)
 
 
 def check_loads(manifest: Manifest, files: Mapping[str, bytes], validator: Validator) -> None:
-    """The validator takes signed versions only, so a key that is used once signs this one. Raises StoreError."""
-    once, document = Signer.new(), manifest.model_dump(mode="json")
-    signed = json.dumps({**document, SIGNATURES: once.sign(document)}, ensure_ascii=False).encode()
+    """Validate a version before it is published. Raises StoreError."""
+    temporary, document = Signer.new(), manifest.model_dump(mode="json")
+    # the validator only loads signed versions, so sign this one with a temporary key
+    signed = json.dumps({**document, SIGNATURES: temporary.sign(document)}, ensure_ascii=False).encode()
     prefix = version_prefix(manifest.project, manifest.version)
-    there = {prefix + name: data for name, data in {**files, MANIFEST: signed}.items()}
-    validator.load(manifest.project, manifest.version, digest(signed), lambda key, *_: there[key], VerifyingKeys([once.public]))
+    objects = {prefix + name: data for name, data in {**files, MANIFEST: signed}.items()}
+    validator.load(
+        manifest.project, manifest.version, digest(signed), lambda key, *_: objects[key], VerifyingKeys([temporary.public])
+    )

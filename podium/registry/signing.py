@@ -1,4 +1,4 @@
-"""Ed25519 signatures over JSON documents: who made a version, who moved a champion."""
+"""Ed25519 signatures of JSON documents: manifests and audit-log entries."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SIGNATURES = "signatures"
 
 
 class Unsigned(StoreError):
-    """A document carries no signature of an accepted key."""
+    """The document is not signed by an accepted key."""
 
 
 class BadKey(Exception):
-    """A configured key is missing or is none; the text says which and how to make one."""
+    """A configured key is missing or not valid; the message says which and how to create one."""
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed: the document without its signatures, keys sorted, no blanks."""
+    """Return the bytes to sign: the document without signatures, with sorted keys and without spaces."""
     rest = {key: value for key, value in document.items() if key != SIGNATURES}
     return json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key; its text form is the 32 bytes of the seed in base64."""
+    """A private key. Its text form is the 32-byte seed in base64."""
 
     _key: Ed25519PrivateKey
 
@@ -44,11 +44,11 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises BadKey."""
+        """Parse the text form. Raises BadKey."""
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError):
-            raise BadKey("PODIUM_SIGNING_KEY must be an ed25519 key: `podium keys new` makes one") from None
+            raise BadKey("PODIUM_SIGNING_KEY is not a valid ed25519 key. Create keys with `podium keys new`.") from None
 
     @property
     def private(self) -> str:
@@ -64,17 +64,17 @@ class Signer:
         return key_name(self.public)
 
     def sign(self, document: Mapping[str, Any]) -> dict[str, str]:
-        """The document's signatures by key name."""
+        """Return the signatures of a document by key name."""
         return {self.name: base64.b64encode(self._key.sign(canonical(document))).decode()}
 
 
 def key_name(public: str) -> str:
-    """A short name for a public key."""
+    """Return a short name for a public key."""
     return hashlib.sha256(public.encode()).hexdigest()[:16]
 
 
 class VerifyingKeys:
-    """The public keys whose signatures are accepted; several while one is replaced."""
+    """Public keys whose signatures are accepted; several during a rotation."""
 
     def __init__(self, public: Iterable[str]) -> None:
         self.public = tuple(public)
@@ -84,19 +84,18 @@ class VerifyingKeys:
         return len(self._keys)
 
     def signers(self, document: Mapping[str, Any]) -> set[str]:
-        """The names of the accepted keys that signed the document."""
+        """Return the names of the accepted keys that signed the document."""
         return {name for name, key in self._keys.items() if _has_signed(key, name, document)}
 
     def check(self, data: bytes, what: str) -> dict[str, Any]:
-        """The document in `data` if an accepted key signed it. Raises Unsigned."""
+        """Parse `data` and return the document if an accepted key signed it. Raises Unsigned."""
         try:
             document = json.loads(data)
             signatures = document[SIGNATURES]
             for name, key in self._keys.items():
                 if name in signatures:
                     key.verify(base64.b64decode(signatures[name]), canonical(document))
-                    found: dict[str, Any] = document
-                    return found
+                    return dict(document)
         except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature, RecursionError):
             pass
         raise Unsigned(f"{what} is not signed by an accepted key")
@@ -114,12 +113,12 @@ def _public(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS are JSON lists of public ed25519 keys") from None
+        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS must be JSON lists of public ed25519 keys") from None
 
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """Whose versions and whose promotions are believed."""
+    """The keys whose versions and whose promotions are trusted."""
 
     trainers: VerifyingKeys
     promoters: VerifyingKeys

@@ -1,1 +1,1 @@
-"""The store: plain S3 with conditional writes; what is written once never changes."""
+"""Object store, dataset snapshots, daily ingest, and the local cache of model files."""

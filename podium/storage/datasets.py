@@ -1,30 +1,37 @@
-"""Snapshots: what came in, kept under its digest, so that every run can be repeated."""
+"""Dataset snapshots: source data stored under its digest, so that every run can be repeated."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Self
 
-from podium.storage.object_store import AlreadyExists, PreconditionFailed, Store, StoreError
+from podium.storage.object_store import AlreadyExists, PreconditionFailed, Store, StoreError, digest
 
 
 class SourceChanged(StoreError):
-    """The source was written again while it was read."""
+    """The source was overwritten while it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSnapshot:
-    """One state of a source: where it lay, under which ETag, and the sha256 and size of its bytes."""
+    """One state of a source: its URL and ETag, and the sha256 and size of its bytes."""
 
     url: str
     etag: str
     sha256: str
     size: int
 
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        return cls(**json.loads(data))
+
 
 def split_url(url: str) -> tuple[str, str]:
-    """s3://bucket/key to (bucket, key)."""
+    """Split s3://bucket/key into bucket and key."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key
 
@@ -34,27 +41,24 @@ def snapshot_key(project: str, sha256: str) -> str:
 
 
 def receipt_key(project: str, url: str, etag: str) -> str:
-    """Where it is noted which snapshot a state of the source became."""
-    return f"datasets/{project}/sources/{hashlib.sha256(f'{url} {etag}'.encode()).hexdigest()[:32]}.json"
+    """Return the key of the record that maps one state of a source to its snapshot."""
+    return f"datasets/{project}/sources/{digest(f'{url} {etag}'.encode())[:32]}.json"
 
 
 def take_snapshot(source: Store, url: str, etag: str, store: Store, project: str) -> DatasetSnapshot:
-    """Copy the source in the state `etag` into the store, once. Raises SourceChanged."""
+    """Copy the source with this ETag into the store, if it is not there yet. Raises SourceChanged."""
     try:
-        data = source.read(split_url(url)[1], seen=etag).data
+        data = source.read(split_url(url)[1], if_match=etag).data
     except PreconditionFailed:
-        raise SourceChanged(f"{url} was written again while it was read; run again") from None
-    snapshot = DatasetSnapshot(url, etag, hashlib.sha256(data).hexdigest(), len(data))
-    try:
-        store.create(snapshot_key(project, snapshot.sha256), data)
-    except AlreadyExists:
-        pass  # the name is the content's digest: what is there is the same
+        raise SourceChanged(f"{url} was overwritten while it was read; run again") from None
+    snapshot = DatasetSnapshot(url, etag, digest(data), len(data))
+    create_by_digest(store, snapshot_key(project, snapshot.sha256), data)
     return snapshot
 
 
-def to_json(snapshot: DatasetSnapshot) -> bytes:
-    return json.dumps(asdict(snapshot), indent=1).encode()
-
-
-def from_json(data: bytes) -> DatasetSnapshot:
-    return DatasetSnapshot(**json.loads(data))
+def create_by_digest(store: Store, key: str, data: bytes) -> None:
+    """Create an object whose key contains the digest of its bytes; an existing one has the same content."""
+    try:
+        store.create(key, data)
+    except AlreadyExists:
+        pass

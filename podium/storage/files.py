@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import tempfile
 import time
@@ -11,14 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from podium.storage.object_store import digest
-
-log = logging.getLogger(__name__)
-
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """While other processes of this host wait at the same path; without a disk that can be written, nobody waits."""
+    """Hold an exclusive host-wide file lock; a no-op if the file cannot be created."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -32,34 +27,27 @@ def file_lock(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _whole(path: Path, sha256: str) -> bytes | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    return data if digest(data) == sha256 else None
-
-
 class ChangeSignal:
-    """A file by which the processes of a host wake each other."""
+    """A file through which the processes of a host notify each other of a change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._heard = self._last()
+        self._last_seen = self._modified()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
+        """Signal the other processes; this one does not receive its own signal."""
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(str(time.time_ns()))
-        self._heard = self._last()
+        self._last_seen = self._modified()
 
-    def rang(self) -> bool:
-        """Whether another process rang since this was asked last."""
-        last = self._last()
-        rang, self._heard = last != self._heard, last
-        return rang
+    def was_notified(self) -> bool:
+        """Return whether another process has signalled since the last call."""
+        modified = self._modified()
+        notified, self._last_seen = modified != self._last_seen, modified
+        return notified
 
-    def _last(self) -> int:
+    def _modified(self) -> int:
         try:
             return self._path.stat().st_mtime_ns
         except OSError:
@@ -67,7 +55,7 @@ class ChangeSignal:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write beside, flush to the disk, rename: a reader sees all of it or none."""
+    """Write a temporary file, flush it to disk and rename it, so that readers see all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
         try:

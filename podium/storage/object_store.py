@@ -1,4 +1,4 @@
-"""A bucket with the few moves that Podium needs: read, create once, replace what was seen, list."""
+"""An S3 bucket with conditional writes: read, create once, replace if unchanged, list."""
 
 from __future__ import annotations
 
@@ -18,47 +18,60 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-ATTEMPTS = 6
-PUT_ID = "put-id"
+MAX_ATTEMPTS = 6
+WRITE_ID = "put-id"
 MAX_DOCUMENT_BYTES = 1 << 20
-"""Largest alias, history entry or receipt."""
+"""Maximum size of an alias, an audit-log entry or a receipt."""
 T = TypeVar("T")
 
 
 class StoreError(Exception):
-    """The store did not answer as it should; the cause is in the text."""
+    """The object store failed or its content is not valid; the message gives the cause."""
 
 
 class NotFound(StoreError):
-    """No object lies under this key."""
+    """There is no object with this key."""
 
 
 class TooLarge(StoreError):
-    """The object has more bytes than the reader accepts."""
+    """The object is larger than the reader accepts."""
 
 
 class AlreadyExists(StoreError):
-    """Somebody else created this object first."""
+    """Another writer created this object first."""
 
 
 class PreconditionFailed(StoreError):
-    """The object is no longer the one that was seen."""
+    """The object has changed since its ETag was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An object's bytes and the ETag under which they were read."""
+    """The bytes of an object and their ETag."""
 
     data: bytes
     etag: str
 
 
-def s3_client(patience: float = 60.0) -> Any:
-    """A client from the standard AWS variables; contended writes need patience, who only reads gives up sooner."""
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a listing. `modified` has a resolution of one second."""
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+
+
+def s3_client(timeout: float = 60.0) -> Any:
+    """Return a client configured by the standard AWS variables.
+
+    Contended writes need a long read timeout in seconds; use a short one for reads that should fail early.
+    """
     config = Config(
-        connect_timeout=min(5.0, patience),
-        read_timeout=patience,
-        retries={"mode": "standard", "total_max_attempts": 3 if patience > 10 else 2},
+        connect_timeout=min(5.0, timeout),
+        read_timeout=timeout,
+        retries={"mode": "standard", "total_max_attempts": 3 if timeout > 10 else 2},
         signature_version="s3v4",
         s3={"addressing_style": "path"} if _has_endpoint() else {},
         max_pool_connections=32,
@@ -74,47 +87,50 @@ class Store:
     """One bucket; thread-safe."""
 
     def __init__(self, client: Any, bucket: str) -> None:
-        self._client, self.bucket = client, bucket
+        self.client, self.bucket = client, bucket
 
     @property
-    def place(self) -> str:
-        """Which bucket of which server this is."""
-        return f"{self._client.meta.endpoint_url}/{self.bucket}"
+    def location(self) -> str:
+        """The server and the bucket."""
+        return f"{self.client.meta.endpoint_url}/{self.bucket}"
 
-    def of(self, bucket: str) -> Store:
-        """Another bucket of the same server."""
-        return Store(self._client, bucket)
+    def with_bucket(self, bucket: str) -> Store:
+        """Return another bucket of the same server."""
+        return Store(self.client, bucket)
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def read(self, key: str, *, seen: str | None = None, max_bytes: int | None = None) -> Blob:
-        """The object; with `seen`, only if it still has that ETag. Raises NotThere, Moved, and TooLarge before reading it."""
-        condition = {"IfMatch": seen} if seen else {}
-        answer = self._call("GetObject", key, lambda: self._got(key, max_bytes, **condition))
-        assert answer is not None
-        return answer
+    def read(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> Blob:
+        """Return an object, with `if_match` only if it has this ETag.
+
+        Raises NotFound, PreconditionFailed, and TooLarge before reading the body.
+        """
+        condition = {"IfMatch": if_match} if if_match else {}
+        blob = self._call("GetObject", key, lambda: self._get(key, max_bytes, **condition))
+        assert blob is not None
+        return blob
 
     def read_start(self, key: str, max_bytes: int) -> bytes:
-        """The first bytes of an object, all of a smaller one. Raises NotThere."""
+        """Return the first bytes of an object, or all if it is smaller. Raises NotFound."""
 
-        def start() -> bytes:
-            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{max_bytes - 1}")
-            with contextlib.closing(answer["Body"]) as body:
-                found: bytes = body.read(max_bytes)
-                return found
+        def get_range() -> bytes:
+            response = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{max_bytes - 1}")
+            with contextlib.closing(response["Body"]) as body:
+                data: bytes = body.read(max_bytes)
+                return data
 
-        return self._call("GetObject", key, start)
+        return self._call("GetObject", key, get_range)
 
     def read_if_new(self, key: str, etag: str | None, max_bytes: int = MAX_DOCUMENT_BYTES) -> Blob | None:
-        """The object, or None while it still has this ETag. Raises NotThere, TooLarge."""
+        """Return an object, or None if it still has this ETag. Raises NotFound, TooLarge."""
         condition = {"IfNoneMatch": etag} if etag else {}
-        return self._call("GetObject", key, lambda: self._got(key, max_bytes, **condition))
+        return self._call("GetObject", key, lambda: self._get(key, max_bytes, **condition))
 
     def etag(self, key: str) -> str:
-        """The ETag without the bytes. Raises NotThere."""
-        answer: str = self._call("HeadObject", key, lambda: self._client.head_object(Bucket=self.bucket, Key=key)["ETag"])
-        return answer
+        """Return the ETag of an object. Raises NotFound."""
+        etag: str = self._head(key)["ETag"]
+        return etag
 
     def exists(self, key: str) -> bool:
         try:
@@ -124,103 +140,91 @@ class Store:
         return True
 
     def create(self, key: str, data: bytes) -> str:
-        """Write a new object and return its ETag. Raises Exists."""
+        """Write a new object and return its ETag. Raises AlreadyExists."""
         return self._put(key, data, AlreadyExists, IfNoneMatch="*")
 
-    def replace(self, key: str, data: bytes, seen: str) -> str:
-        """Write over the object that has the ETag `seen` and return the new one. Raises Moved."""
-        return self._put(key, data, PreconditionFailed, IfMatch=seen)
+    def replace(self, key: str, data: bytes, if_match: str) -> str:
+        """Overwrite the object that has this ETag and return the new ETag. Raises PreconditionFailed."""
+        return self._put(key, data, PreconditionFailed, IfMatch=if_match)
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Every key under a prefix, in order."""
-        for entry in self._listed(prefix):
-            yield entry["Key"]
-
-    def entries(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
-        """Every key under a prefix with its size and when it was written."""
-        for entry in self._listed(prefix):
-            yield entry["Key"], entry["Size"], entry["LastModified"]
-
-    def etags(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Every key under a prefix with its ETag."""
-        for entry in self._listed(prefix):
-            yield entry["Key"], entry["ETag"]
-
-    def states(self, prefix: str) -> Iterator[tuple[str, str, datetime]]:
-        """Every key under a prefix with its ETag and when it was written."""
-        for entry in self._listed(prefix):
-            yield entry["Key"], entry["ETag"], entry["LastModified"]
-
-    def delete(self, key: str) -> None:
-        """Only garbage collection deletes; a key that is gone already is no error."""
-        self._call("DeleteObject", key, lambda: self._client.delete_object(Bucket=self.bucket, Key=key))
-
-    def _listed(self, prefix: str) -> Iterator[dict[str, Any]]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield every object under a prefix in the order of the keys. Raises StoreError."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
-                yield from page.get("Contents", [])
+                for entry in page.get("Contents", []):
+                    yield ObjectInfo(entry["Key"], entry["ETag"], entry["Size"], entry["LastModified"])
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 
-    def _got(self, key: str, max_bytes: int | None, **condition: str) -> Blob | None:
+    def delete(self, key: str) -> None:
+        """Delete an object if it exists. Only garbage collection deletes."""
+        self._call("DeleteObject", key, lambda: self.client.delete_object(Bucket=self.bucket, Key=key))
+
+    def _get(self, key: str, max_bytes: int | None, **condition: str) -> Blob | None:
         try:
-            answer = self._client.get_object(Bucket=self.bucket, Key=key, **condition)
+            response = self.client.get_object(Bucket=self.bucket, Key=key, **condition)
         except ClientError as error:
-            if _code(error) in ("304", "NotModified"):
+            if _error_code(error) in ("304", "NotModified"):
                 return None
             raise
-        with contextlib.closing(answer["Body"]) as body:
-            if max_bytes is not None and answer["ContentLength"] > max_bytes:
-                raise TooLarge(f"{self.url(key)} has {answer['ContentLength']} bytes, at most {max_bytes} are accepted")
-            return Blob(body.read(), answer["ETag"])
+        with contextlib.closing(response["Body"]) as body:
+            if max_bytes is not None and response["ContentLength"] > max_bytes:
+                raise TooLarge(f"{self.url(key)} has {response['ContentLength']} bytes; at most {max_bytes} are accepted")
+            return Blob(body.read(), response["ETag"])
 
-    def _put(self, key: str, data: bytes, lost: type[StoreError], **condition: str) -> str:
-        """A conditional write that knows its own: a retry after a lost reply finds its mark on the object."""
-        mark = uuid4().hex
+    def _head(self, key: str) -> Any:
+        return self._call("HeadObject", key, lambda: self.client.head_object(Bucket=self.bucket, Key=key))
+
+    def _put(self, key: str, data: bytes, conflict: type[StoreError], **condition: str) -> str:
+        """Write conditionally. The client may repeat a write whose reply was lost; the write's id tells it from a conflict."""
+        write_id = uuid4().hex
 
         def put() -> str:
-            answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=data, Metadata={PUT_ID: mark}, **condition)
-            etag: str = answer["ETag"]
+            response = self.client.put_object(
+                Bucket=self.bucket, Key=key, Body=data, Metadata={WRITE_ID: write_id}, **condition
+            )
+            etag: str = response["ETag"]
             return etag
 
         try:
             return self._call("PutObject", key, put)
         except (PreconditionFailed, NotFound) as error:
-            written = self._mine(key, mark)
-            if written:
-                return written
-            raise lost(f"{self.url(key)} was written by somebody else") from error
+            etag = self._etag_of_write(key, write_id)
+            if etag:
+                return etag
+            raise conflict(f"{self.url(key)} was written by another process") from error
 
-    def _mine(self, key: str, mark: str) -> str | None:
+    def _etag_of_write(self, key: str, write_id: str) -> str | None:
         try:
-            head = self._call("HeadObject", key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
+            head = self._head(key)
         except NotFound:
             return None
-        return head["ETag"] if head["Metadata"].get(PUT_ID) == mark else None
+        return head["ETag"] if head["Metadata"].get(WRITE_ID) == write_id else None
 
-    def _call(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        """Call, trying again while S3 says that another conditional write is under way (409)."""
-        for attempt in range(ATTEMPTS):
+    def _call(self, operation: str, key: str, call: Callable[[], T]) -> T:
+        """Call S3 and translate errors; retry while another conditional write is in progress (409)."""
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 return call()
             except ClientError as error:
-                code = _code(error)
+                code = _error_code(error)
                 if code in ("404", "NoSuchKey", "NotFound"):
                     raise NotFound(f"there is no {self.url(key)}") from error
                 if code in ("412", "PreconditionFailed"):
                     raise PreconditionFailed(f"{self.url(key)} has changed") from error
-                if code not in ("409", "ConditionalRequestConflict") or attempt == ATTEMPTS - 1:
-                    raise StoreError(f"{verb} {self.url(key)}: {error}") from error
+                if code not in ("409", "ConditionalRequestConflict") or attempt == MAX_ATTEMPTS - 1:
+                    raise StoreError(f"{operation} {self.url(key)}: {error}") from error
                 time.sleep(random.uniform(0, 0.1 * 2**attempt))
             except (BotoCoreError, ResponseParserError) as error:
-                raise StoreError(f"{verb} {self.url(key)}: {error}") from error
+                raise StoreError(f"{operation} {self.url(key)}: {error}") from error
         raise AssertionError("unreachable")
 
 
-def _code(error: ClientError) -> str:
+def _error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def digest(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

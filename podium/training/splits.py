@@ -53,9 +53,11 @@ def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
     kind, train = split_kind(data, project), train_and_test(data, project)[0]
     columns = tuple(data.raw.column_names) if data.raw is not None else ()
     if kind == "time":
-        return SplitBoundary(kind="time", columns=columns, borders={ALL: float(_split_keys(data)[train].max())})
+        return SplitBoundary(kind="time", columns=columns, boundaries={ALL: float(_split_keys(data)[train].max())})
     learned = pd.Series(row_hash(_split_keys(data), project.seed)[train]).groupby(strata(data, kind)[train]).min()
-    return SplitBoundary(kind=kind, columns=columns, borders={str(stratum): int(least) for stratum, least in learned.items()})
+    return SplitBoundary(
+        kind=kind, columns=columns, boundaries={str(stratum): int(least) for stratum, least in learned.items()}
+    )
 
 
 def training_rows(data: LabeledRows, project: Project) -> LabeledRows:

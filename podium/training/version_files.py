@@ -23,7 +23,7 @@ from podium.registry.versions import (
     VERSION,
     Manifest,
     SplitBoundary,
-    describe,
+    file_digests,
     model_file,
 )
 from podium.schema.columns import Signature
@@ -111,7 +111,7 @@ def build_manifest(
         run=claim.run,
         parent=claim.parent,
         champion=str(ranks[0]["model"]),
-        files=describe(files),
+        files=file_digests(files),
         signature=signature,
         leaderboard=ranks,
         data=dict(data),
@@ -119,7 +119,7 @@ def build_manifest(
         configuration=project.model_dump(mode="json"),
         git=provenance.git_revision(),
         libraries=provenance.libraries(),
-        lock=provenance.lock_digest(),
+        lock_sha256=provenance.lock_digest(),
         author=author,
-        predictions=predictions,
+        predictions_sha256=predictions,
     )

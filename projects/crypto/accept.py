@@ -207,15 +207,16 @@ def _weekly(scene: AcceptanceEnvironment) -> None:
     start, stop = last - timedelta(days=20), last - timedelta(days=1)
     more = ["--of", "Retrain", "--of-params", json.dumps({"project": "crypto"}), "--start", str(start), "--stop", str(stop)]
     scene.figure("two_weeks_retrained_seconds", scene.luigi("RangeWeekly", *more))
-    done = list(scene.context.store.keys("runs/crypto/retrains/"))
-    outcomes = [json.loads(scene.context.store.read(key).data) for key in done]
+    done = list(scene.context.store.list_objects("runs/crypto/retrains/"))
+    outcomes = [json.loads(scene.context.store.read(info.key).data) for info in done]
     scene.check(
         2 <= len(done) <= 3 and not any(one["promoted"] for one in outcomes) and scene.manifest()["version"] == before,
         f"{len(done)} Sundays retrained, each with its version and receipt; the champion has learned from later days and stays",
     )
     again = scene.luigi("RangeWeekly", *more)
     scene.check(
-        again < 20 and list(scene.context.store.keys("runs/crypto/retrains/")) == done, "asked again, nothing is repeated"
+        again < 20 and list(scene.context.store.list_objects("runs/crypto/retrains/")) == done,
+        "asked again, nothing is repeated",
     )
     scene.train("PredictBatch", "--date", str(last))
     key = f"predictions/crypto/dt={last}/predictions.csv"

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from podium.inference.served_model import ServedModel
-from podium.registry.audit_log import AuditEntry, entry_key, parse_entry
+from podium.registry.audit_entry import AuditEntry, parse_entry
+from podium.registry.audit_log import entry_key
 from podium.registry.loading import fetcher
 from podium.registry.versions import LEADERBOARD_FILE, REPORT_FILE, Manifest, list_versions, read_file, read_manifest
 from podium.storage.model_cache import ModelCache
@@ -79,7 +80,7 @@ async def _versions_with_history(state: Services, snapshot: ServedModel) -> tupl
         return parse_entry(store.read(key).data, project, trust.promoters)
 
     def keys() -> list[str]:
-        return list(store.keys(f"history/{project}/"))
+        return [info.key for info in store.list_objects(f"history/{project}/")]
 
     async with in_time():
         names, acts = await asyncio.gather(from_store(list_versions, store, project), from_store(keys))

@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from podium.project import NAME
-from podium.registry.audit_log import AliasMoved, AuditEntry, Retired, entries_since, read_champion
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import AliasMoved, Retired, entries_since, read_champion
 from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, rollback, utc_now
 from podium.registry.signing import BadKey, Unsigned
 from podium.registry.versions import IntegrityError, NotPublished
@@ -81,7 +82,9 @@ async def promote_(
     context, expect = promotion_context(request, state), _expected(if_match, if_none_match)
 
     def act() -> AuditEntry:
-        return promote(context, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry=wish.dry_run)
+        return promote(
+            context, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry_run=wish.dry_run
+        )
 
     return await _change_champion(act, request, state)
 
@@ -94,7 +97,7 @@ async def rollback_(
     context, expect = promotion_context(request, state), _expected(if_match, "")
 
     def act() -> AuditEntry:
-        return rollback(context, project, wish.reason, utc_now, to=wish.to, expect=expect, dry=wish.dry_run)
+        return rollback(context, project, wish.reason, utc_now, to=wish.to, expect=expect, dry_run=wish.dry_run)
 
     return await _change_champion(act, request, state)
 

@@ -37,13 +37,13 @@ def podium(cloud: LocalCloud, *words: str, **variables: str) -> subprocess.Compl
 
 
 @pytest.fixture(scope="module")
-def versions(put_champion: Put, cloud_desk: PromotionContext) -> list[Manifest]:
+def versions(put_champion: Put, cloud_context: PromotionContext) -> list[Manifest]:
     """A champion, and a version that waits."""
     entries: dict[str, Any] = {"name": "cli", "target": "kind", "families": ("linear",), "n_trials": 1}
     first = put_champion(tables.flowers(600), **entries)
     return [
         first,
-        publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
+        publish_version(cloud_context, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
     ]
 
 
@@ -63,7 +63,7 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
     assert (late.returncode, "AliasMoved" in late.stderr) == (4, True)
     promoted = podium(cloud, "models", "promote", "cli", two, "--reason", "better", "--expect", one, PODIUM_ACTOR="eve")
     assert promoted.returncode == 0, promoted.stderr
-    assert "✓ golden-rows" in promoted.stdout
+    assert "✓ Golden rows" in promoted.stdout
     trial = podium(cloud, "models", "rollback", "cli", "--reason", "try", "--dry-run")
     assert (trial.returncode, f"{one} would be the champion" in trial.stdout) == (0, True)
     back = podium(cloud, "models", "rollback", "cli", "--reason", "wrong since noon", "--json")
@@ -115,7 +115,7 @@ def test_a_malicious_file_is_refused_with_what_to_do(cloud: LocalCloud, tmp_path
 
 def test_what_goes_wrong_is_a_sentence_and_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
     cases = [
-        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "has no version"),
+        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "version not found"),
         (("models", "rollback", "nobody", "--reason", "x"), {}, 5, "never had a champion"),
         (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": "[]"}, 1, "podium keys new"),
         (("models", "rollback", "cli", "--reason", "x"), {"PODIUM_SIGNING_KEY": ""}, 1, "podium keys new"),

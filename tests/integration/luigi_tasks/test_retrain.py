@@ -53,11 +53,11 @@ def every_sunday(environment: dict[str, str], start: str, stop: str) -> subproce
 
 
 def receipts(store: Store) -> dict[str, dict[str, object]]:
-    return {Path(key).stem: json.loads(store.read(key).data) for key in store.keys("runs/weeks/retrains/")}
+    return {Path(info.key).stem: json.loads(store.read(info.key).data) for info in store.list_objects("runs/weeks/retrains/")}
 
 
 def test_each_week_is_learned_once_and_only_from_what_was_known(
-    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_desk: PromotionContext
+    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_context: PromotionContext
 ) -> None:
     result = every_sunday(weeks, "2026-01-12", "2026-01-26")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -65,8 +65,8 @@ def test_each_week_is_learned_once_and_only_from_what_was_known(
     assert list(done) == ["2026-01-18", "2026-01-25"]
     first, second = done.values()
     assert second["promoted"]
-    assert first["promoted"] or "no-older-data" in str(first["reason"])  # Luigi may take the later week first
-    standing = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    assert first["promoted"] or "No older data" in str(first["reason"])  # Luigi may take the later week first
+    standing = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert standing and standing.champion == done["2026-01-25"]["version"]
     manifest = json.loads(cloud_store.read(f"versions/weeks/{standing.champion}/manifest.json").data)
     assert manifest["data"]["until"] == "2026-01-25"
@@ -78,8 +78,8 @@ def test_each_week_is_learned_once_and_only_from_what_was_known(
 
     early = every_sunday(weeks, "2026-01-05", "2026-01-12")
     assert early.returncode == 0, early.stdout + early.stderr
-    assert "no-older-data" in str(receipts(cloud_store)[CLOSED]["reason"])
-    still = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    assert "No older data" in str(receipts(cloud_store)[CLOSED]["reason"])
+    still = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert still and still.champion == standing.champion
 
 

@@ -1,4 +1,4 @@
-"""The bucket is whole after any death, and whatever is not whole is named."""
+"""The bucket is consistent after a kill at any point, and fsck reports every inconsistency."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 FLOWERS = Project(name="p", data="s3://podium/x", target="kind", families=("linear",), n_trials=1)
 
 
-def learned(seed: int, parent: str | None) -> tuple[Manifest, dict[str, bytes]]:
-    claim = VersionReservation.now(NOW, f"{seed:08d}{seed:016d}", "0" * 64, parent)
+def trained(seed: int, parent: str | None) -> tuple[Manifest, dict[str, bytes]]:
+    reservation = VersionReservation.now(NOW, f"{seed:08d}{seed:016d}", "0" * 64, parent)
     table = read_csv(tables.flowers(seed=2).to_csv(index=False).encode())
-    return train_locally(table, FLOWERS.model_copy(update={"seed": seed}), claim, "trainer")
+    return train_locally(table, FLOWERS.model_copy(update={"seed": seed}), reservation, "trainer")
 
 
-def put_in_service(context: PromotionContext, manifest: Manifest, files: dict[str, bytes]) -> None:
+def publish_and_promote(context: PromotionContext, manifest: Manifest, files: dict[str, bytes]) -> None:
     publish(context.store, manifest, files, context.signer)
     promote(context, "p", manifest.version, "a run", lambda: NOW, expect=manifest.parent)
 
 
-class Killed:
-    """A client whose process is killed, with no word, before or after its n-th call."""
+class KillingClient:
+    """A client whose process is killed before or after its n-th call."""
 
     CALLS = ("put_object", "get_object", "head_object")
 
-    def __init__(self, client: Any, turn: int, after: bool) -> None:
-        self._client, self._left, self._after = client, turn, after
+    def __init__(self, client: Any, number: int, after: bool) -> None:
+        self._client, self._fatal_call, self._after = client, number, after
         self.calls = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -56,18 +56,18 @@ class Killed:
 
         def call(**arguments: Any) -> Any:
             self.calls += 1
-            if self.calls == self._left and not self._after:
+            if self.calls == self._fatal_call and not self._after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            answer = real(**arguments)
-            if self.calls == self._left:
+            response = real(**arguments)
+            if self.calls == self._fatal_call:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return answer
+            return response
 
         return call
 
 
-def in_a_child(work: Callable[[], None]) -> int:
-    """The exit status of a forked process, or minus the signal that ended it."""
+def run_in_child(work: Callable[[], None]) -> int:
+    """Return the exit status of a forked process, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
         try:
@@ -79,70 +79,70 @@ def in_a_child(work: Callable[[], None]) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_after_a_kill_at_any_call_a_rerun_makes_the_bucket_whole(context: PromotionContext) -> None:
-    first, files = learned(1, None)
-    second, others = learned(2, first.version)
-    counting = Killed(context.store._client, 0, False)
-    put_in_service(replace(context, store=Store(counting, context.store.bucket)), first, files)
-    put_in_service(replace(context, store=Store(counting, context.store.bucket)), second, others)
+def test_a_rerun_after_a_kill_at_any_call_makes_the_bucket_consistent(context: PromotionContext) -> None:
+    first, files = trained(1, None)
+    second, others = trained(2, first.version)
+    counting = KillingClient(context.store.client, 0, False)
+    publish_and_promote(replace(context, store=Store(counting, context.store.bucket)), first, files)
+    publish_and_promote(replace(context, store=Store(counting, context.store.bucket)), second, others)
     assert fsck(context.store, context.trust) == []
     calls = counting.calls // 2 + 2
     assert calls > 10
     killed = 0
-    for turn in range(1, calls + 1):
+    for number in range(1, calls + 1):
         for after in (False, True):
             bucket = f"kill-{uuid4().hex[:10]}"
-            context.store._client.create_bucket(Bucket=bucket)
-            own = replace(context, store=Store(context.store._client, bucket))
-            own = replace(own, fetch=fetch_from(own.store))
-            put_in_service(own, first, files)
-            dying = replace(own, store=Store(Killed(context.store._client, turn, after), bucket))
-            killed += in_a_child(lambda dying=dying: put_in_service(dying, second, others)) == -signal.SIGKILL
-            put_in_service(own, second, others)
-            assert fsck(own.store, own.trust) == [], (turn, after)
+            context.store.client.create_bucket(Bucket=bucket)
+            store = Store(context.store.client, bucket)
+            fresh = replace(context, store=store, fetch=fetch_from(store))
+            publish_and_promote(fresh, first, files)
+            dying = replace(fresh, store=Store(KillingClient(context.store.client, number, after), bucket))
+            killed += run_in_child(lambda dying=dying: publish_and_promote(dying, second, others)) == -signal.SIGKILL
+            publish_and_promote(fresh, second, others)
+            assert fsck(store, fresh.trust) == [], (number, after)
     assert killed >= 2 * (calls - 4)
 
 
 def overwrite(store: Store, key: str, data: bytes | None) -> None:
     if data is None:
-        store._client.delete_object(Bucket=store.bucket, Key=key)
+        store.client.delete_object(Bucket=store.bucket, Key=key)
     else:
-        store._client.put_object(Bucket=store.bucket, Key=key, Body=data)
+        store.client.put_object(Bucket=store.bucket, Key=key, Body=data)
 
 
-def test_whatever_does_not_fit_is_named(context: PromotionContext) -> None:
-    manifest, files = learned(1, None)
-    put_in_service(context, manifest, files)
+def test_every_inconsistency_is_reported(context: PromotionContext) -> None:
+    manifest, files = trained(1, None)
+    publish_and_promote(context, manifest, files)
     context.store.create("raw/t.csv", b"a\n1\n")
     snapshot = datasets.take_snapshot(
         context.store, context.store.url("raw/t.csv"), context.store.etag("raw/t.csv"), context.store, "p"
     )
-    context.store.create(datasets.receipt_key("p", snapshot.url, snapshot.etag), datasets.to_json(snapshot))
+    context.store.create(datasets.receipt_key("p", snapshot.url, snapshot.etag), snapshot.to_json())
     context.store.create("runs/p/r/publish.json", json.dumps({"version": manifest.version}).encode())
     assert fsck(context.store, context.trust) == []
-    place = f"versions/p/{manifest.version}/"
+    prefix = f"versions/p/{manifest.version}/"
     damage: dict[str, tuple[str, bytes | None]] = {
-        "is not what was published": (place + "models/linear.pkl", b"x"),
-        "there is no versions": (place + "golden.json", None),
-        "is not named by the manifest": (place + "extra.txt", b"x"),
-        "not signed": (place + "manifest.json", b"{}"),
-        "was never finished": ("versions/p/half/models/linear.pkl", b"x"),
-        "which is not there": ("runs/p/s/publish.json", b'{"version": "v0"}'),
-        "is not what its name says": (datasets.snapshot_key("p", snapshot.sha256), b"x"),
-        "snapshot that is not there": (datasets.snapshot_key("p", snapshot.sha256), None),
-        "does not show the last entry": ("aliases/p/champion.json", None),
+        "differs from the published file": (prefix + "models/linear.pkl", b"x"),
+        "golden.json is missing": (prefix + "golden.json", None),
+        "not listed in the manifest": (prefix + "extra.txt", b"x"),
+        "not signed": (prefix + "manifest.json", b"{}"),
+        "unfinished version": ("versions/p/half/models/linear.pkl", b"x"),
+        "references missing version v0": ("runs/p/s/publish.json", b'{"version": "v0"}'),
+        "content differs from the digest": (datasets.snapshot_key("p", snapshot.sha256), b"x"),
+        "references missing snapshot": (datasets.snapshot_key("p", snapshot.sha256), None),
+        "differs from the last audit-log entry": ("aliases/p/champion.json", None),
     }
-    for words, (key, data) in damage.items():
+    for message, (key, data) in damage.items():
         before = context.store.read(key).data if context.store.exists(key) else None
         overwrite(context.store, key, data)
-        assert any(words in line for line in fsck(context.store, context.trust)), words
+        assert any(message in line for line in fsck(context.store, context.trust)), message
         overwrite(context.store, key, before)
     assert fsck(context.store, context.trust) == []
 
 
-def test_objects_that_are_not_podiums_are_named_and_stop_nothing(context: PromotionContext) -> None:
-    manifest, files = learned(1, None)
-    put_in_service(context, manifest, files)
+def test_unknown_objects_are_reported_and_do_no_harm(context: PromotionContext) -> None:
+    manifest, files = trained(1, None)
+    publish_and_promote(context, manifest, files)
     keys = [
         "versions/x",
         "versions/p",
@@ -155,8 +155,8 @@ def test_objects_that_are_not_podiums_are_named_and_stop_nothing(context: Promot
     receipts = [f"datasets/p/sources/{'0' * 32}.json", "runs/p/r/publish.json"]
     for key in keys + receipts:
         overwrite(context.store, key, b"[]")
-    found = fsck(context.store, context.trust)
-    assert {line.split(": ")[0] for line in found} == {*keys, *receipts}
+    errors = fsck(context.store, context.trust)
+    assert {line.split(": ")[0] for line in errors} == {*keys, *receipts}
     assert list_versions(context.store, "p") == [manifest.version]
     assert projects_with_versions(context.store) == ["p"]
     assert list(find_garbage(context, "p", NOW, keep=1, days=0)) == []

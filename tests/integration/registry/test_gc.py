@@ -1,4 +1,4 @@
-"""Garbage collection takes what nothing refers to, and never what somebody needs."""
+"""Garbage collection deletes only versions that are not referenced."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from podium.registry.promotion import PromotionContext, StillReferenced, promote
 from podium.registry.versions import TOMBSTONE, publish, read_manifest
 from podium.storage.object_store import StoreError
 from tests.integration.registry.test_audit_log import published
-from tests.integration.registry.test_fsck import learned, put_in_service
+from tests.integration.registry.test_fsck import publish_and_promote, trained
 
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
 
 
-def then() -> datetime:
+def later() -> datetime:
     return LATER
 
 
@@ -28,136 +28,137 @@ def garbage(context: PromotionContext, keep: int = 1, days: int = 30, now: datet
 
 @pytest.fixture
 def versions(context: PromotionContext) -> list[str]:
-    """Three that served one after the other, and one that never did."""
+    """Three versions that were champion in turn, and one that never was."""
     names = [published(context, seed) for seed in range(4)]
     for name in names[:3]:
-        promote(context, "p", name, "a test", then, force=True)
+        promote(context, "p", name, "a test", later, force=True)
     return names
 
 
-def test_what_nothing_refers_to_is_found_and_goes(context: PromotionContext, versions: list[str]) -> None:
-    found = garbage(context)
-    assert [each.version for each in found] == sorted([versions[0], versions[3]])
-    for each in found:
-        delete_garbage(context, each, "too old", then)
+def test_unreferenced_versions_are_found_and_deleted(context: PromotionContext, versions: list[str]) -> None:
+    candidates = garbage(context)
+    assert [candidate.version for candidate in candidates] == sorted([versions[0], versions[3]])
+    for candidate in candidates:
+        delete_garbage(context, candidate, "too old", later)
     assert fsck(context.store, context.trust) == []
     assert garbage(context) == []
-    assert not [key for key in context.store.keys(f"versions/p/{versions[0]}/") if not key.endswith("manifest.json")]
+    remaining = context.store.list_objects(f"versions/p/{versions[0]}/")
+    assert [info.key.rpartition("/")[2] for info in remaining] == ["manifest.json"]
     assert read_manifest(context.store, "p", versions[0], context.trust.trainers)[0].version == versions[0]
     entries = entries_since(context.store, "p", context.trust.promoters)
     assert [(entry.action, entry.champion, entry.reason) for entry in entries[3:]] == [("retire", versions[2], "too old")] * 2
-    assert rollback(context, "p", "back", then).champion == versions[1]
+    assert rollback(context, "p", "back", later).champion == versions[1]
 
 
-def test_the_last_entries_the_log_and_the_young_are_kept(context: PromotionContext, versions: list[str]) -> None:
-    assert [each.version for each in garbage(context, keep=3)] == [versions[3]]
+def test_recent_and_logged_versions_and_recent_entries_are_kept(context: PromotionContext, versions: list[str]) -> None:
+    assert [candidate.version for candidate in garbage(context, keep=3)] == [versions[3]]
     assert garbage(context, days=100_000) == []
     context.store.create(f"predictions/p/dt=2026-05-01/{versions[3]}/1.parquet", b"x")
     assert garbage(context, keep=3) == []
 
 
-def test_a_retired_version_cannot_come_back(context: PromotionContext, versions: list[str]) -> None:
-    delete_garbage(context, garbage(context)[0], "old", then)
-    gone = garbage(context) and entries_since(context.store, "p", context.trust.promoters)[-1].version
+def test_a_retired_version_cannot_be_promoted(context: PromotionContext, versions: list[str]) -> None:
+    delete_garbage(context, garbage(context)[0], "old", later)
+    retired = garbage(context) and entries_since(context.store, "p", context.trust.promoters)[-1].version
     with pytest.raises(Retired):
-        promote(context, "p", str(gone), "again", then, force=True)
+        promote(context, "p", str(retired), "again", later, force=True)
     with pytest.raises(Retired):
-        rollback(context, "p", "again", then, to=str(gone))
+        rollback(context, "p", "again", later, to=str(retired))
 
 
-def test_a_promotion_that_came_first_keeps_its_files(context: PromotionContext, versions: list[str]) -> None:
+def test_a_promotion_before_the_retirement_keeps_the_files(context: PromotionContext, versions: list[str]) -> None:
     plan = garbage(context)
-    promote(context, "p", plan[0].version, "needed after all", then, force=True)
+    promote(context, "p", plan[0].version, "needed after all", later, force=True)
     with pytest.raises(StillReferenced):
-        delete_garbage(context, plan[0], "old", then)
+        delete_garbage(context, plan[0], "old", later)
     assert fsck(context.store, context.trust) == []
 
 
-def test_a_retirement_that_came_first_is_seen_by_the_promotion(
+def test_a_retirement_before_the_promotion_stops_it(
     context: PromotionContext, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes between the look at the gates and the entry."""
+    """The retirement happens after the gates are evaluated and before the entry is written."""
     import podium.registry.promotion
 
     plan = garbage(context)[0]
     real = podium.registry.promotion.append
 
-    def late(*arguments: object, **more: object) -> object:
+    def retire_first(*arguments: object, **options: object) -> object:
         monkeypatch.setattr(podium.registry.promotion, "append", real)
-        delete_garbage(context, plan, "old", then)
-        return real(*arguments, **more)  # type: ignore[arg-type]
+        delete_garbage(context, plan, "old", later)
+        return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(podium.registry.promotion, "append", late)
+    monkeypatch.setattr(podium.registry.promotion, "append", retire_first)
     with pytest.raises(Retired):
-        promote(context, "p", plan.version, "late", then, force=True)
+        promote(context, "p", plan.version, "late", later, force=True)
 
 
-def test_a_collection_that_died_half_way_is_finished_by_the_next(context: PromotionContext, versions: list[str]) -> None:
+def test_an_interrupted_collection_is_finished_by_the_next(context: PromotionContext, versions: list[str]) -> None:
     plan = garbage(context)[0]
-    half = GcCandidate(**{**{name: getattr(plan, name) for name in plan.__slots__}, "keys": plan.keys[:2]})
-    delete_garbage(context, half, "old", then)
-    rest = next(each for each in garbage(context) if each.version == plan.version)
-    assert rest.why == "was retired, and not all of it deleted"
-    delete_garbage(context, rest, "old", then)
-    assert plan.version not in [each.version for each in garbage(context)]
+    partial = GcCandidate(**{**{name: getattr(plan, name) for name in plan.__slots__}, "keys": plan.keys[:2]})
+    delete_garbage(context, partial, "old", later)
+    rest = next(candidate for candidate in garbage(context) if candidate.version == plan.version)
+    assert rest.why == "retired, but not fully deleted"
+    delete_garbage(context, rest, "old", later)
+    assert plan.version not in [candidate.version for candidate in garbage(context)]
     assert len(entries_since(context.store, "p", context.trust.promoters)) == 4
 
 
-def test_an_unfinished_version_has_a_day(context: PromotionContext) -> None:
-    manifest, files = learned(0, None)
-    put_in_service(context, manifest, files)
+def test_an_unfinished_version_is_kept_for_a_day(context: PromotionContext) -> None:
+    manifest, files = trained(0, None)
+    publish_and_promote(context, manifest, files)
     context.store.create("versions/p/20260101T000000Z-aaaaaaaa/models/linear.pkl", b"x")
     now = datetime.now(UTC)
     assert garbage(context, now=now, days=100_000) == []
-    found = garbage(context, now=now + timedelta(days=2), days=100_000)
-    assert [each.why for each in found] == ["was never finished"]
-    delete_garbage(context, found[0], "", then)
+    candidates = garbage(context, now=now + timedelta(days=2), days=100_000)
+    assert [candidate.why for candidate in candidates] == ["unfinished"]
+    delete_garbage(context, candidates[0], "", later)
     assert fsck(context.store, context.trust) == []
 
 
-def test_a_version_that_is_finished_while_it_is_collected_stays_whole(
+def test_a_version_finished_during_collection_stays_complete(
     context: PromotionContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest, files = learned(0, None)
+    manifest, files = trained(0, None)
     for name, data in files.items():
         context.store.create(f"versions/p/{manifest.version}/{name}", data)
     (plan,) = garbage(context, now=datetime.now(UTC) + timedelta(days=2))
     publish(context.store, manifest, files, context.signer)
     with pytest.raises(StillReferenced):
-        delete_garbage(context, plan, "", then)
+        delete_garbage(context, plan, "", later)
     assert fsck(context.store, context.trust) == []
 
 
-def test_who_publishes_during_a_collection_is_told_to_try_again(context: PromotionContext) -> None:
-    manifest, files = learned(0, None)
-    place = f"versions/p/{manifest.version}"
+def test_publishing_during_a_collection_fails_and_can_be_repeated(context: PromotionContext) -> None:
+    manifest, files = trained(0, None)
+    prefix = f"versions/p/{manifest.version}"
     for name, data in files.items():
-        context.store.create(f"{place}/{name}", data)
+        context.store.create(f"{prefix}/{name}", data)
     (plan,) = garbage(context, now=datetime.now(UTC) + timedelta(days=2))
-    context.store.create(f"{place}/manifest.json", TOMBSTONE)  # as a collection that is under way, or died
+    context.store.create(f"{prefix}/manifest.json", TOMBSTONE)  # as written by a running or interrupted collection
     with pytest.raises(StoreError, match="try again"):
         publish(context.store, manifest, files, context.signer)
     (again,) = garbage(context, now=datetime.now(UTC) + timedelta(days=2))
     assert again.keys == plan.keys
-    delete_garbage(context, again, "", then)
+    delete_garbage(context, again, "", later)
     publish(context.store, manifest, files, context.signer)
     assert fsck(context.store, context.trust) == []
 
 
-def test_what_a_collection_took_before_the_manifest_came_is_written_again(
+def test_files_deleted_before_the_manifest_was_written_are_restored(
     context: PromotionContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest, files = learned(0, None)
+    manifest, files = trained(0, None)
     real = context.store.create
 
-    def slow(key: str, data: bytes) -> str:
-        """The whole collection happens between the last file and the manifest."""
+    def collect_first(key: str, data: bytes) -> str:
+        """Run a whole collection between the last file and the manifest."""
         if key.endswith("/manifest.json") and data != TOMBSTONE:
             monkeypatch.setattr(type(context.store), "create", lambda _, key, data: real(key, data))
             for plan in garbage(context, now=datetime.now(UTC) + timedelta(days=2)):
-                delete_garbage(context, plan, "", then)
+                delete_garbage(context, plan, "", later)
         return real(key, data)
 
-    monkeypatch.setattr(type(context.store), "create", lambda _, key, data: slow(key, data))
+    monkeypatch.setattr(type(context.store), "create", lambda _, key, data: collect_first(key, data))
     publish(context.store, manifest, files, context.signer)
     assert fsck(context.store, context.trust) == []

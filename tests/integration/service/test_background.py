@@ -111,7 +111,7 @@ def test_alerts_name_metrics_that_there_are() -> None:
         used = {name.removesuffix("_total") for name in names if name.removesuffix("_total") in rule["expr"]}
         assert used or "up{" in rule["expr"], rule["alert"]
         assert rule["annotations"]["summary"]
-    assert {"StoreStale", "SwapFailed", "JobFailed", "DropBoxErrors", "QueueLong", "Draining"} <= {
+    assert {"StoreStale", "SwapFailed", "JobFailed", "InboxErrors", "QueueLong", "Draining"} <= {
         rule["alert"] for rule in rules
     }
 

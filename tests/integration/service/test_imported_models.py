@@ -50,15 +50,15 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def imported(service: Client, cloud_desk: PromotionContext) -> dict[str, str]:
+def imported(service: Client, cloud_context: PromotionContext) -> dict[str, str]:
     """Every case turned in the child, published, promoted and in service; their versions."""
     found = {}
     for name, case in CASES.items():
         project = Project(name=f"imported-{name}", target="sex")
         wish = ImportRequest(f"{name}.bin", case.data(), "theirs", "sex", case.sample)
         manifest, made = import_model(wish, project, datetime.now(UTC), "ann", None, 60)
-        publish(cloud_desk.store, manifest, made, cloud_desk.signer)
-        promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
+        publish(cloud_context.store, manifest, made, cloud_context.signer)
+        promote(cloud_context, project.name, manifest.version, "a test", utc_now)
         found[name] = manifest.version
 
     def serves() -> bool:
@@ -109,21 +109,21 @@ def test_the_compiled_path_serves_it(service: Client, imported: dict[str, str]) 
     assert all(each["fast_path"] for each in serving if each["project"].startswith("imported-"))
 
 
-def test_a_file_with_training_rows_is_not_kept(imported: dict[str, str], cloud_desk: PromotionContext) -> None:
+def test_a_file_with_training_rows_is_not_kept(imported: dict[str, str], cloud_context: PromotionContext) -> None:
     def kept(name: str) -> list[str]:
-        keys = cloud_desk.store.keys(f"versions/imported-{name}/{imported[name]}/")
-        return [key for key in keys if "/foreign/" in key]
+        files = cloud_context.store.list_objects(f"versions/imported-{name}/{imported[name]}/")
+        return [info.key for info in files if "/foreign/" in info.key]
 
     assert len(kept("keras")) == 1
     assert kept("logit") == []
 
 
-def test_the_given_network_is_served(service: Client, cloud_desk: PromotionContext, shared_data: Path) -> None:
+def test_the_given_network_is_served(service: Client, cloud_context: PromotionContext, shared_data: Path) -> None:
     data = (shared_data / "crypto" / "model.h5").read_bytes()
     project = Project(name="imported-given", target="v_open")
     manifest, made = import_model(ImportRequest("model.h5", data, "gru", "v_open"), project, datetime.now(UTC), "ann", None, 60)
-    publish(cloud_desk.store, manifest, made, cloud_desk.signer)
-    promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
+    publish(cloud_context.store, manifest, made, cloud_context.signer)
+    promote(cloud_context, project.name, manifest.version, "a test", utc_now)
     service.wait_until(lambda: service.get("/projects/imported-given/schema").status == 200, 30)
     row = np.random.default_rng(2).normal(size=65).round(4).tolist()
     answer = service.post_json("/projects/imported-given/predict", row).json()["predictions"][0]["prediction"]

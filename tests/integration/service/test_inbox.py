@@ -51,7 +51,7 @@ def terms(score: Callable[[ServedModel, str, pd.DataFrame], Any] = scores_here) 
 
 
 def put(store: Store, key: str, data: bytes) -> None:
-    store._client.put_object(Bucket=store.bucket, Key=key, Body=data)
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=data)
 
 
 def waiting(store: Store, snapshot: ServedModel) -> list[InboxFile]:

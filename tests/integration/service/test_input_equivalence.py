@@ -205,7 +205,7 @@ def test_a_panel_by_the_standard_protocols(served: Client) -> None:
 
 
 def test_a_panel_in_the_drop_box(served: Client, put_champion: Put, cloud_store: Any) -> None:
-    cloud_store._client.put_object(Bucket=cloud_store.bucket, Key="inbox/shops/days.csv", Body=to_csv(history()))
+    cloud_store.client.put_object(Bucket=cloud_store.bucket, Key="inbox/shops/days.csv", Body=to_csv(history()))
     receipt = "outbox/shops/days.csv.receipt.json"
     served.wait_until(lambda: cloud_store.exists(receipt), 60)
     found = list(csv.reader(io.StringIO(cloud_store.read("outbox/shops/days.csv").data.decode())))

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from podium.registry.audit_log import AuditEntry, alias_key
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import alias_key
 from podium.registry.loading import ModelLoadError
 from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.storage.model_cache import ModelCache
@@ -80,8 +81,8 @@ def entry(project: str, sequence: int, version: str) -> bytes:
     """A signed act of the history."""
     key = project, sequence, version
     if key not in ENTRIES:
-        act = {"action": "promote", "version": version, "champion": version, "manifest": version, "previous": None}
-        fields = {"project": project, "sequence": sequence, **act, "by": "a", "reason": "b", "at": "c", "before": None}
+        act = {"action": "promote", "version": version, "champion": version, "manifest_sha256": version, "previous": None}
+        fields = {"project": project, "sequence": sequence, **act, "by": "a", "reason": "b", "at": "c", "previous_entry": None}
         document = AuditEntry.model_validate(fields).model_dump(mode="json")
         ENTRIES[key] = json.dumps({**document, "signatures": SIGNER.sign(document)}).encode()
     return ENTRIES[key]

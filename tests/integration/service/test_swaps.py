@@ -24,10 +24,11 @@ from podium.local.services import promotion_context, start_service
 from podium.models.scorers import LightGBMScorer
 from podium.models.serialization import dump, load
 from podium.project import Project
-from podium.registry.audit_log import AuditEntry, alias_key, append
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.audit_log import alias_key, append
 from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.validation import Validator
-from podium.registry.versions import Manifest, describe, read_manifest
+from podium.registry.versions import Manifest, file_digests, read_manifest
 from podium.storage.object_store import digest
 from tests import tables
 from tests.conftest import Put, publish_champion
@@ -101,18 +102,18 @@ class Load:
 
 
 def test_swaps_under_load_fail_no_request_and_mix_no_version(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
     right = {}
     for manifest in versions:
-        move(cloud_desk, manifest.version)
+        move(cloud_context, manifest.version)
         service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
         right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
     assert right[versions[0].version] != right[versions[1].version]
     with Load(service, right) as load:
         for turn in range(12):
             wanted = versions[turn % 2].version
-            move(cloud_desk, wanted)
+            move(cloud_context, wanted)
             service.wait_until(lambda wanted=wanted: serving(service) == wanted, 20)
     assert load.wrong == []
     assert load.requests > 100
@@ -148,15 +149,15 @@ def shown(client: Client) -> str:
 
 def point(context: PromotionContext, version: str, manifest: str) -> AuditEntry:
     """The act alone: neither gates nor proof, which the service makes itself."""
-    act = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+    act = {"version": version, "champion": version, "manifest_sha256": manifest, "previous": None}
     fields = {"action": "promote", **act, "by": "a test", "reason": "swap", "at": "now"}
     return append(context.store, "swap", context.signer, context.trust.promoters, lambda _: fields)
 
 
 def test_a_thousand_swaps_fail_and_mix_nothing_and_never_go_back(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
-    load = swapped(service, cloud_desk, versions, SWAPS)
+    load = swapped(service, cloud_context, versions, SWAPS)
     assert load.wrong == []
     assert load.requests > SWAPS
     assert load.most_changes <= SWAPS + 1
@@ -194,10 +195,10 @@ if "serve" in sys.orig_argv:
 
 
 def test_a_service_that_looks_twice_is_caught(
-    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
+    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
     with patched(cloud, tmp_path, READS_TWICE) as mutant:
-        assert swapped(mutant, cloud_desk, versions, 100).wrong
+        assert swapped(mutant, cloud_context, versions, 100).wrong
 
 
 SLOW = """
@@ -214,15 +215,15 @@ if "serve" in sys.orig_argv:
 
 
 def test_three_seconds_of_loading_cost_no_request(
-    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
+    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
     one, other = (manifest.version for manifest in versions)
-    move(cloud_desk, one)
+    move(cloud_context, one)
     with patched(cloud, tmp_path, SLOW) as slow:
         slow.wait_until(lambda: serving(slow) == one, 20)
         right = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
         with Load(slow, right) as load:
-            move(cloud_desk, other)
+            move(cloud_context, other)
             asked = load.requests
             slow.wait_until(lambda: load.requests - asked > 1000, 20)
             assert serving(slow) == one  # it still loads
@@ -239,7 +240,7 @@ def point_at(context: PromotionContext, manifest: Manifest, files: dict[str, byt
         context.store.create(f"versions/swap/{manifest.version}/{name}", content)
 
     def draft(head: AuditEntry | None) -> dict[str, Any]:
-        act = {"version": manifest.version, "champion": manifest.version, "manifest": digest(data), "previous": None}
+        act = {"version": manifest.version, "champion": manifest.version, "manifest_sha256": digest(data), "previous": None}
         return {"action": "promote", **act, "by": "mallory", "reason": "bad", "at": "now"}
 
     return append(context.store, "swap", context.signer, context.trust.promoters, draft)
@@ -250,7 +251,7 @@ Spoil = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]
 
 def rebound(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest binds the spoiled files, so that only the later checks can see it."""
-    return manifest.model_copy(update={"files": describe(files)}), files
+    return manifest.model_copy(update={"files": file_digests(files)}), files
 
 
 def a_flipped_bit(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
@@ -340,30 +341,30 @@ def that_eats_all_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[M
 
 HARMFUL = """
 import sys
-if "podium.registry.validation" in sys.orig_argv:
+if "podium.registry.validation_worker" in sys.orig_argv:
     import time, numpy
     import podium.registry.loading as loading
-    prove = loading.prove_version
+    validate = loading.validate_version
     def harmful(manifest, fetch):
         if "too-long" in manifest.version:
             time.sleep(60)
         if "all-memory" in manifest.version:
             eaten = [numpy.empty(1 << 30, "u1") for _ in range(64)]
-        return prove(manifest, fetch)
-    loading.prove_version = harmful
+        return validate(manifest, fetch)
+    loading.validate_version = harmful
 """
-"""In the process that proves, two versions do by their names what a model could do by its content."""
+"""In the validation process, two versions do by their names what a model could do by its content."""
 
 BAD: list[tuple[Spoil, str]] = [
-    (a_wrong_schema, "another signature"),
-    (wrong_libraries, "was made with lightgbm 3.3.5"),
-    (huge, "more than a proof may have"),
-    (that_takes_too_long, "did not load within"),
-    (that_eats_all_memory, "more memory than a proof may have"),
+    (a_wrong_schema, "differs from the manifest"),
+    (wrong_libraries, "trained with lightgbm 3.3.5"),
+    (huge, "validation accepts at most"),
+    (that_takes_too_long, "the validation process did not finish within"),
+    (that_eats_all_memory, "needs more memory than the sandbox allows"),
     (unsigned, "not signed"),
-    (a_flipped_bit, "is not what was published"),
-    (a_truncated_file, "is not what was published"),
-    (a_missing_file, "there is no"),
+    (a_flipped_bit, "differs from the published file"),
+    (a_truncated_file, "differs from the published file"),
+    (a_missing_file, "is missing"),
     (a_wrong_golden_answer, "golden rows"),
     (golden_rows_of_another_model, "KeyError"),
     (a_tree_that_never_ends, "tree"),
@@ -375,19 +376,19 @@ BAD: list[tuple[Spoil, str]] = [
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
 def test_a_bad_version_never_serves(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], spoil: Spoil, reason: str
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest], spoil: Spoil, reason: str
 ) -> None:
     good = versions[1].version
-    move(cloud_desk, good)
+    move(cloud_context, good)
     service.wait_until(lambda: serving(service) == good, 20)
-    manifest = read_manifest(cloud_desk.store, "swap", good, cloud_desk.trust.trainers)[0]
+    manifest = read_manifest(cloud_context.store, "swap", good, cloud_context.trust.trainers)[0]
     salt = b"\n" * (1 + [each for each, _ in BAD].index(spoil))  # of its own, so that no cached file stands in for a bad one
-    files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
-    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": describe(files)})
+    files = {name: cloud_context.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
+    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": file_digests(files)})
     bad, spoiled = spoil(named, files)
     right = {good: service.post_json(PATH, RECORD).json()["predictions"]}
     with Load(service, right) as load:
-        point_at(cloud_desk, bad, spoiled, sign=spoil is not unsigned)
+        point_at(cloud_context, bad, spoiled, sign=spoil is not unsigned)
         service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
     assert load.wrong == []
     assert reason in service.get("/status").json()["failures"]["swap"]
@@ -398,19 +399,21 @@ def test_a_bad_version_never_serves(
 
 
 @pytest.fixture(autouse=True)
-def well_again(service: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
+def well_again(service: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
     """Whatever a test did, the next one finds a good champion."""
     yield
     if service.get("/status").json()["failures"]:
-        move(cloud_desk, versions[1].version)
+        move(cloud_context, versions[1].version)
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
-def test_a_forged_or_old_alias_changes_nothing(service: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> None:
-    store = cloud_desk.store
+def test_a_forged_or_old_alias_changes_nothing(
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
+) -> None:
+    store = cloud_context.store
     old = store.read(alias_key("swap")).data
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_desk, other)
+    move(cloud_context, other)
     service.wait_until(lambda: serving(service) == other, 20)
     blob = store.read(alias_key("swap"))
     etag = blob.etag
@@ -425,14 +428,14 @@ def test_a_forged_or_old_alias_changes_nothing(service: Client, cloud_desk: Prom
 
 
 def test_a_cache_that_vanishes_is_made_again(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     caches = list(tmp_path_factory.getbasetemp().glob("swap*/cache"))
     assert caches
     for cache in caches:
         shutil.rmtree(cache, ignore_errors=True)
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_desk, other)
+    move(cloud_context, other)
     service.wait_until(lambda: serving(service) == other, 20)
 
 

@@ -59,12 +59,12 @@ def agree(client: Client, version: str) -> bool:
     return [each["serving"].get("many") for each in workers(client)] == [version] * 2
 
 
-def test_both_answer_and_both_swap(two: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> None:
-    promote(cloud_desk, "many", versions[0].version, "a test", utc_now, force=True)
+def test_both_answer_and_both_swap(two: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> None:
+    promote(cloud_context, "many", versions[0].version, "a test", utc_now, force=True)
     two.wait_until(lambda: agree(two, versions[0].version), 20)
     assert len({each["pid"] for each in workers(two)}) == 2
     assert two.get("/status").json()["oldest_look_seconds"] < 60
-    promote(cloud_desk, "many", versions[1].version, "a test", utc_now, force=True)
+    promote(cloud_context, "many", versions[1].version, "a test", utc_now, force=True)
     two.wait_until(lambda: agree(two, versions[1].version), 20)
 
 

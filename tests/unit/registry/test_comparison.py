@@ -1,4 +1,4 @@
-"""A version and the champion are compared on rows that neither has learned from."""
+"""A version and the champion are compared on rows that neither has seen."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def table(rows: int = 600) -> pd.DataFrame:
     return frame.assign(city_and_visits=frame["city"] + frame["visits"].astype(str))
 
 
-def rows_of(frame: pd.DataFrame, own: Project) -> LabeledRows:
-    return labeled_rows_from_parquet(labeled_rows_to_parquet(prepare(read_csv(frame.to_csv(index=False).encode()), own)))
+def prepared(frame: pd.DataFrame, options: Project) -> LabeledRows:
+    return labeled_rows_from_parquet(labeled_rows_to_parquet(prepare(read_csv(frame.to_csv(index=False).encode()), options)))
 
 
 def texts(rows: LabeledRows, names: list[str]) -> list[tuple[Any, ...]]:
@@ -45,9 +45,9 @@ def texts(rows: LabeledRows, names: list[str]) -> list[tuple[Any, ...]]:
     return list(zip(*(rows.raw[name].to_pylist() for name in names), strict=True))
 
 
-def rival(frame: pd.DataFrame, own: Project) -> Incumbent:
-    rows = rows_of(frame, own)
-    return Incumbent(train_candidates(rows, own)[0].model, own, split_boundary(rows, own))
+def incumbent(frame: pd.DataFrame, options: Project) -> Incumbent:
+    rows = prepared(frame, options)
+    return Incumbent(train_candidates(rows, options)[0].model, options, split_boundary(rows, options))
 
 
 @pytest.mark.parametrize(
@@ -58,71 +58,73 @@ def rival(frame: pd.DataFrame, own: Project) -> Incumbent:
         {"score": {"kind": "category"}},
     ],
 )
-def test_how_columns_are_read_moves_no_row_to_the_other_side(columns: dict[str, Any]) -> None:
-    plain, other = (rows_of(table(), own) for own in (project(), project(columns=columns)))
+def test_column_options_do_not_move_rows_between_training_and_test(columns: dict[str, Any]) -> None:
+    plain, other = (prepared(table(), options) for options in (project(), project(columns=columns)))
     expected = train_and_test(plain, project())[1]
     assert np.array_equal(train_and_test(other, project(columns=columns))[1], expected)
 
 
 @pytest.mark.parametrize("split", KINDS, ids=lambda split: split["kind"])
 @pytest.mark.parametrize("later", [{}, {"seed": 5}, {"split": {"kind": "random", "test_size": 0.4}}], ids=str)
-def test_no_row_that_the_champion_learned_from_counts(split: dict[str, Any], later: dict[str, Any]) -> None:
-    frame, own = table(), project(split=split)
+def test_rows_the_champion_was_trained_on_do_not_count(split: dict[str, Any], later: dict[str, Any]) -> None:
+    frame, options = table(), project(split=split)
     names = list(frame)
-    learned = set(texts(training_rows(rows_of(frame.head(500), own), own), names))
+    trained_on = set(texts(training_rows(prepared(frame.head(500), options), options), names))
     new = project(**{"split": split, **later})
-    grown = rows_of(frame.assign(colour="red", bought=frame["bought"]).sample(frac=1, random_state=1), new)
+    grown = prepared(frame.assign(colour="red", bought=frame["bought"]).sample(frac=1, random_state=1), new)
     test = held_out_rows(grown, new)
-    fresh = unseen_by(test, split_boundary(rows_of(frame.head(500), own), own), own)
-    said = [row for row, is_fresh in zip(texts(test, names), fresh, strict=True) if is_fresh]
-    assert not learned & set(said)
-    never = [row for row in texts(test, names) if row not in learned]
-    assert len(said) >= 0.5 * len(never) > 0
+    unseen = unseen_by(test, split_boundary(prepared(frame.head(500), options), options), options)
+    counted = [row for row, is_unseen in zip(texts(test, names), unseen, strict=True) if is_unseen]
+    assert not trained_on & set(counted)
+    truly_unseen = [row for row in texts(test, names) if row not in trained_on]
+    assert len(counted) >= 0.5 * len(truly_unseen) > 0
 
 
-def test_the_champion_reads_the_rows_in_its_own_way() -> None:
-    """A column that is left out now, and one that is read otherwise, are still there for a champion that takes them."""
-    own = project(families=["linear"], n_trials=1)
-    champion = rival(table(), own)
+def test_the_champion_parses_the_rows_by_its_own_options() -> None:
+    """Columns that the new version ignores or parses differently are still available to the champion."""
+    options = project(families=["linear"], n_trials=1)
+    champion = incumbent(table(), options)
     new = project(columns={"visits": {"ignore": True}, "score": {"kind": "category"}})
-    test = held_out_rows(rows_of(table(), new), new)
-    ground = comparable_rows(champion, test)
-    assert ground.known and len(ground.places) == len(test.inputs) == 120
-    mine = held_out_rows(rows_of(table(), own), own)
-    assert np.array_equal(ground.scores, champion.model.scores(mine.inputs))
+    test = held_out_rows(prepared(table(), new), new)
+    comparable = comparable_rows(champion, test)
+    assert comparable.known_unseen and len(comparable.positions) == len(test.inputs) == 120
+    champion_rows = held_out_rows(prepared(table(), options), options)
+    assert np.array_equal(comparable.scores, champion.model.scores(champion_rows.inputs))
 
 
-def test_rows_that_the_champion_refuses_do_not_count() -> None:
-    own = project(families=["linear"], n_trials=1)
-    champion = rival(table(), own)
+def test_rows_that_the_champion_rejects_do_not_count() -> None:
+    options = project(families=["linear"], n_trials=1)
+    champion = incumbent(table(), options)
     frame = table()
     frame["visits"] = frame["visits"].astype(object).where(np.arange(600) % 3 > 0, "many")
-    test = held_out_rows(rows_of(frame, own), own)
-    ground = comparable_rows(champion, test)
+    test = held_out_rows(prepared(frame, options), options)
+    comparable = comparable_rows(champion, test)
     assert test.raw is not None
-    assert 0 < len(ground.places) < len(test.inputs)
-    assert "many" not in test.raw["visits"].take(pa.array(ground.places)).to_pylist()
-    test = held_out_rows(rows_of(frame.drop(columns="member"), own), own)
-    with pytest.raises(NotComparable, match="does not take these rows"):
+    assert 0 < len(comparable.positions) < len(test.inputs)
+    assert "many" not in test.raw["visits"].take(pa.array(comparable.positions)).to_pylist()
+    test = held_out_rows(prepared(frame.drop(columns="member"), options), options)
+    with pytest.raises(NotComparable, match="does not accept these rows"):
         comparable_rows(champion, test)
 
 
-def test_nothing_is_compared_on_rows_that_were_all_learned_from() -> None:
-    own = project(families=["linear"], n_trials=1)
-    champion = rival(table(), own)
-    rows = training_rows(rows_of(table(), own), own)
-    with pytest.raises(NotComparable, match="learned from all"):
+def test_rows_that_were_all_trained_on_are_not_comparable() -> None:
+    options = project(families=["linear"], n_trials=1)
+    champion = incumbent(table(), options)
+    rows = training_rows(prepared(table(), options), options)
+    with pytest.raises(NotComparable, match="trained on all"):
         comparable_rows(champion, rows)
-    board = compare([one.model for one in train_candidates(rows_of(table(), own), own)], champion, rows, own)
+    board = compare(
+        [candidate.model for candidate in train_candidates(prepared(table(), options), options)], champion, rows, options
+    )
     assert list(board["model"]) == ["linear"]
 
 
-def test_it_is_said_when_it_is_not_known_what_was_learned_from() -> None:
-    own = project(families=["linear"], n_trials=1)
-    champion = rival(table(), own)
-    imported, of_another_release = Incumbent(champion.model, own, None), Incumbent(champion.model, None, champion.split)
-    test = held_out_rows(rows_of(table(), own), own)
-    assert comparable_rows(champion, test).known
-    assert not comparable_rows(imported, test).known and not comparable_rows(of_another_release, test).known
-    without = held_out_rows(rows_of(table().drop(columns="score"), own), own)
-    assert not comparable_rows(champion, without).known
+def test_an_unknown_split_is_reported() -> None:
+    options = project(families=["linear"], n_trials=1)
+    champion = incumbent(table(), options)
+    imported, other_release = Incumbent(champion.model, options, None), Incumbent(champion.model, None, champion.split)
+    test = held_out_rows(prepared(table(), options), options)
+    assert comparable_rows(champion, test).known_unseen
+    assert not comparable_rows(imported, test).known_unseen and not comparable_rows(other_release, test).known_unseen
+    missing_column = held_out_rows(prepared(table().drop(columns="score"), options), options)
+    assert not comparable_rows(champion, missing_column).known_unseen

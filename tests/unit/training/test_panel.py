@@ -106,7 +106,7 @@ def test_the_champion_is_compared_where_it_has_an_answer(rows: LabeledRows) -> N
         "given", test.signature, window_encoder(test.inputs, test.signature), LinearScorer(((),), (0.0,), "identity")
     )
     board = compare([one.model for one in made], Incumbent(silent, options, None), test, options)
-    assert set(board["model"]) == {"persistence", "linear", "given (serves)"}
+    assert set(board["model"]) == {"persistence", "linear", "given (current champion)"}
     assert set(board["rows"]) == {int((test.inputs["shop"] == "s1").sum())}
     assert compare([one.model for one in made], None, test, options)["rows"].iloc[0] == len(test.inputs)
 

@@ -1,0 +1,108 @@
+"""Audit-log entries: one signed event each, linked to the entry before by its digest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from podium.registry.signing import VerifyingKeys
+from podium.registry.versions import IntegrityError
+
+MAX_DETAIL = 2000
+"""Maximum characters of a gate's detail, so that data from a version cannot make an entry too large to read."""
+
+GATE_TITLES = {
+    "loads": "Model loads",
+    "champion": "Current champion",
+    "test-rows": "Test rows",
+    "golden-rows": "Golden rows",
+    "no-missing-predictions": "No missing predictions",
+    "size": "Size",
+    "scores": "Reported scores",
+    "min-score": "Minimum score",
+    "latency": "Latency",
+    "compatible": "Compatibility",
+    "non-inferiority": "Not worse than champion",
+    "no-older-data": "No older data",
+    "four-eyes": "Four eyes",
+}
+
+
+class GateResult(BaseModel):
+    """The result of one gate: its id, whether the version passed, and the figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    passed: bool
+    detail: Annotated[str, BeforeValidator(lambda text: text[:MAX_DETAIL].encode(errors="replace").decode())]
+
+    @property
+    def title(self) -> str:
+        """The gate's name for people."""
+        return GATE_TITLES.get(self.name, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.detail}"
+
+
+class AuditEntry(BaseModel):
+    """One event in the history of a project.
+
+    `version` is the subject of the event; `champion` and `manifest_sha256` are in force after it. `previous` is the champion
+    before, `previous_entry` the sha256 of the entry before. `request` is the caller's idempotency key.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = 1
+    project: str
+    sequence: int
+    action: Literal["promote", "rollback", "refuse", "retire"]
+    version: str
+    champion: str | None
+    manifest_sha256: str | None
+    previous: str | None
+    by: str
+    reason: str
+    at: str
+    forced: bool = False
+    evidence: tuple[GateResult, ...] = ()
+    request: str = ""
+    previous_entry: str | None
+    signatures: dict[str, str] = {}
+
+    @property
+    def failed_gates(self) -> list[GateResult]:
+        return [gate for gate in self.evidence if not gate.passed]
+
+    @property
+    def why(self) -> str:
+        """The reason, followed by the failed gates."""
+        failed = "; ".join(map(str, self.failed_gates))
+        return f"{self.reason} ({failed})" if failed else self.reason
+
+
+def parse_entry(data: bytes, project: str, promoters: VerifyingKeys) -> AuditEntry:
+    """Parse and verify an entry. Raises Unsigned, IntegrityError."""
+    document = promoters.check(data, f"an audit-log entry of {project}")
+    try:
+        entry = AuditEntry.model_validate(document)
+    except ValidationError:
+        raise IntegrityError(f"an audit-log entry of {project} is not valid") from None
+    if entry.project != project:
+        raise IntegrityError(f"an audit-log entry of {project} belongs to another project")
+    return entry
+
+
+def parse_next_entry(
+    data: bytes, project: str, sequence: int, promoters: VerifyingKeys, previous_entry: str | None
+) -> AuditEntry:
+    """Parse the entry with this number, which must follow the one with this digest. Raises Unsigned, IntegrityError."""
+    entry = parse_entry(data, project, promoters)
+    if entry.sequence != sequence:
+        raise IntegrityError(f"expected entry number {sequence}, found {entry.sequence}")
+    if entry.previous_entry != previous_entry:
+        raise IntegrityError("does not follow the entry before it")
+    return entry
