@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from podium.models.edge_cases import check_edge_cases, edge_case_rows
-from podium.models.encoder import Encoder, OneHot, Ordinal, Passthrough, Standardized
+from podium.models.encoder import Encoder
+from podium.models.features import OneHot, Ordinal, Passthrough, Standardized
 from podium.models.golden_rows import record_golden
 from podium.models.lightgbm_export import lightgbm_text
 from podium.models.model import Model

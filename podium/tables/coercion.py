@@ -117,7 +117,7 @@ VALUES: dict[str, Callable[[object, Column], Value]] = {
 
 
 def _is_missing(value: object, column: Column) -> bool:
-    if value is None or (column.is_dirty and isinstance(value, str) and not value.strip()):
+    if value is None or (column.needs_parsing and isinstance(value, str) and not value.strip()):
         return True
     if not column.na_values or isinstance(value, bool):
         return False

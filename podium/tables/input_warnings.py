@@ -63,5 +63,5 @@ def _unknown(row: int, column: Column) -> Problem:
 
 def _outside(row: int, column: Column) -> Problem:
     assert column.low is not None and column.high is not None
-    usual = f"{column.shown(column.low)} to {column.shown(column.high)}"
+    usual = f"{column.format_value(column.low)} to {column.format_value(column.high)}"
     return Problem(OUTSIDE, "is outside the range of the training rows", row, column.name, usual)

@@ -69,7 +69,7 @@ def parse_fingerprint(project: Project) -> str:
 
 def day_name(day: float, panel: Panel) -> str:
     """A day as ISO 8601, or as a number that sorts, where days are numbers."""
-    return panel.days.shown(day) if panel.days.kind == "date" else f"{int(day):012d}"
+    return panel.time_column.format_value(day) if panel.time_column.kind == "date" else f"{int(day):012d}"
 
 
 def day_number(text: str, project: Project) -> float:
