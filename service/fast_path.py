@@ -19,7 +19,7 @@ import msgspec
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
 from podium.schema.columns import EPOCH, Column, Value
-from podium.tables.coercion import missing_sentinels
+from podium.tables.cell_rules import missing_sentinels
 from service.active_models import ActiveModels
 from service.admission import MODEL, replay
 from service.asgi import SECURITY, ASGIApp, Receive, Scope, Send

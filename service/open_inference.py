@@ -17,7 +17,7 @@ import numpy as np
 from podium.models.model import predicted_label
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Signature
-from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem
+from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem, unknown_column
 from podium.tables.strict_json import decode_json
 from service.responses import json_number
 from service.tensors import MAX_NAME, NUMBERS, Tensor, encoded, parameters_of, parse_tensors, wrong
@@ -106,7 +106,7 @@ def _records(tensors: Sequence[Tensor], signature: Signature) -> list[dict[str, 
         tensor.name[:MAX_NAME] for tensor in tensors if tensor.name not in known and tensor.name not in signature.ignored
     ]
     if unknown:
-        raise BadData([Problem("unknown-field", "is no input of this model", column=name) for name in unknown[:MAX_REPORTED]])
+        raise BadData([unknown_column(name) for name in unknown[:MAX_REPORTED]])
     if wide := next((tensor for tensor in tensors if tensor.width != 1), None):
         raise wrong(wide.name, "wrong-length", "must have the shape [n] or [n, 1]")
     if len({tensor.rows for tensor in tensors}) > 1:

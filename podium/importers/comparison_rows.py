@@ -15,7 +15,7 @@ from podium.project import ColumnOptions
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.schema_inference import infer_column, with_statistics
 
 SYNTHETIC_ROWS = 600

@@ -26,7 +26,7 @@ from podium.project import Project
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Panel, Signature, Target
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import DAY, INDEX, Windows, lag_name, mask_entities, window_columns, windows
 from podium.training.panel import infer_panel, target_change

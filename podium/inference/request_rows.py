@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.schema.columns import EPOCH, Panel, Signature, Value
-from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, limit_by_row
-from podium.tables.coercion import coerce_by_row, coerce_frame, coerce_rows, column_problems, frame_to_rows, rows_to_frame
-from podium.tables.input_warnings import NEVER_SEEN, UNKNOWN, frame_warnings, row_warnings
+from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, max_problems_per_row
+from podium.tables.frames import coerce_by_row, coerce_frame, column_problems, frame_to_rows, rows_to_frame
+from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, frame_warnings, row_warnings
+from podium.tables.json_values import coerce_rows
 from podium.tables.panel import DAY, INDEX, INDEX_NAME, windows
 from podium.tables.parquet import as_text
 from podium.tables.readers import read_typed
@@ -137,7 +138,7 @@ def rows_from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) 
     doubts = frame_warnings(frame, lenient if by_row else columns)
     strange = ~made.keys[panel.entity].isin(panel.entity_column.categories).to_numpy()
     places = np.flatnonzero(strange).tolist() if by_row and panel.entity_column.handle_unknown == "reject" else []
-    bad = {place: [Problem(UNKNOWN, NEVER_SEEN, place + 1, panel.entity)] for place in places}
+    bad = {place: [Problem(UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, place + 1, panel.entity)] for place in places}
     good = made.inputs.drop(index=places).reset_index(drop=True) if places else made.inputs
     table = functools.partial(key_table, made.keys, panel)
     return ParsedRows(len(made.keys), doubts, lambda: frame_to_rows(good), lambda: good, table, bad, made.keys)
@@ -255,7 +256,7 @@ def _by_row(records: Sequence[Any], signature: Signature, ignored: set[str]) -> 
     good: list[tuple[Value, ...]] = []
     doubts: list[Problem] = []
     bad: dict[int, list[Problem]] = {}
-    each = limit_by_row(len(records))
+    each = max_problems_per_row(len(records))
     for place, record in enumerate(records):
         named.append(record if isinstance(record, dict) else {})
         try:

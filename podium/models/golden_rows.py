@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from podium.models.model import Model, RowScorer
 from podium.schema.columns import Column, Value
-from podium.tables.coercion import frame_to_rows, rows_to_frame
+from podium.tables.frames import frame_to_rows, rows_to_frame
 
 MAX_ROWS = 32
 TOLERANCE = 1e-9

@@ -12,7 +12,7 @@ from podium.models.onnx_scorer import OnnxInput, OnnxScorer
 from podium.models.scorers import LightGBMScorer, LinearScorer, Scorer
 from podium.models.serialization import dump, load
 from podium.schema.columns import Column, Signature, Target
-from podium.tables.coercion import rows_to_frame
+from podium.tables.frames import rows_to_frame
 
 COLUMNS = (
     Column("n", "number", nullable=True),

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, Kind, Label, NumberFormat, Signature, Target, Task
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import BOOLEANS, INTEGER, NUMBER, coerce_column, mask_missing, normalize_category
+from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.fuzzy_categories import VOCABULARIES, apply_corrections, spellings_of, vocabulary_aliases, vocabulary_of
 from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
+from podium.tables.text_columns import coerce_column, mask_missing
 
 MISSING_MARKS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
 """Texts that mean "no value" in a column whose other cells are numbers or dates; in a column of text they are text."""

@@ -12,8 +12,9 @@ from podium.project import ColumnOptions, PanelOptions, Project
 from podium.schema.columns import EPOCH, Column, Panel
 from podium.schema.data_errors import BadData, Problem
 from podium.storage.object_store import digest
-from podium.tables.coercion import coerce_column, coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.readers import read_table
+from podium.tables.text_columns import coerce_column
 
 
 def panel_options(project: Project) -> PanelOptions:

@@ -14,7 +14,7 @@ from podium.models.panel_features import RelativeChange
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale, lag_name, window_columns, windows
 from podium.tables.schema_inference import infer_column
 from podium.training.daily_files import panel_options, row_days

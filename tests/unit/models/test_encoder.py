@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podium.models.encoder import Encoder, fit_encoder
 from podium.models.features import CLIP
 from podium.schema.columns import Column
-from podium.tables.coercion import rows_to_frame
+from podium.tables.frames import rows_to_frame
 
 COLUMNS = (
     Column("n", "number", nullable=True),
