@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podium.inference.request_rows import ROWS_FIELD
 from podium.inference.served_model import ServedModel
+from podium.inference.table_rows import ROWS_FIELD
 from podium.registry.audit_log import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
 from podium.schema.columns import Column, Panel, Signature
