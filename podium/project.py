@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from podium.schema.columns import Kind, Notation, Policy, Spelling, Task
+from podium.schema.columns import FuzzyMatching, Kind, NumberFormat, Policy, Task
 from podium.tables.panel import INDEX_NAME, RULES
 
 INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
@@ -39,8 +39,8 @@ class ColumnOptions(StrictModel):
     handle_unknown: Policy = "warn"
     unit: str = ""
     date_format: str = "%Y-%m-%d"
-    number_format: Notation | None = None
-    fuzzy: Spelling | None = None
+    number_format: NumberFormat | None = None
+    fuzzy: FuzzyMatching | None = None
 
     @model_validator(mode="after")
     def _is_written_as_its_kind(self) -> Self:

@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from podium.inference.inbox import InboxFile, Open, ProcessingOptions, inbox_files, is_waiting, process_file
+from podium.inference.inbox import InboxFile, ProcessingOptions, StoreFactory, inbox_files, is_waiting, process_file
 from podium.inference.served_model import ServedModel
 from podium.storage.files import file_lock
 from podium.storage.object_store import Store, StoreError
@@ -34,7 +34,7 @@ class InboxWorker:
     def __init__(
         self,
         store: Store,
-        open_: Open,
+        open_: StoreFactory,
         live: ActiveModels,
         wake: Wake,
         spread: DaskExecutor,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from podium.inference.batch import predict_file
-from podium.inference.request_rows import ParseOptions
+from podium.inference.parsed_rows import ParseOptions
 from podium.inference.served_model import ServedModel, UnknownModel
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 from podium.storage.files import file_lock

@@ -14,7 +14,7 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def parse_mlflow_records(body: Any, signature: Signature) -> Any:
-    """What `podium.inference.request_rows.from_records` takes. Raises BadData."""
+    """What `podium.inference.json_rows.rows_from_records` takes. Raises BadData."""
     found = [form for form in FORMS if isinstance(body, dict) and form in body]
     if len(found) != 1:
         raise BadData([Problem("invalid-type", "needs exactly one of", expected=", ".join(FORMS))])

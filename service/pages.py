@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from podium.inference.request_rows import ROWS_FIELD
 from podium.inference.served_model import ServedModel
+from podium.inference.table_rows import ROWS_FIELD
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
 from podium.schema.columns import Column, Panel, Signature
@@ -131,7 +131,7 @@ def example_of(signature: Signature) -> dict[str, str]:
 
 def _example_rows(panel: Panel) -> str:
     """As many days of one entity as a model sees, the last ones of the training."""
-    time = panel.days
+    time = panel.time_column
     lines = [",".join(column.name for column in panel.columns)]
     for day in range(panel.lags, -1, -1):
         here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)
@@ -177,7 +177,7 @@ def _field(column: Column) -> dict[str, Any]:
 def _range(column: Column) -> str:
     if column.low is None or column.high is None:
         return ""
-    return f"{column.shown(column.low)} – {column.shown(column.high)}"
+    return f"{column.format_value(column.low)} – {column.shown(column.high)}"
 
 
 def _models(snapshot: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from podium.inference.request_rows import ParsedRows, ParseOptions, rows_from_form, rows_from_json, rows_from_table
+from podium.inference.json_rows import rows_from_json
+from podium.inference.parsed_rows import ParsedRows, ParseOptions
+from podium.inference.table_rows import rows_from_form, rows_from_table
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData, Malformed, Problem, TooLarge
 from service.asgi import Message, Receive

@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from podium.inference.panel import Scores, forecast_rows
-from podium.inference.request_rows import ParsedRows
+from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.models.model import predicted_label
 from podium.schema.columns import EPOCH, Column, Label, Signature, Target, Value
@@ -50,8 +50,8 @@ def predictions(snapshot: ServedModel, scores: Scores, inputs: ParsedRows, with_
     good = iter(range(inputs.count))
     found: list[dict[str, Any]] = []
     for place in range(inputs.total):
-        if place in inputs.bad:
-            found.append({"errors": [problem.as_json() for problem in inputs.bad[place]]})
+        if place in inputs.invalid_rows:
+            found.append({"errors": [problem.as_json() for problem in inputs.invalid_rows[place]]})
             continue
         row = next(good)
         fields = one_prediction(list(map(float, scores[first][row])), target, widths[first])

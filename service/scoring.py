@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from podium.inference.request_rows import ParsedRows
+from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.schema.arrays import FloatMatrix
 from service.compute_threads import run_in_compute_thread

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from podium.cli.models import context_from_settings, report_errors
-from podium.inference.request_rows import ParseOptions, rows_from_text
+from podium.inference.parsed_rows import ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv
 from podium.inference.served_model import ServedModel, scores_here
+from podium.inference.table_rows import rows_from_text
 from podium.project import BadProject, load_project, project_names
 from podium.registry.audit_log import read_champion
 from podium.registry.promotion import PromotionContext

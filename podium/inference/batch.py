@@ -1,4 +1,4 @@
-"""A whole file to its predictions, piece by piece from disk to disk, so that memory does not grow with it."""
+"""Predictions for a whole file, chunk by chunk, so that memory use does not grow with the file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.inference.request_rows import (
-    ParsedRows,
-    ParseOptions,
-    check_columns,
-    rows_from_panel,
-    rows_from_text,
-    size_limits,
-    typed_panel,
-)
+from podium.inference.panel_rows import rows_from_panel, typed_panel
+from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv
 from podium.inference.served_model import ServedModel
+from podium.inference.table_rows import check_columns, rows_from_text, size_limits
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData
@@ -30,14 +24,14 @@ from podium.tables.readers import read_in_pieces
 from podium.tables.size_limits import FILE, Limits
 
 PANEL_ROWS = 100_000
-"""Rows of a panel whose windows are in memory at a time, and those of one entity more."""
+"""Approximate number of panel rows per chunk; entities are never split."""
 Score = Callable[[ServedModel, str, pd.DataFrame], FloatMatrix]
-"""From a version, a family and typed rows to (n, scores)."""
+"""From a version, a model family and n typed rows to (n, outputs) scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultChunk:
-    """The result of some rows as CSV, the first piece with the header."""
+    """The result of some rows as CSV; the first chunk starts with the header."""
 
     csv: bytes
     rows: int
@@ -50,62 +44,66 @@ def predict_file(
     snapshot: ServedModel,
     families: Sequence[str],
     score: Score,
-    asked: ParseOptions,
+    options: ParseOptions,
     *,
     raw: bool = False,
     problems: bool = True,
     limits: Limits = FILE,
 ) -> Iterator[ResultChunk]:
-    """Predictions beside the columns that came, and why wrong rows have none. Raises BadData, rows counted over all pieces."""
+    """Yield the input columns with predictions, and with the problems of invalid rows if parsed by row.
+
+    Raises BadData, with row numbers of the whole file.
+    """
     rows = 0
+    problems = problems and options.by_row
     if snapshot.signature.panel:
-        for inputs in _inputs_of_panel(upload, snapshot.signature, asked, limits):
-            yield _piece(snapshot, families, score, inputs, asked.by_row and problems, raw=raw, first=rows == 0)
+        for inputs in _panel_chunks(upload, snapshot.signature, options, limits):
+            yield _predict_chunk(snapshot, families, score, inputs, problems, raw=raw, first=rows == 0)
             rows += inputs.total
         return
-    for table in _read(upload, snapshot.signature, asked, limits):
+    for table in _read(upload, snapshot.signature, options, limits):
         try:
-            inputs = rows_from_text(table, snapshot.signature, table.num_rows, asked)
+            inputs = rows_from_text(table, snapshot.signature, table.num_rows, options)
         except BadData as error:
             raise _offset_rows(error, rows) from None
-        yield _piece(snapshot, families, score, inputs, asked.by_row and problems, raw=raw, first=rows == 0)
+        yield _predict_chunk(snapshot, families, score, inputs, problems, raw=raw, first=rows == 0)
         rows += table.num_rows
 
 
-def _piece(
+def _predict_chunk(
     snapshot: ServedModel, families: Sequence[str], score: Score, inputs: ParsedRows, problems: bool, *, raw: bool, first: bool
 ) -> ResultChunk:
     scores: dict[str, FloatMatrix | Sequence[Sequence[float]]] = {
         family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families
     }
     result = result_table(snapshot, inputs, scores, problems=problems)
-    return ResultChunk(table_to_csv(result, raw=raw, header=first), inputs.total, len(inputs.bad), len(inputs.warnings))
+    csv = table_to_csv(result, raw=raw, header=first)
+    return ResultChunk(csv, inputs.total, len(inputs.invalid_rows), len(inputs.warnings))
 
 
-def _read(upload: Path, signature: Signature, asked: ParseOptions, limits: Limits) -> Iterator[pa.Table]:
-    """Its pieces, unless the header shows columns that are not wanted. Raises BadData."""
-    check = functools.partial(check_columns, signature, asked)
+def _read(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[pa.Table]:
+    """Yield the table in pieces. Raises BadData, for unknown columns before any row is read."""
     return read_in_pieces(
         upload,
-        gzipped=asked.gzipped,
-        delimiter=asked.delimiter,
+        gzipped=options.gzipped,
+        delimiter=options.delimiter,
         limits=size_limits(signature, limits),
-        check=check,
+        check=functools.partial(check_columns, signature, options),
     )
 
 
-def _inputs_of_panel(upload: Path, signature: Signature, asked: ParseOptions, limits: Limits) -> Iterator[ParsedRows]:
-    """A panel is read whole, as a day needs those before it, and answered some entities at a time. Raises BadData."""
-    table = pa.concat_tables(_read(upload, signature, asked, limits))
-    frame = typed_panel(table, signature, asked)
-    if not asked.by_row:
-        frame_warnings(frame, signature.asked)  # so that rows are counted over the whole file
+def _panel_chunks(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[ParsedRows]:
+    """Read the whole panel, since lags need earlier rows, and yield the windows of some entities at a time."""
+    table = pa.concat_tables(_read(upload, signature, options, limits))
+    frame = typed_panel(table, signature, options)
+    if not options.by_row:
+        frame_warnings(frame, signature.request_columns)  # rejects unknown entities with row numbers of the whole file
     assert signature.panel
     codes = pd.factorize(frame[signature.panel.entity])[0]
     counts = np.cumsum(np.bincount(codes))
-    parts = counts // PANEL_ROWS
-    for part in np.unique(parts):
-        yield rows_from_panel(frame[parts[codes] == part], signature, by_row=asked.by_row)
+    chunk_of_entity = counts // PANEL_ROWS
+    for chunk in np.unique(chunk_of_entity):
+        yield rows_from_panel(frame[chunk_of_entity[codes] == chunk], signature, by_row=options.by_row)
 
 
 def _offset_rows(error: BadData, rows: int) -> BadData:

@@ -1,8 +1,7 @@
-"""The drop-box: a table put into the bucket is answered by a table put into the bucket.
+"""Batch inbox: each table put under `inbox/<project>/` gets a result under `outbox/<project>/`.
 
-What lies under `inbox/<project>/` is answered under `outbox/<project>/`, and a project may name one more pair of URLs.
-A receipt beside each result says of which state (ETag) of the input it is the answer, so events may be lost, doubled and late:
-who looks at inbox and receipts knows what is left to do, and the same state is answered once.
+A project may configure one more pair of URLs. A receipt next to each result names the ETag of the processed input, so lost,
+duplicated and late events do no harm: each state of an input is processed once.
 """
 
 from __future__ import annotations
@@ -17,81 +16,80 @@ from pathlib import Path
 from typing import Any
 
 from podium.inference.batch import Score, predict_file
-from podium.inference.request_rows import ParseOptions
+from podium.inference.parsed_rows import ParseOptions
 from podium.inference.served_model import ServedModel
 from podium.registry.versions import Manifest
 from podium.schema.data_errors import BadData, Problem, TooLarge
 from podium.storage.datasets import split_url
 from podium.storage.object_store import AlreadyExists, NotFound, PreconditionFailed, Store, StoreError
-from podium.tables.input_warnings import NEVER_SEEN
+from podium.tables.input_warnings import UNKNOWN_CATEGORY_MESSAGE
 from podium.tables.size_limits import Limits
 
 INBOX, OUTBOX = "inbox/", "outbox/"
 DATE_PLACEHOLDER = "{date}"
 MAX_GROWTH = 4
-"""A table may be decoded to so many times the largest size of a file, and a result may be as large; a file that unpacks to more
-is refused."""
+"""Maximum size of a decoded table and of a result, as a multiple of the input limit; guards against decompression bombs."""
 MAX_RESULT_BYTES = 250_000_000
-"""A result is in memory when it is written to the store."""
-Open = Callable[[str], Store]
-"""From the name of a bucket to it. Raises StoreError for one that is not Podium's."""
+"""Results are held in memory when they are written to the store."""
+StoreFactory = Callable[[str], Store]
+"""From a bucket's name to its store. Raises StoreError for a bucket that Podium may not use."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """An object by its bucket and key."""
+    """An object in a bucket."""
 
     store: Store
     key: str
 
     @classmethod
-    def of(cls, url: str, open_: Open, date: str = "") -> ObjectRef:
+    def of(cls, url: str, open_bucket: StoreFactory, date: str = "") -> ObjectRef:
         bucket, key = split_url(url.replace(DATE_PLACEHOLDER, date))
-        return cls(open_(bucket), key)
+        return cls(open_bucket(bucket), key)
 
-    def beside(self, ending: str) -> ObjectRef:
-        return ObjectRef(self.store, self.key + ending)
+    def with_suffix(self, suffix: str) -> ObjectRef:
+        return ObjectRef(self.store, self.key + suffix)
 
     @property
     def url(self) -> str:
         return self.store.url(self.key)
 
     def etag(self) -> str | None:
-        """None when nothing lies here."""
+        """Return the object's ETag, or None if it does not exist."""
         try:
             return self.store.etag(self.key)
         except NotFound:
             return None
 
-    def put(self, data: bytes, seen: str | None) -> None:
-        """Write over the state that was seen, or as new. Raises Exists, Moved."""
-        if seen:
-            self.store.replace(self.key, data, seen)
+    def put(self, data: bytes, etag: str | None) -> None:
+        """Replace the object with this ETag, or create it. Raises AlreadyExists, PreconditionFailed."""
+        if etag:
+            self.store.replace(self.key, data, etag)
         else:
             self.store.create(self.key, data)
 
 
 @dataclass(frozen=True, slots=True)
 class InboxFile:
-    """A table that came, and where its answer goes."""
+    """An input table and the location of its result."""
 
     project: str
     source: ObjectRef
     result: ObjectRef
     etag: str | None = None
-    """The state that a listing showed, where one did."""
+    """ETag from a listing, if known."""
 
     @property
     def receipt(self) -> ObjectRef:
-        return self.result.beside(".receipt.json")
+        return self.result.with_suffix(".receipt.json")
 
     @property
     def error(self) -> ObjectRef:
-        return self.result.beside(".error.json")
+        return self.result.with_suffix(".error.json")
 
 
-def inbox_files(store: Store, manifest: Manifest, open_: Open) -> Iterator[InboxFile]:
-    """Every table of a project that came, answered or not."""
+def inbox_files(store: Store, manifest: Manifest, open_bucket: StoreFactory) -> Iterator[InboxFile]:
+    """Yield every input table of a project, processed or not."""
     prefix = f"{INBOX}{manifest.project}/"
     for info in store.list_objects(prefix):
         if not info.key.endswith("/"):
@@ -100,28 +98,28 @@ def inbox_files(store: Store, manifest: Manifest, open_: Open) -> Iterator[Inbox
             ending = "" if is_csv else ".table.csv"  # so that no two inputs share a result
             result = ObjectRef(store, f"{OUTBOX}{manifest.project}/{name}{ending}")
             yield InboxFile(manifest.project, ObjectRef(store, info.key), result, info.etag)
-    if named := configured_inbox(manifest, open_):
-        yield named
+    if configured := configured_inbox(manifest, open_bucket):
+        yield configured
 
 
-def configured_inbox(manifest: Manifest, open_: Open) -> InboxFile | None:
-    """The pair of URLs that the project names; none when it names none, or a date in them."""
+def configured_inbox(manifest: Manifest, open_bucket: StoreFactory) -> InboxFile | None:
+    """Return the pair of URLs in the project's configuration; None if unset or if they contain a date."""
     urls = manifest.configuration.get("inbox") or {}
     source, result = urls.get("input_url"), urls.get("output_url")
     if not source or not result or DATE_PLACEHOLDER in source + result:
         return None
-    return InboxFile(manifest.project, ObjectRef.of(source, open_), ObjectRef.of(result, open_))
+    return InboxFile(manifest.project, ObjectRef.of(source, open_bucket), ObjectRef.of(result, open_bucket))
 
 
-def is_waiting(drop: InboxFile) -> bool:
-    """Whether there is a table whose present state is not answered."""
-    state = drop.source.etag()
-    return state is not None and read_receipt(drop)[1].get("etag") != state
+def is_waiting(file: InboxFile) -> bool:
+    """Return whether the current state of the input is still to be processed."""
+    etag = file.source.etag()
+    return etag is not None and read_receipt(file)[1].get("etag") != etag
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessingOptions:
-    """How files are answered: the scores, the largest file, the clock and the names of answers."""
+    """Scoring function, input limit, clock, source of prediction IDs, and the models to run."""
 
     score: Score
     max_bytes: int
@@ -130,103 +128,110 @@ class ProcessingOptions:
     families: str = "all"
 
 
-def process_file(drop: InboxFile, snapshot: ServedModel, terms: ProcessingOptions) -> dict[str, Any] | None:
-    """Answer the present state of a table, unless that was done; returns the receipt, None when there was nothing to do.
+def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOptions) -> dict[str, Any] | None:
+    """Process the current state of an input once. Returns the receipt, or None if there was nothing to do.
 
-    A result is there whole or not at all, and before its receipt; who comes second writes nothing. Raises StoreError.
+    The result is written atomically, before its receipt; the loser of a race writes nothing. Raises StoreError.
     """
-    state = drop.source.etag()
-    receipt_state, receipt = read_receipt(drop)
-    if state is None or receipt.get("etag") == state:
+    etag = file.source.etag()
+    receipt_etag, receipt = read_receipt(file)
+    if etag is None or receipt.get("etag") == etag:
         return None
-    result_state, error_state = drop.result.etag(), drop.error.etag()
+    result_etag, error_etag = file.result.etag(), file.error.etag()
     facts: dict[str, Any] = {
-        "source": drop.source.url,
-        "etag": state,
+        "source": file.source.url,
+        "etag": etag,
         "project": snapshot.project,
         "version": snapshot.version,
         "manifest": snapshot.manifest_sha256,
-        "models": snapshot.families(terms.families),
-        "prediction_id": terms.identity(),
-        "at": terms.now().isoformat(timespec="milliseconds"),
+        "models": snapshot.families(options.families),
+        "prediction_id": options.identity(),
+        "at": options.now().isoformat(timespec="milliseconds"),
     }
     try:
         try:
-            csv, rows, unknown = _predict(_read(drop.source, state, terms.max_bytes), drop, snapshot, terms)
-            if read_receipt(drop)[0] != receipt_state:
+            csv, rows, unknown = _predict(_read(file.source, etag, options.max_bytes), file, snapshot, options)
+            if read_receipt(file)[0] != receipt_etag:
                 return None  # another replica was faster
         except BadData as error:
             problems = [problem.as_json() for problem in error.problems]
             facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
-            drop.error.put(_dump(facts), error_state)
+            file.error.put(_dump(facts), error_etag)
         else:
-            facts |= {"not_predicted": unknown, "why": NEVER_SEEN} if unknown else {}
-            facts |= {"state": "done", "result": drop.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
-            drop.result.put(csv, result_state)
-            if error_state:
-                drop.error.put(_dump({"state": "resolved", "receipt": drop.receipt.url}), error_state)
-        drop.receipt.put(_dump(facts), receipt_state)
+            facts |= {"not_predicted": unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if unknown else {}
+            facts |= {"state": "done", "result": file.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
+            file.result.put(csv, result_etag)
+            if error_etag:
+                file.error.put(_dump({"state": "resolved", "receipt": file.receipt.url}), error_etag)
+        file.receipt.put(_dump(facts), receipt_etag)
     except (AlreadyExists, PreconditionFailed, NotFound):
-        return None  # the input was written again, or somebody else answered: the next look knows
+        return None  # the input changed, or another process was faster; the next scan finds out
     return facts
 
 
-def read_receipt(drop: InboxFile) -> tuple[str | None, dict[str, Any]]:
-    """The receipt's ETag and what it says; nothing where there is none, or no such."""
+def read_receipt(file: InboxFile) -> tuple[str | None, dict[str, Any]]:
+    """Return the receipt's ETag and content; (None, {}) if there is no receipt, and {} as content if it is invalid."""
     try:
-        blob = drop.receipt.store.read(drop.receipt.key)
-        found = json.loads(blob.data)
+        blob = file.receipt.store.read(file.receipt.key)
+        receipt = json.loads(blob.data)
     except NotFound:
         return None, {}
     except ValueError:
         return blob.etag, {}
-    return blob.etag, found if isinstance(found, dict) else {}
+    return blob.etag, receipt if isinstance(receipt, dict) else {}
 
 
-def _read(source: ObjectRef, state: str, most: int) -> bytes:
-    """The table in this state, if it is not too large to be read. Raises TooLarge, Moved."""
+def _read(source: ObjectRef, etag: str, max_bytes: int) -> bytes:
+    """Return the table with this ETag. Raises TooLarge, PreconditionFailed."""
     size = next((info.size for info in source.store.list_objects(source.key) if info.key == source.key), 0)
-    if size > most:
-        raise TooLarge([Problem("too-large", f"has {size} bytes", expected=f"at most {most}")])
-    return source.store.read(source.key, if_match=state).data
+    if size > max_bytes:
+        raise TooLarge([Problem("too-large", f"the file has {size} bytes", expected=f"at most {max_bytes}")])
+    return source.store.read(source.key, if_match=etag).data
 
 
-def _predict(data: bytes, drop: InboxFile, snapshot: ServedModel, terms: ProcessingOptions) -> tuple[bytes, int, int]:
-    """The result as CSV, how many rows it has, and how many of them are of unknown entities. Raises BadData."""
+def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: ProcessingOptions) -> tuple[bytes, int, int]:
+    """Return the result as CSV, its number of rows, and how many of them have unknown entities. Raises BadData."""
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
         del data
-        forecasts = snapshot.signature.panel is not None  # those of the champion, for the entities that it knows
-        asked = ParseOptions(by_row=forecasts, gzipped=drop.source.key.endswith(".gz"), keep_extra=True)
-        families: Sequence[str] = snapshot.families("champion" if forecasts else terms.families)
-        most = min(MAX_RESULT_BYTES, MAX_GROWTH * terms.max_bytes)
-        rows = wrong = size = 0
+        is_panel = snapshot.signature.panel is not None  # forecast with the champion only, for the entities that it knows
+        parse_options = ParseOptions(by_row=is_panel, gzipped=file.source.key.endswith(".gz"), keep_extra=True)
+        families: Sequence[str] = snapshot.families("champion" if is_panel else options.families)
+        max_bytes = min(MAX_RESULT_BYTES, MAX_GROWTH * options.max_bytes)
+        limits = Limits(decoded_bytes=max_bytes)
+        rows = invalid = size = 0
         with (Path(folder) / "result").open("w+b") as result:
-            for piece in predict_file(
-                path, snapshot, families, terms.score, asked, problems=not forecasts, limits=Limits(decoded_bytes=most)
+            for chunk in predict_file(
+                path,
+                snapshot,
+                families,
+                options.score,
+                parse_options,
+                problems=not is_panel,
+                limits=limits,
             ):
-                rows += piece.rows
-                wrong += piece.wrong_rows
-                size += result.write(piece.csv)
-                if size > most:
-                    raise TooLarge([Problem("too-large", "the result is too large", expected=f"at most {most} bytes")])
+                rows += chunk.rows
+                invalid += chunk.wrong_rows
+                size += result.write(chunk.csv)
+                if size > max_bytes:
+                    raise TooLarge([Problem("too-large", "the result is too large", expected=f"at most {max_bytes} bytes")])
             result.seek(0)
-            return result.read(), rows, wrong
+            return result.read(), rows, invalid
 
 
 def _dump(facts: dict[str, Any]) -> bytes:
     return json.dumps(facts, indent=1, ensure_ascii=False).encode()
 
 
-def bucket_opener(own: Store, others: Sequence[str], open_: Open) -> Open:
-    """Opens Podium's own bucket and those that it was told of, and no other."""
+def bucket_opener(own_store: Store, allowed: Sequence[str], open_bucket: StoreFactory) -> StoreFactory:
+    """Return a function that opens Podium's own bucket and the `allowed` ones only."""
 
-    def opened(bucket: str) -> Store:
-        if bucket == own.bucket:
-            return own
-        if bucket not in others:
+    def open_allowed(bucket: str) -> Store:
+        if bucket == own_store.bucket:
+            return own_store
+        if bucket not in allowed:
             raise StoreError(f"the bucket {bucket} is not in PODIUM_SOURCE_BUCKETS")
-        return open_(bucket)
+        return open_bucket(bucket)
 
-    return opened
+    return open_allowed

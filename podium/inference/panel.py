@@ -1,4 +1,4 @@
-"""Forecasts of a panel: predicted changes beside what came, as values."""
+"""Forecasts of a panel from predicted changes."""
 
 from __future__ import annotations
 
@@ -8,63 +8,66 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from podium.inference.request_rows import ParsedRows
+from podium.inference.parsed_rows import ParsedRows
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Panel
 from podium.tables.panel import ACTUAL, Forecast, forecast
 
 Scores = Mapping[str, FloatMatrix | Sequence[Sequence[float]]]
-"""Of each model (n, scores)."""
+"""(n, outputs) scores by model family."""
 
 
 def forecasts(panel: Panel, inputs: ParsedRows, scores: Scores) -> dict[str, Forecast]:
-    """Of each model, for all windows of the inputs; NaN for those that are not predicted."""
+    """Return each model's forecast for all windows; NaN for invalid ones."""
     assert inputs.keys is not None
-    good = np.ones(inputs.total, dtype=bool)
-    good[list(inputs.bad)] = False
-    found = {}
+    valid = np.ones(inputs.total, dtype=bool)
+    valid[list(inputs.invalid_rows)] = False
+    by_family = {}
     for family, rows in scores.items():
         changes = np.full(inputs.total, np.nan)
-        changes[good] = np.asarray(rows, dtype=float).reshape(-1)
-        made = forecast(inputs.keys, changes, panel.forecast_base)
-        found[family] = Forecast(np.where(good, made.step, np.nan), np.where(good, made.value, np.nan))
-    return found
+        changes[valid] = np.asarray(rows, dtype=float).reshape(-1)
+        values = forecast(inputs.keys, changes, panel.forecast_base)
+        by_family[family] = Forecast(np.where(valid, values.step, np.nan), np.where(valid, values.value, np.nan))
+    return by_family
 
 
 def forecast_table(panel: Panel, inputs: ParsedRows, scores: Scores) -> pa.Table:
-    """Entity, index and day; `pred_<target>` and `val_<target>`, which is null on the day to come; with several models
-    `pred_<target>_<family>` of each."""
+    """Return the keys of each window, `pred_<target>`, and `val_<target>`, which is null for the next day.
+
+    With several models, `pred_<target>_<family>` of each follows.
+    """
     assert inputs.keys is not None
-    found = forecasts(panel, inputs, scores)
+    by_family = forecasts(panel, inputs, scores)
     table, target = inputs.as_table(), panel.target
-    first = next(iter(found))
-    table = table.append_column(f"pred_{target}", _numbers(found[first].value))
-    table = table.append_column(f"val_{target}", _numbers(inputs.keys[ACTUAL].to_numpy()))
-    for family, made in found.items() if len(found) > 1 else ():
-        table = table.append_column(f"pred_{target}_{family}", _numbers(made.value))
+    first = next(iter(by_family))
+    table = table.append_column(f"pred_{target}", _nullable(by_family[first].value))
+    table = table.append_column(f"val_{target}", _nullable(inputs.keys[ACTUAL].to_numpy()))
+    for family, values in by_family.items() if len(by_family) > 1 else ():
+        table = table.append_column(f"pred_{target}_{family}", _nullable(values.value))
     return table
 
 
 def forecast_rows(panel: Panel, inputs: ParsedRows, scores: Scores) -> list[dict[str, Any]]:
-    """One answer a window: its keys, `prediction` as in the table, `step` from the day before alone, and `actual`."""
+    """Return per window its keys, `prediction` as in the table, `step` (from the previous day alone) and `actual`."""
     assert inputs.keys is not None
-    found = forecasts(panel, inputs, scores)
-    first, *others = found
+    by_family = forecasts(panel, inputs, scores)
+    first, *others = by_family
     rows: list[dict[str, Any]] = inputs.as_table().to_pylist()
-    actual = _numbers(inputs.keys[ACTUAL].to_numpy()).to_pylist()
-    values = {family: (_numbers(made.value).to_pylist(), _numbers(made.step).to_pylist()) for family, made in found.items()}
-    for place, row in enumerate(rows):
-        if place in inputs.bad:
-            row["errors"] = [problem.as_json() for problem in inputs.bad[place]]
+    actual = _nullable(inputs.keys[ACTUAL].to_numpy()).to_pylist()
+    values = {family: (_nullable(one.value).to_pylist(), _nullable(one.step).to_pylist()) for family, one in by_family.items()}
+    for index, row in enumerate(rows):
+        if index in inputs.invalid_rows:
+            row["errors"] = [problem.as_json() for problem in inputs.invalid_rows[index]]
             continue
-        value, step = (column[place] for column in values[first])
-        row |= {"prediction": value, "step": step, "actual": actual[place]}
+        value, step = (column[index] for column in values[first])
+        row |= {"prediction": value, "step": step, "actual": actual[index]}
         if others:
             row["models"] = {
-                family: {"prediction": value[place], "step": step[place]} for family, (value, step) in values.items()
+                family: {"prediction": value[index], "step": step[index]} for family, (value, step) in values.items()
             }
     return rows
 
 
-def _numbers(numbers: np.ndarray) -> pa.Array:
+def _nullable(numbers: np.ndarray) -> pa.Array:
+    """Return the numbers with null for those that are not finite."""
     return pa.array(numbers, mask=~np.isfinite(numbers))

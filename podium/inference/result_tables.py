@@ -1,4 +1,4 @@
-"""Predictions beside their inputs, as a table to show or to download."""
+"""Inputs with their predictions, as a table."""
 
 from __future__ import annotations
 
@@ -14,56 +14,58 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from podium.inference.panel import Scores, forecast_table
-from podium.inference.request_rows import ParsedRows
+from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Target
 from podium.schema.data_errors import Problem
-from podium.tables.coercion import NUMBER
+from podium.tables.cell_rules import NUMBER
 
 FORMULA = r"^[=+\-@\t\r]"
-
-
 PROBLEM_COLUMN = "problem"
 
 
 def result_table(snapshot: ServedModel, inputs: ParsedRows, scores: Scores, *, problems: bool | None = None) -> pa.Table:
-    """Input columns untouched and in order, then `prediction` and each `probability_<class>` of the first model, or the ends
-    of its interval, then the same of every model as `<family>.prediction` and so on when there are several; and a column
-    `problem` that says why rows are wrong, when there are any, or always, or never."""
+    """Return the input columns unchanged, followed by the predictions.
+
+    Columns of the first model: `prediction`, then `probability_<class>` per class or the bounds of the prediction interval.
+    With several models, the same columns of each follow, named `<family>.prediction` and so on. A column `problem` describes
+    invalid rows; `problems` adds it always or never instead of only if there are some.
+    """
     if snapshot.signature.panel:
         return _with_problems(forecast_table(snapshot.signature.panel, inputs, scores), inputs, problems)
     first, target = next(iter(scores)), snapshot.signature.target
     table = inputs.as_table()
-    places = _places(inputs)
-    matrices = {family: matrix_of(rows, target) for family, rows in scores.items()}
+    indices = _score_indices(inputs)
+    matrices = {family: score_matrix(rows, target) for family, rows in scores.items()}
     added = _columns(matrices[first], target, snapshot.half_width(first))
     for family, matrix in matrices.items() if len(scores) > 1 else ():
         columns = _columns(matrix, target, snapshot.half_width(family))
         added |= {f"{family}.{name}": cells for name, cells in columns.items()}
     for name, cells in added.items():
-        table = table.append_column(_unique_name(name, table), cells if places is None else cells.take(places))
+        table = table.append_column(_unique_name(name, table), cells if indices is None else cells.take(indices))
     return _with_problems(table, inputs, problems)
 
 
-def matrix_of(rows: FloatMatrix | Sequence[Sequence[float]], target: Target) -> FloatMatrix:
-    """(n, scores), also where no row is good."""
+def score_matrix(rows: FloatMatrix | Sequence[Sequence[float]], target: Target) -> FloatMatrix:
+    """Return (n, outputs) scores, with the right number of outputs even if n is 0."""
     return np.asarray(rows, dtype=float).reshape(len(rows), max(1, len(target.classes)))
 
 
-def _with_problems(table: pa.Table, inputs: ParsedRows, asked: bool | None) -> pa.Table:
-    if asked or (asked is None and inputs.bad):
-        said = [_join_problems(inputs.bad[place]) if place in inputs.bad else None for place in range(inputs.total)]
-        table = table.append_column(_unique_name(PROBLEM_COLUMN, table), pa.array(said, pa.string()))
+def _with_problems(table: pa.Table, inputs: ParsedRows, problems: bool | None) -> pa.Table:
+    invalid = inputs.invalid_rows
+    if problems or (problems is None and invalid):
+        texts = [_join_problems(invalid[index]) if index in invalid else None for index in range(inputs.total)]
+        table = table.append_column(_unique_name(PROBLEM_COLUMN, table), pa.array(texts, pa.string()))
     return table
 
 
-def _places(inputs: ParsedRows) -> pa.Array | None:
-    """Where each row finds its scores, null for a wrong one; None when all rows are good."""
-    if not inputs.bad:
+def _score_indices(inputs: ParsedRows) -> pa.Array | None:
+    """Return the index of each row's scores, null for invalid rows; None if all rows are valid."""
+    if not inputs.invalid_rows:
         return None
-    good = itertools.count()
-    return pa.array([None if place in inputs.bad else next(good) for place in range(inputs.total)], pa.int64())
+    valid = itertools.count()
+    return pa.array([None if index in inputs.invalid_rows else next(valid) for index in range(inputs.total)], pa.int64())
 
 
 def _join_problems(problems: Sequence[Problem]) -> str:
@@ -77,7 +79,7 @@ def table_to_parquet(table: pa.Table) -> bytes:
 
 
 def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True) -> bytes:
-    """CSV in UTF-8; texts that a spreadsheet would run as a formula are prefixed with an apostrophe unless `raw`."""
+    """Return UTF-8 CSV. Unless `raw`, an apostrophe precedes texts that a spreadsheet would run as a formula."""
     file = io.BytesIO()
     pacsv.write_csv(
         table if raw else _escape_formulas(table), file, pacsv.WriteOptions(quoting_style="needed", include_header=header)
@@ -92,8 +94,8 @@ def _columns(matrix: FloatMatrix, target: Target, half_width: float | None) -> d
             "prediction_low": pa.array(matrix[:, 0] - half_width),
             "prediction_high": pa.array(matrix[:, 0] + half_width),
         }
-    for place, label in enumerate(target.classes):
-        columns[f"probability_{label}"] = pa.array(matrix[:, place])
+    for index, label in enumerate(target.classes):
+        columns[f"probability_{label}"] = pa.array(matrix[:, index])
     return columns
 
 
@@ -118,8 +120,8 @@ def _escape_formulas(table: pa.Table) -> pa.Table:
 def _escape_cells(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_string(cells.type):
         return cells
-    risky = pc.fill_null(pc.match_substring_regex(cells, FORMULA), False)
-    if not pc.any(risky).as_py():
+    is_formula = pc.fill_null(pc.match_substring_regex(cells, FORMULA), False)
+    if not pc.any(is_formula).as_py():
         return cells
-    risky = pc.and_(risky, pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$")))
-    return pc.if_else(risky, pc.binary_join_element_wise(pa.scalar("'"), cells, ""), cells)
+    is_formula = pc.and_(is_formula, pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$")))
+    return pc.if_else(is_formula, pc.binary_join_element_wise(pa.scalar("'"), cells, ""), cells)

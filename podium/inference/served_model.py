@@ -1,4 +1,4 @@
-"""A proved version as it serves."""
+"""A loaded version that serves predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from podium.models.model import Model, OneRecord
+from podium.models.model import Model, RowScorer
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.loading import LoadedVersion
 from podium.registry.versions import Manifest
@@ -23,7 +23,7 @@ class UnknownModel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A version in memory; who answers reads the live one once and keeps it to the end."""
+    """An immutable loaded version. A request resolves it once and uses it throughout."""
 
     project: str
     version: str
@@ -31,14 +31,14 @@ class ServedModel:
     manifest_sha256: str
     manifest: Manifest
     models: Mapping[str, Model]
-    fast: Mapping[str, OneRecord | None]
+    fast: Mapping[str, RowScorer | None]
     golden_difference: float = 0.0
     prepared: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What those who serve it made of it ahead; it goes when the snapshot goes."""
+    """Per-version objects cached by the server, such as the fast path; dropped with the version."""
 
     @classmethod
     def of(cls, entry: AuditEntry, loaded: LoadedVersion) -> ServedModel:
-        """What an entry of the history put in service."""
+        """Return the version that an audit-log entry made the champion."""
         assert entry.champion and entry.manifest_sha256
         facts = entry.project, entry.champion, entry.sequence, entry.manifest_sha256
         return cls(*facts, loaded.manifest, loaded.models, loaded.fast, loaded.largest_difference)
@@ -57,25 +57,25 @@ class ServedModel:
 
     @property
     def bytes(self) -> int:
-        """What its files take, and its models in memory about."""
+        """Size of the model files; an estimate of the memory they use."""
         return sum(file.size for name, file in self.manifest.files.items() if name.startswith("models/"))
 
     def half_width(self, family: str) -> float | None:
-        """Half of a regression's 90 % prediction interval; None for classes, and where no residuals are known."""
-        found = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
-        return None if found is None else float(found)
+        """Return half the width of a regression's 90 % prediction interval; None if there is none."""
+        half_width = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
+        return None if half_width is None else float(half_width)
 
-    def families(self, asked: str) -> list[str]:
-        """`champion`, `all` or a family's name to families, the champion first. Raises NoSuchModel."""
-        if asked == "champion":
+    def families(self, name: str) -> list[str]:
+        """Resolve `champion`, `all` or the name of a family, the champion first. Raises UnknownModel."""
+        if name == "champion":
             return [self.champion]
-        if asked == "all":
+        if name == "all":
             return sorted(self.models, key=lambda family: family != self.champion)
-        if asked not in self.models:
-            raise UnknownModel(f"there is no model of that name; there are champion, all, {', '.join(self.models)}")
-        return [asked]
+        if name not in self.models:
+            raise UnknownModel(f"unknown model {name[:100]!r}; choose one of: champion, all, {', '.join(self.models)}")
+        return [name]
 
 
 def scores_here(snapshot: ServedModel, family: str, frame: pd.DataFrame) -> FloatMatrix:
-    """(n, scores) in this process."""
+    """Return (n, outputs) scores, computed in this process."""
     return snapshot.models[family].scores(frame)

@@ -11,7 +11,7 @@ COMPATIBLE_KINDS = {("integer", "number")}
 
 def incompatibilities(old: Signature, new: Signature) -> list[str]:
     """Return the reasons why a request that is valid for the old signature would fail against the new one."""
-    before, after = ({column.name: column for column in signature.asked} for signature in (old, new))
+    before, after = ({column.name: column for column in signature.request_columns} for signature in (old, new))
     reasons = [f"column {name} was removed" for name in before if name not in after and name not in new.ignored]
     added = [column for name, column in after.items() if name not in before]
     reasons += [f"column {column.name} is new and required" for column in added if not column.nullable]
@@ -29,7 +29,7 @@ def _column_incompatibilities(old: Column, new: Column) -> list[str]:
     if old.nullable and not new.nullable:
         reasons.append(f"column {old.name} changed from optional to required (set nullable = true in the project file)")
     if old.number_format not in ("plain", new.number_format):
-        reasons.append(f"column {old.name} changed from {old.words} to {new.words}")
+        reasons.append(f"column {old.name} changed from {old.display_kind} to {new.display_kind}")
     if FUZZY_LEVELS.index(new.fuzzy) < FUZZY_LEVELS.index(old.fuzzy):
         reasons.append(f"column {old.name} changed from {old.fuzzy} to {new.fuzzy} matching of categories")
     removed = sorted(set(old.categories) - set(new.categories))

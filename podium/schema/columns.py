@@ -1,4 +1,4 @@
-"""What a table's columns are: the words that training and serving share."""
+"""Columns, targets, panels and signatures."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Literal
 Kind = Literal["number", "integer", "boolean", "date", "category"]
 Task = Literal["binary", "multiclass", "regression", "forecast"]
 Policy = Literal["warn", "reject"]
-Notation = Literal["plain", "money", "percent"]
-Spelling = Literal["exact", "loose", "nearest"]
+NumberFormat = Literal["plain", "money", "percent"]
+FuzzyMatching = Literal["exact", "loose", "nearest"]
 Value = float | str | None
-"""A typed cell: text for categories, a float for every other kind (dates are days since 1970), None when missing."""
-
-EPOCH = date(1970, 1, 1).toordinal()
+"""A typed cell: text for categories, a float for other kinds (dates are days since 1970), None if missing."""
 
 Label = str | int
+
+EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One input column as training saw it.
+    """An input column, with statistics of the training rows.
 
-    `low` and `high` are the range of the training rows in the typed unit (days since 1970 for dates); `na_values` are the
-    texts that mean "no value"; `date_format` is a strptime format; `number_format` is how numbers are written; `fuzzy` is
-    how near to a category a text must be to mean it, and `aliases` are further texts, folded, with what they mean.
+    `low` and `high` are the training range, for dates in days since 1970. `na_values` are texts that mean "missing".
+    `date_format` is a strptime format. `fuzzy` decides how texts are matched to `categories`; `aliases` maps further
+    normalized texts to categories.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Column:
     high: float | None = None
     unit: str = ""
     date_format: str = "%Y-%m-%d"
-    number_format: Notation = "plain"
-    fuzzy: Spelling = "exact"
+    number_format: NumberFormat = "plain"
+    fuzzy: FuzzyMatching = "exact"
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __hash__(self) -> int:
-        """In constant time: there may be many categories, and caches ask for every cell."""
+        """Hash in constant time: caches hash the column for every cell, and it may have many categories."""
         return hash((self.name, self.kind, self.fuzzy, len(self.categories)))
 
     @property
@@ -51,27 +51,27 @@ class Column:
         return self.kind == "category"
 
     @property
-    def words(self) -> str:
-        """The kind, for people."""
-        number = {"plain": "", "money": ", written as money", "percent": ", written as percent"}
-        text = {"exact": "", "loose": ", in any case", "nearest": ", misspellings understood"}
-        return self.kind + number[self.number_format] + text[self.fuzzy]
+    def display_kind(self) -> str:
+        """Return the kind and format as text."""
+        number_format = {"plain": "", "money": ", written as money", "percent": ", written as percent"}
+        matching = {"exact": "", "loose": ", case-insensitive", "nearest": ", misspellings corrected"}
+        return self.kind + number_format[self.number_format] + matching[self.fuzzy]
 
-    def shown(self, number: float, digits: int = 6) -> str:
-        """A number of this column as people write it."""
+    def format_value(self, number: float, digits: int = 6) -> str:
+        """Return a typed number as text: an ISO date, or up to `digits` significant digits."""
         return date.fromordinal(int(number) + EPOCH).isoformat() if self.kind == "date" else f"{number:.{digits}g}"
 
     @property
-    def is_dirty(self) -> bool:
-        """Whether its cells are texts that must be read, so that a blank text is a missing value."""
+    def needs_parsing(self) -> bool:
+        """Return whether cells are texts that need parsing, so that blank text means missing."""
         return self.number_format != "plain" or self.fuzzy != "exact"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The column to predict; `classes` are in the order of a model's scores and empty for numbers.
+    """The column to predict. `classes` has the order of a model's scores; it is empty for numbers.
 
-    A forecast's score is the change since the day before, in units of the value then.
+    A forecast's score is the relative change from the previous day.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A column that is computed from others of the same row, by a rule of `podium.tables.panel.RULES`."""
+    """A column computed from other columns of the same row by a rule of `podium.tables.panel.RULES`."""
 
     name: str
     rule: str
@@ -90,10 +90,10 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Rows keyed by an entity and a day: a model sees `lags` days before the one that it predicts.
+    """Rows keyed by entity and day; a model predicts a day from the `lags` days before it.
 
-    `columns` are those of a row as it comes; a forecast adds predicted changes up from the `first` value of an entity, or
-    adds one to its `last`.
+    `columns` are the columns of the rows. `forecast_base` decides whether a forecast accumulates predicted changes from an
+    entity's `first` value or adds one change to its `last`.
     """
 
     entity: str
@@ -105,27 +105,27 @@ class Panel:
     forecast_base: Literal["first", "last"] = "last"
 
     @property
-    def entities(self) -> Column:
-        """The column of the entity."""
+    def entity_column(self) -> Column:
         return next(column for column in self.columns if column.name == self.entity)
 
     @property
-    def days(self) -> Column:
-        """The column of the day: a date, or a whole number."""
+    def time_column(self) -> Column:
+        """The column of the day: a date or an integer."""
         return next(column for column in self.columns if column.name == self.time)
 
     @property
-    def measured(self) -> tuple[str, ...]:
-        """The columns of numbers, those that come and those that are derived."""
-        given = [column.name for column in self.columns if column.name not in (self.entity, self.time)]
-        return (*given, *(column.name for column in self.derived_columns))
+    def numeric_columns(self) -> tuple[str, ...]:
+        """Names of the numeric columns, with the derived ones."""
+        columns = [column.name for column in self.columns if column.name not in (self.entity, self.time)]
+        return (*columns, *(column.name for column in self.derived_columns))
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives; `ignored` columns may come along and are not used, with the reason for each.
+    """Inputs and target of a model.
 
-    With a `panel`, clients send its rows, and `inputs` are the windows that are made of them.
+    `ignored` maps columns that are allowed but not used to the reason. With a `panel`, clients send its rows, and `inputs`
+    are the columns of the windows made from them.
     """
 
     inputs: tuple[Column, ...]
@@ -134,10 +134,10 @@ class Signature:
     panel: Panel | None = None
 
     @property
-    def asked(self) -> tuple[Column, ...]:
-        """The columns that a client sends."""
+    def request_columns(self) -> tuple[Column, ...]:
+        """The columns that clients send."""
         return self.panel.columns if self.panel else self.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.asked)
+        return tuple(column.name for column in self.request_columns)

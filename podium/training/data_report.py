@@ -74,7 +74,7 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
     present = cells.dropna()
     facts: dict[str, object] = {
         "name": column.name,
-        "kind": column.words,
+        "kind": column.display_kind,
         "unit": column.unit,
         "missing": f"{cells.isna().mean():.1%}",
         "distinct": int(present.nunique()),
@@ -83,7 +83,7 @@ def _facts(column: Column, cells: pd.Series) -> dict[str, object]:
         counts = present.value_counts()
         facts["summary"] = ", ".join(f"{level} {count / len(cells):.0%}" for level, count in counts.head(4).items())
     else:
-        facts["summary"] = " … ".join(column.shown(at, 4) for at in np.quantile(present.astype(float), [0, 0.5, 1]))
+        facts["summary"] = " … ".join(column.format_value(at, 4) for at in np.quantile(present.astype(float), [0, 0.5, 1]))
     return facts
 
 
@@ -191,7 +191,7 @@ def _day_before(data: LabeledRows) -> LabeledRows:
     assert panel is not None
     plain = unscaled_columns(panel, data.inputs)
     columns, cells = [data.signature.inputs[0]], {panel.entity: data.inputs[panel.entity]}
-    for name in panel.measured:
+    for name in panel.numeric_columns:
         last, earlier = data.inputs[lag_name(name, 1)], data.inputs[lag_name(name, 2)]
         own = name if name in plain else f"{name}, last change"
         with np.errstate(all="ignore"):
@@ -217,7 +217,7 @@ def _series(data: LabeledRows, panel: Panel) -> ReportFigure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    if panel.days.kind == "date":
+    if panel.time_column.kind == "date":
         _date_axis(axes)
     axes.legend(fontsize=8, frameon=False, ncols=MAX_SERIES)
     _without_warnings(axes)

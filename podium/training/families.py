@@ -63,7 +63,7 @@ def _lightgbm(target: Target, seed: int, settings: Settings) -> Any:
 
 def _lightgbm_scorer(fitted: Any, target: Target, features: int) -> Scorer:
     outputs = len(target.classes) if target.task == "multiclass" else 1
-    return LightGBMScorer(fitted.booster_.model_to_string(), features, outputs, chance=target.task == "binary")
+    return LightGBMScorer(fitted.booster_.model_to_string(), features, outputs, binary_probability=target.task == "binary")
 
 
 DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")

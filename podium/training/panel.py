@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.models.encoder import Encoder, Feature, Standardized
-from podium.models.panel_features import ColumnCache, RelativeChange
+from podium.models.encoder import Encoder
+from podium.models.features import ColumnCache, Feature, Standardized
+from podium.models.panel_features import RelativeChange
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale, lag_name, window_columns, windows
 from podium.tables.schema_inference import infer_column
 from podium.training.daily_files import panel_options, row_days
@@ -107,12 +108,12 @@ def prepare_windows(table: pa.Table, project: Project, until: float | None) -> t
     notes = [f"column {name} was left out: {reason}" for name, reason in ignored.items()]
     if len(made.keys) < len(frame):
         notes.append(f"{len(frame) - len(made.keys)} rows were of a day that came again: the last one counts")
-    made = made.some(np.flatnonzero(made.keys[INDEX] > 0))
+    made = made.take(np.flatnonzero(made.keys[INDEX] > 0))
     most = panel_options(project).max_rows
     if len(made.keys) > most:
         recent = np.sort(np.argsort(made.keys[DAY].to_numpy(), kind="stable")[-most:])
         notes.append(f"the last {most} of {len(made.keys)} rows are learned from (panel.max_rows)")
-        made = made.some(recent)
+        made = made.take(recent)
     return made, Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel), tuple(notes)
 
 
@@ -124,7 +125,7 @@ def target_change(keys: pd.DataFrame) -> pd.Series:
 
 def unscaled_columns(panel: Panel, inputs: pd.DataFrame) -> set[str]:
     """The numbers whose changes say little: derived ones, and those of two values, such as whether there is a promotion."""
-    flags = {name for name in panel.measured if name != panel.target and inputs[lag_name(name, 1)].nunique() <= 2}
+    flags = {name for name in panel.numeric_columns if name != panel.target and inputs[lag_name(name, 1)].nunique() <= 2}
     return flags | {column.name for column in panel.derived_columns}
 
 
@@ -135,7 +136,7 @@ def window_encoder(frame: pd.DataFrame, signature: Signature) -> Encoder:
     columns, places = signature.inputs, {column.name: place for place, column in enumerate(signature.inputs)}
     cells, features = ColumnCache(frame, columns), list[Feature]()
     plain = unscaled_columns(panel, frame)
-    for name in panel.measured:
+    for name in panel.numeric_columns:
         for step in range(1, panel.lags + 1):
             own, other = places[lag_name(name, step)], places[lag_name(name, step + 1)]
             if name in plain:
@@ -160,6 +161,6 @@ def _number(place: int, column: Column, frame: pd.DataFrame) -> Standardized:
 
 def _relative(column: int, base: int, name: str, cells: ColumnCache) -> RelativeChange:
     plain = RelativeChange(column, name, base, 0.0, 1.0)
-    shares = plain.over(cells)
+    shares = plain.transform(cells)
     spread = float(shares.std())
     return replace(plain, mean=float(shares.mean()), scale=spread if spread > ROUNDING else 1.0)

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from podium import __version__
+from podium.inference.json_rows import rows_from_records
 from podium.inference.panel import forecasts
-from podium.inference.request_rows import ParsedRows, rows_from_records, rows_from_table
+from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
+from podium.inference.table_rows import rows_from_table
 from podium.models.model import predicted_label
 from podium.registry.versions import list_versions
 from podium.schema.data_errors import BadData, Problem

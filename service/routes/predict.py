@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from podium.inference.request_rows import ParsedRows, ParseOptions
+from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv, table_to_parquet
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import BadData, Problem, TooLarge

@@ -16,7 +16,8 @@ from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.inference.panel import forecast_rows
-from podium.inference.request_rows import ParseOptions, rows_from_text
+from podium.inference.parsed_rows import ParseOptions
+from podium.inference.table_rows import rows_from_text
 from podium.models.golden_rows import GOLDEN, verified_fast_path, verify_golden_rows
 from podium.models.model import Model
 from podium.models.serialization import load
@@ -119,7 +120,7 @@ def check(given: Given, rows: Rows) -> None:
     table = read_csv(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True))
     assert inputs.keys is not None
-    known = inputs.keys.drop(index=list(inputs.bad)).reset_index(drop=True)
+    known = inputs.keys.drop(index=list(inputs.invalid_rows)).reset_index(drop=True)
     matrix = given.model.encoder.transform(inputs.as_frame())[:, :-2]
     assert [*zip(known["symbol"], known[INDEX], strict=True)] == [*wanted]
     expected = np.array([np.ravel(window) for window in wanted.values()]).reshape(len(matrix), -1)

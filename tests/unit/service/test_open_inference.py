@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.inference.request_rows import decode_json, rows_from_records
+from podium.inference.json_rows import rows_from_records
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.data_errors import BadData
+from podium.tables.strict_json import decode_json
 from service.mlflow import parse_mlflow_records
 from service.open_inference import parse_request, response
 from service.tensors import Tensor, encoded

@@ -60,7 +60,7 @@ def test_a_window_holds_the_days_before_and_the_change_since(rows: LabeledRows) 
     sold = frame["sold"].to_numpy()
     assert np.allclose(rows.target.iloc[:39], np.diff(sold[:40]) / sold[:39])
     assert rows.signature.target.task == "forecast"
-    assert [column.name for column in rows.signature.asked] == ["shop", "day", "sold", "visits"]
+    assert [column.name for column in rows.signature.request_columns] == ["shop", "day", "sold", "visits"]
 
 
 def test_what_is_there_or_not_is_seen_as_it_is() -> None:
@@ -187,7 +187,7 @@ def test_the_project_file_says_what_is_wrong(entries: dict[str, Any], said: str)
 def test_an_encoder_of_windows_gives_one_row_the_bits_of_the_table(rows: LabeledRows) -> None:
     encoder: Encoder = window_encoder(rows.inputs, rows.signature)
     vector = [0.0] * len(encoder.features)
-    write = encoder.into(vector)
+    write = encoder.compile_row_writer(vector)
     matrix = encoder.transform(rows.inputs)
     for place in (0, 1, 50, 150):
         write([None if cell != cell else cell for cell in rows.inputs.iloc[place].tolist()])
@@ -218,12 +218,12 @@ def test_what_is_known_is_what_the_training_days_showed() -> None:
     frame = shops(3, 40)
     late = frame[(frame["shop"] != "s2") | (frame["day"] > "2026-02-05")]
     rows = training_rows(prepare(table(late), project()), project())
-    entity, day, sold, _ = rows.signature.asked
+    entity, day, sold, _ = rows.signature.request_columns
     assert entity.categories == ("s0", "s1")
     assert day.high == rows.order.max()  # type: ignore[union-attr]
     assert sold.high is not None and sold.high < 90
     early = prepare(table(late), project(), until=20_484)  # 2026-01-31
-    assert early.signature.asked[0].categories == ("s0", "s1")
+    assert early.signature.request_columns[0].categories == ("s0", "s1")
     assert early.order is not None and early.order.max() == 20_484
 
 

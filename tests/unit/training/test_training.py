@@ -145,7 +145,7 @@ def test_metrics_agree_with_scikit_learn(classes: int) -> None:
         if classes == 2
         else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
     }
-    assert {name: CLASSIFICATION[name].figure(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
+    assert {name: CLASSIFICATION[name].function(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
 
 
 def test_errors_of_numbers_agree_with_scikit_learn() -> None:
@@ -157,7 +157,7 @@ def test_errors_of_numbers_agree_with_scikit_learn() -> None:
         "r2": sk.r2_score(target, guess),
         "mape": sk.mean_absolute_percentage_error(target, guess),
     }
-    assert {name: REGRESSION[name].figure(target, guess) for name in REGRESSION} == pytest.approx(expected)
+    assert {name: REGRESSION[name].function(target, guess) for name in REGRESSION} == pytest.approx(expected)
 
 
 def test_an_unknown_metric_is_named_with_those_that_exist() -> None:

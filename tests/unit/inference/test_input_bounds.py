@@ -16,19 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podium.inference.json_rows import rows_from_json
 from podium.inference.panel import forecast_rows, forecast_table
-from podium.inference.request_rows import (
-    DEFAULT_OPTIONS,
-    ParsedRows,
-    ParseOptions,
-    rows_from_form,
-    rows_from_json,
-    rows_from_table,
-)
+from podium.inference.parsed_rows import DEFAULT_OPTIONS, ParsedRows, ParseOptions
 from podium.inference.result_tables import table_to_csv
+from podium.inference.table_rows import rows_from_form, rows_from_table
 from podium.schema.columns import Column, Panel, Signature, Target
-from podium.schema.data_errors import MAX_BY_ROW, BadData, Problem
-from podium.tables.coercion import coerce_frame
+from podium.schema.data_errors import MAX_REPORTED_BY_ROW, BadData, Problem
+from podium.tables.frames import coerce_frame
 from podium.tables.fuzzy_categories import nearest_text
 from podium.tables.strict_json import decode_json
 
@@ -122,10 +117,10 @@ def test_a_thousand_kept_fields_of_json_are_written_in_little_time() -> None:
 def test_every_cell_may_be_wrong() -> None:
     rows = 500_000
     with quick(10):
-        bad = rows_from_table(b"x,c\n" + b"z,\n" * rows, SIGNATURE, MOST, BY_ROW).bad
+        bad = rows_from_table(b"x,c\n" + b"z,\n" * rows, SIGNATURE, MOST, BY_ROW).invalid_rows
         assert (len(bad), len(bad[rows - 1]), rows in bad) == (rows, 1, False)
-        assert sum(map(len, bad.values())) <= MAX_BY_ROW + rows
-    few = rows_from_table(b"x,c\nz,\n1,a\n", SIGNATURE, MOST, BY_ROW).bad
+        assert sum(map(len, bad.values())) <= MAX_REPORTED_BY_ROW + rows
+    few = rows_from_table(b"x,c\nz,\n1,a\n", SIGNATURE, MOST, BY_ROW).invalid_rows
     assert {place: [(each.row, each.column) for each in found] for place, found in few.items()} == {0: [(1, "x"), (1, "c")]}
 
 

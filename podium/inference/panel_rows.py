@@ -1,0 +1,76 @@
+"""Rows of a panel to the windows that a model forecasts from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from podium.inference.parsed_rows import ParsedRows, ParseOptions
+from podium.schema.columns import EPOCH, Panel, Signature
+from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge
+from podium.tables.frames import coerce_frame, frame_to_rows
+from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, frame_warnings
+from podium.tables.panel import DAY, INDEX, INDEX_NAME, windows
+from podium.tables.size_limits import REQUEST
+
+
+def typed_panel(table: pa.Table, signature: Signature, options: ParseOptions) -> pd.DataFrame:
+    """Return the panel's rows as a typed frame. Raises BadData."""
+    return coerce_frame(table, signature.request_columns, table.column_names if options.keep_extra else signature.ignored)
+
+
+def rows_from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) -> ParsedRows:
+    """Return the windows of a panel's typed rows; `by_row` marks entities unknown to the model as invalid.
+
+    Raises BadData.
+    """
+    panel = signature.panel
+    assert panel is not None
+    _check_days(frame, panel)
+    all_windows = windows(frame, panel)
+    columns = [column for column in panel.columns if column.name != panel.time]  # forecasts are always after the training range
+    lenient = [replace(column, handle_unknown="warn") for column in columns]
+    warnings = frame_warnings(frame, lenient if by_row else columns)
+    is_unknown = ~all_windows.keys[panel.entity].isin(panel.entity_column.categories).to_numpy()
+    indices = np.flatnonzero(is_unknown).tolist() if by_row and panel.entity_column.handle_unknown == "reject" else []
+    invalid = {index: [Problem(UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, index + 1, panel.entity)] for index in indices}
+    valid = all_windows.inputs.drop(index=indices).reset_index(drop=True) if indices else all_windows.inputs
+    table = functools.partial(key_table, all_windows.keys, panel)
+    return ParsedRows(
+        len(all_windows.keys), warnings, lambda: frame_to_rows(valid), lambda: valid, table, invalid, all_windows.keys
+    )
+
+
+def check_window_size(frame: pd.DataFrame, signature: Signature) -> None:
+    """Raise TooLarge if the windows, each of many numbers, would take too much memory."""
+    max_rows = REQUEST.decoded_bytes // (8 * len(signature.inputs))
+    if len(frame) > max_rows:
+        message = f"the table has {len(frame)} rows"
+        raise TooLarge([Problem("too-many-rows", message, expected=f"at most {max_rows}; send more to /batch as a file")])
+
+
+def _check_days(frame: pd.DataFrame, panel: Panel) -> None:
+    """Raise BadData if a date is the last one that can be represented: the forecast is for the next day."""
+    if panel.time_column.kind == "date":
+        last = np.flatnonzero(frame[panel.time].to_numpy() >= date.max.toordinal() - EPOCH)[:MAX_REPORTED]
+        if len(last):
+            raise BadData([Problem("out-of-range", "has no next day", row + 1, panel.time) for row in last.tolist()])
+
+
+def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
+    """Return the entity, the index of the day within it, and the day of each window."""
+    days = {day: day_text(day, panel) for day in keys[DAY].unique().tolist()}
+    cells = {panel.entity: keys[panel.entity], INDEX_NAME: keys[INDEX], panel.time: keys[DAY].map(days)}
+    return pa.table({name: pa.array(list(column)) for name, column in cells.items()})
+
+
+def day_text(day: float, panel: Panel) -> str | int:
+    """Return a date in ISO 8601, or an integer if the panel's time is an integer."""
+    if panel.time_column.kind != "date":
+        return int(day)
+    return panel.time_column.format_value(day)
