@@ -175,7 +175,7 @@ def _serve(app: str, port: int, folder: Path, environment: dict[str, str]) -> Pr
 
 def _publish(context: PromotionContext, frame: pd.DataFrame) -> None:
     """The champion is LightGBM with the settings of the benchmark."""
-    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], tried=(TREES,))
+    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], param_grid=(TREES,))
     project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=("lightgbm",), n_trials=1)
     now = datetime.now(UTC)
     manifest, files = train_locally(

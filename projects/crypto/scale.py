@@ -19,7 +19,7 @@ from projects.crypto.market import daily, market, names
 
 DAYS = 28
 FIRST = date(2026, 1, 5)
-SHORT = 'families = ["persistence", "linear", "lightgbm"]\nbudget = 1\n'
+SHORT = 'families = ["persistence", "linear", "lightgbm"]\nn_trials = 1\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ def measure(scene: AcceptanceEnvironment, symbols: int) -> tuple[Cost, Cost]:
 def _described(folder: Path, project: str) -> Path:
     """A project file of its own, with the panel of the coins and the short search."""
     text = (ROOT / "projects" / "crypto" / "project.toml").read_text()
-    text = text.replace("raw/crypto/", f"raw/{project}/").replace("budget = 2\n", SHORT).partition("[inbox]")[0]
+    text = text.replace("raw/crypto/", f"raw/{project}/").replace("n_trials = 2\n", SHORT).partition("[inbox]")[0]
     path = folder / "projects" / project / "project.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.replace("steps = 5", "steps = 5\nmost_rows = 1000000"))
+    path.write_text(text.replace("lags = 5", "lags = 5\nmax_rows = 1000000"))
     return path.parents[1]
 
 

@@ -89,7 +89,7 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
             "Pipeline",
         ]
     )
-    assert "is the champion" in result.stdout
+    assert "now the champion" in result.stdout
     return environment
 
 
@@ -157,9 +157,9 @@ def test_a_pickle_in_the_place_of_an_intermediate_does_nothing(
     mark = tmp_path / "ran"
     bad = pickle.dumps(Touch(mark))
     claim = json.dumps({"version": "../x", "created": "", "run": "", "snapshot": "", "parent": None}).encode()
-    names = ["features.json", "features.pkl", "candidates/linear.pkl", "candidates/linear.arrow", "claim.json", "publish.json"]
-    for name in names:
-        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "claim.json" else bad)
+    candidates = ["candidates/linear.pkl", "candidates/linear.arrow"]
+    for name in ["features.json", "features.pkl", *candidates, "reservation.json", "publish.json"]:
+        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "reservation.json" else bad)
     for stage in ("Select", "Rank", "Promote"):
         result = luigi(environment, stage, "poisoned")
         assert result.returncode == 30, (stage, result.stdout + result.stderr)
@@ -249,7 +249,7 @@ def test_failures_have_a_reason_and_an_exit_code(
 def test_a_project_that_does_not_exist_is_named(environment: dict[str, str]) -> None:
     result = luigi(environment, "Pipeline", "nothing")
     assert result.returncode == 1
-    assert "projects here" in result.stderr
+    assert "project not found" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -291,7 +291,7 @@ def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCl
             environment, "Pipeline", "central", "--scheduler-host", "127.0.0.1", "--scheduler-port", str(port), "--workers", "2"
         )
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "is the champion" in result.stdout
+        assert "now the champion" in result.stdout
     finally:
         luigid.stop()
 
@@ -377,11 +377,11 @@ def test_acts_by_hand_are_done_once_a_request(
     assert stands() == (one, 3)
     assert act("PromoteVersion", "--version", two, "--request", "again").returncode == 0
     assert stands() == (two, 4)
-    receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/acts/") if "Rollback" in key)
+    receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/receipts/") if "Rollback" in key)
     cloud_desk.store.delete(receipt)  # as if the process had died before it wrote it
     assert act("Rollback").returncode == 0
     assert stands() == (two, 4)
-    assert receipt in keys(cloud_desk.store, "runs/by-hand/acts/")
+    assert receipt in keys(cloud_desk.store, "runs/by-hand/receipts/")
     late = act("PromoteVersion", "--version", one, "--expect", one)
     assert late.returncode != 0
     assert "AliasMoved" in late.stdout
