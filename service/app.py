@@ -105,8 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(shared.close)
         jobs = Jobs(spread, shared, _job_limits(settings), app.state.metrics.jobs)
         stack.push_async_callback(run_in_threadpool, jobs.close)
-        notes = shared.proofs
-        store, validator = settings.store(), Validator(settings.validation_timeout, notes=notes)
+        store, validator = settings.store(), Validator(settings.validation_timeout, cache_folder=shared.proofs)
         stack.callback(validator.close)
         metrics: Metrics = app.state.metrics
         limits = ReconcilerOptions(settings.poll_seconds, settings.model_memory, settings.allow_library_mismatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,10 +52,9 @@ from podium.tables.schema_inference import target_codes
 HDF5, ZIP, TREE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n"
 
 
-def convert(wish: ImportRequest, enter_sandbox: Callable[[], None] = lambda: None) -> ImportResult:
-    """The foreign file as files of a version; `enter_sandbox` is called before it is looked at. Raises Refusal."""
-    allow = unpickling.allowed(wish.allowed)
-    enter_sandbox()
+def convert(wish: ImportRequest, allow: unpickling.Allowed | None = None) -> ImportResult:
+    """The foreign file as files of a version; `allow` defaults to what the request allows. Raises ImportRefused."""
+    allow = unpickling.allowed(wish.allowed) if allow is None else allow
     table = _sample(wish)
     foreign = _read(wish, table, allow)
     panel, test = None, None

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import pickle
-import subprocess
-import sys
-import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -16,13 +11,14 @@ from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest, ImportResult
 from podium.project import Project
 from podium.registry.versions import GOLDEN_FILE, IMPORTED_FILES, LEADERBOARD_FILE, TEST_FILE, Manifest, model_file
-from podium.sandbox.process_limits import clean_environment
-from podium.settings import ROOT
+from podium.sandbox.child_process import SandboxError, WorkError
+from podium.sandbox.fork_server import ForkServer
+from podium.sandbox.process_limits import ProcessLimits
 from podium.storage.object_store import digest
 from podium.training.version_files import VersionReservation, build_manifest
 
 KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
-MOST_ANSWER, START_SECONDS = 1 << 28, 30.0
+MOST_ANSWER = 1 << 28
 MEMORY = 4 << 30
 """What the child may need beyond the libraries."""
 
@@ -55,35 +51,16 @@ def _plain_name(file: str) -> str:
 
 
 def convert_in_sandbox(wish: ImportRequest, seconds: float) -> ImportResult:
-    """Nothing of the file is looked at in this process. Raises Refusal."""
-    request = pickle.dumps({"wish": wish, "seconds": seconds, "max_bytes": MEMORY})
-    command = [sys.executable, "-m", "podium.importers"]
-    most = 4 * len(wish.data) + MOST_ANSWER
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=clean_environment()) as child:
-        timer = threading.Timer(seconds + START_SECONDS, child.kill)
-        timer.start()
-        try:
-            assert child.stdin and child.stdout
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.write(request)
-                child.stdin.close()
-            answer = child.stdout.read(most + 1)
-        finally:
-            late = not timer.is_alive()
-            timer.cancel()
-            child.kill()
-    head, _, rest = answer.decode(errors="replace").partition("\n")
-    if head == "refused":
-        raise ImportRefused(rest[:2000])
-    if head != "turned":
-        raise ImportRefused(
-            f"the file was not turned within {seconds:g} s"
-            if late
-            else "the process that looked at the file ended without an answer"
-        )
-    if len(answer) > most:
-        raise ImportRefused("what the file was turned into is larger than it could be")
-    return _believed(rest, wish)
+    """Convert a file in a sandboxed child process. Raises ImportRefused."""
+    limits = ProcessLimits(seconds, MEMORY, 4 * len(wish.data) + MOST_ANSWER)
+    try:
+        with ForkServer("podium.importers.conversion_worker") as server:
+            text = server.call(wish, limits)
+    except WorkError as error:
+        raise ImportRefused(str(error)[:2000]) from None
+    except SandboxError as error:
+        raise ImportRefused(f"the conversion process {error}") from None
+    return _believed(text, wish)
 
 
 def _believed(text: str, wish: ImportRequest) -> ImportResult:

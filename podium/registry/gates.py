@@ -169,7 +169,9 @@ def _latency(loaded: LoadedVersion, golden: Golden, most: float) -> GateResult:
 def _not_worse(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
     """Paired on those of the version's test rows that the champion has not learned from either."""
     if test.target.isna().any():
-        return GateResult(name="non-inferiority", passed=False, detail="cannot be compared: no rows with a known target came along")
+        return GateResult(
+            name="non-inferiority", passed=False, detail="cannot be compared: no rows with a known target came along"
+        )
     try:
         ground = comparable_rows(incumbent_of(champion), test)
     except NotComparable as error:

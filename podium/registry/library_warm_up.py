@@ -1,4 +1,4 @@
-"""Small models that answer once, so that every library has loaded what it needs: a restricted process can open no file."""
+"""Run small models once so that every library loads its files before a sandbox forbids opening any."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ STUMP = "\n".join(
 
 
 def warm_up_libraries() -> None:
-    """For linear models and trees."""
+    """Run linear and tree models."""
     width = len(FEATURES)
-    _answer(LinearScorer(((1.0,) * width,), (0.0,), "identity"))
+    _run(LinearScorer(((1.0,) * width,), (0.0,), "identity"))
     for float32 in (False, True):
-        _answer(LightGBMScorer(lightgbm_text([STUMP], width, 1, "average_output"), width, 1, float32))
+        _run(LightGBMScorer(lightgbm_text([STUMP], width, 1, "average_output"), width, 1, float32))
 
 
 def warm_up_onnx() -> None:
-    """For ONNX graphs."""
+    """Run an ONNX graph."""
     from onnx import TensorProto, helper
 
     count = len(FEATURES)
@@ -52,15 +52,15 @@ def warm_up_onnx() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 10
-    _answer(OnnxScorer(model.SerializeToString(), (OnnxInput("x", "float64", 0, (count,)),), "y", count))
+    _run(OnnxScorer(model.SerializeToString(), (OnnxInput("x", "float64", 0, (count,)),), "y", count))
 
 
 def small_model(scorer: Scorer) -> Model:
-    """A regression on COLUMNS."""
+    """Return a regression model on COLUMNS."""
     return Model("m", Signature(COLUMNS, Target("y", "regression"), {}), Encoder(COLUMNS, FEATURES), scorer)
 
 
-def _answer(scorer: Scorer) -> None:
+def _run(scorer: Scorer) -> None:
     model = load(dump(small_model(scorer)))
     check_edge_cases(model)
     record_golden([model], rows_to_frame(edge_case_rows(COLUMNS, 0)[:3], COLUMNS), 0)

@@ -1,82 +1,113 @@
-"""Work of unknown outcome in a forked child: what it found, or in words how it ended."""
+"""Run a function in a forked, sandboxed child process and read its result from a pipe."""
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
-import time
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import BinaryIO
 
-from podium.sandbox.process_limits import enter_sandbox
-from podium.storage.object_store import StoreError
+from podium.sandbox.process_limits import ProcessLimits, enter_sandbox
 
-MAX_ANSWER = 1 << 20
-NO_ANSWER = "gave no sound answer while it was loaded"
+Work = Callable[[], str]
+Expected = tuple[type[Exception], ...]
+RESULT, EXPECTED_ERROR, FAILURE = b"r", b"e", b"f"
+"""The first byte of a message: the rest is a result, the text of an expected error, or what happened to the child."""
 
 
-def run_in_child(work: Callable[[], dict[str, Any]], seconds: float, max_bytes: int) -> str | dict[str, Any]:
-    """The child has one descriptor, a pipe of its own; its answer is checked as if the bytes that it handled had written it."""
-    reading, writing = os.pipe()
+class SandboxError(Exception):
+    """The child returned no result. The message is a predicate, such as "crashed (SIGSEGV)"."""
+
+
+class WorkError(Exception):
+    """The work raised an expected error; the message is the text of that error."""
+
+
+def run_in_child(work: Work, limits: ProcessLimits, expected: Expected = ()) -> str:
+    """Return what `work` returns in a sandboxed child process.
+
+    The bytes that the child handles may have written the result: validate it as untrusted input.
+    Raises WorkError if `work` raises one of the `expected` errors, and SandboxError if it fails in any other way.
+    """
+    return unpack(message_from_child(work, limits, expected))
+
+
+def message_from_child(work: Work, limits: ProcessLimits, expected: Expected = ()) -> bytes:
+    """Run `work` as `run_in_child` does, and return the outcome as a message for `unpack`."""
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            enter_sandbox(seconds, max_bytes, writing)
-            _write(writing, work())
-        except MemoryError:
-            _write(writing, "needs more memory than a proof may have")
-        except BaseException as error:
-            _write(writing, str(error) if isinstance(error, StoreError) else f"{type(error).__name__} while it was loaded")
+            _write_all(writer, _outcome(work, limits, expected, writer))
         finally:
             os._exit(0)
-    os.close(writing)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        return _wait(child, pipe, limits)
+
+
+def unpack(message: bytes) -> str:
+    """Return the result in a message. Raises WorkError or SandboxError for the other two kinds."""
+    kind = message[:1]
     try:
-        return _outcome(child, reading, time.monotonic() + seconds, seconds)
-    finally:
-        os.close(reading)
+        text = message[1:].decode()
+    except UnicodeDecodeError:
+        kind, text = b"", ""
+    if kind == RESULT:
+        return text
+    if kind == EXPECTED_ERROR:
+        raise WorkError(text)
+    raise SandboxError(text if kind == FAILURE else "returned an invalid result")
 
 
-def _write(descriptor: int, answer: str | dict[str, Any]) -> None:
-    left = json.dumps(answer).encode()
-    while left:
-        left = left[os.write(descriptor, left) :]
+def error_message(error: BaseException, expected: Expected) -> bytes:
+    if isinstance(error, expected):
+        return EXPECTED_ERROR + str(error).encode(errors="replace")
+    if isinstance(error, MemoryError):
+        return FAILURE + b"needs more memory than the sandbox allows"
+    return FAILURE + f"raised {type(error).__name__}".encode()
 
 
-def _outcome(child: int, reading: int, end: float, seconds: float) -> str | dict[str, Any]:
-    answer, late = b"", True
-    while len(answer) <= MAX_ANSWER and select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]:
-        piece = os.read(reading, 1 << 16)
-        if not piece:
-            late = False
-            break
-        answer += piece
-    late = late or not _ends(child, end)
-    if late:
+def _outcome(work: Work, limits: ProcessLimits, expected: Expected, writer: int) -> bytes:
+    try:
+        enter_sandbox(limits, writer)
+        return RESULT + work().encode()
+    except BaseException as error:
+        return error_message(error, expected)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _wait(child: int, pipe: BinaryIO, limits: ProcessLimits) -> bytes:
+    """Read the child's message and wait until it ends; kill it if it takes too long or writes too much."""
+    timed_out = threading.Event()
+
+    def kill_late() -> None:
+        timed_out.set()
         os.kill(child, signal.SIGKILL)
+
+    timer = threading.Timer(limits.seconds, kill_late)
+    timer.start()
+    message = pipe.read(limits.result_bytes + 2)
+    too_large = len(message) > limits.result_bytes + 1
+    if too_large:
+        os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # keeps the process id until the timer is stopped
+    timer.cancel()
+    timer.join()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if late:
-        return NO_ANSWER if len(answer) > MAX_ANSWER else f"did not load within {seconds:g} s"
-    if not answer:
-        return f"crashed while it was loaded ({_signal(-code) if code < 0 else f'exit code {code}'})"
-    try:
-        found = json.loads(answer)
-    except (ValueError, RecursionError):
-        return NO_ANSWER
-    return found if isinstance(found, str | dict) else NO_ANSWER
+    if timed_out.is_set():
+        return FAILURE + f"did not finish within {limits.seconds:g} s".encode()
+    if too_large:
+        return FAILURE + b"returned an invalid result"
+    return message or FAILURE + f"crashed ({_signal_name(-code) if code < 0 else f'exit code {code}'})".encode()
 
 
-def _ends(child: int, end: float) -> bool:
-    """Whether a child that has closed its pipe ends in time."""
-    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def _signal(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a process that handles bytes of unknown origin may not do: eat memory, run on, read or write files, start others."""
+"""Resource limits and privileges of a process that handles untrusted bytes."""
 
 from __future__ import annotations
 
@@ -6,50 +6,61 @@ import contextlib
 import os
 import platform
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 
-from podium.sandbox.seccomp import ARCHITECTURES, drop_capabilities, filter_calls
+from podium.sandbox.seccomp import ARCHITECTURES, drop_capabilities, filter_system_calls
 
 NOBODY = 65534
 MAX_THREADS = 4096
-"""Of all processes of the user, so that threads cannot take all process ids."""
+"""RLIMIT_NPROC counts all processes of the user, so this only keeps threads from exhausting the process ids."""
 
-SAFE_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+SAFE_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """Limits of one piece of sandboxed work; `memory_bytes` is in addition to what the process uses at the start."""
+
+    seconds: float
+    memory_bytes: int
+    result_bytes: int = 1 << 20
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without keys and passwords. Libraries compute in one thread: a fork has no others."""
-    return {name: os.environ[name] for name in SAFE_ENVIRONMENT if name in os.environ} | {"OMP_NUM_THREADS": "1"}
+    """Return the environment without secrets. Libraries use one thread, because forked children inherit no others."""
+    return {name: os.environ[name] for name in SAFE_VARIABLES if name in os.environ} | {"OMP_NUM_THREADS": "1"}
 
 
-def enter_sandbox(seconds: float, max_bytes: int, keep: int) -> None:
-    """For this process and all its threads from now on; `max_bytes` is memory beyond what it has.
+def enter_sandbox(limits: ProcessLimits, keep_open: int) -> None:
+    """Restrict this process and all its threads permanently; only the descriptor `keep_open` stays open.
 
-    `keep` is the one descriptor that stays open. Nothing more can be opened, not even for reading: whatever will be imported
-    must have been. A process of root becomes one of nobody.
+    No file can be opened afterwards, not even for reading, so every library must have been imported before. A process of
+    root continues as the user nobody.
     """
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    _close_all_but(keep)
-    resource.setrlimit(resource.RLIMIT_AS, (now + max_bytes, now + max_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
-    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 0)):
-        resource.setrlimit(limit, (value, value))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _close_all_but(keep_open)
+    max_memory, cpu_seconds = used + limits.memory_bytes, int(limits.seconds) + 1
+    resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+        resource.setrlimit(limit, (0, 0))
     _lower(resource.RLIMIT_NPROC, MAX_THREADS)
     machine = platform.machine()
     if machine in ARCHITECTURES and platform.system() == "Linux":
         _become_nobody()
         drop_capabilities(machine)
-        filter_calls(machine)
+        filter_system_calls(machine)
 
 
-def _close_all_but(keep: int) -> None:
-    """Standard streams lead nowhere afterwards."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in {0, 1, 2} - {keep}:
-        os.dup2(nowhere, standard)
+def _close_all_but(keep_open: int) -> None:
+    """Close every descriptor and connect the standard streams to /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in {0, 1, 2} - {keep_open}:
+        os.dup2(null, standard)
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        if descriptor > 2 and descriptor != keep:
-            with contextlib.suppress(OSError):  # the one that listed them is closed already
+        if descriptor > 2 and descriptor != keep_open:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
                 os.close(descriptor)
 
 
@@ -60,7 +71,7 @@ def _lower(limit: int, value: int) -> None:
 
 
 def _become_nobody() -> None:
-    """Where it is not allowed, as in some containers, the other limits hold alone."""
+    """Drop root. Some containers forbid it; the other limits apply there alone."""
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             os.setgroups([])

@@ -1,7 +1,7 @@
-"""An allow-list of system calls for processes that handle bytes of unknown origin: they may count and answer, no more.
+"""An allow-list of system calls for processes that only compute and write to open descriptors.
 
-It needs no privilege (Linux on x86-64 and arm64, see seccomp(2)). Files can be neither opened nor changed, no process can be
-started or reached, and no limit can be raised.
+It needs no privilege (Linux on x86-64 and arm64, see seccomp(2)). A restricted process can neither open nor change files, start
+or reach other processes, or raise its limits.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "set_robust_list": (273, 99), "rseq": (334, 293), "membarrier": (324, 283), "restart_syscall": (219, 128),
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
-"""Numbers on x86-64 and on arm64 of the calls that may have any arguments."""
+"""Calls that are allowed with any arguments, with their numbers on x86-64 and arm64."""
 
 PRCTL, FCNTL, PRLIMIT, TGKILL, CLONE = (157, 167), (72, 25), (302, 261), (234, 131), (56, 220)
-ABSENT, NO_TERMINAL = (435, 435), (16, 29)
-"""clone3, whose arguments cannot be seen, does not exist, so that clone is used; and ioctl finds no terminal."""
+CLONE3, IOCTL = (435, 435), (16, 29)
+"""clone3 returns ENOSYS because a filter cannot inspect its flags; libc then uses clone. ioctl returns ENOTTY."""
 
-NAME_OF_A_THREAD, FLAGS_OF_A_DESCRIPTOR = (15, 16), (1, 3)
-THREADS = (0x3D0F00, 0x7D0F00)
-"""The flags with which glibc and musl start a thread."""
+PR_SET_NAME_AND_PR_GET_NAME, F_GETFD_AND_F_GETFL = (15, 16), (1, 3)
+THREAD_FLAGS = (0x3D0F00, 0x7D0F00)
+"""The flags with which glibc and musl call clone to start a thread."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SECCOMP = {"x86_64": 317, "aarch64": 277}
 CAPSET = {"x86_64": 126, "aarch64": 91}
 
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-FILTER, ALL_THREADS = 1, 1
-NO_NEW_PRIVILEGES, DUMPABLE = 38, 4
-VERSION_3 = 0x20080522
+BPF_LOAD, BPF_JUMP_IF_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
+RET_ALLOW, RET_KILL, RET_ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
+PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 38, 4
+CAPABILITY_VERSION_3 = 0x20080522
 
-Step = tuple[int, int, int, int]
+Instruction = tuple[int, int, int, int]
+"""Code, jump if true, jump if false, value."""
 
 
 class _Instruction(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32)]
+    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("value", ctypes.c_uint32)]
 
 
 class _Program(ctypes.Structure):
@@ -59,46 +60,58 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def drop_capabilities(machine: str) -> None:
-    """Give up every capability; where there are none nothing happens."""
-    _LIBC.syscall(CAPSET[machine], (ctypes.c_uint32 * 2)(VERSION_3, 0), (ctypes.c_uint32 * 6)())
+    """Drop every capability of this process, if it has any."""
+    _LIBC.syscall(CAPSET[machine], (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
 
 
-def filter_calls(machine: str) -> None:
-    """For this process and all its threads, from now on. Raises OSError."""
-    steps = _steps(list(ARCHITECTURES).index(machine))
-    instructions = (_Instruction * len(steps))(*(_Instruction(*step) for step in steps))
-    program = _Program(len(steps), instructions)
-    _LIBC.prctl(DUMPABLE, 0, 0, 0, 0)
-    if _LIBC.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _LIBC.syscall(
-        SECCOMP[machine], FILTER, ALL_THREADS, ctypes.byref(program)
+def filter_system_calls(machine: str) -> None:
+    """Restrict this process and all its threads permanently. Raises OSError."""
+    instructions = _instructions(list(ARCHITECTURES).index(machine))
+    array = (_Instruction * len(instructions))(*(_Instruction(*instruction) for instruction in instructions))
+    program = _Program(len(instructions), array)
+    _LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or _LIBC.syscall(
+        SECCOMP[machine], SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, ctypes.byref(program)
     ):
-        raise OSError(ctypes.get_errno(), "the system calls of a child could not be restricted")
+        raise OSError(ctypes.get_errno(), "cannot restrict the system calls of a child process")
 
 
-def _steps(column: int) -> Sequence[Step]:
-    """The filter as (code, jump if so, jump if not, value); the call is at 0, the architecture at 4, the arguments at 16.
+def _instructions(column: int) -> Sequence[Instruction]:
+    """Return the filter program. In its input, the call is at offset 0, the architecture at 4, the arguments from 16.
 
-    Calls of the x32 ABI have numbers of their own, which are not in the list.
+    Calls of the x32 ABI have other numbers and so are not in the list.
     """
-    steps: list[Step] = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, list(ARCHITECTURES.values())[column]), (RETURN, 0, 0, KILL)]
-    steps.append((LOAD, 0, 0, 0))
+    architecture = list(ARCHITECTURES.values())[column]
+    program: list[Instruction] = [(BPF_LOAD, 0, 0, 4), (BPF_JUMP_IF_EQUAL, 1, 0, architecture), (BPF_RETURN, 0, 0, RET_KILL)]
+    program.append((BPF_LOAD, 0, 0, 0))
     for numbers in ALLOWED.values():
         if (number := numbers[column]) is not None:
-            steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
-    steps += _one_of(PRCTL[column], 0, NAME_OF_A_THREAD)
-    steps += _one_of(FCNTL[column], 1, FLAGS_OF_A_DESCRIPTOR)
-    steps += _one_of(CLONE[column], 0, THREADS)
-    steps += _one_of(TGKILL[column], 0, (os.getpid(),))  # abort(3) sends its signal so
-    no_new_limit: list[Step] = [(LOAD, 0, 0, 32), (EQUAL, 0, 3, 0), (LOAD, 0, 0, 36), (EQUAL, 0, 1, 0), (RETURN, 0, 0, ALLOW)]
-    steps += [(EQUAL, 0, len(no_new_limit) + 1, PRLIMIT[column]), *no_new_limit, (RETURN, 0, 0, REFUSE | errno.EPERM)]
-    for number, error in ((ABSENT[column], errno.ENOSYS), (NO_TERMINAL[column], errno.ENOTTY)):
-        steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | error)]
-    return [*steps, (RETURN, 0, 0, REFUSE | errno.EPERM)]
+            program += [(BPF_JUMP_IF_EQUAL, 0, 1, number), (BPF_RETURN, 0, 0, RET_ALLOW)]
+    program += _allow_argument(PRCTL[column], 0, PR_SET_NAME_AND_PR_GET_NAME)
+    program += _allow_argument(FCNTL[column], 1, F_GETFD_AND_F_GETFL)
+    program += _allow_argument(CLONE[column], 0, THREAD_FLAGS)
+    program += _allow_argument(TGKILL[column], 0, (os.getpid(),))  # abort(3) sends its signal this way
+    program += _allow_reading_limits(PRLIMIT[column])
+    for number, error in ((CLONE3[column], errno.ENOSYS), (IOCTL[column], errno.ENOTTY)):
+        program += [(BPF_JUMP_IF_EQUAL, 0, 1, number), (BPF_RETURN, 0, 0, RET_ERRNO | error)]
+    return [*program, (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM)]
 
 
-def _one_of(number: int, argument: int, values: Sequence[int]) -> Sequence[Step]:
-    """Allow a call whose argument, an int, is one of these values."""
-    steps: list[Step] = [(LOAD, 0, 0, 16 + 8 * argument)]
+def _allow_reading_limits(number: int) -> Sequence[Instruction]:
+    """Allow prlimit if its pointer to new limits, a 64-bit argument, is NULL."""
+    checks: list[Instruction] = [
+        (BPF_LOAD, 0, 0, 32),
+        (BPF_JUMP_IF_EQUAL, 0, 3, 0),
+        (BPF_LOAD, 0, 0, 36),
+        (BPF_JUMP_IF_EQUAL, 0, 1, 0),
+        (BPF_RETURN, 0, 0, RET_ALLOW),
+    ]
+    return [(BPF_JUMP_IF_EQUAL, 0, len(checks) + 1, number), *checks, (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM)]
+
+
+def _allow_argument(number: int, argument: int, values: Sequence[int]) -> Sequence[Instruction]:
+    """Allow a call if one argument, a 32-bit integer, has one of these values."""
+    checks: list[Instruction] = [(BPF_LOAD, 0, 0, 16 + 8 * argument)]
     for value in values:
-        steps += [(EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW)]
-    return [(EQUAL, 0, len(steps) + 1, number), *steps, (RETURN, 0, 0, REFUSE | errno.EPERM)]
+        checks += [(BPF_JUMP_IF_EQUAL, 0, 1, value), (BPF_RETURN, 0, 0, RET_ALLOW)]
+    return [(BPF_JUMP_IF_EQUAL, 0, len(checks) + 1, number), *checks, (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM)]

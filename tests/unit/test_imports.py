@@ -18,7 +18,7 @@ PACKAGES: dict[str, set[str]] = {
     "storage": {"schema"},
     "tables": {"schema"},
     "models": {"schema", "tables"},
-    "sandbox": {"storage"},
+    "sandbox": set(),
     "registry": {"schema", "tables", "models", "storage", "sandbox"},
     "inference": {"schema", "tables", "models", "storage", "registry"},
     "training": {"schema", "tables", "models", "storage", "registry"},

@@ -340,26 +340,26 @@ def that_eats_all_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[M
 
 HARMFUL = """
 import sys
-if "podium.registry.validation" in sys.orig_argv:
+if "podium.registry.validation_worker" in sys.orig_argv:
     import time, numpy
     import podium.registry.loading as loading
-    prove = loading.prove_version
+    validate = loading.validate_version
     def harmful(manifest, fetch):
         if "too-long" in manifest.version:
             time.sleep(60)
         if "all-memory" in manifest.version:
             eaten = [numpy.empty(1 << 30, "u1") for _ in range(64)]
-        return prove(manifest, fetch)
-    loading.prove_version = harmful
+        return validate(manifest, fetch)
+    loading.validate_version = harmful
 """
-"""In the process that proves, two versions do by their names what a model could do by its content."""
+"""In the validation process, two versions do by their names what a model could do by its content."""
 
 BAD: list[tuple[Spoil, str]] = [
     (a_wrong_schema, "another signature"),
     (wrong_libraries, "was made with lightgbm 3.3.5"),
-    (huge, "more than a proof may have"),
-    (that_takes_too_long, "did not load within"),
-    (that_eats_all_memory, "more memory than a proof may have"),
+    (huge, "validation accepts at most"),
+    (that_takes_too_long, "the validation process did not finish within"),
+    (that_eats_all_memory, "needs more memory than the sandbox allows"),
     (unsigned, "not signed"),
     (a_flipped_bit, "is not what was published"),
     (a_truncated_file, "is not what was published"),

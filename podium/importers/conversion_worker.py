@@ -1,13 +1,11 @@
-"""The child that turns one file: a request on standard input, `turned` or `refused` with the rest on standard output."""
+"""The part of an import that runs in a fork server and its sandboxed child."""
 
 from __future__ import annotations
 
 import codecs
 import functools
 import io
-import os
 import pickle
-import sys
 
 import h5py
 import joblib
@@ -20,10 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from podium.importers import unpickling
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
-from podium.sandbox.process_limits import enter_sandbox
+from podium.sandbox.child_process import Work
+from podium.sandbox.fork_server import Worker
 
 
 def rehearse() -> None:
@@ -52,25 +52,13 @@ def rehearse() -> None:
     h5py.File(memory)["x"][:]
 
 
-def main() -> None:
-    answers = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-    enter = functools.partial(enter_sandbox, request["seconds"], request["max_bytes"], answers)
-    try:
-        rehearse()
-        with joblib.parallel_config(backend="sequential"):  # others would start processes or threads
-            words = "turned\n" + convert(request["wish"], enter).to_json()
-    except ImportRefused as refusal:
-        words = f"refused\n{refusal}"
-    except MemoryError:
-        words = "refused\nthe file needs more memory than an import may have"
-    except Exception as error:
-        words = f"refused\nthe file made its reader fail ({type(error).__name__})"
-    with os.fdopen(answers, "w") as pipe:
-        pipe.write(words)
-    os._exit(0)  # without the exit handlers that a file may have set
+def prepare(request: ImportRequest) -> Work:
+    return functools.partial(_convert, request, unpickling.allowed(request.allowed))
 
 
-if __name__ == "__main__":
-    main()
+def _convert(request: ImportRequest, allow: unpickling.Allowed) -> str:
+    with joblib.parallel_config(backend="sequential"):  # the sandbox forbids other processes
+        return convert(request, allow).to_json()
+
+
+WORKER = Worker(rehearse, prepare, expected=(ImportRefused,))
