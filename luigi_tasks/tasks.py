@@ -103,7 +103,7 @@ class Train(CleanedStage):
 
     def build(self) -> bytes:
         kept = kept_indices(decisions_from_json(self.input()["selection"].read()))
-        encoder = encoder_from_json(self.input()["features"].read()).only(kept)
+        encoder = encoder_from_json(self.input()["features"].read()).subset(kept)
         return candidate_to_arrow(train(self.family, self.training(), encoder, self.config))
 
 

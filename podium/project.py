@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from podium.schema.columns import Kind, Notation, Policy, Spelling, Task
+from podium.schema.columns import FuzzyMatching, Kind, NumberFormat, Policy, Task
 from podium.schema.suggestions import did_you_mean
 from podium.tables.panel import INDEX_NAME, RULES
 
@@ -40,8 +40,10 @@ class ColumnOptions(StrictModel):
     handle_unknown: Policy = Field("warn", description="predict unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")
     date_format: str = Field("%Y-%m-%d", description="strptime format of a date column")
-    number_format: Notation | None = Field(None, description="format of a number column; inferred by default")
-    fuzzy: Spelling | None = Field(None, description="how spelling variants of categories are matched; inferred by default")
+    number_format: NumberFormat | None = Field(None, description="format of a number column; inferred by default")
+    fuzzy: FuzzyMatching | None = Field(
+        None, description="how spelling variants of categories are matched; inferred by default"
+    )
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:

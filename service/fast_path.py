@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from podium.inference.served_model import ServedModel
-from podium.models.model import OneRecord
+from podium.models.model import RowScorer
 from podium.schema.columns import EPOCH, Column, Value
-from podium.tables.coercion import missing_sentinels
+from podium.tables.cell_rules import missing_sentinels
 from service.active_models import ActiveModels
 from service.admission import MODEL, replay
 from service.asgi import SECURITY, ASGIApp, Receive, Scope, Send
@@ -102,7 +102,7 @@ class FastPath:
     conversions: tuple[tuple[int, Cell], ...]
     texts: tuple[int, ...]
     width: int
-    scores: OneRecord
+    scores: RowScorer
     head: str
     classes: tuple[tuple[str, str], ...]
     half_width: float | None

@@ -15,7 +15,7 @@ CELL = {"type": ["string", "number", "boolean", "null"]}
 
 def record_schema(snapshot: ServedModel) -> dict[str, Any]:
     """JSON Schema of one record; ranges are those of the training rows, outside of which an answer carries a warning."""
-    columns, panel = snapshot.signature.asked, snapshot.signature.panel
+    columns, panel = snapshot.signature.request_columns, snapshot.signature.panel
     days = f" Send all rows of an entity: {panel.lags + 1} days are needed to predict the next." if panel else ""
     return {
         "title": f"{snapshot.project} record",
@@ -56,12 +56,12 @@ def describe_inputs(column: Column) -> str:
     if column.kind == "date":
         low, high = (date(1970, 1, 1) + timedelta(days=number) for number in (column.low, column.high))
         return f"date of the form {column.date_format}, trained on {low} to {high}"
-    return f"{column.words}{unit}, trained on {column.low:g} to {column.high:g}"
+    return f"{column.display_kind}{unit}, trained on {column.low:g} to {column.high:g}"
 
 
 def example_record(snapshot: ServedModel) -> dict[str, Any]:
     """A made-up record from the middle of the ranges and of the first categories, never a row of the data."""
-    return {column.name: _example(column) for column in snapshot.signature.asked}
+    return {column.name: _example(column) for column in snapshot.signature.request_columns}
 
 
 def _example(column: Column) -> str | float | bool:

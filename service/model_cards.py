@@ -33,12 +33,12 @@ def build_model_card(snapshot: ServedModel, act: AuditEntry | None) -> dict[str,
         "inputs": [
             {
                 "name": column.name,
-                "kind": column.words,
+                "kind": column.display_kind,
                 "optional": column.nullable,
                 "trained_on": describe_inputs(column),
                 "unknown": POLICIES.get(column.handle_unknown, "") if column.is_text else "",
             }
-            for column in snapshot.signature.asked
+            for column in snapshot.signature.request_columns
         ],
         "data": manifest.data,
         "split": configuration.get("split", {}),

@@ -17,7 +17,7 @@ import numpy as np
 from podium.models.model import predicted_label
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Signature
-from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem
+from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem, unknown_column
 from podium.tables.strict_json import decode_json
 from service.responses import json_number
 from service.tensors import MAX_NAME, NUMBERS, Tensor, encoded, parameters_of, parse_tensors, wrong
@@ -31,7 +31,7 @@ MAX_ID = 256
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
     """A model's tensors; -1 is the number of rows."""
-    inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.asked]
+    inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.request_columns]
     outputs = [_tensor(name, datatype) for name, datatype in output_types(signature).items()]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
 
@@ -84,7 +84,7 @@ def _json_end(header_length: str | None, size: int) -> int:
 
 
 def _max_tensors(signature: Signature) -> int:
-    return len(signature.asked) + len(signature.ignored)
+    return len(signature.request_columns) + len(signature.ignored)
 
 
 def _identity(body: Mapping[str, Any]) -> str:
@@ -99,14 +99,14 @@ def _identity(body: Mapping[str, Any]) -> str:
 
 
 def _records(tensors: Sequence[Tensor], signature: Signature) -> list[dict[str, Any]]:
-    known = {column.name: column for column in signature.asked}
+    known = {column.name: column for column in signature.request_columns}
     if len(tensors) == 1 and tensors[0].name not in {*known, *signature.ignored}:
         return _whole_rows(tensors[0], signature)
     unknown = [
         tensor.name[:MAX_NAME] for tensor in tensors if tensor.name not in known and tensor.name not in signature.ignored
     ]
     if unknown:
-        raise BadData([Problem("unknown-field", "is no input of this model", column=name) for name in unknown[:MAX_REPORTED]])
+        raise BadData([unknown_column(name) for name in unknown[:MAX_REPORTED]])
     if wide := next((tensor for tensor in tensors if tensor.width != 1), None):
         raise wrong(wide.name, "wrong-length", "must have the shape [n] or [n, 1]")
     if len({tensor.rows for tensor in tensors}) > 1:
@@ -130,7 +130,7 @@ def _whole_rows(tensor: Tensor, signature: Signature) -> list[dict[str, Any]]:
     if tensor.width != width:
         raise wrong(tensor.name, "wrong-length", "is no column of this model", f"[n, {width}]")
     cells = tensor.cells()
-    for place, column in enumerate(signature.asked):
+    for place, column in enumerate(signature.request_columns):
         if column.kind == "boolean" and tensor.datatype in NUMBERS:
             cells[place::width] = [_flag(cell) for cell in cells[place::width]]
     return [dict(zip(names, cells[start : start + width], strict=True)) for start in range(0, len(cells), width)]

@@ -131,7 +131,7 @@ def example_of(signature: Signature) -> dict[str, str]:
 
 def _example_rows(panel: Panel) -> str:
     """As many days of one entity as a model sees, the last ones of the training."""
-    time = panel.days
+    time = panel.time_column
     lines = [",".join(column.name for column in panel.columns)]
     for day in range(panel.lags, -1, -1):
         here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)
@@ -177,7 +177,7 @@ def _field(column: Column) -> dict[str, Any]:
 def _range(column: Column) -> str:
     if column.low is None or column.high is None:
         return ""
-    return f"{column.shown(column.low)} – {column.shown(column.high)}"
+    return f"{column.format_value(column.low)} – {column.format_value(column.high)}"
 
 
 def _models(snapshot: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.importers.errors import ImportRefused
-from podium.models.onnx_scorer import UNSEEN
+from podium.models.onnx_scorer import UNKNOWN_TEXT
 from podium.project import ColumnOptions
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.schema_inference import infer_column, with_statistics
 
 SYNTHETIC_ROWS = 600
@@ -98,7 +98,7 @@ def with_observed_nullability(
     found = []
     for column in columns:
         nullable = accepts(_with(rows.head(3), column, _missing(column)), original)
-        strict = column.is_text and not accepts(_with(rows.head(3), column, UNSEEN), original)
+        strict = column.is_text and not accepts(_with(rows.head(3), column, UNKNOWN_TEXT), original)
         found.append(replace(column, nullable=nullable, handle_unknown="reject" if strict else column.handle_unknown))
     return tuple(found)
 
@@ -107,7 +107,7 @@ def add_edge_cases(columns: tuple[Column, ...], rows: pd.DataFrame) -> pd.DataFr
     """The rows, and one more for each optional column, which lacks it, and for each that takes an unknown category."""
     first = rows.head(1)
     odd = [_with(first, column, _missing(column)) for column in columns if column.nullable]
-    odd += [_with(first, column, UNSEEN) for column in columns if column.is_text and column.handle_unknown == "warn"]
+    odd += [_with(first, column, UNKNOWN_TEXT) for column in columns if column.is_text and column.handle_unknown == "warn"]
     return pd.concat([rows, *odd], ignore_index=True) if odd else rows
 
 

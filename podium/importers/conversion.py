@@ -44,7 +44,7 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.data_errors import BadData
 from podium.storage.object_store import digest
-from podium.tables.coercion import frame_to_rows
+from podium.tables.frames import frame_to_rows
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_to_parquet
 from podium.tables.readers import read_table
 from podium.tables.schema_inference import target_codes
@@ -235,7 +235,7 @@ def _leaderboard(wish: ImportRequest, model: Model, test: LabeledRows) -> pd.Dat
     row |= dict.fromkeys(metrics, np.nan) | dict.fromkeys(("fit_time", "pred_time_val", "ci_low", "ci_high"), np.nan)
     if test.target.notna().all():
         truth, scores = test.target.to_numpy(), model.scores(test.inputs)
-        row |= {key: _figure(metric.figure, truth, scores) for key, metric in metrics.items()}
+        row |= {key: _figure(metric.function, truth, scores) for key, metric in metrics.items()}
         row["score_test"] = metric_value(metrics[name], truth, scores)
         row["ci_low"], row["ci_high"] = interval(bootstrap(metrics[name], truth, [scores], wish.seed)[:, 0])
     return pd.DataFrame([{**row, "tied_with_best": True}])

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from podium.importers.errors import ImportRefused
-from podium.models.encoder import Encoder, Feature, Ordinal, Passthrough
+from podium.models.encoder import Encoder
+from podium.models.features import Feature, Ordinal, Passthrough
 from podium.models.scorers import Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Label, Target

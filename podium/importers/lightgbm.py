@@ -43,12 +43,12 @@ def booster_model(text: str, target: str, classes: tuple[str, ...], labels: Sequ
         raise ImportRefused(
             f"the objective {objective or 'of this file'} has {outputs} outputs; one number or classes are served"
         )
-    scorer = replace(trees, chance=of_classes and outputs == 1)
+    scorer = replace(trees, binary_probability=of_classes and outputs == 1)
     encoder = plain_encoder(columns)
 
     def original(frame: pd.DataFrame) -> FloatMatrix:
         found = np.asarray(lightgbm.Booster(model_str=scorer.text).predict(_as_trained(frame, columns))).reshape(len(frame), -1)
-        return np.hstack([1.0 - found, found]) if scorer.chance else found
+        return np.hstack([1.0 - found, found]) if scorer.binary_probability else found
 
     return ImportedModel("LightGBM", encoder, [(encoder, scorer, DOUBLE)], target_of(target, known, classes), original)
 

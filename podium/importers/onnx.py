@@ -15,7 +15,7 @@ from podium.importers.errors import ImportRefused
 from podium.importers.imported_model import SINGLE, ImportedModel, numbered, plain_encoder, target_of
 from podium.models.encoder import Encoder
 from podium.models.onnx_checks import check_graph, check_operators
-from podium.models.onnx_scorer import OnnxInput, OnnxScorer, session_of
+from podium.models.onnx_scorer import OnnxInput, OnnxScorer, create_session
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
@@ -53,7 +53,7 @@ def read_onnx(
         check_graph(plain, feeds, output)
     except ValueError as error:
         raise ImportRefused(str(error)) from error
-    session = session_of(plain)
+    session = create_session(plain)
     width = _width(session, feeds, output, columns)
     if labels is None and classes:
         labels = list(classes)
@@ -74,13 +74,13 @@ def _as_given(scorer: OnnxScorer, encoder: Encoder) -> Callable[[pd.DataFrame], 
 
     def scores(frame: pd.DataFrame) -> FloatMatrix:
         matrix = encoder.transform(frame)
-        rows = [{feed.name: feed.tensor(row) for feed in scorer.feeds} for row in matrix]
-        whole = {feed.name: np.concatenate([row[feed.name] for row in rows]) for feed in scorer.feeds}
+        rows = [{feed.name: feed.tensor(row) for feed in scorer.inputs} for row in matrix]
+        whole = {feed.name: np.concatenate([row[feed.name] for row in rows]) for feed in scorer.inputs}
         try:
             found = np.asarray(scorer.session.run([scorer.output], whole)[0], dtype=float).reshape(len(frame), -1)
         except Exception:  # a graph for one row at a time
             return scorer.scores(matrix)
-        return np.hstack([1.0 - found, found]) if scorer.chance else found
+        return np.hstack([1.0 - found, found]) if scorer.binary_probability else found
 
     return scores
 

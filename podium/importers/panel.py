@@ -18,14 +18,15 @@ from podium.importers import unpickling
 from podium.importers.errors import ImportRefused
 from podium.importers.imported_model import ImportedModel
 from podium.importers.unpickling import Shell
-from podium.models.encoder import Encoder, Feature
+from podium.models.encoder import Encoder
+from podium.models.features import Feature
 from podium.models.panel_features import EntityScale, EntityStandardized
 from podium.models.scorers import AffineScorer
 from podium.project import Project
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Panel, Signature, Target
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import DAY, INDEX, Windows, lag_name, mask_entities, window_columns, windows
 from podium.training.panel import infer_panel, target_change
@@ -104,7 +105,7 @@ def import_panel(network: ImportedModel, scalers: Scalers, project: Project, tab
     _check(network, scalers, panel)
     foreign = _with_scaling(network, scalers, panel)
     made = windows(frame, panel, ahead=False)
-    made = made.some(np.flatnonzero(mask_entities(made.keys, panel, tuple(scalers.table)) & (made.keys[INDEX] > 0).to_numpy()))
+    made = made.take(np.flatnonzero(mask_entities(made.keys, panel, tuple(scalers.table)) & (made.keys[INDEX] > 0).to_numpy()))
     if not len(made.keys):
         raise ImportRefused(
             f"the sample has no two days of any entity that has scalers ({', '.join(list(scalers.table)[:8])} …)"
@@ -127,7 +128,7 @@ def _check(network: ImportedModel, scalers: Scalers, panel: Panel) -> None:
             f"the network takes {width} numbers, the scalers tell of {scalers.steps} days of {len(scalers.features)}, and the "
             f"project of {panel.lags} days (panel.lags)"
         )
-    if unknown := sorted({name for name in bases if name not in panel.measured}):
+    if unknown := sorted({name for name in bases if name not in panel.numeric_columns}):
         raise ImportRefused(
             f"the network takes {', '.join(unknown)}, which the panel does not have: name them in panel.derived_columns"
         )

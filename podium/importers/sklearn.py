@@ -46,10 +46,10 @@ from podium.importers.imported_model import (
 from podium.importers.lightgbm import booster_model, checked
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
 from podium.importers.unpickling import Shell
-from podium.models.encoder import Encoder, Standardized
+from podium.models.encoder import Encoder
+from podium.models.features import CLIP, Standardized
 from podium.models.lightgbm_export import boosted_trees, forest_trees, gradient_trees
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
-from podium.models.panel_features import CLIP
 from podium.models.scorers import LightGBMScorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column

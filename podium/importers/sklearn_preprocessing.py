@@ -12,7 +12,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from podium.models.encoder import Encoder, Feature, OneHot, Ordinal, Passthrough, Standardized
+from podium.models.encoder import Encoder
+from podium.models.features import Feature, OneHot, Ordinal, Passthrough, Standardized
 from podium.schema.columns import Column
 
 

@@ -19,7 +19,8 @@ import statsmodels.api as sm
 from podium.importers.errors import ImportRefused
 from podium.importers.imported_model import DOUBLE, ImportedModel, numbered, target_of
 from podium.importers.unpickling import Shell
-from podium.models.encoder import Encoder, Feature, OneHot, Passthrough
+from podium.models.encoder import Encoder
+from podium.models.features import Feature, OneHot, Passthrough
 from podium.models.scorers import LinearScorer
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Column

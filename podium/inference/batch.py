@@ -99,7 +99,7 @@ def _inputs_of_panel(upload: Path, signature: Signature, asked: ParseOptions, li
     table = pa.concat_tables(_read(upload, signature, asked, limits))
     frame = typed_panel(table, signature, asked)
     if not asked.by_row:
-        frame_warnings(frame, signature.asked)  # so that rows are counted over the whole file
+        frame_warnings(frame, signature.request_columns)  # so that rows are counted over the whole file
     assert signature.panel
     codes = pd.factorize(frame[signature.panel.entity])[0]
     counts = np.cumsum(np.bincount(codes))

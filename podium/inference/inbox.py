@@ -23,7 +23,7 @@ from podium.registry.versions import Manifest
 from podium.schema.data_errors import BadData, Problem, TooLarge
 from podium.storage.datasets import split_url
 from podium.storage.object_store import AlreadyExists, NotFound, PreconditionFailed, Store, StoreError
-from podium.tables.input_warnings import NEVER_SEEN
+from podium.tables.input_warnings import UNKNOWN_CATEGORY_MESSAGE
 from podium.tables.size_limits import Limits
 
 INBOX, OUTBOX = "inbox/", "outbox/"
@@ -161,7 +161,7 @@ def process_file(drop: InboxFile, snapshot: ServedModel, terms: ProcessingOption
             facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
             drop.error.put(_dump(facts), error_state)
         else:
-            facts |= {"not_predicted": unknown, "why": NEVER_SEEN} if unknown else {}
+            facts |= {"not_predicted": unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if unknown else {}
             facts |= {"state": "done", "result": drop.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
             drop.result.put(csv, result_state)
             if error_state:

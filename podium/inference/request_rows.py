@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.schema.columns import EPOCH, Panel, Signature, Value
-from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, limit_by_row
-from podium.tables.coercion import coerce_by_row, coerce_frame, coerce_rows, column_problems, frame_to_rows, rows_to_frame
-from podium.tables.input_warnings import NEVER_SEEN, UNKNOWN, frame_warnings, row_warnings
+from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, max_problems_per_row
+from podium.tables.frames import coerce_by_row, coerce_frame, column_problems, frame_to_rows, rows_to_frame
+from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, frame_warnings, row_warnings
+from podium.tables.json_values import coerce_rows
 from podium.tables.panel import DAY, INDEX, INDEX_NAME, windows
 from podium.tables.parquet import as_text
 from podium.tables.readers import read_typed
@@ -77,7 +78,7 @@ def size_limits(signature: Signature, limits: Limits) -> Limits:
 
 def check_columns(signature: Signature, asked: ParseOptions, names: Sequence[str]) -> None:
     """Raises BadData for columns that are not wanted; that one is missing is found with what is wrong in the others."""
-    problems = column_problems(names, signature.asked, set(names) if asked.keep_extra else set(signature.ignored))
+    problems = column_problems(names, signature.request_columns, set(names) if asked.keep_extra else set(signature.ignored))
     if any(problem.code != "missing-field" for problem in problems):
         raise BadData(problems)
 
@@ -115,7 +116,7 @@ def _from_text_field(fields: Mapping[str, str], signature: Signature) -> ParsedR
 
 def typed_panel(table: pa.Table, signature: Signature, asked: ParseOptions) -> pd.DataFrame:
     """The rows of a panel as they came. Raises BadData."""
-    return coerce_frame(table, signature.asked, table.column_names if asked.keep_extra else signature.ignored)
+    return coerce_frame(table, signature.request_columns, table.column_names if asked.keep_extra else signature.ignored)
 
 
 def _check_size(frame: pd.DataFrame, signature: Signature) -> None:
@@ -135,9 +136,9 @@ def rows_from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) 
     columns = [column for column in panel.columns if column.name != panel.time]  # what is asked for comes after the training
     lenient = [replace(column, handle_unknown="warn") for column in columns]
     doubts = frame_warnings(frame, lenient if by_row else columns)
-    strange = ~made.keys[panel.entity].isin(panel.entities.categories).to_numpy()
-    places = np.flatnonzero(strange).tolist() if by_row and panel.entities.handle_unknown == "reject" else []
-    bad = {place: [Problem(UNKNOWN, NEVER_SEEN, place + 1, panel.entity)] for place in places}
+    strange = ~made.keys[panel.entity].isin(panel.entity_column.categories).to_numpy()
+    places = np.flatnonzero(strange).tolist() if by_row and panel.entity_column.handle_unknown == "reject" else []
+    bad = {place: [Problem(UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, place + 1, panel.entity)] for place in places}
     good = made.inputs.drop(index=places).reset_index(drop=True) if places else made.inputs
     table = functools.partial(key_table, made.keys, panel)
     return ParsedRows(len(made.keys), doubts, lambda: frame_to_rows(good), lambda: good, table, bad, made.keys)
@@ -145,7 +146,7 @@ def rows_from_panel(frame: pd.DataFrame, signature: Signature, *, by_row: bool) 
 
 def _check_days(frame: pd.DataFrame, panel: Panel) -> None:
     """The day after the last must be one. Raises BadData."""
-    if panel.days.kind == "date":
+    if panel.time_column.kind == "date":
         late = np.flatnonzero(frame[panel.time].to_numpy() >= date.max.toordinal() - EPOCH)[:MAX_REPORTED]
         if len(late):
             raise BadData([Problem("out-of-range", "has no day after it", row + 1, panel.time) for row in late.tolist()])
@@ -160,9 +161,9 @@ def key_table(keys: pd.DataFrame, panel: Panel) -> pa.Table:
 
 def day_text(day: float, panel: Panel) -> str | int:
     """A day as ISO 8601, or its number where days are numbers."""
-    if panel.days.kind != "date":
+    if panel.time_column.kind != "date":
         return int(day)
-    return panel.days.shown(day)
+    return panel.time_column.format_value(day)
 
 
 def rows_from_text(table: pa.Table, signature: Signature, most: int, asked: ParseOptions = DEFAULT_OPTIONS) -> ParsedRows:
@@ -255,7 +256,7 @@ def _by_row(records: Sequence[Any], signature: Signature, ignored: set[str]) -> 
     good: list[tuple[Value, ...]] = []
     doubts: list[Problem] = []
     bad: dict[int, list[Problem]] = {}
-    each = limit_by_row(len(records))
+    each = max_problems_per_row(len(records))
     for place, record in enumerate(records):
         named.append(record if isinstance(record, dict) else {})
         try:

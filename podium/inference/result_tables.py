@@ -19,7 +19,7 @@ from podium.inference.served_model import ServedModel
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Target
 from podium.schema.data_errors import Problem
-from podium.tables.coercion import NUMBER
+from podium.tables.cell_rules import NUMBER
 
 FORMULA = r"^[=+\-@\t\r]"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from podium.models.model import Model, OneRecord
+from podium.models.model import Model, RowScorer
 from podium.registry.audit_log import AuditEntry
 from podium.registry.loading import LoadedVersion
 from podium.registry.versions import Manifest
@@ -31,7 +31,7 @@ class ServedModel:
     manifest_sha256: str
     manifest: Manifest
     models: Mapping[str, Model]
-    fast: Mapping[str, OneRecord | None]
+    fast: Mapping[str, RowScorer | None]
     golden_difference: float = 0.0
     prepared: dict[str, Any] = field(default_factory=dict, compare=False)
     """What those who serve it made of it ahead; it goes when the snapshot goes."""

@@ -11,7 +11,7 @@ import numpy as np
 from podium.models.golden_rows import GoldenMismatch
 from podium.models.model import Model
 from podium.schema.columns import EPOCH, Column, Value
-from podium.tables.coercion import rows_to_frame
+from podium.tables.frames import rows_to_frame
 
 MAX_ROWS, RANDOM_ROWS, ROWS_AT_ONCE, MAX_SECONDS = 500, 64, 50, 4.0
 UNKNOWN = ("\N{SNOWMAN}", "", "x" * 1000)

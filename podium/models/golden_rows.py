@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from podium.models.model import Model, OneRecord
+from podium.models.model import Model, RowScorer
 from podium.schema.columns import Column, Value
-from podium.tables.coercion import frame_to_rows, rows_to_frame
+from podium.tables.frames import frame_to_rows, rows_to_frame
 
 MAX_ROWS = 32
 TOLERANCE = 1e-9
@@ -68,7 +68,7 @@ def verify_golden_rows(model: Model, golden: Golden) -> float:
     return float(np.abs(got - recorded).max())
 
 
-def verified_fast_path(model: Model, golden: Golden) -> OneRecord | None:
+def verified_fast_path(model: Model, golden: Golden) -> RowScorer | None:
     """The compiled one-record path, if it gives the very bits of the frame path on every golden row, and soon; else None."""
     fast = model.compiled()
     slow = model.scores(rows_to_frame(golden.rows, model.signature.inputs)).tolist()

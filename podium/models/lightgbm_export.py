@@ -28,7 +28,7 @@ def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
     blocks = [_one_leaf(value) for value in baseline]
     blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for turn in boosting.estimators_ for tree in turn]
     text = lightgbm_text(blocks, features, outputs, objective)
-    return LightGBMScorer(text, features, outputs, float32=True, chance="binary" in objective)
+    return LightGBMScorer(text, features, outputs, float32=True, binary_probability="binary" in objective)
 
 
 def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
@@ -40,7 +40,8 @@ def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
         raise ValueError("splits by category")
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
     blocks = [_one_leaf(value) for value in baseline] + [_histogram_tree(nodes) for nodes in trees]
-    return LightGBMScorer(lightgbm_text(blocks, features, outputs, objective), features, outputs, chance="binary" in objective)
+    text = lightgbm_text(blocks, features, outputs, objective)
+    return LightGBMScorer(text, features, outputs, binary_probability="binary" in objective)
 
 
 OBJECTIVES = {

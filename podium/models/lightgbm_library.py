@@ -1,4 +1,4 @@
-"""LightGBM's C library, called without its Python package, which would load scikit-learn."""
+"""LightGBM's C library, called without its Python package, which would import scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 
 from podium.schema.arrays import FloatMatrix
 
-FLOAT32, FLOAT64 = 0, 1
-ROW_MAJOR, RAW_OR_TRANSFORMED, FIRST_ITERATION, ALL_ITERATIONS = 1, 0, 0, -1
+# Values of LightGBM's c_api.h.
+DTYPE_FLOAT32, DTYPE_FLOAT64 = 0, 1
+IS_ROW_MAJOR, PREDICT_NORMAL, START_ITERATION, ALL_ITERATIONS = 1, 0, 0, -1
 PARAMETERS = b"num_threads=1 verbosity=-1"
 
 
 @functools.cache
 def library() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """Return the library as CDLL, whose calls release the GIL, and as PyDLL, which is faster for calls of microseconds."""
+    """Return the library as CDLL, which releases the GIL during calls, and as PyDLL, which is faster for short calls."""
     spec = importlib.util.find_spec("lightgbm")
     if spec is None or spec.origin is None:
         raise ImportError("the package lightgbm is not installed")
@@ -36,20 +37,34 @@ def _check(code: int) -> None:
 
 
 class Booster:
-    """A model read from LightGBM's text format. Raises RuntimeError if it cannot be read."""
+    """A model in LightGBM's text format. Raises RuntimeError if the text cannot be parsed.
+
+    The text must have passed `check_trees`: LightGBM does not check the indices in it.
+    """
 
     def __init__(self, text: str) -> None:
-        self._library, self.handle = library()[0], ctypes.c_void_p()
+        self.handle = ctypes.c_void_p()
+        self._library = library()[0]
         iterations = ctypes.c_int()
-        _check(
-            self._library.LGBM_BoosterLoadModelFromString(text.encode(), ctypes.byref(iterations), ctypes.byref(self.handle))
-        )
-        classes = ctypes.c_int()
-        _check(self._library.LGBM_BoosterGetNumClasses(self.handle, ctypes.byref(classes)))
-        self.outputs = classes.value
+        load = self._library.LGBM_BoosterLoadModelFromString
+        _check(load(text.encode(), ctypes.byref(iterations), ctypes.byref(self.handle)))
+        self.features = self._read_int("LGBM_BoosterGetNumFeature")
+        self.outputs = self._read_int("LGBM_BoosterGetNumClasses")
+        trees = self._read_int("LGBM_BoosterNumModelPerIteration")
+        if trees != self.outputs:  # LightGBM writes one score per tree, so the buffers would be too small
+            raise RuntimeError(f"the model has {trees} trees per iteration, expected one per output ({self.outputs})")
+
+    def _read_int(self, function: str) -> int:
+        value = ctypes.c_int()
+        _check(getattr(self._library, function)(self.handle, ctypes.byref(value)))
+        return value.value
 
     def predict(self, rows: np.ndarray) -> FloatMatrix:
-        """Return (n, outputs) scores of a C-contiguous (n, features) matrix of 32 or 64 bit floats."""
+        """Return the (n, outputs) scores of an (n, features) matrix; float32 is kept, other types become float64."""
+        if rows.ndim != 2 or rows.shape[1] != self.features:
+            raise RuntimeError(f"the rows have shape {rows.shape}, expected {self.features} columns")
+        is_float32 = rows.dtype == np.float32
+        rows = np.ascontiguousarray(rows, dtype=np.float32 if is_float32 else np.float64)
         scores, length = np.empty((len(rows), self.outputs)), ctypes.c_int64()
         if not len(rows):
             return scores
@@ -57,12 +72,12 @@ class Booster:
             self._library.LGBM_BoosterPredictForMat(
                 self.handle,
                 rows.ctypes.data_as(ctypes.c_void_p),
-                FLOAT32 if rows.dtype == np.float32 else FLOAT64,
+                DTYPE_FLOAT32 if is_float32 else DTYPE_FLOAT64,
                 ctypes.c_int32(rows.shape[0]),
                 ctypes.c_int32(rows.shape[1]),
-                ROW_MAJOR,
-                RAW_OR_TRANSFORMED,
-                FIRST_ITERATION,
+                IS_ROW_MAJOR,
+                PREDICT_NORMAL,
+                START_ITERATION,
                 ALL_ITERATIONS,
                 PARAMETERS,
                 ctypes.byref(length),
@@ -70,7 +85,7 @@ class Booster:
             )
         )
         if length.value != scores.size:
-            raise RuntimeError(f"LightGBM gave {length.value} scores, expected {scores.size}")
+            raise RuntimeError(f"LightGBM returned {length.value} scores, expected {scores.size}")
         return scores
 
     def __del__(self) -> None:
@@ -78,28 +93,31 @@ class Booster:
             self._library.LGBM_BoosterFree(self.handle)
 
 
-class SingleRow:
-    """LightGBM's call for one row with its buffers and its prepared configuration; for one thread at a time."""
+class RowPredictor:
+    """Scores the row in `vector` with preallocated buffers and a prepared configuration. Not thread-safe."""
 
     def __init__(self, booster: Booster, features: int, outputs: int, float32: bool) -> None:
-        if outputs != booster.outputs:
-            raise RuntimeError(f"the trees have {booster.outputs} outputs, not {outputs}")
+        self._config = ctypes.c_void_p()
+        if (features, outputs) != (booster.features, booster.outputs):
+            raise RuntimeError(
+                f"the trees have {booster.features} features and {booster.outputs} outputs, expected {features} and {outputs}"
+            )
         self.vector: Any = ((ctypes.c_float if float32 else ctypes.c_double) * features)()
-        self._output, self._length, self._config = (ctypes.c_double * outputs)(), ctypes.c_int64(), ctypes.c_void_p()
-        self._booster = booster  # it must live as long as its configuration
-        self._library, without_gil_release = library()
-        kind = FLOAT32 if float32 else FLOAT64
-        options = (RAW_OR_TRANSFORMED, FIRST_ITERATION, ALL_ITERATIONS, kind, ctypes.c_int32(features), PARAMETERS)
+        self._output, self._length = (ctypes.c_double * outputs)(), ctypes.c_int64()
+        self._booster = booster  # must outlive the configuration, which points to it
+        self._library, library_holding_gil = library()
+        dtype = DTYPE_FLOAT32 if float32 else DTYPE_FLOAT64
+        options = (PREDICT_NORMAL, START_ITERATION, ALL_ITERATIONS, dtype, ctypes.c_int32(features), PARAMETERS)
         init = self._library.LGBM_BoosterPredictForMatSingleRowFastInit
         _check(init(booster.handle, *options, ctypes.byref(self._config)))
-        self._call = without_gil_release.LGBM_BoosterPredictForMatSingleRowFast
+        self._call = library_holding_gil.LGBM_BoosterPredictForMatSingleRowFast
         self._call.argtypes = [ctypes.c_void_p] * 4
         addresses = (ctypes.addressof(buffer) for buffer in (self.vector, self._length, self._output))
         self._arguments = (self._config, *addresses)
 
     def __call__(self) -> Sequence[float]:
         if self._call(*self._arguments):
-            raise RuntimeError("LightGBM could not score a record")
+            raise RuntimeError("LightGBM could not score a row")
         scores: Sequence[float] = self._output[:]
         return scores
 

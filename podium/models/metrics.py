@@ -1,4 +1,4 @@
-"""How good scores are: one dict of metrics a task, and intervals by resampling rows."""
+"""Metrics of scores, and bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
 RESAMPLES = 500
-
+MIN_RESAMPLES, MAX_RESAMPLED_ROWS = 50, 20_000_000
 
 INFINITY_IN_CSV = 1e300
-"""Stands for an infinite error in a CSV."""
+"""Replaces an infinite error in a CSV file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure from true targets and scores; `sign` is -1 where less is better."""
+    """A function of true targets and scores; `sign` is -1 if lower is better."""
 
-    figure: Callable[[FloatVector, FloatMatrix], float]
+    function: Callable[[FloatVector, FloatMatrix], float]
     sign: int = 1
 
 
@@ -30,7 +30,7 @@ def _labels(scores: FloatMatrix) -> FloatVector:
 
 
 def _f1(target: FloatVector, scores: FloatMatrix) -> float:
-    """F1 of the second class if there are two classes, else the unweighted mean over the classes; 0 without a hit."""
+    """F1 of the second of two classes, else the macro average; 0 for a class without true positives."""
     labels = _labels(scores)
     classes = [1] if scores.shape[1] == 2 else np.union1d(target, labels)
     hits = np.array([((target == label) & (labels == label)).sum() for label in classes])
@@ -39,13 +39,13 @@ def _f1(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _roc_auc(target: FloatVector, scores: FloatMatrix) -> float:
-    """Of the second class, or the mean of each class against the others."""
+    """ROC AUC of the second of two classes, else the one-versus-rest macro average."""
     labels = [1] if scores.shape[1] == 2 else np.unique(target).astype(int).tolist()
     return float(np.mean([_area(target == label, scores[:, label]) for label in labels]))
 
 
 def _area(positive: np.ndarray, scores: FloatVector) -> float:
-    """Mann and Whitney's U over the number of pairs; ties count half."""
+    """Mann-Whitney U divided by the number of pairs; ties count half. NaN if one class is absent."""
     hits = int(positive.sum())
     if not 0 < hits < len(positive):
         return float("nan")
@@ -54,24 +54,24 @@ def _area(positive: np.ndarray, scores: FloatVector) -> float:
 
 
 def _ranks(numbers: FloatVector) -> FloatVector:
-    """Ranks from 1; equal numbers share the mean of their ranks."""
+    """Ranks from 1; tied numbers get their mean rank."""
     _, index, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     ranks: FloatVector = (np.cumsum(counts) - (counts - 1) / 2)[index]
     return ranks
 
 
-def _balanced(target: FloatVector, scores: FloatMatrix) -> float:
+def _balanced_accuracy(target: FloatVector, scores: FloatMatrix) -> float:
     hit = _labels(scores) == target
     return float(np.mean([hit[target == label].mean() for label in np.unique(target)]))
 
 
 def _log_loss(target: FloatVector, scores: FloatMatrix) -> float:
-    chosen = scores[np.arange(len(target)), target.astype(int)] / scores.sum(axis=1)
-    return float(-np.log(np.clip(chosen, 1e-15, 1)).mean())
+    probability = scores[np.arange(len(target)), target.astype(int)] / scores.sum(axis=1)
+    return float(-np.log(np.clip(probability, 1e-15, 1)).mean())
 
 
 def _brier(target: FloatVector, scores: FloatMatrix) -> float:
-    """Mean squared error of the probabilities; of the second class alone when there are two."""
+    """Mean squared error of the probabilities; of the second class only if there are two."""
     truth = np.eye(scores.shape[1])[target.astype(int)]
     return float(((scores - truth) ** 2).sum(axis=1).mean() / (2 if scores.shape[1] == 2 else 1))
 
@@ -82,7 +82,7 @@ def _mape(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _r2(target: FloatVector, scores: FloatMatrix) -> float:
-    """1 - residual / total sum of squares; without any variance of the target 1 for a perfect prediction, else 0."""
+    """1 - residual / total sum of squares; for a constant target, 1 if all predictions are exact, else 0."""
     residual, total = ((target - scores[:, 0]) ** 2).sum(), ((target - target.mean()) ** 2).sum()
     if len(target) < 2:
         return float("nan")
@@ -91,7 +91,7 @@ def _r2(target: FloatVector, scores: FloatMatrix) -> float:
 
 CLASSIFICATION: dict[str, Metric] = {
     "accuracy": Metric(lambda target, scores: float((_labels(scores) == target).mean())),
-    "balanced_accuracy": Metric(_balanced),
+    "balanced_accuracy": Metric(_balanced_accuracy),
     "f1": Metric(_f1),
     "roc_auc": Metric(_roc_auc),
     "log_loss": Metric(_log_loss, -1),
@@ -107,41 +107,43 @@ DEFAULT = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse", 
 
 
 class UnknownMetric(Exception):
-    """The project asks for a metric that its task does not have."""
+    """The task does not have the metric that the project names."""
 
 
 def metrics_for(target: Target) -> dict[str, Metric]:
-    if target.task == "forecast":  # of changes, which are often 0, so that no share of them is meaningful
+    if target.task == "forecast":  # changes are often 0, where a percentage error is meaningless
         return {name: metric for name, metric in REGRESSION.items() if name != "mape"}
     return CLASSIFICATION if target.classes else REGRESSION
 
 
-def metric_name(target: Target, asked: str | None) -> str:
-    """The metric that ranks; raises UnknownMetric."""
-    name = asked or DEFAULT[target.task]
+def metric_name(target: Target, configured: str | None) -> str:
+    """Return the configured ranking metric, or the default of the task. Raises UnknownMetric."""
+    name = configured or DEFAULT[target.task]
     if name not in metrics_for(target):
-        raise UnknownMetric(f"metric {name!r} is none of {', '.join(metrics_for(target))}, which {target.task} has")
+        raise UnknownMetric(f"unknown metric {name!r}. For {target.task} choose one of: {', '.join(metrics_for(target))}")
     return name
 
 
 def metric_value(metric: Metric, target: FloatVector, scores: FloatMatrix) -> float:
-    """Higher is better, whatever the metric."""
-    return metric.sign * metric.figure(target, scores)
+    """Return the metric, negated if lower is better."""
+    return metric.sign * metric.function(target, scores)
 
 
-def bootstrap(metric: Metric, target: FloatVector, several: list[FloatMatrix], seed: int) -> FloatMatrix:
-    """(resamples, models) scores on the same resampled rows for every model: Efron's bootstrap, paired."""
+def bootstrap(metric: Metric, target: FloatVector, scores_by_model: list[FloatMatrix], seed: int) -> FloatMatrix:
+    """Return (resamples, models) metric values. Every model is evaluated on the same resampled rows (paired bootstrap).
+
+    Resamples where the metric is undefined are dropped.
+    """
     random = np.random.default_rng(seed)
-    count = max(50, min(RESAMPLES, 20_000_000 // len(target)))
-    draws = (random.integers(0, len(target), len(target)) for _ in range(count))
-    figures = [[metric_value(metric, target[rows], scores[rows]) for scores in several] for rows in draws]
-    kept = np.array(figures)
-    return kept[~np.isnan(kept).any(axis=1)]
+    count = max(MIN_RESAMPLES, min(RESAMPLES, MAX_RESAMPLED_ROWS // len(target)))
+    samples = (random.integers(0, len(target), len(target)) for _ in range(count))
+    values = np.array([[metric_value(metric, target[rows], scores[rows]) for scores in scores_by_model] for rows in samples])
+    return values[~np.isnan(values).any(axis=1)]
 
 
-def interval(figures: FloatVector) -> tuple[float, float]:
-    """The middle 95 %."""
-    if len(figures) == 0:
+def interval(values: FloatVector) -> tuple[float, float]:
+    """Return the central 95 % interval, or NaN if there are no values."""
+    if len(values) == 0:
         return float("nan"), float("nan")
-    low, high = np.quantile(figures, [0.025, 0.975])
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

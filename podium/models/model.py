@@ -1,4 +1,4 @@
-"""The object that every model file holds: raw typed columns in, scores out."""
+"""The content of a model file: raw typed columns in, scores out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from podium.models.scorers import Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Label, Signature, Target, Value
 
-OneRecord = Callable[[Sequence[Value]], Sequence[float]]
+RowScorer = Callable[[Sequence[Value]], Sequence[float]]
+"""From the typed cells of one row to its scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Encoding, selection and estimator, fitted together, with two ways in that mean the same."""
+    """A signature with the encoder and the scorer that were fitted for it."""
 
     family: str
     signature: Signature
@@ -25,13 +26,13 @@ class Model:
     scorer: Scorer
 
     def scores(self, frame: pd.DataFrame) -> FloatMatrix:
-        """A typed frame (n rows) to (n, classes) probabilities, or (n, 1) values."""
+        """Return (n, classes) probabilities or (n, 1) values for a typed frame of n rows."""
         return self.scorer.scores(self.encoder.transform(frame))
 
-    def compiled(self) -> OneRecord:
-        """One tuple of typed cells to its scores without a DataFrame; for one thread at a time."""
+    def compiled(self) -> RowScorer:
+        """Return a scorer of one row that needs no DataFrame and gives the same bits as `scores`. Not thread-safe."""
         vector, score = self.scorer.compiled()
-        write = self.encoder.into(vector)
+        write = self.encoder.compile_row_writer(vector)
 
         def scores(values: Sequence[Value]) -> Sequence[float]:
             write(values)
@@ -41,7 +42,7 @@ class Model:
 
 
 def predicted_label(scores: Sequence[float], target: Target) -> Label | float:
-    """The class with the highest score, the first of equals, or the value."""
+    """Return the class with the highest score (the first one if tied), or the predicted value."""
     if not target.classes:
         return scores[0]
     return target.classes[max(range(len(scores)), key=scores.__getitem__)]

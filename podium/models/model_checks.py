@@ -1,41 +1,39 @@
 """Checks of a model's parts against their types and against each other, before anything is computed with them.
 
-A model file is data of unknown origin: its classes are allow-listed, their fields hold whatever the file says.
+A model file is untrusted data. Its classes are allow-listed, but their fields may hold anything.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
-from podium.models.encoder import DATE_PARTS, Encoder, MissingIndicator, OneHot, Ordinal, Standardized
+from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
 from podium.models.onnx_checks import check_graph
-from podium.models.onnx_scorer import KINDS, OnnxScorer
-from podium.models.panel_features import EntityScale, EntityStandardized, RelativeChange
+from podium.models.onnx_scorer import TENSOR_KINDS, OnnxScorer
 from podium.models.scorers import LINKS, AffineScorer, LightGBMScorer, LinearScorer, Scorer
 from podium.models.tree_checks import check_trees
-from podium.schema.columns import Column
 
 MAX_ITEMS, MAX_WIDTH = 20_000_000, 1_000_000
-"""Bounds of everything that a model's tuples hold, and of its features."""
+"""Bounds of the items in all tuples of a model, and of its number of features."""
 
 
 def check_model(model: Model) -> None:
-    """Raises ValueError."""
-    _Types().check(model, Model, "model")
+    """Raise ValueError if a part of the model has a wrong type or does not fit the others."""
+    _TypeChecker().check(model, Model, "model")
     encoder = model.encoder
     if [(c.name, c.kind) for c in encoder.columns] != [(c.name, c.kind) for c in model.signature.inputs]:
-        raise ValueError("the encoder has other columns than the signature")
+        raise ValueError("the columns of the encoder differ from those of the signature")
     _check_encoder(encoder)
     outputs = _check_scorer(model.scorer, len(encoder.features))
     if outputs is not None and outputs != (len(model.signature.target.classes) or 1):
-        raise ValueError(f"the scorer gives {outputs} numbers, which is not what the target needs")
+        raise ValueError(f"the scorer has {outputs} outputs, which does not fit the target")
 
 
 # --- types -------------------------------------------------------------------------------------------------------------
@@ -43,17 +41,17 @@ def check_model(model: Model) -> None:
 SCALARS = {str, int, float, bool, bytes, types.NoneType}
 
 
-class _Types:
-    """Compares values with the annotations of their dataclasses; counts what they hold, shared parts each time."""
+class _TypeChecker:
+    """Compares values with the annotations of their dataclasses and counts their items, shared parts each time."""
 
     def __init__(self) -> None:
         self._sizes: dict[tuple[int, Any], int] = {}
 
     def check(self, value: Any, hint: Any, where: str) -> int:
-        """The number of items. Raises ValueError."""
+        """Return the number of items. Raises ValueError."""
         key = id(value), hint
         if key not in self._sizes:
-            self._sizes[key] = MAX_ITEMS  # a part that holds itself is too large
+            self._sizes[key] = MAX_ITEMS  # so that a part that contains itself is too large
             self._sizes[key] = self._size(value, hint, where)
         if self._sizes[key] >= MAX_ITEMS:
             raise ValueError(f"{where} holds more than {MAX_ITEMS} items")
@@ -61,53 +59,55 @@ class _Types:
 
     def _size(self, value: Any, hint: Any, where: str) -> int:
         if is_dataclass(hint):
-            return self._fields(value, hint, where)
+            return self._check_dataclass(value, hint, where)
         origin, arguments = get_origin(hint), get_args(hint)
-        if origin in (typing.Union, types.UnionType):
-            return self.check(value, _of_union(value, arguments, where), where)
+        if origin in (Union, types.UnionType):
+            return self.check(value, _union_member(value, arguments, where), where)
         if origin is Literal:
-            _expect(isinstance(value, str) and value in arguments, where)
+            _require_type(isinstance(value, str) and value in arguments, where)
         elif origin is tuple:
-            return self._tuple(value, arguments, where)
+            return self._check_tuple(value, arguments, where)
         elif origin is dict:
-            _expect(type(value) is dict, where)
-            return sum(
-                self.check(key, arguments[0], where) + self.check(each, arguments[1], where) for key, each in value.items()
-            )
+            _require_type(type(value) is dict, where)
+            key_hint, item_hint = arguments
+            return sum(self.check(key, key_hint, where) + self.check(item, item_hint, where) for key, item in value.items())
         else:
-            _expect(_is_scalar(value, hint), where)
+            _require_type(_is_scalar(value, hint), where)
         return 1
 
-    def _fields(self, value: Any, hint: Any, where: str) -> int:
-        _expect(type(value) is hint, where)
+    def _check_dataclass(self, value: Any, hint: Any, where: str) -> int:
+        _require_type(type(value) is hint, where)
         size = 1
-        for name, own in _hints(hint).items():
-            _expect(hasattr(value, name), where)
-            size += self.check(getattr(value, name), own, f"{hint.__name__}.{name}")
+        for name, field_hint in _field_hints(hint).items():
+            _require_type(hasattr(value, name), where)
+            size += self.check(getattr(value, name), field_hint, f"{hint.__name__}.{name}")
         return size
 
-    def _tuple(self, value: Any, hints: tuple[Any, ...], where: str) -> int:
-        _expect(type(value) is tuple, where)
+    def _check_tuple(self, value: Any, hints: tuple[Any, ...], where: str) -> int:
+        _require_type(type(value) is tuple, where)
         if len(hints) == 2 and hints[1] is Ellipsis:
             if hints[0] in SCALARS and set(map(type, value)) <= {hints[0]} and hints[0] is not float:
                 return 1 + len(value)
-            return 1 + sum(self.check(each, hints[0], where) for each in value)
-        _expect(len(value) == len(hints), where)
-        return 1 + sum(self.check(each, hint, where) for each, hint in zip(value, hints, strict=True))
+            return 1 + sum(self.check(item, hints[0], where) for item in value)
+        _require_type(len(value) == len(hints), where)
+        return 1 + sum(self.check(item, hint, where) for item, hint in zip(value, hints, strict=True))
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    every = typing.get_type_hints(kind)
-    hints = {field.name: every[field.name] for field in fields(kind) if not field.name.startswith("_")}
+def _field_hints(kind: type) -> dict[str, Any]:
+    """Return the type of each public field, with the concrete classes in place of protocols."""
+    all_hints = typing.get_type_hints(kind)
+    hints = {field.name: all_hints[field.name] for field in fields(kind) if not field.name.startswith("_")}
     if kind is Model:
         hints["scorer"] = LinearScorer | LightGBMScorer | OnnxScorer | AffineScorer
     if kind is AffineScorer:
         hints["inner"] = LinearScorer | LightGBMScorer | OnnxScorer
+    if kind is Encoder:
+        hints["features"] = types.GenericAlias(tuple, (functools.reduce(operator.or_, FEATURE_CLASSES), ...))
     return hints
 
 
-def _of_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+def _union_member(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     for choice in choices:
         if choice is type(value) or (choice in SCALARS and _is_scalar(value, choice)) or get_origin(choice) is type(value):
             return choice
@@ -122,8 +122,8 @@ def _is_scalar(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _expect(sound: bool, where: str) -> None:
-    if not sound:
+def _require_type(condition: bool, where: str) -> None:
+    if not condition:
         raise ValueError(f"{where} has the wrong type")
 
 
@@ -131,41 +131,16 @@ def _expect(sound: bool, where: str) -> None:
 
 
 def _check_encoder(encoder: Encoder) -> None:
-    """Every feature reads columns that are there, of the kind that it needs. Raises ValueError."""
     if not 0 < len(encoder.features) <= MAX_WIDTH:
-        raise ValueError("the encoder has no features, or too many")
+        raise ValueError(f"the encoder has {len(encoder.features)} features, expected 1 to {MAX_WIDTH}")
     if len({column.name for column in encoder.columns}) != len(encoder.columns):
-        raise ValueError("the encoder has two columns of one name")
+        raise ValueError("the encoder has two columns of the same name")
     for feature in encoder.features:
-        for place, text in _places(feature):
-            if not 0 <= place < len(encoder.columns):
-                raise ValueError(f"the feature {feature.name[:80]} reads a column that is not there")
-            if text is not None and encoder.columns[place].is_text != text:
-                raise ValueError(f"the feature {feature.name[:80]} reads a column of another kind")
-        if isinstance(feature, Standardized):
-            _check_number(feature, encoder.columns[feature.column])
-        if isinstance(feature, EntityStandardized) and not all(math.isfinite(scale) and scale for _, _, scale in feature.table):
-            raise ValueError(f"the feature {feature.name[:80]} has a scale that is not finite, or 0")
-
-
-def _places(feature: Any) -> Iterator[tuple[int, bool | None]]:
-    """The columns that a feature reads, and whether they must be text (None: either)."""
-    yield feature.column, None if isinstance(feature, MissingIndicator) else isinstance(feature, OneHot | Ordinal)
-    if isinstance(feature, RelativeChange) or (isinstance(feature, EntityStandardized) and feature.base is not None):
-        yield typing.cast(int, feature.base), False
-    if isinstance(feature, EntityScale) or (isinstance(feature, EntityStandardized) and feature.table):
-        yield feature.entity, True
-
-
-def _check_number(feature: Standardized, column: Column) -> None:
-    if feature.part and (feature.part not in DATE_PARTS or column.kind != "date"):
-        raise ValueError(f"the feature {feature.name[:80]} is an unknown part of a date")
-    if not math.isfinite(feature.scale) or feature.scale == 0 or not math.isfinite(feature.mean):
-        raise ValueError(f"the feature {feature.name[:80]} has a mean or scale that is not finite, or a scale of 0")
+        feature.check(encoder.columns)
 
 
 def _check_scorer(scorer: Scorer, features: int) -> int | None:
-    """The number of outputs of a scorer for so many features, if it is known before it runs. Raises ValueError."""
+    """Return the number of outputs of a scorer that gets this many features; None if unknown before it runs."""
     if isinstance(scorer, AffineScorer):
         return _check_scorer(scorer.inner, features - 2)
     if features < 1:
@@ -173,13 +148,13 @@ def _check_scorer(scorer: Scorer, features: int) -> int | None:
     if isinstance(scorer, LinearScorer):
         return _check_linear(scorer, features)
     if not isinstance(scorer, LightGBMScorer | OnnxScorer) or scorer.features != features:
-        raise ValueError("the scorer takes another number of features than the encoder gives")
+        raise ValueError(f"the scorer does not take {features} features, as the encoder gives")
     if isinstance(scorer, LightGBMScorer):
-        if scorer.outputs < 1 or (scorer.chance and scorer.outputs != 1):
-            raise ValueError("the trees have a wrong number of outputs")
+        if scorer.outputs < 1 or (scorer.binary_probability and scorer.outputs != 1):
+            raise ValueError(f"the trees cannot have {scorer.outputs} outputs")
         check_trees(scorer.text, scorer.features, scorer.outputs)
-        return 2 if scorer.chance else scorer.outputs
-    return _check_feeds(scorer)
+        return 2 if scorer.binary_probability else scorer.outputs
+    return _check_onnx(scorer)
 
 
 def _check_linear(scorer: LinearScorer, features: int) -> int:
@@ -189,20 +164,20 @@ def _check_linear(scorer: LinearScorer, features: int) -> int:
     if not outputs or len(scorer.weights) != outputs or any(len(weights) != features for weights in scorer.weights):
         raise ValueError("the linear model has a wrong number of weights")
     if outputs > 1 and scorer.link not in ("identity", "softmax"):
-        raise ValueError(f"the link {scorer.link} is of one output")
+        raise ValueError(f"the link {scorer.link} allows one output only")
     return 2 if scorer.link in ("logistic", "probit", "cloglog") else outputs
 
 
-def _check_feeds(scorer: OnnxScorer) -> int | None:
-    names = {feed.name for feed in scorer.feeds}
-    if len(names) != len(scorer.feeds) or not names:
-        raise ValueError("the graph has no inputs, or two of one name")
-    for feed in scorer.feeds:
-        if feed.kind not in KINDS or not all(0 < size <= MAX_WIDTH for size in feed.shape):
-            raise ValueError(f"the graph's input {feed.name[:80]} has an unknown kind or shape")
-        if not 0 <= feed.first <= scorer.features - math.prod(feed.shape):
-            raise ValueError(f"the graph's input {feed.name[:80]} reads features that are not there")
-    size = check_graph(scorer.model, scorer.feeds, scorer.output)
-    if scorer.chance and size not in (None, 1):
-        raise ValueError("the graph gives more than the probability of one class")
-    return 2 if scorer.chance else size
+def _check_onnx(scorer: OnnxScorer) -> int | None:
+    names = {tensor.name for tensor in scorer.inputs}
+    if len(names) != len(scorer.inputs) or not names:
+        raise ValueError("the graph has no inputs, or two inputs of the same name")
+    for tensor in scorer.inputs:
+        if tensor.kind not in TENSOR_KINDS or not all(0 < size <= MAX_WIDTH for size in tensor.shape):
+            raise ValueError(f"the graph's input {tensor.name[:80]} has an unknown kind or shape")
+        if not 0 <= tensor.first <= scorer.features - math.prod(tensor.shape):
+            raise ValueError(f"the graph's input {tensor.name[:80]} reads features that do not exist")
+    size = check_graph(scorer.model, scorer.inputs, scorer.output)
+    if scorer.binary_probability and size not in (None, 1):
+        raise ValueError("the graph has more than one output, expected the probability of the second class")
+    return 2 if scorer.binary_probability else size

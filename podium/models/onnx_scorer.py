@@ -1,4 +1,4 @@
-"""A graph of ONNX operators as a scorer, run by onnxruntime one row at a time: no row's answer depends on the others."""
+"""ONNX graphs as scorers, run by onnxruntime one row at a time, so that no row affects another."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import numpy as np
 from podium.models.scorers import CompiledScorer
 from podium.schema.arrays import FloatMatrix, FloatVector
 
-UNSEEN = "\N{SNOWMAN}"
-"""Stands in a text input for a category that the model does not know."""
+UNKNOWN_TEXT = "\N{SNOWMAN}"
+"""Replaces categories that the model does not know in text tensors."""
 
-
-KINDS = ("float32", "float64", "int64", "int32", "text")
-"""Types of inputs."""
+TENSOR_KINDS = ("float32", "float64", "int64", "int32", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxInput:
-    """One input of the graph: features from the place `first`, as a tensor (1, *shape); `texts` turns codes into text."""
+    """An input tensor of shape (1, *shape), filled with features from index `first`; `texts` decodes codes to text."""
 
     name: str
     kind: str
@@ -39,54 +37,54 @@ class OnnxInput:
     def _text(self, code: float) -> str:
         if code != code:
             return ""
-        return self.texts[int(code)] if code < len(self.texts) else UNSEEN
+        return self.texts[int(code)] if code < len(self.texts) else UNKNOWN_TEXT
 
 
 @dataclass(slots=True)
 class OnnxScorer:
-    """An ONNX model and how features get into it; `chance` says that the one output is the probability of the second class."""
+    """An ONNX model with its inputs; with `binary_probability`, its output is the probability of the second class."""
 
     model: bytes
-    feeds: tuple[OnnxInput, ...]
+    inputs: tuple[OnnxInput, ...]
     output: str
     features: int
-    chance: bool = False
+    binary_probability: bool = False
     _session: Any = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> tuple[object, ...]:
-        return self.model, self.feeds, self.output, self.features, self.chance
+        return self.model, self.inputs, self.output, self.features, self.binary_probability
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.model, self.feeds, self.output, self.features, self.chance = state
+        self.model, self.inputs, self.output, self.features, self.binary_probability = state
         self._session = None
 
     @property
     def session(self) -> Any:
         if self._session is None:
-            self._session = session_of(self.model)
+            self._session = create_session(self.model)
         return self._session
 
     def scores(self, features: FloatMatrix) -> FloatMatrix:
-        score = self._scorer()
+        score = self._row_function()
         return np.array([score(row) for row in features]).reshape(len(features), -1)
 
     def compiled(self) -> CompiledScorer:
-        vector, score = np.zeros(self.features), self._scorer()
+        vector, score = np.zeros(self.features), self._row_function()
         return vector, lambda: score(vector)  # type: ignore[return-value]
 
-    def _scorer(self) -> Callable[[FloatVector], Sequence[float]]:
-        run, outputs, feeds, chance = self.session.run, [self.output], self.feeds, self.chance
+    def _row_function(self) -> Callable[[FloatVector], Sequence[float]]:
+        run, outputs, inputs, is_binary = self.session.run, [self.output], self.inputs, self.binary_probability
 
         def score(vector: FloatVector) -> Sequence[float]:
-            found: list[float] = run(outputs, {feed.name: feed.tensor(vector) for feed in feeds})[0].ravel().tolist()
-            return (1.0 - found[0], found[0]) if chance else found
+            scores: list[float] = run(outputs, {tensor.name: tensor.tensor(vector) for tensor in inputs})[0].ravel().tolist()
+            return (1.0 - scores[0], scores[0]) if is_binary else scores
 
         return score
 
 
-def session_of(model: bytes) -> Any:
-    """A session of one thread on the processor."""
-    import onnxruntime  # some 30 MB and a tenth of a second that only those who serve such a model pay
+def create_session(model: bytes) -> Any:
+    """Return a single-threaded CPU session."""
+    import onnxruntime  # imported late: about 30 MB and 0.1 s, needed by ONNX models only
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

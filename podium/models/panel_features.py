@@ -1,48 +1,32 @@
-"""Features of windows: changes between days, in units that make entities of any size alike.
-
-Each has two forms that give the same bits: over the cells of a frame, and for the cells of one row.
-"""
+"""Features of panel windows: changes between days, scaled so that entities of any size compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 
+from podium.models.features import CLIP, ColumnCache, RowWriter, Vector, check_column
 from podium.schema.arrays import FloatVector
 from podium.schema.columns import Column, Value
 
-CLIP = 1e6
-"""Standardised numbers are cut off here, so that no input overflows a 32-bit tree."""
-One = Callable[[Sequence[Value]], float]
+RowFunction = Callable[[Sequence[Value]], float]
 
 
-@dataclass(slots=True)
-class ColumnCache:
-    """The columns of a frame as arrays, each made once."""
+def _write_each(functions: Sequence[tuple[int, RowFunction]], vector: Vector) -> RowWriter:
+    def write(values: Sequence[Value]) -> None:
+        for index, function in functions:
+            vector[index] = function(values)
 
-    frame: pd.DataFrame
-    columns: tuple[Column, ...]
-    _entities: dict[int, tuple[np.ndarray, Any]] = field(default_factory=dict)
-
-    def numbers(self, place: int) -> FloatVector:
-        return self.frame[self.columns[place].name].to_numpy(dtype=float)
-
-    def by_entity(self, place: int, table: Mapping[str, float]) -> FloatVector:
-        """The number of each row's entity, NaN for one that the table does not have."""
-        if place not in self._entities:
-            self._entities[place] = pd.factorize(self.frame[self.columns[place].name])
-        codes, names = self._entities[place]
-        return np.array([*(table.get(name, np.nan) for name in names), np.nan])[codes]
+    return write
 
 
 @dataclass(frozen=True, slots=True)
 class RelativeChange:
-    """(a - b) / (|a| + |b|) of two columns, between -1 and 1, then (x - mean) / scale; 0 where one is missing or both are 0."""
+    """(a - b) / (|a| + |b|) of two columns, then (x - mean) / scale; 0 if a cell is missing or both are 0."""
 
     column: int
     name: str
@@ -50,31 +34,39 @@ class RelativeChange:
     mean: float
     scale: float
 
-    def over(self, cells: ColumnCache) -> FloatVector:
-        one, other = cells.numbers(self.column), cells.numbers(self.base)
+    def transform(self, cells: ColumnCache) -> FloatVector:
+        number, base = cells.numbers(self.column), cells.numbers(self.base)
         with np.errstate(all="ignore"):
-            share = (one - other) / (np.abs(one) + np.abs(other))
-        return np.where(np.isnan(share), 0.0, np.clip((share - self.mean) / self.scale, -CLIP, CLIP))
+            change = (number - base) / (np.abs(number) + np.abs(base))
+        return np.where(np.isnan(change), 0.0, np.clip((change - self.mean) / self.scale, -CLIP, CLIP))
 
-    def one(self) -> One:
+    @classmethod
+    def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
+        return _write_each([(index, feature._row_function()) for index, feature in features], vector)
+
+    def _row_function(self) -> RowFunction:
         column, base, mean, scale = self.column, self.base, self.mean, self.scale
 
         def change(values: Sequence[Value]) -> float:
-            one: Any = values[column]
-            other: Any = values[base]
-            if one is None or other is None or not (size := abs(one) + abs(other)):
+            number: Any = values[column]
+            previous: Any = values[base]
+            if number is None or previous is None or not (size := abs(number) + abs(previous)):
                 return 0.0
-            return float(max(-CLIP, min(CLIP, ((one - other) / size - mean) / scale)))
+            return float(max(-CLIP, min(CLIP, ((number - previous) / size - mean) / scale)))
 
         return change
+
+    def check(self, columns: Sequence[Column]) -> None:
+        check_column(self, self.column, columns, text=False)
+        check_column(self, self.base, columns, text=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EntityStandardized:
-    """A number, or its change since `base`, standardised by its entity's mean and scale; 0 where it is missing.
+    """A number, or its change from `base`, standardized by its entity's mean and scale.
 
-    Where only what was before is missing the change is 0. Without a table the number stays as it is; an entity that a table
-    does not have gives NaN.
+    `table` holds (entity, mean, scale); if it is empty, the number stays unscaled. The feature is 0 if the number is
+    missing, and NaN for an entity that the table lacks. The change is 0 if only `base` is missing.
     """
 
     column: int
@@ -83,55 +75,76 @@ class EntityStandardized:
     entity: int
     table: tuple[tuple[str, float, float], ...] = ()
 
-    def over(self, cells: ColumnCache) -> FloatVector:
+    def transform(self, cells: ColumnCache) -> FloatVector:
         number = cells.numbers(self.column)
-        found = number
+        result = number
         if self.base is not None:
-            found = number - cells.numbers(self.base)
-            found = np.where(np.isnan(found), 0.0, found)
+            change = number - cells.numbers(self.base)
+            result = np.where(np.isnan(change), 0.0, change)
         if self.table:
             mean = cells.by_entity(self.entity, {name: mean for name, mean, _ in self.table})
-            found = (found - mean) / cells.by_entity(self.entity, {name: scale for name, _, scale in self.table})
-        return np.where(np.isnan(number), 0.0, found)
+            result = (result - mean) / cells.by_entity(self.entity, {name: scale for name, _, scale in self.table})
+        return np.where(np.isnan(number), 0.0, result)
 
-    def one(self) -> One:
+    @classmethod
+    def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
+        return _write_each([(index, feature._row_function()) for index, feature in features], vector)
+
+    def _row_function(self) -> RowFunction:
         column, base, entity, has_table = self.column, self.base, self.entity, bool(self.table)
         table = {name: (mean, scale) for name, mean, scale in self.table}
         unknown = (math.nan, math.nan)
 
-        def change(values: Sequence[Value]) -> float:
-            found: Any = values[column]
-            if found is None:
+        def standardized(values: Sequence[Value]) -> float:
+            number: Any = values[column]
+            if number is None:
                 return 0.0
             if base is not None:
-                other: Any = values[base]
-                found = 0.0 if other is None else found - other
+                previous: Any = values[base]
+                number = 0.0 if previous is None else number - previous
             if has_table:
                 mean, scale = table.get(values[entity], unknown)  # type: ignore[arg-type]
-                found = (found - mean) / scale
-            return float(found)
+                number = (number - mean) / scale
+            return float(number)
 
-        return change
+        return standardized
+
+    def check(self, columns: Sequence[Column]) -> None:
+        check_column(self, self.column, columns, text=False)
+        if self.base is not None:
+            check_column(self, self.base, columns, text=False)
+        if self.table:
+            check_column(self, self.entity, columns, text=True)
+        if not all(math.isfinite(scale) and scale for _, _, scale in self.table):
+            raise ValueError(f"feature {self.name[:80]}: every scale must be finite and not 0")
 
 
 @dataclass(frozen=True, slots=True)
 class EntityScale:
-    """A number of each entity as a share of a column's size; of 1 where that is missing or 0, and NaN for other entities."""
+    """The entity's number in `table` divided by |x|, or by 1 if x is missing or 0; NaN for unknown entities."""
 
     column: int
     name: str
     entity: int
     table: tuple[tuple[str, float], ...]
 
-    def over(self, cells: ColumnCache) -> FloatVector:
+    def transform(self, cells: ColumnCache) -> FloatVector:
         size = np.abs(cells.numbers(self.column))
         return cells.by_entity(self.entity, dict(self.table)) / np.where(np.isnan(size) | (size == 0), 1.0, size)
 
-    def one(self) -> One:
+    @classmethod
+    def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
+        return _write_each([(index, feature._row_function()) for index, feature in features], vector)
+
+    def _row_function(self) -> RowFunction:
         column, entity, table = self.column, self.entity, dict(self.table)
 
-        def share(values: Sequence[Value]) -> float:
+        def ratio(values: Sequence[Value]) -> float:
             size: Any = values[column]
             return table.get(values[entity], math.nan) / (abs(size) if size else 1.0)  # type: ignore[arg-type]
 
-        return share
+        return ratio
+
+    def check(self, columns: Sequence[Column]) -> None:
+        check_column(self, self.column, columns, text=False)
+        check_column(self, self.entity, columns, text=True)

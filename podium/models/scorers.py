@@ -1,7 +1,7 @@
-"""Fitted estimators as portable scorers: a matrix of features to a matrix of scores, or one vector to its scores.
+"""Fitted estimators as portable scorers, for a feature matrix and for one feature vector.
 
-Scores are one probability a class in the order of the target's classes, or the one predicted value. Both ways in give the
-same bits: sums run in one stated order, and trees run in one engine.
+Scores are one probability per class, in the order of the target's classes, or one predicted value. Both paths give the same
+bits: sums have a fixed order, and trees run in the same library.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from podium.models.lightgbm_library import Booster, SingleRow
+from podium.models.lightgbm_library import Booster, RowPredictor
 from podium.schema.arrays import FloatMatrix
 
 CompiledScorer = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
-"""A vector to write the features into, and a function that scores what lies there; for one thread."""
+"""A vector for the features of one row, and a function that scores it. Not thread-safe."""
 
 
 class Scorer(Protocol):
     def scores(self, features: FloatMatrix) -> FloatMatrix:
-        """(n, features) to (n, scores)."""
+        """Return the (n, outputs) scores of an (n, features) matrix."""
 
-    def compiled(self) -> CompiledScorer: ...
+    def compiled(self) -> CompiledScorer:
+        """Return a scorer of one row."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearScorer:
-    """Weighted sums with an identity, logistic or softmax link; `weights` is (outputs, features)."""
+    """Weighted sums and the inverse of a link function of `LINKS`; `weights` has the shape (outputs, features)."""
 
     weights: tuple[tuple[float, ...], ...]
     intercepts: tuple[float, ...]
@@ -39,8 +40,8 @@ class LinearScorer:
         sums = np.empty((len(features), len(self.intercepts)))
         for output, (weights, intercept) in enumerate(zip(self.weights, self.intercepts, strict=True)):
             total = np.full(len(features), intercept)
-            for place, weight in enumerate(weights):  # column by column: the order in which one record is summed
-                total += features[:, place] * weight
+            for index, weight in enumerate(weights):  # the order of summation of `compiled`
+                total += features[:, index] * weight
             sums[:, output] = total
         if self.link == "identity":
             return sums
@@ -65,20 +66,20 @@ Link = Callable[[Sequence[float]], Sequence[float]]
 
 
 def _logistic(sums: Sequence[float]) -> Sequence[float]:
-    chance = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, sums[0]))))
-    return 1.0 - chance, chance
+    probability = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, sums[0]))))
+    return 1.0 - probability, probability
 
 
 def _softmax(sums: Sequence[float]) -> Sequence[float]:
-    top = max(sums)
-    parts = [math.exp(number - top) for number in sums]
-    whole = sum(parts)
-    return [part / whole for part in parts]
+    largest = max(sums)
+    exponentials = [math.exp(number - largest) for number in sums]
+    total = sum(exponentials)
+    return [number / total for number in exponentials]
 
 
 def _binary_probability(inverse: Callable[[float], float]) -> Link:
-    """Of a binomial model: the probabilities of both classes."""
-    return lambda sums: (1.0 - (chance := inverse(sums[0])), chance)
+    """Return the probabilities of both classes, given the inverse link of a binomial model."""
+    return lambda sums: (1.0 - (probability := inverse(sums[0])), probability)
 
 
 def _exp(number: float) -> float:
@@ -94,29 +95,29 @@ LINKS: dict[str, Link] = {
     "log": lambda sums: (_exp(sums[0]),),
     "reciprocal": lambda sums: (1.0 / sums[0] if sums[0] else math.inf,),
 }
-"""Names of links to their inverses; McCullagh and Nelder, Generalized Linear Models, 2.2."""
+"""Link names to inverse links; see McCullagh and Nelder, Generalized Linear Models, section 2.2."""
 
 
 @dataclass(slots=True)
 class LightGBMScorer:
-    """Boosted or averaged trees in LightGBM's text form, run by LightGBM.
+    """Boosted or averaged trees in LightGBM's text format, scored by LightGBM.
 
-    `float32` rounds the features to 32 bits first, as scikit-learn's trees do; `chance` says that the one output is the
-    probability of the second class.
+    With `float32`, features are rounded to 32 bits first, as scikit-learn's trees do. With `binary_probability`, the single
+    output is the probability of the second class.
     """
 
     text: str
     features: int
     outputs: int
     float32: bool = False
-    chance: bool = False
+    binary_probability: bool = False
     _booster: Booster | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> tuple[object, ...]:
-        return self.text, self.features, self.outputs, self.float32, self.chance
+        return self.text, self.features, self.outputs, self.float32, self.binary_probability
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.text, self.features, self.outputs, self.float32, self.chance = state
+        self.text, self.features, self.outputs, self.float32, self.binary_probability = state
         self._booster = None
 
     @property
@@ -128,33 +129,33 @@ class LightGBMScorer:
     def scores(self, features: FloatMatrix) -> FloatMatrix:
         rows = np.ascontiguousarray(features, dtype=np.float32 if self.float32 else np.float64)
         output = self.booster.predict(rows)
-        return np.hstack([1.0 - output, output]) if self.chance else output
+        return np.hstack([1.0 - output, output]) if self.binary_probability else output
 
     def compiled(self) -> CompiledScorer:
-        call = SingleRow(self.booster, self.features, self.outputs, self.float32)
-        if self.chance:
-            return call.vector, lambda: (1.0 - (chance := call()[0]), chance)
-        return call.vector, call
+        predict = RowPredictor(self.booster, self.features, self.outputs, self.float32)
+        if self.binary_probability:
+            return predict.vector, lambda: (1.0 - (probability := predict()[0]), probability)
+        return predict.vector, predict
 
 
 @dataclass(slots=True)
 class AffineScorer:
-    """Scores in a row's own unit: the inner score times the last feature but one, plus the last."""
+    """score × features[-2] + features[-1], with the score of `inner` for the other features."""
 
     inner: Any
 
     def scores(self, features: FloatMatrix) -> FloatMatrix:
-        own = np.ascontiguousarray(features[:, :-2])
-        return self.inner.scores(own) * features[:, -2:-1] + features[:, -1:]
+        inner_features = np.ascontiguousarray(features[:, :-2])
+        return self.inner.scores(inner_features) * features[:, -2:-1] + features[:, -1:]
 
     def compiled(self) -> CompiledScorer:
         inner, score = self.inner.compiled()
         width = len(inner)
         vector = [0.0] * (width + 2)
 
-        def rescaled() -> Sequence[float]:
+        def affine_scores() -> Sequence[float]:
             inner[:] = vector[:width]
-            unit, offset = vector[width], vector[width + 1]
-            return [one * unit + offset for one in score()]
+            scale, offset = vector[width], vector[width + 1]
+            return [number * scale + offset for number in score()]
 
-        return vector, rescaled
+        return vector, affine_scores

@@ -1,4 +1,4 @@
-"""Model to bytes and back; only Podium's own classes are ever constructed."""
+"""Pickled models, restricted to Podium's own classes."""
 
 from __future__ import annotations
 
@@ -6,41 +6,26 @@ import io
 import pickle
 
 from podium.models.bounded_unpickling import PickleBudget, TooLarge, check_pickle_size
-from podium.models.encoder import Encoder, MissingIndicator, OneHot, Ordinal, Passthrough, Standardized
+from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
 from podium.models.model_checks import check_model
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
-from podium.models.panel_features import EntityScale, EntityStandardized, RelativeChange
 from podium.models.scorers import AffineScorer, LightGBMScorer, LinearScorer
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 
+MODEL_CLASSES = (Model, Signature, Target, Column, Panel, Derived, Encoder)
+SCORER_CLASSES = (LinearScorer, LightGBMScorer, OnnxScorer, OnnxInput, AffineScorer)
 ALLOWED = {
-    (kind.__module__, kind.__qualname__): kind
-    for kind in (
-        Ordinal,
-        Column,
-        Encoder,
-        OnnxInput,
-        OnnxScorer,
-        OneHot,
-        LinearScorer,
-        MissingIndicator,
-        Model,
-        Standardized,
-        Passthrough,
-        Signature,
-        Target,
-        LightGBMScorer,
-    )
-    + (Derived, Panel, RelativeChange, AffineScorer, EntityStandardized, EntityScale)
+    (allowed.__module__, allowed.__qualname__): allowed for allowed in (*MODEL_CLASSES, *SCORER_CLASSES, *FEATURE_CLASSES)
 }
+"""The only globals that a model file may name."""
 
 
 class UnsafePickle(Exception):
-    """The pickle asks for something that no Podium model holds, or is damaged."""
+    """The pickle is damaged, or names a global that no Podium model contains."""
 
 
-class _Reader(PickleBudget, pickle._Unpickler):
+class _Unpickler(PickleBudget, pickle._Unpickler):
     dispatch = check_pickle_size(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> object:
@@ -55,14 +40,14 @@ def dump(model: Model) -> bytes:
 
 
 def load(data: bytes) -> Model:
-    """Raises Refused; the bytes must have been verified before."""
+    """Return the model, whose bytes must have been verified before. Raises UnsafePickle."""
     try:
-        model = _Reader(io.BytesIO(data)).load()
+        model = _Unpickler(io.BytesIO(data)).load()
     except UnsafePickle:
         raise
     except TooLarge as error:
         raise UnsafePickle(str(error)) from error
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle can raise almost any exception
         raise UnsafePickle(f"the model file cannot be read: {type(error).__name__}") from error
     if not isinstance(model, Model):
         raise UnsafePickle(f"the file holds a {type(model).__name__}, not a model")

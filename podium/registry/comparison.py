@@ -17,7 +17,7 @@ from podium.registry.loading import LoadedVersion
 from podium.registry.versions import SplitBoundary
 from podium.schema.arrays import BoolMask, IndexArray
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_by_row
+from podium.tables.frames import coerce_by_row
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.split_keys import ALL, row_hash, split_keys, strata
 

@@ -57,7 +57,7 @@ def evaluate_gates(
 
 def incompatibilities(old: Signature, new: Signature) -> list[str]:
     """Why somebody who asks the old signature's way would be turned away by the new one."""
-    before, after = ({column.name: column for column in signature.asked} for signature in (old, new))
+    before, after = ({column.name: column for column in signature.request_columns} for signature in (old, new))
     wrong = [f"column {name} is gone" for name in before if name not in after and name not in new.ignored]
     added = [column for name, column in after.items() if name not in before]
     wrong += [f"column {column.name} is new and required" for column in added if not column.nullable]
@@ -75,7 +75,7 @@ def _incompatible_column(old: Column, new: Column) -> list[str]:
     if old.nullable and not new.nullable:
         wrong.append(f"column {old.name} was optional and is required (say nullable = true in the project file)")
     if old.number_format not in ("plain", new.number_format):
-        wrong.append(f"column {old.name} was {old.words} and is {new.words}")
+        wrong.append(f"column {old.name} was {old.display_kind} and is {new.display_kind}")
     if FUZZY_LEVELS.index(new.fuzzy) < FUZZY_LEVELS.index(old.fuzzy):
         wrong.append(f"column {old.name} was read {old.fuzzy} and is read {new.fuzzy}")
     gone = sorted(set(old.categories) - set(new.categories))

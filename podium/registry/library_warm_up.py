@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from podium.models.edge_cases import check_edge_cases, edge_case_rows
-from podium.models.encoder import Encoder, OneHot, Ordinal, Passthrough, Standardized
+from podium.models.encoder import Encoder
+from podium.models.features import OneHot, Ordinal, Passthrough, Standardized
 from podium.models.golden_rows import record_golden
 from podium.models.lightgbm_export import lightgbm_text
 from podium.models.model import Model
@@ -11,7 +12,7 @@ from podium.models.onnx_scorer import OnnxInput, OnnxScorer
 from podium.models.scorers import LightGBMScorer, LinearScorer, Scorer
 from podium.models.serialization import dump, load
 from podium.schema.columns import Column, Signature, Target
-from podium.tables.coercion import rows_to_frame
+from podium.tables.frames import rows_to_frame
 
 COLUMNS = (
     Column("n", "number", nullable=True),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from podium.models.edge_cases import check_edge_cases
 from podium.models.golden_rows import GOLDEN, GoldenMismatch, verified_fast_path, verify_golden_rows
-from podium.models.model import Model, OneRecord
+from podium.models.model import Model, RowScorer
 from podium.models.serialization import UnsafePickle, load
 from podium.registry.signing import VerifyingKeys
 from podium.registry.versions import (
@@ -37,7 +37,7 @@ class LoadedVersion:
 
     manifest: Manifest
     models: dict[str, Model]
-    fast: dict[str, OneRecord | None]
+    fast: dict[str, RowScorer | None]
     largest_difference: float
 
 

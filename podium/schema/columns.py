@@ -9,8 +9,8 @@ from typing import Literal
 Kind = Literal["number", "integer", "boolean", "date", "category"]
 Task = Literal["binary", "multiclass", "regression", "forecast"]
 Policy = Literal["warn", "reject"]
-Notation = Literal["plain", "money", "percent"]
-Spelling = Literal["exact", "loose", "nearest"]
+NumberFormat = Literal["plain", "money", "percent"]
+FuzzyMatching = Literal["exact", "loose", "nearest"]
 Value = float | str | None
 """A typed cell: text for categories, a float for every other kind (dates are days since 1970), None when missing."""
 
@@ -38,8 +38,8 @@ class Column:
     high: float | None = None
     unit: str = ""
     date_format: str = "%Y-%m-%d"
-    number_format: Notation = "plain"
-    fuzzy: Spelling = "exact"
+    number_format: NumberFormat = "plain"
+    fuzzy: FuzzyMatching = "exact"
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __hash__(self) -> int:
@@ -51,18 +51,18 @@ class Column:
         return self.kind == "category"
 
     @property
-    def words(self) -> str:
+    def display_kind(self) -> str:
         """The kind, for people."""
         number = {"plain": "", "money": ", written as money", "percent": ", written as percent"}
         text = {"exact": "", "loose": ", in any case", "nearest": ", misspellings understood"}
         return self.kind + number[self.number_format] + text[self.fuzzy]
 
-    def shown(self, number: float, digits: int = 6) -> str:
+    def format_value(self, number: float, digits: int = 6) -> str:
         """A number of this column as people write it."""
         return date.fromordinal(int(number) + EPOCH).isoformat() if self.kind == "date" else f"{number:.{digits}g}"
 
     @property
-    def is_dirty(self) -> bool:
+    def needs_parsing(self) -> bool:
         """Whether its cells are texts that must be read, so that a blank text is a missing value."""
         return self.number_format != "plain" or self.fuzzy != "exact"
 
@@ -105,17 +105,17 @@ class Panel:
     forecast_base: Literal["first", "last"] = "last"
 
     @property
-    def entities(self) -> Column:
+    def entity_column(self) -> Column:
         """The column of the entity."""
         return next(column for column in self.columns if column.name == self.entity)
 
     @property
-    def days(self) -> Column:
+    def time_column(self) -> Column:
         """The column of the day: a date, or a whole number."""
         return next(column for column in self.columns if column.name == self.time)
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def numeric_columns(self) -> tuple[str, ...]:
         """The columns of numbers, those that come and those that are derived."""
         given = [column.name for column in self.columns if column.name not in (self.entity, self.time)]
         return (*given, *(column.name for column in self.derived_columns))
@@ -134,10 +134,10 @@ class Signature:
     panel: Panel | None = None
 
     @property
-    def asked(self) -> tuple[Column, ...]:
+    def request_columns(self) -> tuple[Column, ...]:
         """The columns that a client sends."""
         return self.panel.columns if self.panel else self.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.asked)
+        return tuple(column.name for column in self.request_columns)

@@ -1,4 +1,4 @@
-"""What is wrong with somebody's data: a list of places, never the values."""
+"""Errors about users' data: lists of problems that name rows and columns, but never show cell values."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 MAX_REPORTED = 100
-MAX_BY_ROW = 100_000
-"""Problems of an answer that lists them row by row, beyond the first of each row."""
-MAX_NAME = 1_000
-"""Characters of the name of a column or field."""
-MAX_SHOWN = 200
-"""Characters of a name that are given back."""
+MAX_REPORTED_BY_ROW = 100_000
+"""Problems in a response that lists them by row, not counting the first of each row."""
+MAX_NAME_LENGTH = 1_000
+MAX_SHOWN_LENGTH = 200
+"""Characters of a column name that an error shows."""
 
 
 def shorten_name(name: str) -> str:
-    """Return the first line of a name, at most MAX_SHOWN characters, without unpaired surrogates."""
-    first = name.splitlines()[0] if name.strip("\r\n") else ""  # what follows may be cells, when a quote is not closed
-    short = first[:MAX_SHOWN] + "…" * (len(first) > MAX_SHOWN or first != name)
+    """Return the first line of a name, at most MAX_SHOWN_LENGTH characters, without unpaired surrogates."""
+    first = name.splitlines()[0] if name.strip("\r\n") else ""  # after an unclosed quote, later lines may be cells
+    short = first[:MAX_SHOWN_LENGTH] + "…" * (len(first) > MAX_SHOWN_LENGTH or first != name)
     return short.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One wrong cell, row or column; `row` counts from 1, without the header."""
+    """An invalid cell, row or column. `row` counts from 1, without the header.
+
+    With a `column`, the message is a predicate of it, such as "is required".
+    """
 
     code: str
     message: str
@@ -39,50 +41,57 @@ class Problem:
     def as_json(self) -> dict[str, object]:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
+    def __str__(self) -> str:
+        """Return a sentence such as `row 1: "Sex" is required`."""
+        row = f"row {self.row}: " if self.row else ""
+        return row + (f'"{self.column}" {self.message}' if self.column is not None else self.message)
 
-def limit_by_row(rows: int) -> int:
-    """How many problems each of so many wrong rows may list."""
-    return max(1, min(MAX_REPORTED, MAX_BY_ROW // max(1, rows)))
+
+def unknown_column(name: str, row: int | None = None, suggestion: str | None = None) -> Problem:
+    """Return the problem of a column or field that the model does not use."""
+    hint = f"; did you mean `{suggestion}`?" if suggestion else ""
+    return Problem("unknown-field", f"is not an input of this model{hint}", row, name)
+
+
+def max_problems_per_row(rows: int) -> int:
+    """Return how many problems each row may list if this many rows are invalid."""
+    return max(1, min(MAX_REPORTED, MAX_REPORTED_BY_ROW // max(1, rows)))
 
 
 class BadData(Exception):
-    """The data cannot be used; every problem is named, up to a bound."""
+    """The data cannot be used. `problems` holds every problem, up to a bound."""
 
     status: ClassVar[int] = 422
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems[:MAX_REPORTED])
         self.code = self.problems[0].code
-        super().__init__("; ".join(_sentence(problem) for problem in self.problems[:5]))
+        super().__init__("; ".join(map(str, self.problems[:5])))
 
 
 class Malformed(BadData):
-    """The bytes are not of the form that they claim to have."""
+    """The bytes do not have the format that they claim."""
 
     status = 400
 
 
 class WrongType(BadData):
-    """The bytes are of a media type that is not read here."""
+    """The media type is not supported."""
 
     status = 415
 
 
 class TooLarge(BadData):
-    """More than the limits allow."""
+    """The data exceeds a limit."""
 
     status = 413
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises BadData for names that could not be written into every form of answer."""
-    wrong = [name for name in names if len(name) > MAX_NAME or "\0" in name or name.encode(errors="replace").decode() != name]
-    if wrong:
-        said = f"the name is longer than {MAX_NAME} characters, or holds NUL or half a surrogate pair"
-        raise BadData([Problem("invalid-encoding", said, column=name) for name in wrong[:MAX_REPORTED]])
-
-
-def _sentence(problem: Problem) -> str:
-    place = [f"row {problem.row}"] if problem.row else []
-    place += [f"column {problem.column}"] if problem.column else []
-    return f"{', '.join(place)}: {problem.message}" if place else problem.message
+    """Raise BadData for column names that some output format cannot represent."""
+    invalid = [
+        name for name in names if len(name) > MAX_NAME_LENGTH or "\0" in name or name.encode(errors="replace").decode() != name
+    ]
+    if invalid:
+        message = f"is longer than {MAX_NAME_LENGTH} characters, or contains NUL or an unpaired surrogate"
+        raise BadData([Problem("invalid-encoding", message, column=name) for name in invalid[:MAX_REPORTED]])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from podium.schema.columns import Column, Spelling
+from podium.schema.columns import Column, FuzzyMatching
 
 MIN_LENGTH = 4
 """Letters of the shortest word that may be misspelt."""
@@ -29,7 +29,7 @@ VOCABULARIES = {"weekday": WEEKDAYS, "month": MONTHS}
 class FuzzySpellings:
     """How the texts of a column are read."""
 
-    fuzzy: Spelling
+    fuzzy: FuzzyMatching
     aliases: tuple[tuple[str, str], ...] = ()
 
 
@@ -114,7 +114,7 @@ def vocabulary_aliases(name: str) -> tuple[tuple[str, str], ...]:
     return tuple((form, full) for full, short in names.items() for form in (normalize_text(full), *short.split()))
 
 
-def spellings_of(counts: Mapping[str, int], asked: Spelling | None = None) -> FuzzySpellings:
+def spellings_of(counts: Mapping[str, int], asked: FuzzyMatching | None = None) -> FuzzySpellings:
     """How the texts of a column should be read, from how often each comes.
 
     Texts that differ in case alone mean the same; rare ones near a frequent one are misspellings if nearly all rare ones are,

@@ -1,4 +1,4 @@
-"""Valid input that a model was not trained for: unknown categories and numbers out of the training range."""
+"""Warnings about valid inputs that differ from the training data: unseen categories and out-of-range numbers."""
 
 from __future__ import annotations
 
@@ -10,58 +10,60 @@ import pandas as pd
 from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 
-NEVER_SEEN = "was not among the training rows"
-UNKNOWN, OUTSIDE = "unknown-category", "out-of-training-range"
+UNKNOWN_CATEGORY, OUT_OF_RANGE = "unknown-category", "out-of-training-range"
+UNKNOWN_CATEGORY_MESSAGE = "was not in the training data"
 
 
 def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> list[Problem]:
-    """Warnings for a few rows; raises BadData where a column rejects unknown categories."""
-    found: list[Problem] = []
-    refused: list[Problem] = []
+    """Return warnings for a few rows. Raises BadData for unknown categories in columns that reject them."""
+    warnings: list[Problem] = []
+    rejected: list[Problem] = []
     known = [frozenset(column.categories) if len(rows) > 1 else column.categories for column in columns]
     for number, row in enumerate(rows, 1):
         for cell, column, categories in zip(row, columns, known, strict=True):
             if isinstance(cell, str):
                 if cell not in categories:
-                    (refused if column.handle_unknown == "reject" else found).append(_unknown(number, column))
+                    (rejected if column.handle_unknown == "reject" else warnings).append(_unknown(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
-                found.append(_outside(number, column))
-        if len(found) > MAX_REPORTED:
-            del found[MAX_REPORTED:]
-        if len(refused) >= MAX_REPORTED:
+                warnings.append(_out_of_range(number, column))
+        if len(warnings) > MAX_REPORTED:
+            del warnings[MAX_REPORTED:]
+        if len(rejected) >= MAX_REPORTED:
             break
-    if refused:
-        raise BadData(refused)
-    return found
+    if rejected:
+        raise BadData(rejected)
+    return warnings
 
 
 def frame_warnings(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]:
-    """The same for a typed frame, up to a bound."""
-    found = []
+    """Return warnings for a typed frame, up to a bound. Raises BadData like `row_warnings`."""
+    warnings = []
     for column in columns:
         cells = frame[column.name]
         if column.is_text:
             rows = np.flatnonzero(cells.notna() & ~cells.isin(column.categories))[:MAX_REPORTED]
-            found += [_unknown(int(row) + 1, column) for row in rows]
+            warnings += [_unknown(int(row) + 1, column) for row in rows]
         elif column.low is not None and column.high is not None:
             rows = np.flatnonzero((cells < column.low) | (cells > column.high))[:MAX_REPORTED]
-            found += [_outside(int(row) + 1, column) for row in rows]
-    return _judged(sorted(found, key=lambda problem: problem.row or 0), columns)
+            warnings += [_out_of_range(int(row) + 1, column) for row in rows]
+    warnings.sort(key=lambda problem: problem.row or 0)
+    _reject_unknown(warnings, columns)
+    return warnings[:MAX_REPORTED]
 
 
-def _judged(found: list[Problem], columns: Sequence[Column]) -> list[Problem]:
+def _reject_unknown(warnings: Sequence[Problem], columns: Sequence[Column]) -> None:
+    """Raise BadData for unknown categories in columns that reject them."""
     strict = {column.name for column in columns if column.handle_unknown == "reject"}
-    refused = [problem for problem in found if problem.code == UNKNOWN and problem.column in strict]
-    if refused:
-        raise BadData(refused)
-    return found[:MAX_REPORTED]
+    rejected = [problem for problem in warnings if problem.code == UNKNOWN_CATEGORY and problem.column in strict]
+    if rejected:
+        raise BadData(rejected)
 
 
 def _unknown(row: int, column: Column) -> Problem:
-    return Problem(UNKNOWN, NEVER_SEEN, row, column.name)
+    return Problem(UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, row, column.name)
 
 
-def _outside(row: int, column: Column) -> Problem:
+def _out_of_range(row: int, column: Column) -> Problem:
     assert column.low is not None and column.high is not None
-    usual = f"{column.shown(column.low)} to {column.shown(column.high)}"
-    return Problem(OUTSIDE, "is outside the range of the training rows", row, column.name, usual)
+    training_range = f"{column.format_value(column.low)} to {column.format_value(column.high)}"
+    return Problem(OUT_OF_RANGE, "is outside the training range", row, column.name, training_range)

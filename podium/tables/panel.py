@@ -64,7 +64,7 @@ class Windows:
     inputs: pd.DataFrame
     keys: pd.DataFrame
 
-    def some(self, places: IndexArray | np.ndarray) -> Windows:
+    def take(self, places: IndexArray | np.ndarray) -> Windows:
         return Windows(self.inputs.iloc[places].reset_index(drop=True), self.keys.iloc[places].reset_index(drop=True))
 
 
@@ -92,7 +92,7 @@ def windows(frame: pd.DataFrame, panel: Panel, *, ahead: bool = True) -> Windows
         LAST: _lagged(target, place, index, 1),
     }
     cells: dict[str, object] = {panel.entity: entity}
-    for name in panel.measured:
+    for name in panel.numeric_columns:
         numbers = rows[name].to_numpy(dtype=float)
         cells |= {lag_name(name, step): _lagged(numbers, place, index, step) for step in range(1, panel.lags + 2)}
     return Windows(pd.DataFrame(cells), pd.DataFrame(keys))
@@ -110,9 +110,11 @@ def lag_name(name: str, step: int) -> str:
 def window_columns(panel: Panel) -> tuple[Column, ...]:
     """What a model of this panel takes."""
     numbers = [
-        Column(lag_name(name, step), "number", nullable=True) for name in panel.measured for step in range(1, panel.lags + 2)
+        Column(lag_name(name, step), "number", nullable=True)
+        for name in panel.numeric_columns
+        for step in range(1, panel.lags + 2)
     ]
-    return panel.entities, *numbers
+    return panel.entity_column, *numbers
 
 
 def change_scale(last: FloatVector) -> FloatVector:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, Kind, Label, Notation, Signature, Target, Task
+from podium.schema.columns import Column, Kind, Label, NumberFormat, Signature, Target, Task
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import BOOLEANS, INTEGER, NUMBER, coerce_column, mask_missing, normalize_category
+from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.fuzzy_categories import VOCABULARIES, apply_corrections, spellings_of, vocabulary_aliases, vocabulary_of
 from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
+from podium.tables.text_columns import coerce_column, mask_missing
 
 MISSING_MARKS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
 """Texts that mean "no value" in a column whose other cells are numbers or dates; in a column of text they are text."""
@@ -69,7 +70,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> C
     return with_statistics(replace(column, nullable=False), values, options)
 
 
-Seen = tuple[Kind, Notation, tuple[str, ...]]
+Seen = tuple[Kind, NumberFormat, tuple[str, ...]]
 """A kind, how its numbers are written, and the marks of missing values."""
 
 

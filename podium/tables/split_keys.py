@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import coerce_column
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.schema_inference import infer_column
+from podium.tables.text_columns import coerce_column
 
 ALL = "all"
 

@@ -55,7 +55,7 @@ def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project
         project.features.max_features,
         project.seed,
     )
-    return encoder.only(kept_indices(decisions))
+    return encoder.subset(kept_indices(decisions))
 
 
 def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) -> Candidate:

@@ -12,8 +12,9 @@ from podium.project import ColumnOptions, PanelOptions, Project
 from podium.schema.columns import EPOCH, Column, Panel
 from podium.schema.data_errors import BadData, Problem
 from podium.storage.object_store import digest
-from podium.tables.coercion import coerce_column, coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.readers import read_table
+from podium.tables.text_columns import coerce_column
 
 
 def panel_options(project: Project) -> PanelOptions:
@@ -75,7 +76,7 @@ def parse_fingerprint(project: Project) -> str:
 
 def day_name(day: float, panel: Panel) -> str:
     """Return a day as ISO 8601, or zero-padded if days are numbers."""
-    return panel.days.shown(day) if panel.days.kind == "date" else f"{int(day):012d}"
+    return panel.time_column.format_value(day) if panel.time_column.kind == "date" else f"{int(day):012d}"
 
 
 def day_number(text: str, project: Project) -> float:

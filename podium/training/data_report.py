@@ -80,10 +80,10 @@ def _column_summary(column: Column, cells: pd.Series) -> dict[str, object]:
         summary = ", ".join(f"{category} {count / len(cells):.0%}" for category, count in counts.items())
     else:
         quantiles = np.quantile(present.astype(float), [0, 0.5, 1])
-        summary = " · ".join(column.shown(value, 4) for value in quantiles)
+        summary = " · ".join(column.format_value(value, 4) for value in quantiles)
     return {
         "name": column.name,
-        "kind": column.words,
+        "kind": column.display_kind,
         "unit": column.unit,
         "missing": f"{cells.isna().mean():.1%}",
         "unique": int(present.nunique()),
@@ -198,7 +198,7 @@ def _last_changes(data: LabeledRows, panel: Panel) -> LabeledRows:
     """Replace the windows by the last relative change of each number, or by its last value if it is not scaled."""
     unscaled = unscaled_columns(panel, data.inputs)
     columns, cells = [data.signature.inputs[0]], {panel.entity: data.inputs[panel.entity]}
-    for name in panel.measured:
+    for name in panel.numeric_columns:
         last, previous = data.inputs[lag_name(name, 1)], data.inputs[lag_name(name, 2)]
         label = name if name in unscaled else f"{name}, last change"
         with np.errstate(all="ignore"):
@@ -224,7 +224,7 @@ def _over_time(data: LabeledRows, panel: Panel) -> ReportFigure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    if panel.days.kind == "date":
+    if panel.time_column.kind == "date":
         _date_axis(axes)
     axes.legend(fontsize=8, frameon=False, ncols=MAX_ENTITIES)
     _style(axes)

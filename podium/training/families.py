@@ -66,7 +66,7 @@ def _lightgbm(target: Target, random_state: int, params: Params) -> Any:
 
 def _lightgbm_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
     outputs = len(target.classes) if target.task == "multiclass" else 1
-    return LightGBMScorer(estimator.booster_.model_to_string(), n_features, outputs, chance=target.task == "binary")
+    return LightGBMScorer(estimator.booster_.model_to_string(), n_features, outputs, binary_probability=target.task == "binary")
 
 
 DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")

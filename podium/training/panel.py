@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.models.encoder import Encoder, Feature, Standardized
-from podium.models.panel_features import ColumnCache, RelativeChange
+from podium.models.encoder import Encoder
+from podium.models.features import ColumnCache, Feature, Standardized
+from podium.models.panel_features import RelativeChange
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import coerce_frame
+from podium.tables.frames import coerce_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, change_scale, lag_name, window_columns, windows
 from podium.tables.schema_inference import infer_column
@@ -107,12 +108,12 @@ def prepare_panel(table: pa.Table, project: Project, until: float | None) -> Lab
     notes = dropped_columns(ignored)
     if len(result.keys) < len(frame):
         notes.append(f"{len(frame) - len(result.keys)} rows repeated an entity and day: the last one counts")
-    result = result.some(np.flatnonzero(result.keys[INDEX] > 0))
+    result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
     if len(result.keys) > max_rows:
         recent = np.sort(np.argsort(result.keys[DAY].to_numpy(), kind="stable")[-max_rows:])
         notes.append(f"the most recent {max_rows} of {len(result.keys)} rows are used (panel.max_rows)")
-        result = result.some(recent)
+        result = result.take(recent)
     check_row_count(len(result.keys), "days with a previous day")
     signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel)
     return LabeledRows(result.inputs, target_change(result.keys), result.keys[DAY], signature, tuple(notes))
@@ -126,7 +127,7 @@ def target_change(keys: pd.DataFrame) -> pd.Series:
 
 def unscaled_columns(panel: Panel, inputs: pd.DataFrame) -> set[str]:
     """Return the columns used as levels rather than changes: derived columns and binary flags."""
-    flags = {name for name in panel.measured if name != panel.target and inputs[lag_name(name, 1)].nunique() <= 2}
+    flags = {name for name in panel.numeric_columns if name != panel.target and inputs[lag_name(name, 1)].nunique() <= 2}
     return flags | {column.name for column in panel.derived_columns}
 
 
@@ -137,7 +138,7 @@ def window_encoder(frame: pd.DataFrame, signature: Signature) -> Encoder:
     columns, index = signature.inputs, {column.name: number for number, column in enumerate(signature.inputs)}
     cache, features = ColumnCache(frame, columns), list[Feature]()
     unscaled = unscaled_columns(panel, frame)
-    for name in panel.measured:
+    for name in panel.numeric_columns:
         for lag in range(1, panel.lags + 1):
             current, previous = index[lag_name(name, lag)], index[lag_name(name, lag + 1)]
             if name in unscaled:
@@ -163,6 +164,6 @@ def _standardized(index: int, column: Column, frame: pd.DataFrame) -> Standardiz
 
 def _relative_change(column: int, base: int, name: str, cache: ColumnCache) -> RelativeChange:
     feature = RelativeChange(column, name, base, 0.0, 1.0)
-    values = feature.over(cache)
+    values = feature.transform(cache)
     spread = float(values.std())
     return replace(feature, mean=float(values.mean()), scale=spread if spread > MIN_SPREAD else 1.0)

@@ -10,11 +10,12 @@ import pyarrow as pa
 from podium.project import Project
 from podium.schema.columns import Column, Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.coercion import coerce_column, coerce_frame, mask_missing
+from podium.tables.frames import coerce_frame
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.schema_inference import infer_signature, target_codes
 from podium.tables.split_keys import split_keys
+from podium.tables.text_columns import coerce_column, mask_missing
 
 MIN_ROWS = 20
 

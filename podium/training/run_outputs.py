@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from podium.models.encoder import Encoder, Feature
+from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.serialization import UnsafePickle, dump, load
 from podium.schema.columns import Column
 from podium.tables.labeled_rows import UnreadableRows
 from podium.training.candidates import Candidate
 
 COLUMNS = TypeAdapter(tuple[Column, ...])
-FEATURES: dict[str, TypeAdapter[Any]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Feature)}
+FEATURES: dict[str, TypeAdapter[Any]] = {kind.__name__: TypeAdapter(kind) for kind in FEATURE_CLASSES}
 MODEL, FACTS = b"model", b"facts"
 MEASUREMENTS = ("score_val", "fit_time", "pred_time")
 

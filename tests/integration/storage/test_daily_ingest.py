@@ -165,7 +165,7 @@ def test_what_could_not_be_read_is_read_again_when_the_project_says_how(store: S
     _, history = ingest(store, mended)
     assert set(history.refused) == {"raw/shop/2.csv"} and list(history.parts)[-1] == "2026-02"
     wrong = PROJECT.model_copy(update={"panel": PROJECT.panel and PROJECT.panel.model_copy(update={"entity": "store"})})
-    with pytest.raises(StoreError, match=r"none of the 2 files .* column store: the column is not there"):
+    with pytest.raises(StoreError, match=r"none of the 2 files .* \"store\" is missing from the table"):
         ingest(store, wrong)
 
 

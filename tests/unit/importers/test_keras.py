@@ -14,7 +14,7 @@ from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.importers.keras import read_network
 from podium.importers.keras_layers import to_onnx
-from podium.models.onnx_scorer import session_of
+from podium.models.onnx_scorer import create_session
 from podium.models.serialization import load
 
 FOLDER = Path(__file__).parent / "keras"
@@ -28,7 +28,7 @@ def test_a_network_answers_as_keras_did(name: str) -> None:
     known = ANSWERS[name.partition(".")[0]]
     rows, answers = np.array(known["rows"]), np.array(known["answers"])
     assert np.abs(network.apply(rows) - answers).max() < 1e-5
-    served = session_of(to_onnx(network)).run(["y"], {"x": rows.astype(np.float32)})[0]
+    served = create_session(to_onnx(network)).run(["y"], {"x": rows.astype(np.float32)})[0]
     assert np.abs(served - answers).max() < 1e-5
 
 

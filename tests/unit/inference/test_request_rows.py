@@ -27,8 +27,8 @@ from podium.inference.request_rows import (
 )
 from podium.inference.result_tables import table_to_csv
 from podium.schema.columns import Column, Panel, Signature, Target
-from podium.schema.data_errors import MAX_BY_ROW, BadData, Problem
-from podium.tables.coercion import coerce_frame
+from podium.schema.data_errors import MAX_REPORTED_BY_ROW, BadData, Problem
+from podium.tables.frames import coerce_frame
 from podium.tables.fuzzy_categories import nearest_text
 from podium.tables.strict_json import decode_json
 
@@ -124,7 +124,7 @@ def test_every_cell_may_be_wrong() -> None:
     with quick(10):
         bad = rows_from_table(b"x,c\n" + b"z,\n" * rows, SIGNATURE, MOST, BY_ROW).bad
         assert (len(bad), len(bad[rows - 1]), rows in bad) == (rows, 1, False)
-        assert sum(map(len, bad.values())) <= MAX_BY_ROW + rows
+        assert sum(map(len, bad.values())) <= MAX_REPORTED_BY_ROW + rows
     few = rows_from_table(b"x,c\nz,\n1,a\n", SIGNATURE, MOST, BY_ROW).bad
     assert {place: [(each.row, each.column) for each in found] for place, found in few.items()} == {0: [(1, "x"), (1, "c")]}
 

@@ -9,9 +9,10 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.models.encoder import CLIP, Encoder, fit_encoder
+from podium.models.encoder import Encoder, fit_encoder
+from podium.models.features import CLIP
 from podium.schema.columns import Column
-from podium.tables.coercion import rows_to_frame
+from podium.tables.frames import rows_to_frame
 
 COLUMNS = (
     Column("n", "number", nullable=True),
@@ -73,7 +74,7 @@ ROW = st.tuples(
 def test_one_record_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], max_categories: int) -> None:
     encoder = fitted(max_categories)
     vector = [7.0] * len(encoder.features)
-    write = encoder.into(vector)
+    write = encoder.compile_row_writer(vector)
     for row, expected in zip(rows, encoder.transform(rows_to_frame(rows, COLUMNS)).tolist(), strict=True):
         write(row)
         assert vector == expected
@@ -87,6 +88,6 @@ def test_no_input_leaves_the_range_of_a_narrow_tree() -> None:
 
 def test_selected_features_keep_their_numbers() -> None:
     encoder = fitted()
-    some = encoder.only([0, 7])
+    some = encoder.subset([0, 7])
     whole = encoder.transform(rows_to_frame(ROWS, COLUMNS))
     assert np.array_equal(some.transform(rows_to_frame(ROWS, COLUMNS)), whole[:, [0, 7]])

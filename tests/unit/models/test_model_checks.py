@@ -11,7 +11,8 @@ import pytest
 
 from podium.models.bounded_unpickling import MAX_DEPTH
 from podium.models.edge_cases import check_edge_cases, edge_case_rows
-from podium.models.encoder import Encoder, OneHot, Ordinal, Passthrough, Standardized
+from podium.models.encoder import Encoder
+from podium.models.features import OneHot, Ordinal, Passthrough, Standardized
 from podium.models.golden_rows import GoldenMismatch
 from podium.models.model import Model
 from podium.models.panel_features import EntityScale, EntityStandardized, RelativeChange

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from podium.schema.columns import Column
 from podium.schema.data_errors import BadData
-from podium.tables.coercion import coerce_frame, coerce_rows, frame_to_rows, rows_to_frame
+from podium.tables.frames import coerce_frame, frame_to_rows, rows_to_frame
+from podium.tables.json_values import coerce_rows
 
 NUMBER = Column("x", "number")
 MARKED = Column("x", "number", nullable=True, na_values=("0", "?"))

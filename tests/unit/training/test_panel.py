@@ -60,7 +60,7 @@ def test_a_window_has_the_past_days_and_the_change_since(rows: LabeledRows) -> N
     sold = frame["sold"].to_numpy()
     assert np.allclose(rows.target.iloc[:39], np.diff(sold[:40]) / sold[:39])
     assert rows.signature.target.task == "forecast"
-    assert [column.name for column in rows.signature.asked] == ["shop", "day", "sold", "visits"]
+    assert [column.name for column in rows.signature.request_columns] == ["shop", "day", "sold", "visits"]
 
 
 def test_a_binary_flag_is_used_as_a_level_not_as_a_change() -> None:
@@ -189,7 +189,7 @@ def test_invalid_panel_options_are_rejected(entries: dict[str, Any], message: st
 def test_a_single_window_is_encoded_to_the_same_bits_as_the_table(rows: LabeledRows) -> None:
     encoder: Encoder = window_encoder(rows.inputs, rows.signature)
     vector = [0.0] * len(encoder.features)
-    write = encoder.into(vector)
+    write = encoder.compile_row_writer(vector)
     matrix = encoder.transform(rows.inputs)
     for index in (0, 1, 50, 150):
         write([None if cell != cell else cell for cell in rows.inputs.iloc[index].tolist()])
@@ -220,12 +220,12 @@ def test_the_signature_knows_only_the_training_days() -> None:
     frame = shops(3, 40)
     late = frame[(frame["shop"] != "s2") | (frame["day"] > "2026-02-05")]
     rows = training_rows(prepare(table(late), project()), project())
-    entity, day, sold, _ = rows.signature.asked
+    entity, day, sold, _ = rows.signature.request_columns
     assert entity.categories == ("s0", "s1")
     assert day.high == rows.order.max()  # type: ignore[union-attr]
     assert sold.high is not None and sold.high < 90
     early = prepare(table(late), project(), until=20_484)  # 2026-01-31
-    assert early.signature.asked[0].categories == ("s0", "s1")
+    assert early.signature.request_columns[0].categories == ("s0", "s1")
     assert early.order is not None and early.order.max() == 20_484
 
 

@@ -145,7 +145,7 @@ def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
         if classes == 2
         else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
     }
-    assert {name: CLASSIFICATION[name].figure(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
+    assert {name: CLASSIFICATION[name].function(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
 
 
 def test_regression_metrics_agree_with_scikit_learn() -> None:
@@ -157,7 +157,7 @@ def test_regression_metrics_agree_with_scikit_learn() -> None:
         "r2": sk.r2_score(target, predicted),
         "mape": sk.mean_absolute_percentage_error(target, predicted),
     }
-    assert {name: REGRESSION[name].figure(target, predicted) for name in REGRESSION} == pytest.approx(expected)
+    assert {name: REGRESSION[name].function(target, predicted) for name in REGRESSION} == pytest.approx(expected)
 
 
 def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:

@@ -1,0 +1,50 @@
+"""Rules for table cells that JSON values and text columns share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime
+
+from podium.schema.columns import EPOCH, Column
+
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+INTEGER = r"[+-]?[0-9]+(\.0*)?"
+BOOLEANS = {"true": 1.0, "false": 0.0}
+MAX_MAGNITUDE = 1e30
+"""Larger numbers are rejected: no measured quantity needs them, and their squares overflow trees that use float32."""
+MAX_EXACT_INTEGER = 2.0**53
+"""Largest integer up to which a float64 is exact."""
+MAX_TEXT_LENGTH = 10_000
+
+EXPECTED = {
+    "number": "a number, such as 3 or 2.5",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "category": "text",
+    "money": "an amount, such as 1234.5, $1,234.5 or ($8.2)",
+    "percent": "a percentage, such as 12 or 12%",
+}
+
+
+def expected(column: Column) -> str:
+    """Return a description of valid cells."""
+    return EXPECTED.get(column.number_format) or EXPECTED.get(column.kind) or f"a date of the form {column.date_format}"
+
+
+def normalize_category(text: str) -> str:
+    """Return the text in Unicode form NFC, without surrounding whitespace."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def parse_date(text: str, date_format: str) -> float | None:
+    """Return days since 1970, or None if the text is not a date of this format."""
+    try:
+        return float(datetime.strptime(text.strip(), date_format).toordinal() - EPOCH)
+    except ValueError:
+        return None
+
+
+def missing_sentinels(column: Column) -> set[float]:
+    """Return the numbers among the column's NA values."""
+    return {float(text) for text in column.na_values if re.fullmatch(NUMBER, text)}

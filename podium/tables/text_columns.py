@@ -1,0 +1,145 @@
+"""Text columns to typed columns: float64 with NaN, or text with None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.schema.arrays import BoolMask
+from podium.schema.columns import Column
+from podium.schema.data_errors import MAX_REPORTED, Problem
+from podium.tables.cell_rules import (
+    BOOLEANS,
+    INTEGER,
+    MAX_EXACT_INTEGER,
+    MAX_MAGNITUDE,
+    MAX_TEXT_LENGTH,
+    NUMBER,
+    expected,
+    missing_sentinels,
+    parse_date,
+)
+from podium.tables.fuzzy_categories import resolve_category
+from podium.tables.number_formats import plain_texts
+
+INFINITE = r"(?i)[+-]?inf(inity)?"
+DECIMAL_COMMA = r"[+-]?[0-9.]*,[0-9]+"
+MAX_UTF8_BYTES = 4
+"""Bytes of one character in UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidCells:
+    """The cells of a column that share an error; `mask` is True at their rows."""
+
+    mask: BoolMask
+    code: str
+    message: str
+
+
+TypedColumn = tuple[pd.Series, list[InvalidCells]]
+"""Typed cells, missing where invalid, and the invalid ones."""
+
+
+def coerce_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Problem]]:
+    """Return the typed cells and the problems of invalid ones, which are missing in the result."""
+    values, invalid = coerce_cells(cells, column)
+    return values, [problem for cells in invalid for problem in _problems(cells, column)]
+
+
+def _problems(cells: InvalidCells, column: Column) -> list[Problem]:
+    rows = np.flatnonzero(cells.mask)[:MAX_REPORTED].tolist()
+    return [Problem(cells.code, cells.message, row + 1, column.name, expected(column)) for row in rows]
+
+
+def coerce_cells(cells: pa.ChunkedArray, column: Column) -> TypedColumn:
+    """Return the typed cells, and the invalid ones as masks rather than one problem per cell."""
+    too_long = pc.fill_null(pc.greater(pc.binary_length(cells), MAX_TEXT_LENGTH * MAX_UTF8_BYTES), False)
+    if pc.any(too_long).as_py():  # so that no later step copies them
+        cells = pc.if_else(too_long, pa.scalar(None, pa.string()), cells)
+    values, invalid = COLUMN_CONVERTERS[column.kind](mask_missing(cells, column), column)
+    invalid.append(InvalidCells(too_long.to_numpy(), "out-of-range", "is too long"))
+    if not column.nullable:
+        any_invalid = np.logical_or.reduce([cells.mask for cells in invalid])
+        invalid.append(InvalidCells(values.isna().to_numpy() & ~any_invalid, "missing-field", "is required"))
+    return values, invalid
+
+
+def mask_missing(cells: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
+    """Return the cells without surrounding whitespace; empty cells and NA values become null."""
+    text = pc.utf8_trim_whitespace(cells)
+    is_missing = pc.is_in(text, value_set=pa.array(["", *column.na_values]))
+    return pc.if_else(is_missing, pa.scalar(None, pa.string()), text)
+
+
+def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
+    if column.number_format != "plain":
+        text = plain_texts(text, column.number_format)
+    invalid = text.is_valid().to_numpy() & ~_matches(text, INTEGER if column.kind == "integer" else NUMBER)
+    valid_text = pc.if_else(pa.array(invalid), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
+    values = pc.cast(valid_text, pa.float64()).to_pandas().astype(float)
+    size = np.abs(values.to_numpy())
+    finite, max_size = ~np.isinf(size), MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    faults = [*_invalid_numbers(text, invalid, column), InvalidCells(~finite, "not-finite", "is not finite")]
+    faults.append(InvalidCells(finite & (size > max_size), "out-of-range", "is too large"))
+    sentinels = missing_sentinels(column)
+    return values.mask(values.isin(sentinels)) if sentinels else values, faults
+
+
+def _invalid_numbers(text: pa.ChunkedArray, invalid: BoolMask, column: Column) -> list[InvalidCells]:
+    """Sort invalid texts by the likely mistake."""
+    if not invalid.any():
+        return [InvalidCells(invalid, "invalid-type", "")]
+    infinite, comma = (_matches(text, pattern) & invalid for pattern in (INFINITE, DECIMAL_COMMA))
+    message = f"is not {expected(column)}"
+    return [
+        InvalidCells(invalid & ~infinite & ~comma, "invalid-type", message),
+        InvalidCells(comma, "invalid-type", f"has a decimal comma and {message}"),
+        InvalidCells(infinite, "not-finite", "is not finite"),
+    ]
+
+
+def _booleans(text: pa.ChunkedArray, column: Column) -> TypedColumn:
+    lower = pc.utf8_lower(text)
+    values = lower.to_pandas().map(BOOLEANS).astype(float)
+    invalid = (values.isna() & lower.is_valid().to_pandas()).to_numpy()
+    return values, [InvalidCells(invalid, "invalid-type", f"is not {expected(column)}")]
+
+
+def _dates(text: pa.ChunkedArray, column: Column) -> TypedColumn:
+    series = text.to_pandas()
+    days = series.map({date: parse_date(date, column.date_format) for date in series.dropna().unique()}).astype(float)
+    invalid = (days.isna() & series.notna()).to_numpy()
+    return days, [InvalidCells(invalid, "invalid-type", f"is not {expected(column)}")]
+
+
+def _categories(text: pa.ChunkedArray, column: Column) -> TypedColumn:
+    values = pc.utf8_normalize(text, "NFC").to_pandas().astype(object)
+    if column.fuzzy != "exact":
+        values = values.map({text: resolve_category(text, column) for text in values.dropna().unique()})
+    too_long = pc.greater(pc.fill_null(pc.utf8_length(text), 0), MAX_TEXT_LENGTH).to_numpy()
+    has_nul = pc.fill_null(pc.match_substring(text, "\0"), False).to_numpy()
+    return values.where(values.notna(), None), [
+        InvalidCells(too_long, "out-of-range", "is too long"),
+        InvalidCells(has_nul & ~too_long, "invalid-encoding", "contains NUL"),
+    ]
+
+
+def _matches(text: pa.ChunkedArray, pattern: str) -> BoolMask:
+    """Return where a text is present and matches the whole pattern."""
+    matches: BoolMask = pc.fill_null(pc.match_substring_regex(text, f"^(?:{pattern})$"), False).to_numpy()
+    return matches
+
+
+COLUMN_CONVERTERS: dict[str, Callable[[pa.ChunkedArray, Column], TypedColumn]] = {
+    "number": _numbers,
+    "integer": _numbers,
+    "boolean": _booleans,
+    "date": _dates,
+    "category": _categories,
+}
