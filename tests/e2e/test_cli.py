@@ -25,7 +25,7 @@ from podium.registry.versions import Manifest
 from podium.settings import ROOT
 from tests import tables
 from tests.conftest import Put, publish_version
-from tests.foreign import files
+from tests.unit.importers import model_files as files
 from tests.unit.importers.payloads import payloads
 
 
@@ -77,7 +77,7 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
 
 @pytest.mark.timeout(200)
 def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: LocalCloud, tmp_path: Path) -> None:
-    (tmp_path / "shoes.joblib").write_bytes(files.MADE["xz.joblib"]())
+    (tmp_path / "shoes.joblib").write_bytes(files.MODELS["xz.joblib"]())
     (tmp_path / "rows.csv").write_text(files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False))
     words = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
     bare = podium(cloud, *words, "--name", "forest")
