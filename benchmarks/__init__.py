@@ -1,1 +1,1 @@
-"""Scripts behind the figures in the README; each prints ratios measured in one run."""
+"""Scripts that measure the service; each compares results of one run."""

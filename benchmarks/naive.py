@@ -1,4 +1,4 @@
-"""The service that people write by hand: pydantic to a DataFrame to pipeline.predict_proba."""
+"""A typical hand-written service: pydantic model, DataFrame, pipeline.predict_proba."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from pydantic import create_model
 
 
 def create_app() -> FastAPI:
-    """Serve the pickled pipeline of the folder NAIVE_FOLDER."""
+    """Serve the pickled pipeline in the folder NAIVE_FOLDER."""
     folder = Path(os.environ["NAIVE_FOLDER"])
     pipeline = pickle.loads((folder / "pipeline.pkl").read_bytes())
     columns: dict[str, str] = pickle.loads((folder / "columns.pkl").read_bytes())
@@ -22,7 +22,7 @@ def create_app() -> FastAPI:
     @app.post("/predict")
     def predict(values: record) -> dict[str, Any]:  # type: ignore[valid-type]
         frame = pd.DataFrame([values.model_dump()])  # type: ignore[attr-defined]
-        chances = pipeline.predict_proba(frame)[0]
-        return {"prediction": str(pipeline.classes_[chances.argmax()]), "probabilities": chances.tolist()}
+        probabilities = pipeline.predict_proba(frame)[0]
+        return {"prediction": str(pipeline.classes_[probabilities.argmax()]), "probabilities": probabilities.tolist()}
 
     return app

@@ -1,7 +1,7 @@
-"""Three times as many requests as the service can answer, and five hundred silent sockets: what is answered, and how soon.
+"""Load a service at three times its peak rate, then open five hundred idle connections; measure goodput and latency.
 
-Requests of 200 records each (over Dask) are sent at a fixed rate whatever the answers are; its peak is found first, then three
-times that rate is sent in the same run. `python -m benchmarks.overload`
+Requests of 200 records each (over Dask) are sent at a fixed rate, independent of the responses. The peak is measured first, in
+the same run. `python -m benchmarks.overload`
 """
 
 from __future__ import annotations
@@ -15,94 +15,98 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.large_table import put_champion
+from benchmarks.environment import put_champion, running_service
 from podium.local import LocalCloud
-from podium.local.http_client import Client
 from podium.local.processes import free_ports
-from podium.local.services import start_service
 
 SECONDS = 6.0
-MANY = json.dumps([{"area": 20.5 + place % 100, "rooms": place % 6 + 1} for place in range(200)]).encode()
-ONE = json.dumps({"area": 50.5, "rooms": 3}).encode()
-SLOW_SOCKETS = 500
-HEAD = "POST /projects/prices/predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
+RECORDS = json.dumps([{"area": 20.5 + row % 100, "rooms": row % 6 + 1} for row in range(200)]).encode()
+RECORD = json.dumps({"area": 50.5, "rooms": 3}).encode()
+IDLE_CONNECTIONS = 500
+REQUEST_HEAD = "POST /projects/prices/predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request's status (0: the connection broke) and its milliseconds."""
+class Response:
+    """The status of a response (0: the connection broke) and its milliseconds."""
 
     status: int
     milliseconds: float
 
 
-async def ask(port: int, body: bytes) -> Sent:
+async def send(port: int, body: bytes) -> Response:
     started = time.perf_counter()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(f"{REQUEST_HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         line = await reader.readline()
         status = int(line.split(b" ")[1]) if line else 0
         await reader.read()
         writer.close()
     except OSError:
         status = 0
-    return Sent(status, (time.perf_counter() - started) * 1000)
+    return Response(status, (time.perf_counter() - started) * 1000)
 
 
-async def at_rate(port: int, body: bytes, rate: float, seconds: float = SECONDS) -> list[Sent]:
-    """Requests at fixed times, whether or not the ones before were answered."""
+async def at_rate(port: int, body: bytes, rate: float, seconds: float = SECONDS) -> list[Response]:
+    """Send requests at fixed times, whether or not earlier ones were answered."""
     tasks = []
-    began = time.perf_counter()
+    started = time.perf_counter()
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        tasks.append(asyncio.create_task(ask(port, body)))
+        await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+        tasks.append(asyncio.create_task(send(port, body)))
     return list(await asyncio.gather(*tasks))
 
 
 async def closed_loop(port: int, body: bytes, clients: int, seconds: float = SECONDS) -> float:
-    """Answers a second when so many clients wait for each answer before they ask again."""
+    """Return responses per second with `clients` that each wait for a response before the next request."""
     end, counts = time.perf_counter() + seconds, 0
 
     async def client() -> None:
         nonlocal counts
         while time.perf_counter() < end:
-            sent = await ask(port, body)
-            counts += sent.status == 200
+            response = await send(port, body)
+            counts += response.status == 200
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return counts / seconds
 
 
-def percentile(sent: Sequence[Sent], share: float) -> float:
-    return statistics.quantiles([each.milliseconds for each in sent] or [0.0, 0.0], n=1000)[int(share * 1000) - 1]
+def percentile(responses: Sequence[Response], share: float) -> float:
+    """Return a quantile of the milliseconds."""
+    milliseconds = [response.milliseconds for response in responses] or [0.0, 0.0]
+    return statistics.quantiles(milliseconds, n=1000)[int(share * 1000) - 1]
 
 
 async def overload(port: int) -> None:
-    peak = max([await closed_loop(port, MANY, clients) for clients in (2, 8, 32)])
-    sent = await at_rate(port, MANY, 3 * peak)
-    good = [each for each in sent if each.status == 200]
-    away = [each for each in sent if each.status in (429, 503)]
-    broken = len(sent) - len(good) - len(away)
-    print(f"peak {peak:.0f}/s of 200 records each; then {3 * peak:.0f}/s asked for: {len(good) / SECONDS:.0f}/s answered,")
-    print(f"  goodput {len(good) / SECONDS / peak:.0%} of the peak, {len(away)} turned away, {broken} broken")
-    early = [each for each in away if each.status == 429]
-    print(f"  turned away at once (429): median {percentile(early, 0.5):.1f} ms, p99 {percentile(early, 0.99):.1f} ms")
+    peak = max([await closed_loop(port, RECORDS, clients) for clients in (2, 8, 32)])
+    responses = await at_rate(port, RECORDS, 3 * peak)
+    answered = [response for response in responses if response.status == 200]
+    rejected = [response for response in responses if response.status in (429, 503)]
+    broken = len(responses) - len(answered) - len(rejected)
+    goodput = len(answered) / SECONDS
+    print(f"peak {peak:.0f}/s of 200 records each; at {3 * peak:.0f}/s requested: {goodput:.0f}/s answered,")
+    print(f"  goodput {goodput / peak:.0%} of the peak, {len(rejected)} rejected, {broken} broken")
+    at_once = [response for response in rejected if response.status == 429]
+    print(f"  rejected at once (429): median {percentile(at_once, 0.5):.1f} ms, p99 {percentile(at_once, 0.99):.1f} ms")
 
 
-async def silent_sockets(port: int) -> None:
-    before = await at_rate(port, ONE, 250)
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SLOW_SOCKETS)]
-    for place, (_, writer) in enumerate(silent):
-        if place % 2:
+async def idle_connections(port: int) -> None:
+    before = await at_rate(port, RECORD, 250)
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(IDLE_CONNECTIONS)]
+    for number, (_, writer) in enumerate(connections):
+        if number % 2:
             writer.write(b"POST /projects/prices/predict HTTP/1.1\r\nHo")
-    during = await at_rate(port, ONE, 250)
-    one, other = percentile(before, 0.99), percentile(during, 0.99)
-    wrong = sum(each.status != 200 for each in during)
-    print(f"{SLOW_SOCKETS} silent sockets: p99 of one record {one:.2f} ms before, {other:.2f} ms during, {wrong} failed")
-    ends = await asyncio.gather(*(asyncio.wait_for(reader.read(), 20) for reader, _ in silent), return_exceptions=True)
-    print(f"  closed when their time was over: {sum(isinstance(end, bytes) for end in ends)}")
-    for _, writer in silent:
+    during = await at_rate(port, RECORD, 250)
+    failed = sum(response.status != 200 for response in during)
+    print(
+        f"{IDLE_CONNECTIONS} idle connections: p99 of one record {percentile(before, 0.99):.2f} ms before, "
+        f"{percentile(during, 0.99):.2f} ms during, {failed} failed"
+    )
+    reads = (asyncio.wait_for(reader.read(), 20) for reader, _ in connections)
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    print(f"  closed by the timeout: {sum(isinstance(result, bytes) for result in results)}")
+    for _, writer in connections:
         writer.close()
 
 
@@ -110,18 +114,12 @@ def main() -> None:
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="podium-overload-") as name, LocalCloud(Path(name) / "cloud", port) as cloud:
         put_champion(cloud)
-        process = start_service({**cloud.environment, "PODIUM_ACCESS_LOG": "false"}, port, Path(name))
-        try:
-            client = Client(f"http://127.0.0.1:{port}")
-            client.wait_until(lambda: client.get("/readyz").status == 200, 60)
-            client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
+        with running_service(cloud, Path(name), port, {"PODIUM_ACCESS_LOG": "false"}, dask=True) as service:
             asyncio.run(overload(port))
             started = time.perf_counter()
-            assert client.get("/livez").status == 200
+            assert service.client.get("/livez").status == 200
             print(f"  /livez right after it: {(time.perf_counter() - started) * 1000:.1f} ms")
-            asyncio.run(silent_sockets(port))
-        finally:
-            process.stop()
+            asyncio.run(idle_connections(port))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One record: Podium beside a naive FastAPI app on the same model, in interleaved rounds of one run.
+"""Compare Podium with a naive FastAPI app on single records of the same model, in interleaved rounds of one run.
 
-20 numeric and 5 text columns, LightGBM with 200 trees of 31 leaves, one uvicorn worker each with uvloop and httptools, wrk
-on loopback. `python -m benchmarks.serving --help`
+20 numeric and 5 text columns, LightGBM with 200 trees of 31 leaves, one uvicorn worker each with uvloop and httptools, wrk on
+loopback. `python -m benchmarks.serving --help`
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fastapi
 import lightgbm
@@ -28,29 +29,24 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from benchmarks.environment import publish_champion
 from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
-from podium.local.services import promotion_context
 from podium.project import Project
-from podium.registry.promotion import PromotionContext, promote, utc_now
-from podium.registry.versions import publish
 from podium.settings import ROOT
-from podium.tables.readers import read_csv
 from podium.training.families import FAMILIES
-from podium.training.local_run import train_locally
-from podium.training.version_files import VersionReservation
 
-TREES = {"n_estimators": 200, "num_leaves": 31}
-LEVELS = ["red", "green", "blue", "black", "white", "grey"]
+PARAMS: dict[str, Any] = {"n_estimators": 200, "num_leaves": 31}
+CATEGORIES = ["red", "green", "blue", "black", "white", "grey"]
 
 
 def table(rows: int = 5000, seed: int = 0) -> pd.DataFrame:
-    """Made-up rows with a learnable target."""
+    """Return synthetic rows with a learnable target."""
     random = np.random.default_rng(seed)
-    frame = pd.DataFrame({f"number_{place}": random.normal(size=rows).round(4) for place in range(20)})
-    for place in range(5):
-        frame[f"text_{place}"] = random.choice(LEVELS, rows)
+    frame = pd.DataFrame({f"number_{number}": random.normal(size=rows).round(4) for number in range(20)})
+    for number in range(5):
+        frame[f"text_{number}"] = random.choice(CATEGORIES, rows)
     weight = frame["number_0"] * 2 - frame["number_1"] * frame["number_2"] + (frame["text_0"] == "red") * 2
     return frame.assign(target=np.where(weight + random.normal(size=rows) > 0, "yes", "no"))
 
@@ -58,12 +54,12 @@ def table(rows: int = 5000, seed: int = 0) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=4, help="duration of each measurement")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not shutil.which("wrk"):
-        sys.exit("wrk is needed: apt-get install wrk")
+        sys.exit("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory(prefix="podium-bench-") as folder:
         report = measure(Path(folder), options.rounds, min(options.seconds, 60), options.connections)
     if options.json:
@@ -81,17 +77,17 @@ def main() -> None:
 
 
 def measure(folder: Path, rounds: int, seconds: int, connections: list[int]) -> list[dict[str, float]]:
-    """Medians over the rounds for each number of connections."""
+    """Return the medians over the rounds, per number of connections."""
     frame = table()
     record = (
         {"number_0": 0.5}
         | {f"number_{p}": round(0.1 * p - 1, 2) for p in range(1, 20)}
-        | {f"text_{p}": LEVELS[p] for p in range(5)}
+        | {f"text_{p}": CATEGORIES[p] for p in range(5)}
     )
     ports = free_ports(2)
     with LocalCloud(folder, ports[0]) as cloud:
-        _publish(promotion_context(cloud), frame)
-        _naive_files(folder, frame)
+        _publish(cloud, frame)
+        _write_naive_model(folder, frame)
         variables = {"PODIUM_CACHE": str(folder / "cache"), "PODIUM_DASK_WORKERS": "0"}
         command = [sys.executable, "-m", "service", "--port", str(ports[0])]
         service = Process(command, folder / "logs" / "service.log", {**cloud.environment, **variables, "PYTHONPATH": str(ROOT)})
@@ -102,23 +98,23 @@ def measure(folder: Path, rounds: int, seconds: int, connections: list[int]) -> 
             client.wait_until(lambda: client.get("/readyz").status == 200, 30)
             naive.wait_for(f"http://127.0.0.1:{ports[1]}/docs", 30)
             script = _script(folder, record)
-            return [_compared(ports, script, count, rounds, seconds) for count in connections]
+            return [_compare(ports, script, count, rounds, seconds) for count in connections]
         finally:
             service.stop()
             naive.stop()
 
 
-def _compared(ports: list[int], script: Path, connections: int, rounds: int, seconds: int) -> dict[str, float]:
-    seen: dict[str, list[dict[str, float]]] = {"podium": [], "naive": []}
+def _compare(ports: list[int], script: Path, connections: int, rounds: int, seconds: int) -> dict[str, float]:
+    results: dict[str, list[dict[str, float]]] = {"podium": [], "naive": []}
     for _ in range(rounds):
         for name, port in zip(("podium", "naive"), ports, strict=True):
-            seen[name].append(_wrk(port, script, connections, seconds))
-    middle = {
-        f"{name}_{key}": statistics.median(each[key] for each in figures)
-        for name, figures in seen.items()
+            results[name].append(_wrk(port, script, connections, seconds))
+    medians = {
+        f"{name}_{key}": statistics.median(result[key] for result in measured)
+        for name, measured in results.items()
         for key in ("per_second", "p50_ms", "p99_ms")
     }
-    return {"connections": connections, "ratio": middle["podium_per_second"] / middle["naive_per_second"], **middle}
+    return {"connections": connections, "ratio": medians["podium_per_second"] / medians["naive_per_second"], **medians}
 
 
 def _wrk(port: int, script: Path, connections: int, seconds: int) -> dict[str, float]:
@@ -134,7 +130,7 @@ def _wrk(port: int, script: Path, connections: int, seconds: int) -> dict[str, f
     ]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if "Non-2xx" in text:
-        sys.exit(f"the service at port {port} answered with errors:\n{text}")
+        sys.exit(f"the service at port {port} returned errors:\n{text}")
     return {
         "per_second": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),  # type: ignore[index]
         "p50_ms": _milliseconds(text, "50%"),
@@ -147,7 +143,7 @@ def _milliseconds(text: str, quantile: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def _script(folder: Path, record: dict[str, object]) -> Path:
+def _script(folder: Path, record: Mapping[str, object]) -> Path:
     path = folder / "post.lua"
     path.write_text(
         f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [[{json.dumps(record)}]]\n"
@@ -173,29 +169,21 @@ def _serve(app: str, port: int, folder: Path, environment: dict[str, str]) -> Pr
     return Process(command, folder / "logs" / f"{port}.log", {**environment, "PYTHONPATH": str(ROOT)})
 
 
-def _publish(context: PromotionContext, frame: pd.DataFrame) -> None:
-    """The champion is LightGBM with the settings of the benchmark."""
-    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], tried=(TREES,))
+def _publish(cloud: LocalCloud, frame: pd.DataFrame) -> None:
+    """Publish LightGBM with the params of the benchmark."""
+    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], param_grid=(PARAMS,))
     project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=("lightgbm",), n_trials=1)
-    now = datetime.now(UTC)
-    manifest, files = train_locally(
-        read_csv(frame.to_csv(index=False).encode()),
-        project,
-        VersionReservation.now(now, "benchmark", "none", None),
-        "benchmark",
-    )
-    publish(context.store, manifest, files, context.signer)
-    promote(context, "bench", manifest.version, "benchmark", utc_now)
+    publish_champion(cloud, frame, project)
 
 
-def _naive_files(folder: Path, frame: pd.DataFrame) -> None:
+def _write_naive_model(folder: Path, frame: pd.DataFrame) -> None:
     features = frame.drop(columns="target")
     texts = [name for name in features if name.startswith("text")]
     numbers = [name for name in features if name not in texts]
     encode = ColumnTransformer(
         [("numbers", StandardScaler(), numbers), ("texts", OneHotEncoder(handle_unknown="ignore"), texts)]
     )
-    pipeline = make_pipeline(encode, lightgbm.LGBMClassifier(n_jobs=1, verbosity=-1, **TREES))
+    pipeline = make_pipeline(encode, lightgbm.LGBMClassifier(n_jobs=1, verbosity=-1, **PARAMS))
     pipeline.fit(features, frame["target"])
     (folder / "pipeline.pkl").write_bytes(pickle.dumps(pipeline))
     (folder / "columns.pkl").write_bytes(pickle.dumps({name: "text" if name in texts else "number" for name in features}))

@@ -1,4 +1,4 @@
-"""Ten minutes of mixed load: records, tables, errors, uploads, jobs and swaps, and what the service holds meanwhile.
+"""Run ten minutes of mixed load: records, tables, errors, uploads, jobs and swaps.
 
 `python -m benchmarks.soak [SECONDS]` prints memory, descriptors, threads and temporary files of the service every 30 s.
 """
@@ -21,40 +21,40 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.swaps import two_versions
+from benchmarks.environment import running_service
+from benchmarks.swaps import put_two_versions
 from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import free_ports
-from podium.local.services import start_service
 
 SECONDS, SAMPLE_SECONDS, PAUSE = 600.0, 30.0, 0.02
 CSV, JSON = {"content-type": "text/csv"}, {"content-type": "application/json"}
 PREDICT, BATCH = "/projects/prices/predict", "/projects/prices/batch"
-Ask = Callable[[Client, random.Random], int]
+SendRequest = Callable[[Client, random.Random], int]
 
 
-def record(chance: random.Random) -> dict[str, float]:
-    return {"area": round(chance.uniform(10, 300), 1), "rooms": chance.randint(0, 9)}
+def record(rng: random.Random) -> dict[str, float]:
+    return {"area": round(rng.uniform(10, 300), 1), "rooms": rng.randint(0, 9)}
 
 
-def table(chance: random.Random, rows: int) -> bytes:
-    lines = (f"{chance.uniform(10, 300):.1f},{chance.randint(0, 9)}" for _ in range(rows))
+def table(rng: random.Random, rows: int) -> bytes:
+    lines = (f"{rng.uniform(10, 300):.1f},{rng.randint(0, 9)}" for _ in range(rows))
     return ("area,rooms\n" + "\n".join(lines) + "\n").encode()
 
 
-def page_then_result(client: Client, chance: random.Random) -> int:
-    text = client.post_file(f"{PREDICT}.html", table(chance, 20)).text
+def page_then_result(client: Client, rng: random.Random) -> int:
+    text = client.post_file(f"{PREDICT}.html", table(rng, 20)).text
     return client.get(f"/jobs/{text.split('/jobs/')[1].split(chr(34))[0]}").status
 
 
-def job_then_delete(client: Client, chance: random.Random) -> int:
-    answer = client.post(f"{BATCH}.json", gzip.compress(table(chance, 30_000)), {"content-type": "application/gzip"})
-    if answer.status == 202 and chance.random() < 0.5:
-        return client.request("DELETE", answer.headers["location"]).status
-    return answer.status
+def job_then_delete(client: Client, rng: random.Random) -> int:
+    response = client.post(f"{BATCH}.json", gzip.compress(table(rng, 30_000)), {"content-type": "application/gzip"})
+    if response.status == 202 and rng.random() < 0.5:
+        return client.request("DELETE", response.headers["location"]).status
+    return response.status
 
 
-MIX: list[tuple[int, Ask]] = [
+MIX: list[tuple[int, SendRequest]] = [
     (40, lambda c, r: c.post_json(PREDICT, record(r)).status),
     (10, lambda c, r: c.post_json(PREDICT, [record(r) for _ in range(r.randint(2, 200))]).status),
     (5, lambda c, r: c.post(PREDICT, table(r, 2000), CSV).status),
@@ -73,17 +73,18 @@ MIX: list[tuple[int, Ask]] = [
 ]
 
 
-def ask_on(client: Client, end: float, seed: int, seen: Counter[int]) -> None:
-    chance = random.Random(seed)
+def send_requests(client: Client, end: float, seed: int, statuses: Counter[int]) -> None:
+    """Send requests of the mix until `end`, counting their statuses."""
+    rng = random.Random(seed)
     weights = [weight for weight, _ in MIX]
     while time.monotonic() < end:
         with suppress(OSError):
-            seen[chance.choices(MIX, weights)[0][1](client, chance)] += 1
+            statuses[rng.choices(MIX, weights)[0][1](client, rng)] += 1
         time.sleep(PAUSE)
 
 
 def sample(process: psutil.Process, folder: Path) -> tuple[int, int, int, int]:
-    """Memory of the service in MB, its descriptors and threads, and the files in its temporary folder."""
+    """Return memory in MB, descriptors, threads, and the number of temporary files."""
     files = sum(len(names) for _, _, names in os.walk(folder))
     return process.memory_info().rss // 1_000_000, process.num_fds(), process.num_threads(), files
 
@@ -93,41 +94,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="podium-soak-") as name:
         folder, (events, port) = Path(name), free_ports(2)
         with LocalCloud(folder, events) as cloud:
-            versions = two_versions(cloud)
+            versions = put_two_versions(cloud)
             temporary = folder / "tmp"
             temporary.mkdir()
-            own = {
-                **cloud.environment,
+            variables = {
                 "TMPDIR": str(temporary),
                 "PODIUM_ASYNC_THRESHOLD_BYTES": "100000",
                 "PODIUM_POLL_SECONDS": "1",
             }
-            service = start_service(own, port, folder)
-            client = Client(f"http://127.0.0.1:{port}")
-            client.wait_until(lambda: client.get("/readyz").status == 200, 60)
-            mover = subprocess.Popen([sys.executable, "-m", "benchmarks.swaps", *versions], env=cloud.environment)
-            try:
-                soak(client, psutil.Process(service.pid), temporary, seconds)
-            finally:
-                mover.kill()
-                mover.wait()
-                service.stop()
+            with running_service(cloud, folder, port, variables) as service:
+                swapper = subprocess.Popen([sys.executable, "-m", "benchmarks.swaps", *versions], env=cloud.environment)
+                try:
+                    soak(service.client, psutil.Process(service.process.pid), temporary, seconds)
+                finally:
+                    swapper.kill()
+                    swapper.wait()
 
 
 def soak(client: Client, process: psutil.Process, temporary: Path, seconds: float) -> None:
-    began, seen = time.monotonic(), Counter[int]()
-    threads = [threading.Thread(target=ask_on, args=(client, began + seconds, seed, seen)) for seed in range(8)]
+    started, statuses = time.monotonic(), Counter[int]()
+    threads = [threading.Thread(target=send_requests, args=(client, started + seconds, seed, statuses)) for seed in range(8)]
     for thread in threads:
         thread.start()
     print(f"{'seconds':>8} {'MB':>6} {'files open':>11} {'threads':>8} {'temporary files':>16} {'requests':>9}")
-    while time.monotonic() < began + seconds:
-        time.sleep(min(SAMPLE_SECONDS, max(0.1, began + seconds - time.monotonic())))
+    while time.monotonic() < started + seconds:
+        time.sleep(min(SAMPLE_SECONDS, max(0.1, started + seconds - time.monotonic())))
         memory, descriptors, running, files = sample(process, temporary)
-        elapsed = time.monotonic() - began
-        print(f"{elapsed:>8.0f} {memory:>6} {descriptors:>11} {running:>8} {files:>16} {sum(seen.values()):>9}", flush=True)
+        elapsed = time.monotonic() - started
+        print(f"{elapsed:>8.0f} {memory:>6} {descriptors:>11} {running:>8} {files:>16} {sum(statuses.values()):>9}", flush=True)
     for thread in threads:
         thread.join()
-    print("answers by status:", dict(sorted(seen.items())))
+    print("responses by status:", dict(sorted(statuses.items())))
 
 
 if __name__ == "__main__":

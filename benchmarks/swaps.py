@@ -1,4 +1,4 @@
-"""What a swap costs who asks: the p99 of one record without and during a thousand swaps, and kills of one of two workers.
+"""Measure the latency of one record during a thousand model swaps, and failures while workers are killed.
 
 `python -m benchmarks.swaps`
 """
@@ -15,122 +15,106 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.large_table import put_champion
-from benchmarks.overload import ONE, Sent, at_rate, percentile
+from benchmarks.environment import put_champion, running_service
+from benchmarks.overload import RECORD, Response, at_rate, percentile
 from podium.cli.models import context_from_settings
 from podium.local import LocalCloud
-from podium.local.http_client import Client
 from podium.local.processes import free_ports
-from podium.local.services import promotion_context, start_service
-from podium.registry.audit_log import append, read_champion
+from podium.registry.audit_log import append
 from podium.storage.object_store import digest
 
 SWAPS, PAUSE, RATE, SECONDS = 1000, 0.05, 250, 105.0
 KILL_EVERY, KILL_SECONDS = 2.0, 60.0
-ELSEWHERE = "elsewhere"
+OTHER_BUCKET = "elsewhere"
 
 
-def swap_on(versions: list[str]) -> None:
-    """Move the alias between two versions, some ten times a second; in a process of its own, not to disturb the clients."""
+def move_alias(versions: list[str]) -> None:
+    """Alternate the alias between two versions; runs in a process of its own so that it does not slow the clients."""
     context = context_from_settings(signing=True)
-    digests = [digest(context.store.read(f"versions/prices/{each}/manifest.json").data) for each in versions]
+    manifests = [context.store.read(f"versions/prices/{version}/manifest.json").data for version in versions]
     for number in range(SWAPS):
-        wanted = versions[number % 2]
-        act = {"version": wanted, "champion": wanted, "manifest_sha256": digests[number % 2], "previous": None}
-        fields = {"action": "promote", **act, "by": "benchmark", "reason": "swap", "at": "now"}
+        version, manifest = versions[number % 2], digest(manifests[number % 2])
+        event = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+        fields = {"action": "promote", **event, "by": "benchmark", "reason": "swap", "at": "now"}
         append(context.store, "prices", context.signer, context.trust.promoters, lambda _, fields=fields: fields)  # type: ignore[misc]
         time.sleep(PAUSE)
 
 
-def asked_meanwhile(port: int, environment: dict[str, str], versions: list[str]) -> list[Sent]:
-    """Requests while an alias moves: in the service's bucket, or with the same work for the machine in another one."""
+def measure_during_swaps(port: int, environment: dict[str, str], versions: list[str]) -> list[Response]:
+    """Send requests while an alias moves: in the service's bucket, or with the same work for the machine in another one."""
     mover = subprocess.Popen([sys.executable, "-m", "benchmarks.swaps", *versions], env=environment)
     try:
-        return asyncio.run(at_rate(port, ONE, RATE, SECONDS))
+        return asyncio.run(at_rate(port, RECORD, RATE, SECONDS))
     finally:
         mover.kill()
         mover.wait()
 
 
-def copy_elsewhere(cloud: LocalCloud) -> None:
-    """The same objects in a bucket at which the service does not look."""
+def copy_to_other_bucket(cloud: LocalCloud) -> None:
+    """Copy all objects to a bucket that the service does not read."""
     client = cloud.client()
-    client.create_bucket(Bucket=ELSEWHERE)
+    client.create_bucket(Bucket=OTHER_BUCKET)
     bucket = cloud.environment["PODIUM_BUCKET"]
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page["Contents"]:
-            client.copy_object(Bucket=ELSEWHERE, Key=entry["Key"], CopySource={"Bucket": bucket, "Key": entry["Key"]})
+            client.copy_object(Bucket=OTHER_BUCKET, Key=entry["Key"], CopySource={"Bucket": bucket, "Key": entry["Key"]})
 
 
 def swaps(cloud: LocalCloud, folder: Path, port: int, versions: list[str]) -> None:
-    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PODIUM_ACCESS_LOG": "false"}
-    process = start_service(own, port, folder)
-    try:
-        client = Client(f"http://127.0.0.1:{port}")
-        client.wait_until(lambda: client.get("/readyz").status == 200, 60)
-        before = asked_meanwhile(port, {**cloud.environment, "PODIUM_BUCKET": ELSEWHERE}, versions)
-        during = asked_meanwhile(port, cloud.environment, versions)
-        text = client.get("/metrics").text
-        count = next(
-            line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith("model_swap_total{") and "done" in line
-        )
-        one, other = percentile(before, 0.99), percentile(during, 0.99)
-        wrong = sum(each.status != 200 for each in during)
-        print(f"{float(count):.0f} swaps in {SECONDS:.0f} s, {RATE} requests/s; before it, the same moves in another bucket:")
-        print(f"  p99 of one record {one:.2f} ms before, {other:.2f} ms during ({other / one:.2f} ×)")
-        print(f"  {wrong} of {len(during)} failed")
-    finally:
-        process.stop()
+    variables = {"PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PODIUM_ACCESS_LOG": "false"}
+    with running_service(cloud, folder, port, variables) as service:
+        control = measure_during_swaps(port, {**cloud.environment, "PODIUM_BUCKET": OTHER_BUCKET}, versions)
+        during = measure_during_swaps(port, cloud.environment, versions)
+        metrics = service.client.get("/metrics").text.splitlines()
+    done = next(line for line in metrics if line.startswith("model_swap_total{") and "done" in line)
+    count = float(done.rsplit(" ", 1)[1])
+    control_ms, during_ms = percentile(control, 0.99), percentile(during, 0.99)
+    failed = sum(response.status != 200 for response in during)
+    print(f"{count:.0f} swaps in {SECONDS:.0f} s, {RATE} requests/s; control: the same swaps in another bucket")
+    print(f"  p99 of one record {control_ms:.2f} ms in the control, {during_ms:.2f} ms during ({during_ms / control_ms:.2f} ×)")
+    print(f"  {failed} of {len(during)} failed")
 
 
 def kills(cloud: LocalCloud, folder: Path, port: int) -> None:
-    process = start_service({**cloud.environment, "PODIUM_DASK_WORKERS": "0"}, port, folder, workers=2)
-    try:
-        client = Client(f"http://127.0.0.1:{port}")
+    with running_service(cloud, folder, port, {"PODIUM_DASK_WORKERS": "0"}, workers=2) as service:
+        client = service.client
         client.wait_until(lambda: len(client.get("/status").json()["workers"]) == 2, 60)
-        over, count = threading.Event(), [0]
+        stopped, killed = threading.Event(), list[int]()
 
-        def kill() -> None:
-            while not over.wait(KILL_EVERY):
+        def kill_workers() -> None:
+            while not stopped.wait(KILL_EVERY):
                 try:
-                    os.kill(client.get("/status").json()["workers"][0]["pid"], signal.SIGKILL)
-                    count[0] += 1
+                    pid = client.get("/status").json()["workers"][0]["pid"]
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
                 except OSError:
                     pass
 
-        thread = threading.Thread(target=kill)
+        thread = threading.Thread(target=kill_workers)
         thread.start()
-        sent = asyncio.run(at_rate(port, ONE, RATE, KILL_SECONDS))
-        over.set()
+        responses = asyncio.run(at_rate(port, RECORD, RATE, KILL_SECONDS))
+        stopped.set()
         thread.join()
-        wrong = sum(each.status != 200 for each in sent)
-        share = wrong / len(sent) * 10_000
-        print(f"{count[0]} kills of one of two workers in {KILL_SECONDS:.0f} s: {wrong} of {len(sent)} new connections failed")
-        print(f"  ({share:.2f} in 10,000)")
-    finally:
-        process.stop(30)
+    failed = sum(response.status != 200 for response in responses)
+    print(f"{len(killed)} kills of one of two workers in {KILL_SECONDS:.0f} s: {failed} of {len(responses)} requests failed")
+    print(f"  ({failed / len(responses) * 10_000:.2f} in 10,000)")
 
 
-def two_versions(cloud: LocalCloud) -> list[str]:
-    """Published and promoted one after the other."""
-    versions = []
-    for _ in range(2):
-        put_champion(cloud)
-        entry = read_champion(promotion_context(cloud).store, "prices", promotion_context(cloud).trust.promoters)
-        assert entry and entry.champion
-        versions.append(entry.champion)
-        time.sleep(1.1)
-    return versions
+def put_two_versions(cloud: LocalCloud) -> list[str]:
+    """Publish and promote two versions."""
+    first = put_champion(cloud)
+    time.sleep(1.1)  # the name of a version has a resolution of one second
+    return [first, put_champion(cloud)]
 
 
 def main() -> None:
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="podium-swaps-") as name, LocalCloud(Path(name) / "cloud", port) as cloud:
-        versions = two_versions(cloud)
-        copy_elsewhere(cloud)
-        swaps(cloud, Path(name) / "one", port, versions)
-        kills(cloud, Path(name) / "two", port)
+        versions = put_two_versions(cloud)
+        copy_to_other_bucket(cloud)
+        swaps(cloud, Path(name) / "swaps", port, versions)
+        kills(cloud, Path(name) / "kills", port)
 
 
 if __name__ == "__main__":
-    swap_on(sys.argv[1:]) if sys.argv[1:] else main()
+    move_alias(sys.argv[1:]) if sys.argv[1:] else main()

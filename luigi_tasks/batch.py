@@ -1,4 +1,4 @@
-"""Predictions of a table on S3, once a day or at will, by the champion and without a service."""
+"""Predict a table on S3 with the champion, daily or on demand, without a service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def utc_today() -> date:
 
 
 class DayParameter(luigi.DateParameter):
-    """A day; today when none is given, at the moment when the task is made."""
+    """A day; the default is today, evaluated when the task is created rather than at import."""
 
     def __init__(self, today: Callable[[], date] = utc_today, **options: Any) -> None:
         super().__init__(**options)
@@ -51,55 +51,57 @@ class DayParameter(luigi.DateParameter):
 
 
 class PredictBatch(luigi.Task):
-    """Answer a project's `input_url` for a day: under `predictions/<project>/dt=<date>/`, and at its `output_url`.
+    """Predict a project's `input_url` for a day; write `predictions/<project>/dt=<date>/` and the project's `output_url`.
 
-    Another `source` has a result of its own, named by its digest.
+    With another `source`, only a file named by the digest of its URL is written.
     """
 
-    project: str = luigi.Parameter(description="whose champion answers")
-    date = DayParameter(description="the day; {date} in a URL becomes it")
+    project: str = luigi.Parameter(description="name of the project")
+    date = DayParameter(description="the day; replaces {date} in URLs")
     source: str = luigi.Parameter(default="", description="s3:// URL of the table; the project's input_url when empty")
 
     def output(self) -> StoreTarget:
-        own = f"-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}" if self.source else ""
-        return StoreTarget(f"predictions/{self.project}/dt={self.date}/predictions{own}.csv.receipt.json")
+        suffix = f"-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}" if self.source else ""
+        return StoreTarget(f"predictions/{self.project}/dt={self.date}/predictions{suffix}.csv.receipt.json")
 
     def complete(self) -> bool:
         return self.output().exists() and self.output().document().get("state") == "done"
 
     def run(self) -> None:
-        """Raises StoreError, with the rows that are wrong when the table cannot be answered."""
-        snapshot = self._champion()
-        urls = snapshot.manifest.configuration.get("inbox") or {}
-        source, result = self.source or urls.get("input_url"), urls.get("output_url")
-        if not source:
-            hint = "give --source, or [inbox] in its project file and train again"
-            raise StoreError(f"{self.project} {snapshot.version} was trained without a input_url: {hint}")
-        open_ = bucket_opener(store(), StoreSettings().source_buckets, store)
-        where = ObjectRef.of(source, open_, str(self.date))
-        own = ObjectRef(store(), self.output().key.removesuffix(".receipt.json"))
-        if not self.source and result:
-            named = configured_inbox(snapshot.manifest, open_) or InboxFile(
-                self.project, where, ObjectRef.of(result, open_, str(self.date))
+        """Raises StoreError; for an invalid table the message lists its errors."""
+        model = self._champion()
+        urls = model.manifest.configuration.get("inbox") or {}
+        source_url, output_url = self.source or urls.get("input_url"), urls.get("output_url")
+        if not source_url:
+            raise StoreError(
+                f"{self.project} {model.version} was trained without inbox.input_url: pass --source, or set [inbox] in "
+                "project.toml and train again"
             )
-            self._answer(named, snapshot)
-        self._answer(InboxFile(self.project, where, own), snapshot)  # the last: it is what makes the task complete
+        open_bucket = bucket_opener(store(), StoreSettings().source_buckets, store)
+        source = ObjectRef.of(source_url, open_bucket, str(self.date))
+        if not self.source and output_url:
+            dated = InboxFile(self.project, source, ObjectRef.of(output_url, open_bucket, str(self.date)))
+            self._predict(configured_inbox(model.manifest, open_bucket) or dated, model)
+        # last, because this receipt marks the task as complete
+        result = ObjectRef(store(), self.output().key.removesuffix(".receipt.json"))
+        self._predict(InboxFile(self.project, source, result), model)
 
     def _champion(self) -> ServedModel:
-        own = promotion_context(signing=False)
-        entry = read_champion(own.store, self.project, own.trust.promoters)
+        context = promotion_context(signing=False)
+        entry = read_champion(context.store, self.project, context.trust.promoters)
         if entry is None or entry.champion is None or entry.manifest_sha256 is None:
-            raise StoreError(f"{self.project} has no champion")
+            raise StoreError(f"{self.project} has no champion: train and promote a version first")
+        trainers = context.trust.trainers
         try:
-            loaded = own.validator.load(self.project, entry.champion, entry.manifest_sha256, own.fetch, own.trust.trainers)
+            loaded = context.validator.load(self.project, entry.champion, entry.manifest_sha256, context.fetch, trainers)
         finally:
-            own.validator.close()
+            context.validator.close()
         return ServedModel.of(entry, loaded)
 
-    def _answer(self, drop: InboxFile, snapshot: ServedModel) -> None:
-        terms = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
-        receipt = process_file(drop, snapshot, terms) or read_receipt(drop)[1]
+    def _predict(self, file: InboxFile, model: ServedModel) -> None:
+        options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
+        receipt = process_file(file, model, options) or read_receipt(file)[1]
         if not receipt:
-            raise StoreError(f"there is no {drop.source.url} yet")
+            raise StoreError(f"{file.source.url} does not exist yet")
         if receipt["state"] == "error":
-            raise StoreError(f"{drop.source.url} cannot be answered: {json.dumps(receipt['errors'])[:2000]}")
+            raise StoreError(f"{file.source.url} cannot be predicted: {json.dumps(receipt['errors'])[:2000]}")

@@ -1,4 +1,4 @@
-"""Promotion and rollback by hand as tasks: done once a request, with an immutable receipt."""
+"""Manual promotion and rollback as tasks; each request runs once and writes an immutable receipt."""
 
 from __future__ import annotations
 
@@ -14,47 +14,52 @@ from podium.registry.promotion import ANY_CHAMPION, PromotionContext, promote, r
 
 
 class ChampionChange(luigi.Task):
-    """A move of the champion. The receipt is the target, not the alias: the same request twice moves it once."""
+    """A change of the champion alias.
 
-    project: str = luigi.Parameter(description="whose champion")
-    reason: str = luigi.Parameter(description="why, for the history")
-    request: str = luigi.Parameter(default="", description="any word that tells this act from an earlier one of the same words")
-    expect: str = luigi.Parameter(default=ANY_CHAMPION, description="only if this version serves now")
+    The target is the receipt, not the alias, so repeating a request has no effect.
+    """
+
+    project: str = luigi.Parameter(description="name of the project")
+    reason: str = luigi.Parameter(description="reason, recorded in the promotion history")
+    request: str = luigi.Parameter(default="", description="idempotency key; change it to repeat an identical request")
+    expect: str = luigi.Parameter(default=ANY_CHAMPION, description="fail unless this version is the current champion")
 
     @property
     def name(self) -> str:
-        """This request among all others."""
-        words = json.dumps(sorted(self.to_str_params().items()))
-        return f"{self.get_task_family()}-{hashlib.sha256(words.encode()).hexdigest()[:24]}"
+        """A digest of the request."""
+        parameters = json.dumps(sorted(self.to_str_params().items()))
+        return f"{self.get_task_family()}-{hashlib.sha256(parameters.encode()).hexdigest()[:24]}"
 
     def output(self) -> StoreTarget:
-        return StoreTarget(f"runs/{self.project}/acts/{self.name}.json")
+        return StoreTarget(f"runs/{self.project}/receipts/{self.name}.json")
 
     def run(self) -> None:
-        """Act, unless the history shows that it was done and only the receipt is missing."""
-        own = promotion_context(signing=True)
-        done = [entry for entry in entries_since(own.store, self.project, own.trust.promoters) if entry.request == self.name]
-        entry = done[-1] if done and done[-1].action != "refuse" else self.act(own)
+        """Change the champion, unless the audit log shows that only the receipt is missing."""
+        context = promotion_context(signing=True)
+        entries = entries_since(context.store, self.project, context.trust.promoters)
+        done = [entry for entry in entries if entry.request == self.name]
+        entry = done[-1] if done and done[-1].action != "refuse" else self.change(context)
         self.output().write(entry.model_dump_json(indent=1).encode())
 
-    def act(self, own: PromotionContext) -> AuditEntry:
-        """Move it. Raises AliasMoved, GateFailed."""
+    def change(self, context: PromotionContext) -> AuditEntry:
+        """Change the champion. Raises AliasMoved, GateFailed."""
         raise NotImplementedError
 
 
 class PromoteVersion(ChampionChange):
-    """Judge a version by its gates and make it the champion."""
+    """Promote a version if it passes its gates."""
 
-    version: str = luigi.Parameter(description="the name of a published version")
+    version: str = luigi.Parameter(description="name of a published version")
 
-    def act(self, own: PromotionContext) -> AuditEntry:
-        return promote(own, self.project, self.version, self.reason, utc_now, expect=self.expect, request=self.name)
+    def change(self, context: PromotionContext) -> AuditEntry:
+        return promote(context, self.project, self.version, self.reason, utc_now, expect=self.expect, request=self.name)
 
 
 class Rollback(ChampionChange):
-    """Go back to the version that served before, or to the one that is named."""
+    """Restore the previous champion, or a named earlier one."""
 
-    to: str = luigi.Parameter(default="", description="a version that served; the one before the present one when empty")
+    to: str = luigi.Parameter(default="", description="an earlier champion; the previous one when empty")
 
-    def act(self, own: PromotionContext) -> AuditEntry:
-        return rollback(own, self.project, self.reason, utc_now, to=self.to or None, expect=self.expect, request=self.name)
+    def change(self, context: PromotionContext) -> AuditEntry:
+        to = self.to or None
+        return rollback(context, self.project, self.reason, utc_now, to=to, expect=self.expect, request=self.name)

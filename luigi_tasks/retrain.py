@@ -1,4 +1,4 @@
-"""Training as of a day, once, with a receipt, so that a range of weeks can be asked for and repeated."""
+"""Training as of a day, with a receipt, so that a range of weeks can be requested and repeated."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from podium.training.daily_files import day_number, row_days
 
 
 class Retrain(luigi.Task):
-    """Learn from what was known of a panel up to a day, and promote it if it passes its gates.
+    """Train on the days of a panel up to a date, and promote the version if it passes its gates.
 
-    The receipt is the target: what comes in later does not repeat a week that is done. Raises StoreError while the data end
-    before the day.
+    The target is the receipt: later data does not repeat a finished week. Raises StoreError if the data ends before the date.
     """
 
-    project: str = ProjectParameter(description="a panel, collected from daily files")
-    date = luigi.DateParameter(description="the last day that is learned from")
+    project: str = ProjectParameter(description="a panel with daily files")
+    date = luigi.DateParameter(description="last day to train on")
 
     def output(self) -> StoreTarget:
         return StoreTarget(f"runs/{self.project}/retrains/{self.date}.json")
@@ -38,33 +37,35 @@ class Retrain(luigi.Task):
         pipeline: Stage = self.clone(Pipeline, until=str(self.date)).of_latest()
         self._check_reaches(pipeline)
         yield pipeline
-        outcome, published = (pipeline.clone(task).own.document() for task in (Promote, Publish))
+        outcome, published = (pipeline.clone(task).output_target.document() for task in (Promote, Publish))
         facts = {"until": str(self.date), "snapshot": pipeline.snapshot, "run": pipeline.run_name}
         self.output().write(json.dumps({**facts, **published, **outcome}, indent=1).encode())
 
     def _check_reaches(self, pipeline: Stage) -> None:
-        """What was collected must go to this day or beyond it; on the day itself there need not be a row."""
+        """Require data for this day or a later one; the day itself may be empty."""
         config = pipeline.config
         if config.panel is None or not is_folder(str(config.data)):
-            raise BadProject(f"{self.project} is no panel that is collected from daily files")
+            raise BadProject(
+                f"{self.project} cannot be retrained by date: it needs a [panel] section and a folder of daily files as `data`"
+            )
         keys = (config.panel.entity, config.panel.time)
         data = store().read(datasets.snapshot_key(self.project, pipeline.snapshot)).data
         last = row_days(read_daily_rows(store(), IngestState.from_json(data), None, 1, keys), config).max()
         if last < day_number(str(self.date), config):
             end = date.fromordinal(int(last) + EPOCH)
-            raise StoreError(f"the data of {self.project} end at {end}: {self.date} cannot be learned yet")
+            raise StoreError(f"the data of {self.project} ends at {end}; {self.date} cannot be trained yet")
 
 
 class RangeWeekly(RangeDailyBase):
-    """The days of a range that are one of the week: `RangeWeekly --of Retrain --of-params '{"project": "P"}' --start …`."""
+    """Run a daily task once a week: `RangeWeekly --of Retrain --of-params '{"project": "P"}' --start …`."""
 
     weekday: int = luigi.NumericalParameter(
-        default=7, var_type=int, min_value=1, max_value=8, description="1 is Monday, 7 is Sunday"
+        default=7, var_type=int, min_value=1, max_value=8, description="day of the week: 1 is Monday, 7 is Sunday"
     )
     param_name = luigi.Parameter(  # type: ignore[assignment]
-        default="date", positional=False, description="of the task, which the day is given to"
+        default="date", positional=False, description="name of the task's date parameter"
     )
-    days_back: int = luigi.IntParameter(default=3660, description="a range may begin so many days ago")
+    days_back: int = luigi.IntParameter(default=3660, description="maximum age of the start of the range, in days")
 
     def finite_datetimes(self, finite_start: datetime, finite_stop: datetime) -> list[datetime]:
         days: list[datetime] = super().finite_datetimes(finite_start, finite_stop)

@@ -1,4 +1,4 @@
-"""What every stage of a run shares: its project, its snapshot, and where its one output lies."""
+"""The base of every stage of a run: its project, its data snapshot and its one output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from podium.training.daily_files import daily_rows, parse_fingerprint
 
 
 class ProjectParameter(luigi.Parameter):
-    """A project's name, checked on the command line before anything runs."""
+    """The name of a project, validated before any task runs."""
 
     def parse(self, text: str) -> str:
         try:
@@ -29,9 +29,9 @@ class ProjectParameter(luigi.Parameter):
 
 
 class Ingest(luigi.Task):
-    """Take a snapshot of the source as it is now; the output says which."""
+    """Take a snapshot of the data source; the output names it."""
 
-    project: str = ProjectParameter(description="folder name under projects/")
+    project: str = ProjectParameter(description="name of a folder under projects/")
 
     @cached_property
     def config(self) -> Project:
@@ -42,19 +42,18 @@ class Ingest(luigi.Task):
         url = self.config.data
         if url is None:
             raise BadProject(
-                f"projects/{self.project}/project.toml names no `data` to learn from: it is for imported models only"
+                f"{self.project} has no training data: set `data` in projects/{self.project}/project.toml, or import a model "
+                "with `podium models import`"
             )
         allowed = {StoreSettings().bucket, *StoreSettings().source_buckets}
-        bucket = datasets.split_url(url)[0]
-        if bucket not in allowed:
-            raise BadProject(
-                f"{url} lies in none of the configured buckets ({', '.join(sorted(allowed))}): see PODIUM_SOURCE_BUCKETS"
-            )
+        if datasets.split_url(url)[0] not in allowed:
+            buckets = ", ".join(sorted(allowed))
+            raise BadProject(f"{url} is not in an allowed bucket ({buckets}); add its bucket to PODIUM_SOURCE_BUCKETS")
         return url
 
     @cached_property
     def etag(self) -> str:
-        """The state of the source, looked at once, so that one run means one state."""
+        """The state of the source, read once per task so that a run refers to one state."""
         bucket, key = datasets.split_url(self.url)
         if daily_ingest.is_folder(self.url):
             return self.folder.state(self.parser)
@@ -82,7 +81,7 @@ class Ingest(luigi.Task):
 
 
 class SnapshotInput(luigi.ExternalTask):
-    """The bytes that a run starts from."""
+    """The bytes of a data snapshot."""
 
     project: str = luigi.Parameter()
     snapshot: str = luigi.Parameter()
@@ -92,21 +91,24 @@ class SnapshotInput(luigi.ExternalTask):
 
 
 class Stage(luigi.Task):
-    """A pure function of a snapshot and a project; without a snapshot, of the source as it is now.
+    """A pure function of a data snapshot and a project.
 
-    A stage names its `file`, what it `needs`, and `make`s the bytes of its output.
+    A subclass names its `file`, lists its `inputs` and `build`s the bytes of its output. Without a snapshot, a stage delegates
+    to the stage for the current state of the source.
     """
 
-    project: str = ProjectParameter(description="folder name under projects/")
-    snapshot: str = luigi.Parameter(default="", description="sha256 of an earlier snapshot; empty: the source as it is now")
-    until: str = luigi.Parameter(default="", description="of a panel: the last day that is learned from; empty: all there are")
+    project: str = ProjectParameter(description="name of a folder under projects/")
+    snapshot: str = luigi.Parameter(default="", description="sha256 of a data snapshot; the current data when empty")
+    until: str = luigi.Parameter(default="", description="panels only: last day to train on; all days when empty")
 
     file: str
 
-    def needs(self) -> Any:
+    def inputs(self) -> Any:
+        """Return the upstream tasks."""
         raise NotImplementedError
 
-    def make(self) -> bytes:
+    def build(self) -> bytes:
+        """Return the content of the output."""
         raise NotImplementedError
 
     @cached_property
@@ -118,17 +120,18 @@ class Stage(luigi.Task):
         return run_name(self.config, self.snapshot, self.until)
 
     def requires(self) -> Any:
-        return self.needs() if self.snapshot else Ingest(project=self.project)
+        return self.inputs() if self.snapshot else Ingest(project=self.project)
 
     def output(self) -> StoreTarget | list[StoreTarget]:
-        return self.own if self.snapshot else []
+        return self.output_target if self.snapshot else []
 
     @property
-    def own(self) -> StoreTarget:
-        """Where this stage's output lies; its file may name parameters."""
+    def output_target(self) -> StoreTarget:
+        """The target of this stage; placeholders in `file` are filled with its parameters."""
         return self.target(self.file.format_map(self.param_kwargs))
 
     def target(self, file: str) -> StoreTarget:
+        """Return the target of a file of this run."""
         return StoreTarget(f"runs/{self.project}/{self.run_name}/{file}")
 
     def complete(self) -> bool:
@@ -138,7 +141,7 @@ class Stage(luigi.Task):
         return ingested.complete() and self.of_latest().complete()
 
     def of_latest(self) -> Stage:
-        """This stage for the snapshot that the source became."""
+        """Return this stage for the latest snapshot of the source."""
         receipt = datasets.DatasetSnapshot.from_json(Ingest(project=self.project).output().read())
         stage: Stage = self.clone(snapshot=receipt.sha256)
         return stage
@@ -147,4 +150,4 @@ class Stage(luigi.Task):
         if not self.snapshot:
             yield self.of_latest()
         else:
-            self.own.write(self.make())
+            self.output_target.write(self.build())

@@ -25,22 +25,22 @@ def _store_of(process: int, bucket: str) -> Store:
 
 
 def store(bucket: str | None = None) -> Store:
-    """The bucket's store; each process has its own, as connections do not survive a fork."""
+    """Return the store of a bucket; one per process, because connections do not survive a fork."""
     return _store_of(os.getpid(), bucket or StoreSettings().bucket)
 
 
 def promotion_context(*, signing: bool) -> PromotionContext:
-    """Where this process promotes, or only looks, which needs no key; its validator ends with it. Raises BadKey."""
+    """Return the context of promotions; reading needs no signing key. The caller closes its validator. Raises BadKey."""
     settings = StoreSettings()
     signer = settings.signer() if signing else Signer.new()
-    by = signed_name(provenance.actor(settings.actor), signer)
+    actor = signed_name(provenance.actor(settings.actor), signer)
     return PromotionContext(
-        store(), settings.trust(), signer, by, lambda *wanted: fetch_from(store())(*wanted), rules=settings.rules_for
+        store(), settings.trust(), signer, actor, lambda *files: fetch_from(store())(*files), rules=settings.rules_for
     )
 
 
 class StoreTarget(luigi.Target):
-    """`exists` asks S3 for this very key."""
+    """One object; `exists` checks exactly this key, not a prefix."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -56,17 +56,17 @@ class StoreTarget(luigi.Target):
         return store().read(self.key).data
 
     def document(self) -> dict[str, Any]:
-        """The JSON object that an earlier task left. Raises Unreadable."""
+        """Parse the JSON object written by an earlier task. Raises UnreadableRows."""
         try:
-            found = json.loads(store().read(self.key, max_bytes=MAX_DOCUMENT_BYTES).data)
+            content = json.loads(store().read(self.key, max_bytes=MAX_DOCUMENT_BYTES).data)
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise UnreadableRows(f"{self.url} cannot be read: delete it, and run again")
-        return found
+            content = None
+        if not isinstance(content, dict):
+            raise UnreadableRows(f"{self.url} cannot be read: delete it and run again")
+        return content
 
     def write(self, data: bytes) -> None:
-        """Create the object; what another worker wrote first stays, as it came from the same inputs."""
+        """Create the object. An existing one is kept: another worker wrote it from the same inputs."""
         try:
             store().create(self.key, data)
         except AlreadyExists:

@@ -1,4 +1,4 @@
-"""A project: one file that says where a table lies and how to learn from it."""
+"""The project file: where a table is stored and how to train models on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import tomllib
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.schema.columns import FuzzyMatching, Kind, NumberFormat, Policy, Task
+from podium.schema.suggestions import did_you_mean
 from podium.tables.panel import INDEX_NAME, RULES
 
 INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
@@ -21,7 +22,7 @@ S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61
 
 
 class BadProject(Exception):
-    """The project file is wrong; every error is named with its place."""
+    """The project file is invalid; the message lists every error with its key."""
 
 
 class StrictModel(BaseModel):
@@ -29,130 +30,140 @@ class StrictModel(BaseModel):
 
 
 class ColumnOptions(StrictModel):
-    """What the project knows better than the data shows."""
+    """Options of one column; they override what is inferred from the data."""
 
-    kind: Kind | Literal["weekday", "month"] | None = None
-    ignore: bool = False
-    nullable: bool | None = None
-    na_values: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    handle_unknown: Policy = "warn"
-    unit: str = ""
-    date_format: str = "%Y-%m-%d"
-    number_format: NumberFormat | None = None
-    fuzzy: FuzzyMatching | None = None
+    kind: Kind | Literal["weekday", "month"] | None = Field(None, description="type of the values; inferred by default")
+    ignore: bool = Field(False, description="leave the column out of the model")
+    nullable: bool | None = Field(None, description="whether values may be missing; inferred by default")
+    na_values: tuple[str, ...] = Field((), description="texts that mean a missing value")
+    categories: tuple[str, ...] = Field((), description="known categories; inferred by default")
+    handle_unknown: Policy = Field("warn", description="predict unknown categories with a warning, or reject them")
+    unit: str = Field("", description="unit of measurement, shown on pages and in reports")
+    date_format: str = Field("%Y-%m-%d", description="strptime format of a date column")
+    number_format: NumberFormat | None = Field(None, description="format of a number column; inferred by default")
+    fuzzy: FuzzyMatching | None = Field(
+        None, description="how spelling variants of categories are matched; inferred by default"
+    )
 
     @model_validator(mode="after")
-    def _is_written_as_its_kind(self) -> Self:
+    def _check_kind(self) -> Self:
         if self.number_format not in (None, "plain") and self.kind not in (None, "number"):
-            raise ValueError(f"number_format = {self.number_format!r} is of a number")
+            raise ValueError('number_format applies to number columns only; remove it or set kind = "number"')
         if self.fuzzy not in (None, "exact") and self.kind not in (None, "category", "weekday", "month"):
-            raise ValueError(f"fuzzy = {self.fuzzy!r} is of a category")
+            raise ValueError('fuzzy applies to category columns only; remove it or set kind = "category"')
         return self
 
     @field_validator("date_format")
     @classmethod
-    def _is_a_date(cls, form: str) -> str:
-        """A date that is written by it must be read by it, to the day."""
+    def _check_date_format(cls, date_format: str) -> str:
+        """Require that a formatted date parses back to the same day."""
         day = datetime(2019, 11, 27)
         try:
-            right = datetime.strptime(day.strftime(form), form) == day
+            valid = datetime.strptime(day.strftime(date_format), date_format) == day
         except ValueError:
-            right = False
-        if not right:
-            raise ValueError("is no form of a date, such as %d/%m/%Y")
-        return form
+            valid = False
+        if not valid:
+            raise ValueError("not a complete date format; use year, month and day, e.g. %d/%m/%Y")
+        return date_format
 
 
 class CleaningOptions(StrictModel):
-    drop_duplicates: bool = Field(False, description="rows that repeat another in every column, left-out ones too")
-    max_missing_fraction: float = Field(
-        0.95, gt=0, le=1, description="columns with a larger share of missing cells are left out"
-    )
+    drop_duplicates: bool = Field(False, description="drop rows that repeat another row in every column")
+    max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns with a larger fraction of missing values")
 
 
 class FeatureOptions(StrictModel):
-    max_categories: int = Field(20, ge=2, le=1000, description="levels of a category with a feature of their own")
-    max_features: int | None = Field(None, ge=1, description="features kept by selection; all that help when absent")
+    max_categories: int = Field(20, ge=2, le=1000, description="maximum number of one-hot features of a category column")
+    max_features: int | None = Field(None, ge=1, description="maximum number of selected features; unlimited by default")
 
 
 class SplitOptions(StrictModel):
-    kind: Literal["random", "stratified", "grouped", "time"] | None = None
-    column: str | None = Field(None, description="the group or the time, for grouped and time")
-    test_size: float = Field(0.2, gt=0, lt=1)
-    folds: int = Field(5, ge=2, le=20)
+    kind: Literal["random", "stratified", "grouped", "time"] | None = Field(
+        None, description="how test rows and folds are chosen; by default stratified for classes, random for numbers"
+    )
+    column: str | None = Field(None, description="group or time column of a grouped or time split")
+    test_size: float = Field(0.2, gt=0, lt=1, description="fraction of the rows in the test set")
+    folds: int = Field(5, ge=2, le=20, description="number of cross-validation folds")
 
     @model_validator(mode="after")
-    def _has_its_column(self) -> Self:
+    def _check_column(self) -> Self:
         if self.kind in ("grouped", "time") and not self.column:
-            raise ValueError(f"a {self.kind} split needs `column`")
+            raise ValueError(f"a {self.kind} split needs a column; set split.column")
         return self
 
 
 class DerivedColumn(StrictModel):
-    """A column that is computed from others of the same row."""
+    """A column computed from other columns of the same row."""
 
-    rule: str
-    of: tuple[str, ...]
+    rule: str = Field(description=f"one of {', '.join(RULES)}")
+    of: tuple[str, ...] = Field(description="the columns that the rule takes, in order")
 
     @model_validator(mode="after")
-    def _is_known(self) -> Self:
+    def _check_rule(self) -> Self:
         if self.rule not in RULES:
-            raise ValueError(f"there are the rules {', '.join(RULES)}")
-        if len(self.of) != (wanted := len(signature(RULES[self.rule]).parameters)):
-            raise ValueError(f"{self.rule} takes {wanted} columns")
+            raise ValueError(f'unknown rule "{self.rule}"; choose one of {", ".join(RULES)}')
+        count = len(signature(RULES[self.rule]).parameters)
+        if len(self.of) != count:
+            raise ValueError(f"rule {self.rule} takes {count} columns, `of` names {len(self.of)}")
         return self
 
 
 class PanelOptions(StrictModel):
-    """Rows keyed by entity and day, of which each day is predicted from the days before it."""
+    """A panel has one row per entity and day; the model predicts each day from the days before it."""
 
-    entity: str
-    time: str
-    lags: int = Field(5, ge=1, le=60, description="days that a model sees")
-    forecast_base: Literal["first", "last"] = Field("last", description="from which value on predicted changes are added up")
-    derived_columns: dict[str, DerivedColumn] = {}
-    max_rows: int = Field(200_000, ge=100, description="the last so many rows are learned from")
+    entity: str = Field(description="column that identifies the entity, such as a shop")
+    time: str = Field(description="column of the day")
+    lags: int = Field(5, ge=1, le=60, description="number of past days that the model sees")
+    forecast_base: Literal["first", "last"] = Field(
+        "last", description="add the predicted change to the previous value (last), or accumulate from the first value (first)"
+    )
+    derived_columns: dict[str, DerivedColumn] = Field({}, description="columns computed from others, by name")
+    max_rows: int = Field(200_000, ge=100, description="train on the most recent rows, at most this many")
 
     @model_validator(mode="after")
-    def _has_its_names(self) -> Self:
+    def _check_names(self) -> Self:
         if INDEX_NAME in (self.entity, self.time) or self.entity == self.time:
-            raise ValueError(f"entity and time are two columns, and none is called {INDEX_NAME}, as the number of a day is")
+            raise ValueError(f"entity and time must be two different columns, neither named `{INDEX_NAME}`")
         names = list(self.derived_columns)
-        for place, (name, column) in enumerate(self.derived_columns.items()):
-            if name in (self.entity, self.time) or set(column.of) & {*names[place:], self.entity, self.time}:
-                raise ValueError(f"derived_columns.{name} needs columns of numbers that come before it, and a name of its own")
+        for position, (name, column) in enumerate(self.derived_columns.items()):
+            if name in (self.entity, self.time) or set(column.of) & {*names[position:], self.entity, self.time}:
+                raise ValueError(
+                    f"derived_columns.{name} must have a new name and use only number columns, or derived columns defined "
+                    "before it"
+                )
         return self
 
 
 class GateOptions(StrictModel):
-    """What a version must show before it serves; the defaults apply where the promoter's process has no project file."""
+    """Checks that a version must pass before promotion.
 
-    min_score: float | None = Field(None, description="lowest test score, higher being better")
-    non_inferiority: bool = Field(
-        True, description="not worse than the champion on the same test rows beyond the 95 % interval"
-    )
-    compatible: bool = Field(True, description="every input that the champion takes is taken")
-    max_bytes: int = Field(500_000_000, gt=0, description="size of all files")
-    max_latency_ms: float | None = Field(None, gt=0, description="median time of one record by the best model")
-    four_eyes: bool = Field(False, description="another key and another name promotes than trained")
+    A promoting process without the project file applies the defaults.
+    """
+
+    min_score: float | None = Field(None, description="minimum test score; higher is better")
+    non_inferiority: bool = Field(True, description="not significantly worse than the champion on shared test rows (95% CI)")
+    compatible: bool = Field(True, description="accept every input that the champion accepts")
+    max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
+    max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency of one record, in milliseconds")
+    four_eyes: bool = Field(False, description="require a promoter with another key and name than the trainer")
 
 
 class InboxOptions(StrictModel):
-    """A table that is answered whenever it is written, besides what comes under `inbox/`."""
+    """A table that is predicted whenever it changes, in addition to files under `inbox/`."""
 
-    input_url: S3Url | None = Field(None, description="where somebody puts a table; {date} is filled in by PredictBatch")
-    output_url: S3Url | None = Field(None, description="where its predictions are put")
+    input_url: S3Url | None = Field(None, description="URL of the input table; PredictBatch replaces {date}")
+    output_url: S3Url | None = Field(None, description="URL of the predictions")
 
     @model_validator(mode="after")
-    def _is_no_circle(self) -> Self:
+    def _check_urls(self) -> Self:
         if (self.input_url is None) != (self.output_url is None):
-            raise ValueError("input_url and output_url come together")
+            raise ValueError("set both input_url and output_url, or neither")
         if self.input_url and self.output_url:
-            if self.output_url.startswith(self.input_url) or self.input_url.startswith(self.output_url):  # receipts lie beside
-                raise ValueError("output_url must lie elsewhere than input_url")
+            # receipts are stored next to the output and must not be read as input
+            if self.output_url.startswith(self.input_url) or self.input_url.startswith(self.output_url):
+                raise ValueError("output_url and input_url overlap; neither may start with the other")
             if _key(self.input_url).startswith(INPUT_RESERVED) or _key(self.output_url).startswith(RESERVED):
-                raise ValueError("these URLs lie among what Podium itself writes")
+                raise ValueError(f"these URLs use a prefix reserved by Podium ({', '.join((*INPUT_RESERVED, 'inbox/'))})")
         return self
 
 
@@ -161,24 +172,24 @@ def _key(url: str) -> str:
 
 
 class Project(StrictModel):
-    """A validated project.toml; absent parts are inferred from the data.
+    """A validated project.toml; everything but `data` and `target` can be inferred.
 
-    The gates in force are those of the process that promotes; a version's manifest records the trainer's and decides nothing.
+    The gates in force are those of the promoting process. A version's manifest only records those of the trainer.
     """
 
-    name: Name
-    title: str = ""
-    intended_use: str = Field("", description="what the predictions are for, and for what not; stands on the model card")
-    panel: PanelOptions | None = None
-    data: S3Url | None = Field(None, description="the table to learn from; absent where models are only imported")
-    target: str
-    target_na_values: tuple[str, ...] = ()
-    task: Task | None = None
-    metric: str | None = None
-    families: tuple[str, ...] = ()
-    n_trials: int = Field(4, ge=1, le=100, description="settings tried for each family")
-    seed: int = 0
-    columns: dict[str, ColumnOptions] = {}
+    name: Name = Field(description="name of the project folder")
+    title: str = Field("", description="title shown on pages")
+    intended_use: str = Field("", description="what the predictions are for, and what not; shown on the model card")
+    panel: PanelOptions | None = Field(None, description="set for forecasts of entities over time")
+    data: S3Url | None = Field(None, description="URL of the training table; not needed for imported models")
+    target: str = Field(description="column to predict")
+    target_na_values: tuple[str, ...] = Field((), description="texts of the target that mean a missing value")
+    task: Task | None = Field(None, description="kind of prediction; inferred from the target by default")
+    metric: str | None = Field(None, description="metric that ranks the models; by default one that suits the task")
+    families: tuple[str, ...] = Field((), description="model families to train; by default those that suit the task")
+    n_trials: int = Field(4, ge=1, le=100, description="parameter settings tried per family")
+    seed: int = Field(0, description="random seed of splits and models")
+    columns: dict[str, ColumnOptions] = Field({}, description="options of columns, by name")
     cleaning: CleaningOptions = CleaningOptions()
     features: FeatureOptions = FeatureOptions()
     split: SplitOptions = SplitOptions()
@@ -186,45 +197,75 @@ class Project(StrictModel):
     inbox: InboxOptions = InboxOptions()
 
     @model_validator(mode="after")
-    def _has_its_panel(self) -> Self:
-        if self.panel and (self.split.kind not in (None, "time") or self.cleaning.drop_duplicates):
-            raise ValueError("a panel is split by its time, and of a day that comes twice the last row counts")
+    def _check_panel(self) -> Self:
+        if self.panel and self.split.kind not in (None, "time"):
+            raise ValueError("a panel is always split by time; remove split.kind")
+        if self.panel and self.cleaning.drop_duplicates:
+            raise ValueError("a panel keeps the last row of each entity and day; remove cleaning.drop_duplicates")
         if self.panel and self.target in (self.panel.entity, self.panel.time, *self.panel.derived_columns):
-            raise ValueError("the target of a panel is a column of numbers that comes with its rows")
+            raise ValueError(
+                "the target of a panel must be a number column of the table, not its entity, time or a derived column"
+            )
         if self.data and self.data.endswith("/") and not self.panel:
-            raise ValueError("`data` names a folder, which only a panel is collected from")
+            raise ValueError("data is a folder, which only a panel can read; set data to a file or add a [panel] section")
         return self
 
     def training_config(self) -> dict[str, object]:
-        """The part that decides what a run makes; words for people do not."""
+        """Return the options that affect training; titles and descriptions do not."""
         return self.model_dump(mode="json", exclude={"title", "intended_use"})
 
 
 def load_project(folder: Path, name: str) -> Project:
-    """Read `folder/name/project.toml`; raises BadProject."""
+    """Read `folder/name/project.toml`. Raises BadProject."""
     path = folder / name / "project.toml"
     try:
         with path.open("rb") as file:
             entries = tomllib.load(file)
     except FileNotFoundError:
-        known = ", ".join(project_names(folder)) or "none"
-        raise BadProject(f"there is no {path} (projects here: {known})") from None
+        known = project_names(folder)
+        available = f"available: {', '.join(known) or 'none'}"
+        raise BadProject(f'project not found: "{name}" ({available}){did_you_mean(name, known)}') from None
     except tomllib.TOMLDecodeError as error:
-        raise BadProject(f"{path} is no TOML: {error}") from None
+        raise BadProject(f"{path} is not valid TOML: {error}") from None
     return parse_project({"name": name, **entries}, str(path))
 
 
-def parse_project(entries: dict[str, object], place: str) -> Project:
-    """Validate a project's entries; raises BadProject with every error at once."""
+def parse_project(entries: dict[str, object], source: str) -> Project:
+    """Validate the entries of the project file `source`. Raises BadProject with every error at once."""
     try:
         return Project.model_validate(entries)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'project'}: {e['msg']}" for e in error.errors()]
-        raise BadProject(f"{place} has {len(lines)} error(s):\n" + "\n".join(lines)) from None
+    except ValidationError as invalid:
+        errors = [_error_line(error) for error in invalid.errors()]
+        count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
+        raise BadProject("\n  ".join([f"{source} has {count}:", *errors])) from None
+
+
+def _error_line(error: Any) -> str:
+    """One error as `key: what is wrong and what to do`."""
+    path = [str(part) for part in error["loc"]]
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"unknown key{did_you_mean(path[-1], _known_keys(path[:-1]))}"
+    elif error["type"] == "missing":
+        message = "required key is missing"
+    return f"{'.'.join(path)}: {message}" if path else message
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """The keys of the section at `path`, such as `["columns", "age"]`."""
+    section: type[BaseModel] = Project
+    keys = iter(path)
+    for key in keys:
+        annotation = section.model_fields[key].annotation
+        types = (annotation, *get_args(annotation))
+        section = next(kind for kind in types if isinstance(kind, type) and issubclass(kind, StrictModel))
+        if get_origin(annotation) is dict:
+            next(keys)  # a name chosen by the user
+    return list(section.model_fields)
 
 
 class PromotionRules(StrictModel):
-    """How the process that promotes judges versions of a project: its gates, and the metric and seed of comparisons."""
+    """The gates that a promoting process applies, and the metric and seed of its comparisons."""
 
     gates: GateOptions = GateOptions()
     metric: str | None = None
@@ -232,7 +273,7 @@ class PromotionRules(StrictModel):
 
 
 def load_rules(folder: Path, name: str) -> PromotionRules:
-    """Those of `folder/name/project.toml`, or the defaults when there is no such file. Raises BadProject."""
+    """Return the rules of `folder/name/project.toml`, or the defaults if there is no file. Raises BadProject."""
     if not (folder / name / "project.toml").exists():
         return PromotionRules()
     project = load_project(folder, name)
@@ -240,5 +281,5 @@ def load_rules(folder: Path, name: str) -> PromotionRules:
 
 
 def project_names(folder: Path) -> list[str]:
-    """The projects of a folder, in order."""
+    """Return the names of the projects in a folder, sorted."""
     return sorted(path.parent.name for path in folder.glob("*/project.toml"))

@@ -177,7 +177,7 @@ def _field(column: Column) -> dict[str, Any]:
 def _range(column: Column) -> str:
     if column.low is None or column.high is None:
         return ""
-    return f"{column.format_value(column.low)} – {column.shown(column.high)}"
+    return f"{column.format_value(column.low)} – {column.format_value(column.high)}"
 
 
 def _models(snapshot: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
-"""`podium projects check`: what a project file says, held against the metrics that there are and the columns of its table."""
+"""`podium projects check`: compare a project file with the known metrics and the columns of its table."""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from podium.cli.models import PATIENCE_SECONDS
 from podium.models.metrics import CLASSIFICATION, REGRESSION
 from podium.project import BadProject, Project
+from podium.schema.suggestions import did_you_mean
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, StoreError
@@ -31,35 +31,36 @@ METRICS: Mapping[str | None, Mapping[str, object]] = {
 
 
 def check_project(project: Project) -> None:
-    """What can be said without the data. Raises BadProject, UnknownFamily."""
-    select_families(project.families, project.panel is not None)
-    task = "forecast" if project.panel else project.task
-    known = METRICS[task]
+    """Check the families and the metric, without the data. Raises BadProject, UnknownFamily."""
+    select_families(project)
+    known = METRICS["forecast" if project.panel else project.task]
     if project.metric is not None and project.metric not in known:
-        near = difflib.get_close_matches(project.metric, known, 1, 0.3)
-        ending = [name for name in known if name.endswith(f"_{project.metric}")]
-        hint = f"; did you mean {(ending or near)[0]}?" if ending or near else ""
-        raise BadProject(f"{project.name}: metric is none of {', '.join(known)}{hint}")
+        choices = f"choose one of {', '.join(known)}{did_you_mean(project.metric, known)}"
+        raise BadProject(f'{project.name}: unknown metric "{project.metric}"; {choices}')
 
 
 class Tables:
-    """The headers of the projects' tables; a store that does not answer is asked once."""
+    """The headers of the projects' tables; an unreachable store is tried only once."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings, self._error = settings, ""
 
     def check(self, project: Project) -> str:
-        """Why the columns could not be looked at, empty if all that the project names are there. Raises BadProject."""
+        """Check that the table has the columns that the project names.
+
+        Returns why the header could not be read, or an empty text. Raises BadProject with every unknown column.
+        """
         if project.data is None:
             return ""
         try:
             columns = self._columns(project.data)
         except StoreError as error:
             return str(error)
-        missing = sorted(set(_named(project)) - set(columns))
-        if missing:
-            has = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
-            raise BadProject(f"{project.name}: {project.data} has no column {', '.join(missing)}; it has {has}")
+        unknown = [(key, name) for key, name in _named_columns(project) if name not in columns]
+        if unknown:
+            errors = [f"{key} names an unknown column `{name}`{did_you_mean(name, columns)}" for key, name in unknown]
+            known = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+            raise BadProject(f"{project.name}: {'; '.join(errors)} (columns of {project.data}: {known})")
         return ""
 
     def _columns(self, url: str) -> list[str]:
@@ -69,11 +70,8 @@ class Tables:
             raise StoreError(self._error)
         store = self._settings.store(PATIENCE_SECONDS).with_bucket(bucket)
         try:
-            key = (
-                next((info.key for info in store.list_objects(key) if not info.key.endswith("/")), key)
-                if key.endswith("/")
-                else key
-            )
+            if key.endswith("/"):
+                key = next((info.key for info in store.list_objects(key) if not info.key.endswith("/")), key)
             store.etag(key)
         except StoreError as error:
             self._error = "" if type(error) is not StoreError else str(error)
@@ -81,17 +79,22 @@ class Tables:
         return header(store, key)
 
 
-def _named(project: Project) -> Iterator[str]:
-    """The columns that a table must have."""
-    yield project.target
-    if project.panel:
-        yield from (project.panel.entity, project.panel.time)
+def _named_columns(project: Project) -> Iterator[tuple[str, str]]:
+    """The key of the project file and the column, for each column that the table must have."""
+    yield "target", project.target
     if project.split.column:
-        yield project.split.column
+        yield "split.column", project.split.column
+    panel = project.panel
+    if panel:
+        yield from (("panel.entity", panel.entity), ("panel.time", panel.time))
+        for name, column in panel.derived_columns.items():
+            yield from ((f"panel.derived_columns.{name}", of) for of in column.of if of not in panel.derived_columns)
+    derived = panel.derived_columns if panel else {}
+    yield from (("columns", name) for name in project.columns if name not in derived)
 
 
 def header(store: Store, key: str) -> list[str]:
-    """The names of a table's columns, from its first bytes, or of Parquet from all of them. Raises StoreError."""
+    """The column names of a table: from the first bytes of a CSV, or a whole Parquet file. Raises StoreError."""
     start = store.read_start(key, HEADER_BYTES)
     if key.endswith(".gz"):
         start = zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES)
@@ -99,7 +102,7 @@ def header(store: Store, key: str) -> list[str]:
         try:
             schema = pq.read_schema(pa.BufferReader(store.read(key).data))
         except pa.ArrowException:
-            raise StoreError(f"{store.url(key)} is not Parquet that can be read") from None
+            raise StoreError(f"{store.url(key)} is not a readable Parquet file") from None
         return list(schema.names)
     first = start.decode("utf-8-sig", "replace")
     return next(csv.reader(io.StringIO(first)), [])

@@ -26,13 +26,13 @@ from podium.sandbox.child_process import Work
 from podium.sandbox.fork_server import Worker
 
 
-def rehearse() -> None:
-    """Turn small models, so that every library has opened what it will need: afterwards no file can be."""
+def warm_up_libraries() -> None:
+    """Convert toy models first, so that all lazy imports happen before the sandbox forbids opening files."""
     rows = np.arange(12.0).reshape(6, 2)
     table = pd.DataFrame(rows, columns=["a", "b"]).assign(t=["x", "y"] * 3)
-    parts = [("n", StandardScaler(), ["a", "b"]), ("t", OneHotEncoder(), ["t"])]
+    steps = [("n", StandardScaler(), ["a", "b"]), ("t", OneHotEncoder(), ["t"])]
     labels = [0, 1, 0, 1, 1, 0]
-    pipeline = make_pipeline(ColumnTransformer(parts), LogisticRegression()).fit(table, labels)
+    pipeline = make_pipeline(ColumnTransformer(steps), LogisticRegression()).fit(table, labels)
     for model in (
         pipeline,
         RandomForestClassifier(2).fit(rows, labels),
@@ -44,7 +44,7 @@ def rehearse() -> None:
     table.assign(y=labels).to_parquet(parquet)
     for sample in (table.assign(y=labels).to_csv(index=False).encode(), parquet.getvalue()):
         convert(ImportRequest("x", pickle.dumps(pipeline), "m", "y", sample=sample))
-    for encoding in ("ascii", "latin-1", "cp437"):  # modules that are imported when a file first needs them
+    for encoding in ("ascii", "latin-1", "cp437"):  # imported when a file first uses them
         codecs.lookup(encoding)
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
@@ -53,12 +53,13 @@ def rehearse() -> None:
 
 
 def prepare(request: ImportRequest) -> Work:
-    return functools.partial(_convert, request, unpickling.allowed(request.allowed))
+    """Read the list of allowed globals outside the sandbox, which forbids opening files."""
+    return functools.partial(_convert, request, unpickling.allowed_globals(request.allowed))
 
 
-def _convert(request: ImportRequest, allow: unpickling.Allowed) -> str:
+def _convert(request: ImportRequest, allowed: unpickling.AllowedGlobals) -> str:
     with joblib.parallel_config(backend="sequential"):  # the sandbox forbids other processes
-        return convert(request, allow).to_json()
+        return convert(request, allowed).to_json()
 
 
-WORKER = Worker(rehearse, prepare, expected=(ImportRefused,))
+WORKER = Worker(warm_up_libraries, prepare, expected=(ImportRefused,))

@@ -1,7 +1,7 @@
-"""What is said of a file that cannot be taken."""
+"""The error of the importers."""
 
 from __future__ import annotations
 
 
 class ImportRefused(Exception):
-    """The file is not taken: why, and what would be."""
+    """The file cannot be imported; the message says why and what would work."""

@@ -1,4 +1,4 @@
-"""What is asked of an import, and what the child that turned the file found."""
+"""The request and the result of an import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from podium.tables.labeled_rows import SIGNATURE
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What is asked of an import; `sample` is a table in CSV or Parquet, `allowed` the operator's own list of globals."""
+    """A model file and how to import it.
+
+    `sample` is a table in CSV or Parquet to compare on. `allowed` is the operator's own list of globals. `columns` are the
+    project's column options. For panels, `project` has the panel options and `scalers` are the pickled scalers that were
+    fitted with the model.
+    """
 
     file: str
     data: bytes
@@ -28,20 +33,18 @@ class ImportRequest:
     allowed: Path | None = None
     seed: int = 0
     columns: Mapping[str, ColumnOptions] = field(default_factory=dict)
-    """What the project says of columns."""
     project: Project | None = None
     scalers: bytes | None = None
-    """Of a panel: how it is described, and the scalers that were fitted beside the model."""
 
     @property
-    def panel(self) -> Project | None:
-        """The project, if it is one of a panel."""
+    def panel_project(self) -> Project | None:
+        """The project, if it is a panel."""
         return self.project if self.project and self.project.panel else None
 
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What the child found: the files of a version, its signature, and how close the model came to the original."""
+    """The files of the version, its signature, and how close the converted model is to the original."""
 
     kind: str
     signature: Signature
@@ -58,6 +61,6 @@ class ImportResult:
 
     @classmethod
     def from_json(cls, text: str) -> ImportResult:
-        found = json.loads(text)
-        files = {name: base64.b64decode(data) for name, data in found["files"].items()}
-        return cls(**{**found, "signature": SIGNATURE.validate_python(found["signature"]), "files": files})
+        fields = json.loads(text)
+        files = {name: base64.b64decode(data) for name, data in fields["files"].items()}
+        return cls(**{**fields, "signature": SIGNATURE.validate_python(fields["signature"]), "files": files})

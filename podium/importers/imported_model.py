@@ -1,4 +1,4 @@
-"""What every reader of a foreign file makes of it."""
+"""The common form of every imported model."""
 
 from __future__ import annotations
 
@@ -15,52 +15,57 @@ from podium.models.scorers import Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Label, Target
 
-DOUBLE, SINGLE = 1e-9, 1e-5
-"""How far the scores may lie from the original's, absolute and relative, in 64 and in 32 bits."""
+FLOAT64_TOLERANCE, FLOAT32_TOLERANCE = 1e-9, 1e-5
+"""Allowed absolute and relative difference to the original's scores."""
 
 
-Translation = tuple[Encoder, Scorer, float]
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """An encoder and a scorer that should equal the original within `tolerance`."""
+
+    encoder: Encoder
+    scorer: Scorer
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """A foreign model as an encoder and a scorer, and the original to compare with.
+    """A model file as an encoder and possible conversions, with the original to compare with.
 
-    `translations` are encoders with scorers that should be equal, each with the allowed difference, the best first;
-    `original` takes a typed frame to its scores, by the library that made the file or by its published formulas;
-    `embedded_training_rows` counts training rows that are stored in the file; they are left out.
+    `conversions` are ordered by preference. `original` computes the scores of a typed frame with the library that wrote the
+    file, or with its published formulas. `embedded_training_rows` counts training rows stored in the file; they are not kept.
     """
 
     kind: str
     encoder: Encoder
-    translations: Iterable[Translation]
+    conversions: Iterable[Conversion]
     target: Target
     original: Callable[[pd.DataFrame], FloatMatrix]
     embedded_training_rows: int = 0
 
 
 def plain_encoder(columns: Sequence[Column]) -> Encoder:
-    """A feature a column: the number as it came, or the category's place among the known ones."""
+    """Return an encoder with one feature per column: the number, or the index of the category."""
     features: list[Feature] = [
-        Ordinal(place, column.name, column.categories, float(len(column.categories)))
+        Ordinal(index, column.name, column.categories, float(len(column.categories)))
         if column.is_text
-        else Passthrough(place, column.name)
-        for place, column in enumerate(columns)
+        else Passthrough(index, column.name)
+        for index, column in enumerate(columns)
     ]
     return Encoder(tuple(columns), tuple(features))
 
 
-def target_of(name: str, labels: Sequence[object] | None, given: tuple[str, ...] = ()) -> Target:
-    """Classes from a model's own labels, or those that were given for them in their order. Raises Refusal."""
+def target_of(name: str, labels: Sequence[object] | None, class_names: tuple[str, ...] = ()) -> Target:
+    """Return the target with the model's own labels, or with `class_names` in their order. Raises ImportRefused."""
     if labels is None:
-        if given:
-            raise ImportRefused("classes were given, but the model predicts a number")
+        if class_names:
+            raise ImportRefused("the model predicts a number, so it has no classes: remove --classes")
         return Target(name, "regression")
-    if given and len(given) != len(labels):
-        raise ImportRefused(f"{len(given)} classes were given, the model has {len(labels)}")
-    classes: tuple[Label, ...] = given or tuple(_label(label) for label in labels)
+    if class_names and len(class_names) != len(labels):
+        raise ImportRefused(f"--classes names {len(class_names)} classes, but the model has {len(labels)}")
+    classes: tuple[Label, ...] = class_names or tuple(_label(label) for label in labels)
     if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ImportRefused("a model of classes needs two different ones at least")
+        raise ImportRefused("a classifier needs at least two different classes: name them with --classes")
     return Target(name, "binary" if len(classes) == 2 else "multiclass", classes)
 
 
@@ -74,15 +79,16 @@ def _label(label: object) -> Label:
     return label if isinstance(label, int) and not isinstance(label, bool) else str(label)
 
 
-def check_count(count: int, names: Sequence[str]) -> None:
-    """Raises Refusal when a sample has another number of columns than the model."""
+def check_column_count(count: int, names: Sequence[str]) -> None:
+    """Raises ImportRefused if the sample has not as many columns as the model."""
     if len(names) != count:
-        known = ", ".join(names[:12])
+        columns = ", ".join(names[:12])
         raise ImportRefused(
-            f"the model takes {count} columns, the sample has {len(names)} ({known}): name the target with --target"
+            f"the model takes {count} columns, the sample has {len(names)} ({columns}): remove other columns, and name the "
+            "target with --target"
         )
 
 
-def numbered(count: int) -> list[str]:
-    """Names for inputs that have none."""
-    return [f"x{place}" for place in range(1, count + 1)]
+def numbered_names(count: int) -> list[str]:
+    """Return names for inputs without names: x1, x2, …"""
+    return [f"x{number}" for number in range(1, count + 1)]

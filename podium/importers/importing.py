@@ -1,4 +1,4 @@
-"""A foreign file to a version: turned in a child that may do nothing else, whose answer is checked."""
+"""Convert a model file in a sandboxed child process and validate the result."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ from podium.storage.object_store import digest
 from podium.training.version_files import VersionReservation, build_manifest
 
 KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
-MOST_ANSWER = 1 << 28
-MEMORY = 4 << 30
-"""What the child may need beyond the libraries."""
+MAX_OVERHEAD_BYTES = 1 << 28
+"""Maximum size of a result, in addition to a multiple of the file."""
+MAX_MEMORY_BYTES = 4 << 30
+"""Memory of the child process, in addition to its libraries."""
 
 
 def import_model(
-    wish: ImportRequest, project: Project, now: datetime, author: str, parent: str | None, seconds: float
+    request: ImportRequest, project: Project, now: datetime, author: str, parent: str | None, seconds: float
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """A manifest and its files, ready to publish. Raises Refusal."""
-    turned = convert_in_sandbox(wish, seconds)
-    sha256 = digest(wish.data)
-    files = dict(turned.files)
-    if not turned.embedded_training_rows:  # a file that carries training rows is not kept
-        files[IMPORTED_FILES + _plain_name(wish.file)] = wish.data
-    options = json.dumps([sha256, wish.name, wish.target, wish.classes, digest(wish.sample or b"")])
-    claim = VersionReservation.now(now, hashlib.sha256(options.encode()).hexdigest()[:24], sha256, parent)
+    """Return the manifest and the files to publish. Raises ImportRefused."""
+    result = convert_in_sandbox(request, seconds)
+    sha256, file = digest(request.data), _safe_name(request.file)
+    files = dict(result.files)
+    if not result.embedded_training_rows:  # a file with training rows is not kept
+        files[IMPORTED_FILES + file] = request.data
+    options = json.dumps([sha256, request.name, request.target, request.classes, digest(request.sample or b"")])
+    run = hashlib.sha256(options.encode()).hexdigest()[:24]
     data: dict[str, str | int | float] = {
-        "file": _plain_name(wish.file),
-        "kind": turned.kind,
+        "file": file,
+        "kind": result.kind,
         "sha256": sha256,
-        "compared": turned.compared,
-        "largest_difference": turned.largest_difference,
-        "allowed_difference": turned.allowed_difference,
-        "training_rows_left_out": turned.embedded_training_rows,
+        "compared": result.compared,
+        "largest_difference": result.largest_difference,
+        "allowed_difference": result.allowed_difference,
+        "training_rows_left_out": result.embedded_training_rows,
     }
-    return build_manifest(claim, project, turned.signature, data, files, author, turned.predictions), files
+    reservation = VersionReservation.now(now, run, sha256, parent)
+    return build_manifest(reservation, project, result.signature, data, files, author, result.predictions), files
 
 
-def _plain_name(file: str) -> str:
+def _safe_name(file: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in Path(file).name)
 
 
-def convert_in_sandbox(wish: ImportRequest, seconds: float) -> ImportResult:
-    """Convert a file in a sandboxed child process. Raises ImportRefused."""
-    limits = ProcessLimits(seconds, MEMORY, 4 * len(wish.data) + MOST_ANSWER)
+def convert_in_sandbox(request: ImportRequest, seconds: float) -> ImportResult:
+    """Convert the file in a child process; this process never parses it. Raises ImportRefused."""
+    limits = ProcessLimits(seconds, MAX_MEMORY_BYTES, 4 * len(request.data) + MAX_OVERHEAD_BYTES)
     try:
         with ForkServer("podium.importers.conversion_worker") as server:
-            text = server.call(wish, limits)
+            text = server.call(request, limits)
     except WorkError as error:
         raise ImportRefused(str(error)[:2000]) from None
     except SandboxError as error:
-        raise ImportRefused(f"the conversion process {error}") from None
-    return _believed(text, wish)
+        raise ImportRefused(f"the conversion process {error}; export the model to ONNX and import that") from None
+    return validate_result(text, request)
 
 
-def _believed(text: str, wish: ImportRequest) -> ImportResult:
-    """The child has handled bytes of unknown origin: its answer is checked as if they had written it. Raises Refusal."""
+def validate_result(text: str, request: ImportRequest) -> ImportResult:
+    """Parse the child's output, which is untrusted because the child has read an untrusted file. Raises ImportRefused."""
     try:
-        turned = ImportResult.from_json(text)
-        expected = {model_file(wish.name), GOLDEN_FILE, TEST_FILE, LEADERBOARD_FILE}
-        sound = set(turned.files) == expected and turned.signature.target.name and turned.kind in KINDS
+        result = ImportResult.from_json(text)
+        expected = {model_file(request.name), GOLDEN_FILE, TEST_FILE, LEADERBOARD_FILE}
+        valid = set(result.files) == expected and result.signature.target.name and result.kind in KINDS
     except (ValueError, TypeError, KeyError, AttributeError):
-        sound = False
-    if not sound:
-        raise ImportRefused("the process that looked at the file gave no sound answer")
-    return turned
+        valid = False
+    if not valid:
+        raise ImportRefused("the conversion process returned an invalid result: do not trust this file")
+    return result

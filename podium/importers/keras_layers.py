@@ -1,6 +1,6 @@
-"""The layers of a Keras network: their formulas in 64 bits (`apply`), and the same as ONNX operators (`nodes`).
+"""The layers of a Keras network as float64 formulas (`apply`) and as ONNX operators (`add_to`).
 
-Keras 2's hard_sigmoid is clip(0.2 x + 0.5, 0, 1), Keras 3's clip(x / 6 + 0.5, 0, 1); the release that saved the file decides.
+The hard_sigmoid of Keras 2 is clip(0.2 x + 0.5, 0, 1), that of Keras 3 clip(x / 6 + 0.5, 0, 1).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ OPSET = 18
 
 
 def _softmax(x: Array) -> Array:
-    parts = np.exp(x - x.max(axis=-1, keepdims=True))
-    return parts / parts.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -31,21 +31,21 @@ def _sigmoid(x: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A function, the ONNX operator with its attributes, and its name inside recurrent operators."""
+    """A function and its ONNX operator; recurrent operators take the operator's name as an attribute."""
 
     apply: Callable[[Array], Array]
     operator: str
     attributes: Mapping[str, Any]
 
 
-def activation(config: Any, keras: int) -> Activation:
-    """Raises Refusal."""
+def activation(config: Any, keras_major: int) -> Activation:
+    """Return the activation of a layer configuration. Raises ImportRefused."""
     if isinstance(config, dict) and config.get("class_name") == "function":
         config = config.get("config")
     if config is not None and not isinstance(config, str):
-        raise ImportRefused("an activation with settings of its own is not taken: use one by its name")
+        raise ImportRefused("custom activations are not supported: use a built-in one by its name")
     name = config or "linear"
-    slope = 0.2 if keras < 3 else 1 / 6
+    slope = 0.2 if keras_major < 3 else 1 / 6
     known = {
         "linear": Activation(lambda x: x, "Identity", {}),
         "tanh": Activation(np.tanh, "Tanh", {}),
@@ -58,31 +58,29 @@ def activation(config: Any, keras: int) -> Activation:
         "hard_sigmoid": Activation(lambda x: np.clip(slope * x + 0.5, 0, 1), "HardSigmoid", {"alpha": slope, "beta": 0.5}),
     }
     if name not in known:
-        raise ImportRefused(f"the activation {name} is not among those that are taken: {', '.join(known)}")
+        raise ImportRefused(f"the activation {name} is not supported: use one of {', '.join(known)}")
     return known[name]
 
 
-# --- layers ------------------------------------------------------------------------------------------------------------
+class GraphBuilder:
+    """Collects ONNX operators and constants; `output` is the output of the last operator."""
 
-
-class Writer:
-    """Collects operators and constants; the value that flows is always the last one's output."""
-
-    def __init__(self, first: str) -> None:
-        self.last = first
+    def __init__(self, source: str) -> None:
+        self.output = source
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def put(self, operator: str, *inputs: str, outputs: int = 1, which: int = 0, **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str, outputs: int = 1, which: int = 0, **attributes: Any) -> str:
         """Add an operator and return the name of one of its outputs."""
-        names = [f"v{len(self.nodes)}_{place}" for place in range(outputs)]
+        names = [f"v{len(self.nodes)}_{number}" for number in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
-        self.last = names[which]
-        return self.last
+        self.output = names[which]
+        return self.output
 
-    def constant(self, values: Array, kind: type = np.float32) -> str:
+    def constant(self, values: Array, dtype: type = np.float32) -> str:
+        """Add a constant and return its name."""
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), name))
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=dtype), name))
         return name
 
 
@@ -95,10 +93,10 @@ class Dense:
     def apply(self, x: Array) -> Array:
         return self.activation.apply(x @ self.kernel + self.bias)
 
-    def nodes(self, graph: Writer) -> None:
-        product = graph.put("MatMul", graph.last, graph.constant(self.kernel))
-        graph.put("Add", product, graph.constant(self.bias))
-        graph.put(self.activation.operator, graph.last, **self.activation.attributes)
+    def add_to(self, graph: GraphBuilder) -> None:
+        product = graph.add("MatMul", graph.output, graph.constant(self.kernel))
+        graph.add("Add", product, graph.constant(self.bias))
+        graph.add(self.activation.operator, graph.output, **self.activation.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +106,13 @@ class Activate:
     def apply(self, x: Array) -> Array:
         return self.activation.apply(x)
 
-    def nodes(self, graph: Writer) -> None:
-        graph.put(self.activation.operator, graph.last, **self.activation.attributes)
+    def add_to(self, graph: GraphBuilder) -> None:
+        graph.add(self.activation.operator, graph.output, **self.activation.attributes)
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """Batch normalisation with the moving mean and variance."""
+class Normalize:
+    """Batch normalization with the moving mean and variance."""
 
     factor: Array
     shift: Array
@@ -122,9 +120,9 @@ class Scale:
     def apply(self, x: Array) -> Array:
         return x * self.factor + self.shift
 
-    def nodes(self, graph: Writer) -> None:
-        graph.put("Mul", graph.last, graph.constant(self.factor))
-        graph.put("Add", graph.last, graph.constant(self.shift))
+    def add_to(self, graph: GraphBuilder) -> None:
+        graph.add("Mul", graph.output, graph.constant(self.factor))
+        graph.add("Add", graph.output, graph.constant(self.shift))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,92 +130,95 @@ class Flatten:
     def apply(self, x: Array) -> Array:
         return x.reshape(len(x), -1)
 
-    def nodes(self, graph: Writer) -> None:
-        graph.put("Flatten", graph.last)
+    def add_to(self, graph: GraphBuilder) -> None:
+        graph.add("Flatten", graph.output)
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A GRU or LSTM over (rows, steps, inputs); `bias` is (2, gates x units): of the inputs, and of the state.
+    """A GRU or LSTM over (rows, steps, inputs); `bias` is (2, gates × units) for inputs and state.
 
-    Keras orders a GRU's gates update, reset, new, and an LSTM's input, forget, new, output; ONNX the latter's input, output,
-    forget, new. `reset_after` is the GRU of cuDNN, in which the reset gate acts on the product with the state.
+    Keras orders the gates of a GRU as update, reset, new, and of an LSTM as input, forget, new, output. ONNX orders those of an
+    LSTM as input, output, forget, new. With `reset_after`, as in cuDNN, the reset gate applies to the product with the state.
     """
 
     kind: str
     kernel: Array
-    recurrent: Array
+    recurrent_kernel: Array
     bias: Array
-    inner: Activation
-    outer: Activation
+    gate_activation: Activation
+    state_activation: Activation
     reset_after: bool
     backwards: bool
-    sequences: bool
+    return_sequences: bool
 
     def apply(self, x: Array) -> Array:
         steps = range(x.shape[1])
-        state, memory = np.zeros((len(x), len(self.recurrent))), np.zeros((len(x), len(self.recurrent)))
-        found = []
+        state = cell_state = np.zeros((len(x), len(self.recurrent_kernel)))
+        outputs = []
+        step_function = self._gru if self.kind == "GRU" else self._lstm
         for step in reversed(steps) if self.backwards else steps:
-            state, memory = (self._gru if self.kind == "GRU" else self._lstm)(x[:, step], state, memory)
-            found.append(state)
-        return np.stack(found, axis=1) if self.sequences else state
+            state, cell_state = step_function(x[:, step], state, cell_state)
+            outputs.append(state)
+        return np.stack(outputs, axis=1) if self.return_sequences else state
 
-    def _gru(self, x: Array, state: Array, memory: Array) -> tuple[Array, Array]:
+    def _gru(self, x: Array, state: Array, cell_state: Array) -> tuple[Array, Array]:
         size = state.shape[1]
         inputs = x @ self.kernel + self.bias[0]
-        gates = self.inner.apply(inputs[:, : 2 * size] + state @ self.recurrent[:, : 2 * size] + self.bias[1, : 2 * size])
+        gate_kernel, kernel = np.split(self.recurrent_kernel, [2 * size], axis=1)
+        gate_bias, bias = np.split(self.bias[1], [2 * size])
+        gates = self.gate_activation.apply(inputs[:, : 2 * size] + state @ gate_kernel + gate_bias)
         update, reset = gates[:, :size], gates[:, size:]
-        own, shift = self.recurrent[:, 2 * size :], self.bias[1, 2 * size :]
-        past = reset * (state @ own + shift) if self.reset_after else (reset * state) @ own + shift
-        return update * state + (1.0 - update) * self.outer.apply(inputs[:, 2 * size :] + past), memory
+        past = reset * (state @ kernel + bias) if self.reset_after else (reset * state) @ kernel + bias
+        return update * state + (1.0 - update) * self.state_activation.apply(inputs[:, 2 * size :] + past), cell_state
 
-    def _lstm(self, x: Array, state: Array, memory: Array) -> tuple[Array, Array]:
-        size = state.shape[1]
-        gates = x @ self.kernel + self.bias[0] + state @ self.recurrent + self.bias[1]
-        take, keep, new, give = (gates[:, gate * size : (gate + 1) * size] for gate in range(4))
-        memory = self.inner.apply(keep) * memory + self.inner.apply(take) * self.outer.apply(new)
-        return self.inner.apply(give) * self.outer.apply(memory), memory
+    def _lstm(self, x: Array, state: Array, cell_state: Array) -> tuple[Array, Array]:
+        gates = x @ self.kernel + self.bias[0] + state @ self.recurrent_kernel + self.bias[1]
+        input_gate, forget, new, output = np.split(gates, 4, axis=1)
+        gate = self.gate_activation.apply
+        cell_state = gate(forget) * cell_state + gate(input_gate) * self.state_activation.apply(new)
+        return gate(output) * self.state_activation.apply(cell_state), cell_state
 
-    def nodes(self, graph: Writer) -> None:
-        self.read(graph, graph.last)
+    def add_to(self, graph: GraphBuilder) -> None:
+        self.add_reading(graph, graph.output)
 
-    def read(self, graph: Writer, source: str) -> str:
-        """Write the operator that reads `source` (rows, steps, inputs); returns its output."""
+    def add_reading(self, graph: GraphBuilder, source: str) -> str:
+        """Add the operator that reads `source` (rows, steps, inputs); return its output."""
         order = (0, 1, 2) if self.kind == "GRU" else (0, 3, 1, 2)
-        attributes: dict[str, Any] = {"hidden_size": len(self.recurrent)}
+        attributes: dict[str, Any] = {"hidden_size": len(self.recurrent_kernel)}
         attributes |= {"direction": "reverse" if self.backwards else "forward"}
-        functions = (self.inner, self.outer) if self.kind == "GRU" else (self.inner, self.outer, self.outer)
+        functions = [self.gate_activation] + [self.state_activation] * (1 if self.kind == "GRU" else 2)
         attributes["activations"] = [function.operator for function in functions]
         attributes["activation_alpha"] = [float(f.attributes["alpha"]) for f in functions if "alpha" in f.attributes]
         attributes["activation_beta"] = [float(f.attributes["beta"]) for f in functions if "beta" in f.attributes]
         attributes = {name: value for name, value in attributes.items() if value != []}
         if self.kind == "GRU":
             attributes["linear_before_reset"] = int(self.reset_after)
-        by_step = graph.put("Transpose", source, perm=[1, 0, 2])
-        weights = [graph.constant(_gates(table, order).T[None]) for table in (self.kernel, self.recurrent)]
-        bias = graph.constant(np.concatenate([_gates(self.bias[:1], order), _gates(self.bias[1:], order)], axis=1))
-        if not self.sequences:
-            last = graph.put(self.kind, by_step, *weights, bias, outputs=2, which=1, **attributes)
-            return graph.put("Squeeze", last, graph.constant(np.array([0]), np.int64))
-        every = graph.put(self.kind, by_step, *weights, bias, outputs=2, **attributes)
-        flat = graph.put("Squeeze", every, graph.constant(np.array([1]), np.int64))
-        if self.backwards:  # Keras gives the steps in the order in which they were read
+        by_step = graph.add("Transpose", source, perm=[1, 0, 2])
+        weights = [graph.constant(_reorder_gates(kernel, order).T[None]) for kernel in (self.kernel, self.recurrent_kernel)]
+        biases = [_reorder_gates(bias, order) for bias in (self.bias[:1], self.bias[1:])]
+        bias = graph.constant(np.concatenate(biases, axis=1))
+        if not self.return_sequences:
+            last = graph.add(self.kind, by_step, *weights, bias, outputs=2, which=1, **attributes)
+            return graph.add("Squeeze", last, graph.constant(np.array([0]), np.int64))
+        steps = graph.add(self.kind, by_step, *weights, bias, outputs=2, **attributes)
+        flat = graph.add("Squeeze", steps, graph.constant(np.array([1]), np.int64))
+        if self.backwards:  # Keras returns the steps in reading order
             ends = [graph.constant(np.array([number]), np.int64) for number in (-1, np.iinfo(np.int64).min, 0, -1)]
-            flat = graph.put("Slice", flat, *ends)
-        return graph.put("Transpose", flat, perm=[1, 0, 2])
+            flat = graph.add("Slice", flat, *ends)
+        return graph.add("Transpose", flat, perm=[1, 0, 2])
 
 
-def _gates(table: Array, order: Sequence[int]) -> Array:
-    parts = np.split(table, len(order), axis=-1)
-    return np.concatenate([parts[place] for place in order], axis=-1)
+def _reorder_gates(weights: Array, order: Sequence[int]) -> Array:
+    parts = np.split(weights, len(order), axis=-1)
+    return np.concatenate([parts[gate] for gate in order], axis=-1)
 
 
-MERGES: dict[str, Callable[[Array, Array], Array]] = {
-    "concat": lambda one, other: np.concatenate([one, other], axis=-1),
-    "sum": lambda one, other: one + other,
-    "mul": lambda one, other: one * other,
-    "ave": lambda one, other: (one + other) / 2.0,
+MERGE_FUNCTIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "concat": lambda forward, backward: np.concatenate([forward, backward], axis=-1),
+    "sum": lambda forward, backward: forward + backward,
+    "mul": lambda forward, backward: forward * backward,
+    "ave": lambda forward, backward: (forward + backward) / 2.0,
 }
 
 
@@ -228,49 +229,49 @@ class Bidirectional:
     merge: str
 
     def apply(self, x: Array) -> Array:
-        one, other = self.forward.apply(x), self.backward.apply(x)
-        if self.backward.sequences:
-            other = other[:, ::-1]
-        return MERGES[self.merge](one, other)
+        forward, backward = self.forward.apply(x), self.backward.apply(x)
+        if self.backward.return_sequences:
+            backward = backward[:, ::-1]
+        return MERGE_FUNCTIONS[self.merge](forward, backward)
 
-    def nodes(self, graph: Writer) -> None:
-        source = graph.last
-        one, other = self.forward.read(graph, source), self.backward.read(graph, source)
-        if self.backward.sequences:
+    def add_to(self, graph: GraphBuilder) -> None:
+        source = graph.output
+        forward, backward = self.forward.add_reading(graph, source), self.backward.add_reading(graph, source)
+        if self.backward.return_sequences:
             ends = [graph.constant(np.array([number]), np.int64) for number in (-1, np.iinfo(np.int64).min, 1, -1)]
-            other = graph.put("Slice", other, *ends)
+            backward = graph.add("Slice", backward, *ends)
         if self.merge == "concat":
-            graph.put("Concat", one, other, axis=-1)
+            graph.add("Concat", forward, backward, axis=-1)
         else:
-            graph.put("Mul" if self.merge == "mul" else "Add", one, other)
+            graph.add("Mul" if self.merge == "mul" else "Add", forward, backward)
         if self.merge == "ave":
-            graph.put("Mul", graph.last, graph.constant(np.array(0.5)))
+            graph.add("Mul", graph.output, graph.constant(np.array(0.5)))
 
 
-Layer = Dense | Activate | Scale | Flatten | Recurrent | Bidirectional
+Layer = Dense | Activate | Normalize | Flatten | Recurrent | Bidirectional
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Layers in a row, and the shape of one row of inputs."""
+    """A sequence of layers; `shape` is the shape of one row of inputs."""
 
     shape: tuple[int, ...]
     layers: tuple[Layer, ...]
-    last: str
+    last_activation: str
 
     def apply(self, x: Array) -> Array:
-        """(rows, *shape) to (rows, outputs), in 64 bits."""
+        """Map (rows, *shape) to (rows, outputs) in float64."""
         for layer in self.layers:
             x = layer.apply(x)
         return x
 
 
 def to_onnx(network: Network) -> bytes:
-    """The network in 32 bits, from `x` (rows, *shape) to `y`."""
-    graph = Writer("x")
+    """Return the network in float32, from `x` (rows, *shape) to `y`."""
+    graph = GraphBuilder("x")
     for layer in network.layers:
-        layer.nodes(graph)
-    graph.nodes.append(helper.make_node("Identity", [graph.last], ["y"]))
+        layer.add_to(graph)
+    graph.nodes.append(helper.make_node("Identity", [graph.output], ["y"]))
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, *network.shape])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     body = helper.make_graph(graph.nodes, "network", inputs, outputs, graph.constants)

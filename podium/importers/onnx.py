@@ -1,4 +1,4 @@
-"""ONNX files: checked, and served as they are."""
+"""ONNX files: checked, and served unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import pandas as pd
 from onnx import TensorProto
 
 from podium.importers.errors import ImportRefused
-from podium.importers.imported_model import SINGLE, ImportedModel, numbered, plain_encoder, target_of
+from podium.importers.imported_model import (
+    FLOAT32_TOLERANCE,
+    Conversion,
+    ImportedModel,
+    numbered_names,
+    plain_encoder,
+    target_of,
+)
 from podium.models.encoder import Encoder
 from podium.models.onnx_checks import check_graph, check_operators
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer, create_session
@@ -20,18 +27,20 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
 CONTROL_FLOW_OPERATORS = ("Loop", "Scan", "If")
-LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
-KINDS = {
+LABEL_ATTRIBUTES = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
+ELEMENT_TYPES = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
     TensorProto.INT64: "int64",
     TensorProto.INT32: "int32",
     TensorProto.STRING: "text",
 }
+Categories = dict[str, tuple[str, ...]]
+"""The categories of each text input."""
 
 
 def is_onnx(data: bytes) -> bool:
-    """Whether it is a protobuf message with a graph."""
+    """True for a protobuf message with a graph."""
     try:
         return bool(onnx.ModelProto.FromString(data).graph.node)
     except Exception:  # protobuf's own DecodeError
@@ -39,126 +48,138 @@ def is_onnx(data: bytes) -> bool:
 
 
 def read_onnx(
-    data: bytes, target: str, classes: tuple[str, ...], names: list[str] | None, texts: dict[str, tuple[str, ...]]
+    data: bytes, target: str, class_names: tuple[str, ...], names: list[str] | None, categories: Categories
 ) -> ImportedModel:
-    """One tensor of columns, or an input a column; `texts` are the categories of text inputs. Raises Refusal."""
+    """Read a model with one tensor of columns, or one input per column. Raises ImportRefused."""
     model = onnx.ModelProto.FromString(data)
     _check(model)
     probabilities, labels = _classes(model)
-    found = list(model.graph.output)
-    output = probabilities or found[-1].name
-    plain = model.SerializeToString()
-    columns, feeds = _inputs(model, names, texts)
+    output = probabilities or list(model.graph.output)[-1].name
+    checked = model.SerializeToString()
+    columns, inputs = _inputs(model, names, categories)
     try:
-        check_graph(plain, feeds, output)
+        check_graph(checked, inputs, output)
     except ValueError as error:
         raise ImportRefused(str(error)) from error
-    session = create_session(plain)
-    width = _width(session, feeds, output, columns)
-    if labels is None and classes:
-        labels = list(classes)
+    width = _output_width(create_session(checked), inputs, output, columns)
+    if labels is None and class_names:
+        labels = list(class_names)
     if labels is None and width > 1:
-        raise ImportRefused(f"the model gives {width} numbers: name what they are with --classes")
+        raise ImportRefused(f"the model returns {width} numbers per row: name its classes with --classes")
     if labels is not None and width not in (len(labels), 1):
-        raise ImportRefused(f"the model gives {width} numbers for {len(labels)} classes")
-    chance = labels is not None and width == 1
-    scorer = OnnxScorer(plain, feeds, output, len(columns), chance)
+        raise ImportRefused(f"the model returns {width} numbers for {len(labels)} classes: name its classes with --classes")
+    binary_probability = labels is not None and width == 1
+    scorer = OnnxScorer(checked, inputs, output, len(columns), binary_probability)
     encoder = plain_encoder(columns)
-    return ImportedModel(
-        "ONNX", encoder, [(encoder, scorer, SINGLE)], target_of(target, labels, classes), _as_given(scorer, encoder)
-    )
+    conversions = [Conversion(encoder, scorer, FLOAT32_TOLERANCE)]
+    return ImportedModel("ONNX", encoder, conversions, target_of(target, labels, class_names), _original(scorer, encoder))
 
 
-def _as_given(scorer: OnnxScorer, encoder: Encoder) -> Callable[[pd.DataFrame], FloatMatrix]:
-    """The file is its own original: it is run as it is, all rows at once where it can."""
+def _original(scorer: OnnxScorer, encoder: Encoder) -> Callable[[pd.DataFrame], FloatMatrix]:
+    """Run the file itself, all rows at once if the graph allows it."""
 
     def scores(frame: pd.DataFrame) -> FloatMatrix:
         matrix = encoder.transform(frame)
-        rows = [{feed.name: feed.tensor(row) for feed in scorer.inputs} for row in matrix]
-        whole = {feed.name: np.concatenate([row[feed.name] for row in rows]) for feed in scorer.inputs}
+        rows = [{tensor.name: tensor.tensor(row) for tensor in scorer.inputs} for row in matrix]
+        batch = {tensor.name: np.concatenate([row[tensor.name] for row in rows]) for tensor in scorer.inputs}
         try:
-            found = np.asarray(scorer.session.run([scorer.output], whole)[0], dtype=float).reshape(len(frame), -1)
-        except Exception:  # a graph for one row at a time
+            result = np.asarray(scorer.session.run([scorer.output], batch)[0], dtype=float).reshape(len(frame), -1)
+        except Exception:  # the graph takes one row at a time
             return scorer.scores(matrix)
-        return np.hstack([1.0 - found, found]) if scorer.binary_probability else found
+        return np.hstack([1.0 - result, result]) if scorer.binary_probability else result
 
     return scores
 
 
 def _check(model: Any) -> None:
-    """Nothing that reads other files, runs for ever or is not of the standard. Raises Refusal."""
+    """Reject graphs that read other files, may not terminate, or use custom operators. Raises ImportRefused."""
     if any(node.op_type in CONTROL_FLOW_OPERATORS for node in model.graph.node):
-        raise ImportRefused("the model has loops or branches, which may run for ever: export it without")
+        raise ImportRefused("the model has loops or branches, which may never end: export it without them")
     try:
         check_operators(model)
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, RuntimeError) as error:
-        raise ImportRefused("the file is no valid ONNX model") from error
+        raise ImportRefused("the file is not a valid ONNX model: export it again") from error
     except ValueError as error:
         raise ImportRefused(str(error)) from error
 
 
 def _classes(model: Any) -> tuple[str, list[object] | None]:
-    """The tensor of probabilities, when there is one to be told from the label, and the classes.
+    """The name of the probability tensor, or an empty text, and the class labels.
 
-    A ZipMap, which makes a dictionary for each row, is taken away: what it reads is the tensor.
+    A ZipMap, which creates a dictionary per row, is removed: its input is the tensor of probabilities.
     """
     probabilities, labels = "", None
     for node in model.graph.node:
         for attribute in node.attribute:
-            if attribute.name in LABELS and (attribute.strings or attribute.ints):
-                labels = [each.decode(errors="replace") for each in attribute.strings] or list(attribute.ints)
+            if attribute.name in LABEL_ATTRIBUTES and (attribute.strings or attribute.ints):
+                labels = [label.decode(errors="replace") for label in attribute.strings] or list(attribute.ints)
         if node.op_type == "ZipMap":
             probabilities = node.input[0]
     if probabilities:
-        kept = [node for node in model.graph.node if node.op_type != "ZipMap"]
-        label = [output for output in model.graph.output if output.type.HasField("tensor_type")]
+        nodes = [node for node in model.graph.node if node.op_type != "ZipMap"]
+        outputs = [output for output in model.graph.output if output.type.HasField("tensor_type")]
+        outputs.append(onnx.helper.make_tensor_value_info(probabilities, TensorProto.FLOAT, None))
         del model.graph.node[:], model.graph.output[:]
-        model.graph.node.extend(kept)
-        model.graph.output.extend([*label, onnx.helper.make_tensor_value_info(probabilities, TensorProto.FLOAT, None)])
+        model.graph.node.extend(nodes)
+        model.graph.output.extend(outputs)
     elif labels is not None and len(model.graph.output) > 1:
         probabilities = model.graph.output[1].name
     return probabilities, labels
 
 
-def _inputs(
-    model: Any, names: list[str] | None, texts: dict[str, tuple[str, ...]]
-) -> tuple[list[Column], tuple[OnnxInput, ...]]:
-    """Raises Refusal."""
+def _inputs(model: Any, names: list[str] | None, categories: Categories) -> tuple[list[Column], tuple[OnnxInput, ...]]:
+    """The columns of each input tensor. Raises ImportRefused."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in weights]
+    tensors = [tensor for tensor in model.graph.input if tensor.name not in weights]
     columns: list[Column] = []
-    feeds = []
-    for each in inputs:
-        tensor = each.type.tensor_type
-        shape = tuple(dim.dim_value for dim in tensor.shape.dim)[1:]
-        if tensor.elem_type not in KINDS or not all(0 < size <= 10_000 for size in shape):
-            raise ImportRefused(f"the input {each.name} must be a tensor of numbers or text, of a fixed shape but for its rows")
-        kind, count = KINDS[tensor.elem_type], math.prod(shape)
-        if kind == "text" and count > 1:
-            raise ImportRefused(f"the input {each.name} holds several texts: export with an input for each column")
-        own = [each.name] if count == 1 and len(inputs) > 1 else (names or numbered(count)) if len(inputs) == 1 else [
-            f"{each.name}_{place}" for place in range(1, count + 1)]  # fmt: skip
-        if len(own) != count:
-            raise ImportRefused(f"the model takes {count} columns, the sample has {len(own)}")
-        if kind == "text" and not texts.get(own[0]):
-            raise ImportRefused(f"the input {own[0]} is text: give --sample rows that show its categories")
-        feeds.append(OnnxInput(each.name, kind, len(columns), shape, texts.get(own[0], ()) if kind == "text" else ()))
-        columns += [
-            Column(name, "category", categories=texts[name]) if kind == "text"
-            else Column(name, "integer" if kind.startswith("int") else "number")
-            for name in own
-        ]  # fmt: skip
-    return columns, tuple(feeds)
+    inputs = []
+    for tensor in tensors:
+        kind, shape = _kind_and_shape(tensor)
+        column_names = _column_names(tensor.name, math.prod(shape), len(tensors), names)
+        known = categories.get(column_names[0], ()) if kind == "text" else ()
+        if kind == "text" and not known:
+            raise ImportRefused(f"the input {column_names[0]} is text: pass --sample with rows that contain its categories")
+        inputs.append(OnnxInput(tensor.name, kind, len(columns), shape, known))
+        column_kind: Any = "category" if kind == "text" else "integer" if kind.startswith("int") else "number"
+        columns += [Column(name, column_kind, categories=known) for name in column_names]
+    return columns, tuple(inputs)
 
 
-def _width(session: Any, feeds: tuple[OnnxInput, ...], output: str, columns: list[Column]) -> int:
-    """How many numbers a row gives; found by trying. Raises Refusal."""
+def _kind_and_shape(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    """The element type and the shape of one row. Raises ImportRefused."""
+    tensor_type = tensor.type.tensor_type
+    shape = tuple(dim.dim_value for dim in tensor_type.shape.dim)[1:]
+    if tensor_type.elem_type not in ELEMENT_TYPES or not all(0 < size <= 10_000 for size in shape):
+        raise ImportRefused(
+            f"the input {tensor.name} must be a tensor of numbers or text with a fixed shape per row: export it so"
+        )
+    kind = ELEMENT_TYPES[tensor_type.elem_type]
+    if kind == "text" and math.prod(shape) > 1:
+        raise ImportRefused(f"the input {tensor.name} has several texts per row: export the model with one input per column")
+    return kind, shape
+
+
+def _column_names(tensor: str, count: int, tensors: int, names: list[str] | None) -> list[str]:
+    """The column names of one tensor; those of the sample if it is the only one. Raises ImportRefused."""
+    if tensors == 1:
+        column_names = names or numbered_names(count)
+    elif count == 1:
+        column_names = [tensor]
+    else:
+        column_names = [f"{tensor}_{number}" for number in range(1, count + 1)]
+    if len(column_names) != count:
+        raise ImportRefused(f"the model takes {count} columns, the sample has {len(column_names)}: remove other columns")
+    return column_names
+
+
+def _output_width(session: Any, inputs: tuple[OnnxInput, ...], output: str, columns: list[Column]) -> int:
+    """The number of outputs per row, found by running one row. Raises ImportRefused."""
     row = np.zeros(len(columns))
     try:
-        found = session.run([output], {feed.name: feed.tensor(row) for feed in feeds})[0]
+        result = session.run([output], {tensor.name: tensor.tensor(row) for tensor in inputs})[0]
     except Exception as error:  # onnxruntime raises classes of its own
-        raise ImportRefused("the model does not run on one row of zeros") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
-        raise ImportRefused(f"the output {output} is no tensor of numbers")
-    return int(found.size)
+        raise ImportRefused("the model fails on one row of zeros: export it again") from error
+    if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiu":
+        raise ImportRefused(f"the output {output} is not a tensor of numbers: export the model with numeric outputs")
+    return int(result.size)

@@ -1,7 +1,7 @@
-"""A network for a panel and the scalers that were fitted beside it, as one model that takes windows.
+"""Combine a network and the scalers fitted with it into one model of panel windows.
 
-The scalers are a pickled dictionary: entity → column → a standardiser with `mean_` and `scale_`, and under `model_hypers` the
-`feat_cols` of a step in their order (`v_X` is the change of X), the `target_col` and the `seq_len`. They are read, never made.
+The scalers are a pickled dictionary: entity → column → a standardizer with `mean_` and `scale_`. Its entry `model_hypers` has
+the `feat_cols` of a step in order (`v_X` is the change of X), the `target_col` and the `seq_len`. No scaler is constructed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from podium.importers import unpickling
 from podium.importers.errors import ImportRefused
-from podium.importers.imported_model import ImportedModel
-from podium.importers.unpickling import Shell
+from podium.importers.imported_model import Conversion, ImportedModel
+from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import Feature
 from podium.models.panel_features import EntityScale, EntityStandardized
@@ -32,50 +32,52 @@ from podium.tables.panel import DAY, INDEX, Windows, lag_name, mask_entities, wi
 from podium.training.panel import infer_panel, target_change
 from podium.training.splits import train_and_test
 
-SCALERS = {
+SCALER_GLOBALS = {
     ("sklearn.preprocessing.data", "StandardScaler"): "panels",
     ("sklearn.preprocessing._data", "StandardScaler"): "panels",
 }
 HYPERS = "model_hypers"
 CHANGE = "v_"
-MAX_COMPARED = 2_000
-Table = dict[str, dict[str, tuple[float, float]]]
+MAX_COMPARED_ROWS = 2_000
+ScalerTable = dict[str, dict[str, tuple[float, float]]]
 """Entity → column → mean and scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scalers:
-    table: Table
+    """Means and scales, and the features of one step of the network."""
+
+    table: ScalerTable
     features: tuple[str, ...]
     target: str
     steps: int
 
     def of(self, column: str) -> tuple[tuple[str, float, float], ...]:
-        """Mean and scale of a column for each entity; empty for one that is not scaled."""
+        """Return entity, mean and scale of a column; empty if it is not scaled."""
         return tuple((entity, *columns[column]) for entity, columns in self.table.items() if column in columns)
 
 
-def read_scalers(data: bytes, allow: unpickling.Allowed) -> Scalers:
-    """Raises Refusal."""
-    found, _ = unpickling.look_through(unpickling.decompressed(data), {**allow, **SCALERS})
+def read_scalers(data: bytes, allowed: unpickling.AllowedGlobals) -> Scalers:
+    """Read pickled scalers without constructing them. Raises ImportRefused."""
+    content, _ = unpickling.scan(unpickling.decompress(data), {**allowed, **SCALER_GLOBALS})
     try:
-        hypers = found[HYPERS]
+        hypers = content[HYPERS]
         table = {
-            str(entity): {str(column): _standard(scaler) for column, scaler in columns.items()}
-            for entity, columns in found.items()
+            str(entity): {str(column): _mean_and_scale(scaler) for column, scaler in columns.items()}
+            for entity, columns in content.items()
             if entity != HYPERS
         }
         features = tuple(map(str, hypers["feat_cols"]))
         return Scalers(table, features, str(hypers["target_col"]), int(hypers["seq_len"]))
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
         raise ImportRefused(
-            "the scalers are no dictionary of entity → column → standardiser, with `model_hypers`: feat_cols, target_col, "
-            "seq_len"
+            "the scalers have the wrong structure: pickle a dictionary of entity → column → StandardScaler, with "
+            "`model_hypers`: feat_cols, target_col, seq_len"
         ) from error
 
 
-def _standard(scaler: Any) -> tuple[float, float]:
-    if not isinstance(scaler, Shell):
+def _mean_and_scale(scaler: Any) -> tuple[float, float]:
+    if not isinstance(scaler, InertObject):
         raise TypeError
     mean, scale = (float(np.ravel(scaler.get(name))[0]) for name in ("mean_", "scale_"))
     if not (np.isfinite(mean) and np.isfinite(scale) and scale != 0):
@@ -85,9 +87,9 @@ def _standard(scaler: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class PanelImport:
-    """A foreign model of windows, some windows to compare on, those of the test days with their changes, and the panel."""
+    """A model of windows, its panel, windows to compare on, and the windows of the test days with their changes."""
 
-    foreign: ImportedModel
+    model: ImportedModel
     panel: Panel
     ignored: Mapping[str, str]
     rows: pd.DataFrame
@@ -95,76 +97,79 @@ class PanelImport:
 
 
 def import_panel(network: ImportedModel, scalers: Scalers, project: Project, table: pa.Table) -> PanelImport:
-    """The network with its scaling before and after it. Raises Refusal."""
+    """Return the network with its input and output scaling. Raises ImportRefused."""
     try:
         panel, ignored = infer_panel(table, project)
         frame = coerce_frame(table, panel.columns, ignored)
     except BadData as error:
-        raise ImportRefused(f"the sample is no panel as the project describes it: {error}") from None
-    panel = replace(panel, columns=tuple(_known_entities(column, panel, scalers) for column in panel.columns))
+        raise ImportRefused(f"the sample does not fit the [panel] section of the project: {error}") from None
+    panel = replace(panel, columns=tuple(_with_scaled_entities(column, panel, scalers) for column in panel.columns))
     _check(network, scalers, panel)
-    foreign = _with_scaling(network, scalers, panel)
-    made = windows(frame, panel, ahead=False)
-    made = made.take(np.flatnonzero(mask_entities(made.keys, panel, tuple(scalers.table)) & (made.keys[INDEX] > 0).to_numpy()))
-    if not len(made.keys):
-        raise ImportRefused(
-            f"the sample has no two days of any entity that has scalers ({', '.join(list(scalers.table)[:8])} …)"
-        )
-    some = np.unique(np.linspace(0, len(made.keys) - 1, MAX_COMPARED).astype(int))
-    return PanelImport(foreign, panel, ignored, made.inputs.iloc[some].reset_index(drop=True), _test(made, panel, project))
+    model = _with_scaling(network, scalers, panel)
+    samples = windows(frame, panel, ahead=False)
+    usable = mask_entities(samples.keys, panel, tuple(scalers.table)) & (samples.keys[INDEX] > 0).to_numpy()
+    samples = samples.take(np.flatnonzero(usable))
+    if not len(samples.keys):
+        entities = ", ".join(list(scalers.table)[:8])
+        raise ImportRefused(f"the sample needs two days of an entity that has scalers ({entities} …): add such rows")
+    compared = np.unique(np.linspace(0, len(samples.keys) - 1, MAX_COMPARED_ROWS).astype(int))
+    rows = samples.inputs.iloc[compared].reset_index(drop=True)
+    return PanelImport(model, panel, ignored, rows, _test_rows(samples, panel, project))
 
 
-def _known_entities(column: Column, panel: Panel, scalers: Scalers) -> Column:
+def _with_scaled_entities(column: Column, panel: Panel, scalers: Scalers) -> Column:
+    """The entity column accepts exactly the entities that have scalers."""
     if column.name != panel.entity:
         return column
     return replace(column, categories=tuple(sorted(scalers.table)), handle_unknown="reject", fuzzy="exact", aliases=())
 
 
 def _check(network: ImportedModel, scalers: Scalers, panel: Panel) -> None:
-    """Raises Refusal."""
+    """Raises ImportRefused if network, scalers and panel do not fit together."""
     width, bases = len(network.encoder.columns), [name.removeprefix(CHANGE) for name in scalers.features]
     if scalers.steps != panel.lags or width != panel.lags * len(scalers.features):
         raise ImportRefused(
-            f"the network takes {width} numbers, the scalers tell of {scalers.steps} days of {len(scalers.features)}, and the "
-            f"project of {panel.lags} days (panel.lags)"
+            f"network, scalers and panel do not fit: the network takes {width} numbers, the scalers have {scalers.steps} days "
+            f"of {len(scalers.features)} features, and panel.lags is {panel.lags}"
         )
     if unknown := sorted({name for name in bases if name not in panel.numeric_columns}):
         raise ImportRefused(
-            f"the network takes {', '.join(unknown)}, which the panel does not have: name them in panel.derived_columns"
+            f"the network takes {', '.join(unknown)}, which the panel does not have: define them in panel.derived_columns"
         )
-    if scalers.target != CHANGE + panel.target or len(scalers.of(scalers.target)) < len(scalers.table):
+    if scalers.target != CHANGE + panel.target:
         raise ImportRefused(
-            f"the network predicts {scalers.target}, the project {CHANGE}{panel.target}, which needs a scaler each"
+            f"the network predicts {scalers.target}, but the project needs {CHANGE}{panel.target}: change the target"
         )
+    if len(scalers.of(scalers.target)) < len(scalers.table):
+        raise ImportRefused(f"some entities have no scaler of {scalers.target}: add one for each entity")
 
 
 def _with_scaling(network: ImportedModel, scalers: Scalers, panel: Panel) -> ImportedModel:
     columns = window_columns(panel)
-    places = {column.name: place for place, column in enumerate(columns)}
+    index = {column.name: number for number, column in enumerate(columns)}
     features: list[Feature] = []
-    for step in range(panel.lags, 0, -1):
+    for lag in range(panel.lags, 0, -1):
         for name in scalers.features:
             base = name.removeprefix(CHANGE)
-            other = places[lag_name(base, step + 1)] if name != base else None
-            features.append(
-                EntityStandardized(places[lag_name(base, step)], f"{name} {step} before", other, 0, scalers.of(name))
-            )
-    last, target = places[lag_name(panel.target, 1)], scalers.of(scalers.target)
+            previous = index[lag_name(base, lag + 1)] if name != base else None
+            label = f"{name} {lag} before"
+            features.append(EntityStandardized(index[lag_name(base, lag)], label, previous, 0, scalers.of(name)))
+    last, target = index[lag_name(panel.target, 1)], scalers.of(scalers.target)
     features.append(EntityScale(last, "unit", 0, tuple((entity, scale) for entity, _, scale in target)))
     features.append(EntityScale(last, "offset", 0, tuple((entity, mean) for entity, mean, _ in target)))
     encoder = Encoder(columns, tuple(features))
 
     def original(frame: pd.DataFrame) -> FloatMatrix:
         matrix = encoder.transform(frame)
-        found = network.original(pd.DataFrame(matrix[:, :-2]))
-        return found * matrix[:, -2:-1] + matrix[:, -1:]
+        scores = network.original(pd.DataFrame(matrix[:, :-2]))
+        return scores * matrix[:, -2:-1] + matrix[:, -1:]
 
-    translations = [(encoder, AffineScorer(scorer), close) for _, scorer, close in network.translations]
-    return ImportedModel(network.kind, encoder, translations, Target(panel.target, "forecast"), original)
+    conversions = [Conversion(encoder, AffineScorer(c.scorer), c.tolerance) for c in network.conversions]
+    return ImportedModel(network.kind, encoder, conversions, Target(panel.target, "forecast"), original)
 
 
-def _test(made: Windows, panel: Panel, project: Project) -> LabeledRows:
+def _test_rows(samples: Windows, panel: Panel, project: Project) -> LabeledRows:
     """The windows of the project's test days."""
     signature = Signature(window_columns(panel), Target(panel.target, "forecast"), {}, panel)
-    rows = LabeledRows(made.inputs, target_change(made.keys), made.keys[DAY], signature, ())
+    rows = LabeledRows(samples.inputs, target_change(samples.keys), samples.keys[DAY], signature, ())
     return rows.rows(train_and_test(rows, project)[1])

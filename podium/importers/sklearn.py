@@ -1,7 +1,7 @@
-"""scikit-learn's estimators, and LightGBM's wrappers of its boosters: constructed from the allow-list, then translated.
+"""scikit-learn estimators and LightGBM's wrappers: constructed from the allow-list, then converted.
 
-Forests become LightGBM's text form, which gives scikit-learn's own bits; all else goes through skl2onnx, in 64 bits where its
-operators allow, and in 32 bits otherwise. Whether the translation is right is not believed but compared.
+Forests become LightGBM's text format, which reproduces scikit-learn's scores exactly. Other estimators are converted by
+skl2onnx, in float64 where its operators support it, else in float32. Every conversion is compared with the original.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from podium.importers.errors import ImportRefused
 from podium.importers.imported_model import (
-    DOUBLE,
-    SINGLE,
+    FLOAT32_TOLERANCE,
+    FLOAT64_TOLERANCE,
+    Conversion,
     ImportedModel,
-    Translation,
-    check_count,
-    numbered,
+    check_column_count,
+    numbered_names,
     plain_encoder,
     target_of,
 )
-from podium.importers.lightgbm import booster_model, checked
+from podium.importers.lightgbm import booster_model, check_scorer
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
-from podium.importers.unpickling import Shell
+from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import CLIP, Standardized
 from podium.models.lightgbm_export import boosted_trees, forest_trees, gradient_trees
@@ -56,125 +56,130 @@ from podium.schema.columns import Column
 
 FORESTS = (ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor)
 TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
-BOOSTINGS = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-GRADIENT = (GradientBoostingClassifier, GradientBoostingRegressor)
+HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
-def read_estimator(estimator: Any, target: str, classes: tuple[str, ...], names: list[str] | None) -> ImportedModel:
-    """A fitted estimator; `names` are those of a sample, for a model that was fitted without. Raises Refusal."""
-    estimator = getattr(estimator, "best_estimator_", estimator)  # of a search
+def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
+    """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without. Raises ImportRefused."""
+    estimator = getattr(estimator, "best_estimator_", estimator)  # of a parameter search
     if isinstance(estimator, LGBMModel):
-        return booster_model(estimator.booster_.model_to_string(), target, classes, getattr(estimator, "classes_", None))
+        labels = getattr(estimator, "classes_", None)
+        return booster_model(estimator.booster_.model_to_string(), target, class_names, labels)
     if not isinstance(estimator, BaseEstimator) or not (is_classifier(estimator) or is_regressor(estimator)):
-        raise ImportRefused(f"{type(estimator).__name__} is neither a classifier nor a regressor")
+        raise ImportRefused(
+            f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
+        )
     labels = _labels(estimator)
+    classification = labels is not None
     columns = _columns(estimator, names)
     named = hasattr(estimator, "feature_names_in_") or any(column.is_text for column in columns)
-    original = _original(estimator, labels is not None, named)
-    encoder, goal = plain_encoder(columns), target_of(target, labels, classes)
-    return ImportedModel("scikit-learn", encoder, _translations(estimator, columns, labels is not None), goal, original)
+    original = _original(estimator, classification, named)
+    conversions = _conversions(estimator, columns, classification)
+    return ImportedModel("scikit-learn", plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
 
 
-def check_release(shell: Any) -> None:
-    """Whether a pickle is of this release of scikit-learn, before anything of it is made. Raises Refusal."""
-    saved, here = str(shell.get("_sklearn_version", "")) if isinstance(shell, Shell) else "", sklearn.__version__
-    if saved and saved.split(".")[:2] != here.split(".")[:2]:
+def check_release(content: Any) -> None:
+    """Require a scanned pickle to be of the installed release of scikit-learn. Raises ImportRefused."""
+    saved = str(content.get("_sklearn_version", "")) if isinstance(content, InertObject) else ""
+    installed = sklearn.__version__
+    if saved and saved.split(".")[:2] != installed.split(".")[:2]:
         raise ImportRefused(
-            f"the model was saved by scikit-learn {saved}, here is {here}: what it would answer is not known. Save it "
-            f"with {here}, export it to ONNX, or say --other-release and give a --sample that holds the answers it should give"
+            f"the model was saved by scikit-learn {saved}, but {installed} is installed, so its predictions may differ. Save "
+            f"it with {installed}, export it to ONNX, or pass --other-release and a --sample that contains the target"
         )
 
 
 def _labels(estimator: Any) -> Sequence[object] | None:
-    """Raises Refusal for classifiers without probabilities."""
+    """The classes of a classifier. Raises ImportRefused for a classifier without probabilities."""
     if not is_classifier(estimator):
         return None
     if not hasattr(estimator, "predict_proba"):
         last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
         raise ImportRefused(
-            f"{type(last).__name__} gives no probabilities: wrap it in CalibratedClassifierCV, which does, and fit again"
+            f"{type(last).__name__} has no probabilities: wrap it in CalibratedClassifierCV, which has them, and fit again"
         )
     labels = estimator.classes_
     if isinstance(labels, list):
-        raise ImportRefused("the model predicts several targets at once; one is served")
+        raise ImportRefused("the model predicts several targets: fit one model per target")
     return list(labels)
 
 
-def _original(estimator: Any, of_classes: bool, named: bool) -> Callable[[pd.DataFrame], FloatMatrix]:
+def _original(estimator: Any, classification: bool, named: bool) -> Callable[[pd.DataFrame], FloatMatrix]:
     def scores(frame: pd.DataFrame) -> FloatMatrix:
         rows = frame if named else frame.to_numpy(dtype=float)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = estimator.predict_proba(rows) if of_classes else estimator.predict(rows)
-        return np.asarray(found, dtype=float).reshape(len(frame), -1)
+            predicted = estimator.predict_proba(rows) if classification else estimator.predict(rows)
+        return np.asarray(predicted, dtype=float).reshape(len(frame), -1)
 
     return scores
 
 
-# --- columns -----------------------------------------------------------------------------------------------------------
-
-
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
-    """Names from the fit, else from the sample; categories from the encoders. Raises Refusal."""
+    """Names from the fit, else from the sample; categories from the encoders. Raises ImportRefused."""
     count = int(estimator.n_features_in_)
-    own = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
-    if names and not own:
-        check_count(count, names)
-    columns = [Column(name, "number") for name in own or names or numbered(count)]
-    for place, levels in _categories(estimator, range(count), own):
-        columns[place] = Column(columns[place].name, "category", categories=tuple(sorted(levels)))
+    fitted_names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+    if names and not fitted_names:
+        check_column_count(count, names)
+    columns = [Column(name, "number") for name in fitted_names or names or numbered_names(count)]
+    for index, categories in _categories(estimator, range(count), fitted_names):
+        columns[index] = Column(columns[index].name, "category", categories=tuple(sorted(categories)))
     return columns
 
 
-def _categories(step: Any, places: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
-    """Columns of text and their categories, from the encoders of a pipeline."""
+def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
+    """The text columns and their categories, from the encoders of a pipeline."""
     if isinstance(step, Pipeline):
         for _, part in step.steps:
-            yield from _categories(part, places, names)
+            yield from _categories(part, indices, names)
             if hasattr(part, "transformers_") or hasattr(part, "categories_"):
-                return  # what follows sees other columns
+                return  # later steps read transformed columns
     elif hasattr(step, "transformers_"):
-        for _, part, chosen in step.transformers_:
+        for _, part, selection in step.transformers_:
             if not isinstance(part, str):
-                yield from _categories(part, selected_columns(chosen, places, names), names)
+                yield from _categories(part, selected_columns(selection, indices, names), names)
     elif hasattr(step, "categories_"):
-        for place, levels in zip(places, step.categories_, strict=True):
-            if np.asarray(levels).dtype.kind in "OU":
-                yield place, {level for level in levels if isinstance(level, str)}
+        for index, categories in zip(indices, step.categories_, strict=True):
+            if np.asarray(categories).dtype.kind in "OU":
+                yield index, {category for category in categories if isinstance(category, str)}
 
 
-# --- translation -------------------------------------------------------------------------------------------------------
-
-
-def _translations(estimator: Any, columns: list[Column], of_classes: bool) -> Iterator[Translation]:
-    """Encoders and scorers that should be equal to the original, the exact ones first. Raises Refusal when there is none."""
-    before, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
+def _conversions(estimator: Any, columns: list[Column], classification: bool) -> Iterator[Conversion]:
+    """The possible conversions, exact ones first. Raises ImportRefused if there is none."""
+    steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
     with contextlib.suppress(UnsupportedStep, ValueError, KeyError, AttributeError):
-        if isinstance(last, TREES + FORESTS + GRADIENT + BOOSTINGS):
-            encoder = preprocessing([step for _, step in before], columns)
-            trees = checked(_trees(last, len(encoder.features)))
-            if not _splits_far_out(trees, encoder):
-                yield encoder, trees, DOUBLE
-    encoder, found = plain_encoder(columns), False
-    for tensor, kind, close in ((DoubleTensorType, "float64", DOUBLE), (FloatTensorType, "float32", SINGLE)):
-        for apart in (False, True):
-            with contextlib.suppress(Exception):  # skl2onnx and onnxruntime raise nearly anything for what they do not know
-                yield encoder, _graph(estimator, columns, of_classes, tensor, kind, apart), close
-                found = True
-    if not found:
-        steps = " → ".join(type(step).__name__ for step in [*(step for _, step in before), last])
+        if isinstance(last, TREES + FORESTS + GRADIENT_BOOSTING + HISTOGRAM_BOOSTING):
+            encoder = preprocessing([step for _, step in steps], columns)
+            trees = check_scorer(_trees(last, len(encoder.features)))
+            if not _has_clipped_thresholds(trees, encoder):
+                yield Conversion(encoder, trees, FLOAT64_TOLERANCE)
+    encoder, converted = plain_encoder(columns), False
+    for tensor_type, kind, tolerance in (
+        (DoubleTensorType, "float64", FLOAT64_TOLERANCE),
+        (FloatTensorType, "float32", FLOAT32_TOLERANCE),
+    ):
+        for by_column in (False, True):
+            with contextlib.suppress(Exception):  # skl2onnx and onnxruntime raise any class for unsupported estimators
+                types, inputs = _onnx_inputs(columns, tensor_type, kind, by_column)
+                scorer = _onnx_scorer(estimator, types, inputs, len(columns), classification)
+                yield Conversion(encoder, scorer, tolerance)
+                converted = True
+    if not converted:
+        pipeline = " → ".join(type(step).__name__ for step in [*(step for _, step in steps), last])
         raise ImportRefused(
-            f"no translation of {steps} is known. Forests, trees and boosting translate after StandardScaler, SimpleImputer, "
-            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer; other models where skl2onnx knows them"
+            f"{pipeline} cannot be converted. Supported are trees, forests and boosting after StandardScaler, SimpleImputer, "
+            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and whatever skl2onnx supports. Export the "
+            "model to ONNX and import that"
         )
 
 
-def _splits_far_out(trees: LightGBMScorer, encoder: Encoder) -> bool:
-    """Whether a split lies where the encoder's numbers are cut off."""
-    splits = " ".join(re.findall(r"^threshold=(.*)$", trees.text, re.MULTILINE)).split()
+def _has_clipped_thresholds(trees: LightGBMScorer, encoder: Encoder) -> bool:
+    """True if a split threshold is outside the range to which the encoder clips standardized numbers."""
+    thresholds = " ".join(re.findall(r"^threshold=(.*)$", trees.text, re.MULTILINE)).split()
     return any(isinstance(feature, Standardized) for feature in encoder.features) and any(
-        abs(float(at)) >= CLIP for at in splits
+        abs(float(threshold)) >= CLIP for threshold in thresholds
     )
 
 
@@ -182,15 +187,15 @@ def _trees(model: Any, features: int) -> LightGBMScorer:
     """Raises ValueError, KeyError."""
     if getattr(model, "n_outputs_", 1) != 1:
         raise ValueError("several targets")
-    if isinstance(model, BOOSTINGS):
+    if isinstance(model, HISTOGRAM_BOOSTING):
         return boosted_trees(model, features)
-    if isinstance(model, GRADIENT):
+    if isinstance(model, GRADIENT_BOOSTING):
         return gradient_trees(model, features)
-    return forest_trees(model if isinstance(model, FORESTS) else _Single(model), features)
+    return forest_trees(model if isinstance(model, FORESTS) else _ForestOfOne(model), features)
 
 
-class _Single:
-    """One tree in the form of a forest."""
+class _ForestOfOne:
+    """A single tree with the attributes of a forest."""
 
     def __init__(self, tree: Any) -> None:
         self.estimators_ = [tree]
@@ -198,22 +203,32 @@ class _Single:
             self.n_classes_ = tree.n_classes_
 
 
-def _graph(estimator: Any, columns: list[Column], of_classes: bool, tensor: Any, kind: str, apart: bool) -> OnnxScorer:
-    """One input tensor, or an input a column, as text needs it and a ColumnTransformer by names. Raises nearly anything."""
-    texts = any(column.is_text for column in columns)
-    if texts and not apart:
-        raise ValueError("text needs an input a column")
-    types: list[tuple[str, Any]] = [("x", tensor([None, len(columns)]))]
-    feeds: tuple[OnnxInput, ...] = (OnnxInput("x", kind, 0, (len(columns),)),)
-    if apart:
-        types = [(c.name, StringTensorType([None, 1]) if c.is_text else tensor([None, 1])) for c in columns]
-        kinds = ["text" if column.is_text else kind for column in columns]
-        feeds = tuple(
-            OnnxInput(column.name, own, place, (1,), column.categories)
-            for place, (column, own) in enumerate(zip(columns, kinds, strict=True))
-        )
+OnnxTypes = list[tuple[str, Any]]
+
+
+def _onnx_inputs(
+    columns: list[Column], tensor_type: Any, kind: str, by_column: bool
+) -> tuple[OnnxTypes, tuple[OnnxInput, ...]]:
+    """One tensor, or one input per column, as text and a ColumnTransformer with names need it. Raises ValueError."""
+    if not by_column:
+        if any(column.is_text for column in columns):
+            raise ValueError("text needs one input per column")
+        types: OnnxTypes = [("x", tensor_type([None, len(columns)]))]
+        return types, (OnnxInput("x", kind, 0, (len(columns),)),)
+    types = [(c.name, StringTensorType([None, 1]) if c.is_text else tensor_type([None, 1])) for c in columns]
+    inputs = tuple(
+        OnnxInput(column.name, "text" if column.is_text else kind, index, (1,), column.categories)
+        for index, column in enumerate(columns)
+    )
+    return types, inputs
+
+
+def _onnx_scorer(
+    estimator: Any, types: OnnxTypes, inputs: tuple[OnnxInput, ...], n_features: int, classification: bool
+) -> OnnxScorer:
+    """Convert with skl2onnx, which may raise any class."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options = {id(estimator): {"zipmap": False}} if of_classes else None
+        options = {id(estimator): {"zipmap": False}} if classification else None
         model = convert_sklearn(estimator, initial_types=types, options=options, target_opset=OPSETS)
-    return OnnxScorer(model.SerializeToString(), feeds, model.graph.output[1 if of_classes else 0].name, len(columns))
+    return OnnxScorer(model.SerializeToString(), inputs, model.graph.output[1 if classification else 0].name, n_features)

@@ -1,4 +1,4 @@
-"""scikit-learn's common preprocessing as features of Podium's encoder, number for number."""
+"""Convert scikit-learn's common preprocessing to encoder features, without rounding differences."""
 
 from __future__ import annotations
 
@@ -18,62 +18,63 @@ from podium.schema.columns import Column
 
 
 class UnsupportedStep(Exception):
-    """A step that is not known here."""
+    """A preprocessing step that has no equivalent feature."""
 
 
 def preprocessing(steps: Sequence[Any], columns: Sequence[Column]) -> Encoder:
-    """The encoder that does what these fitted steps do, one after the other. Raises Untranslated."""
-    features: list[Feature] = [Passthrough(place, column.name) for place, column in enumerate(columns)]
+    """Return an encoder equal to these fitted steps in sequence. Raises UnsupportedStep."""
+    features: list[Feature] = [Passthrough(index, column.name) for index, column in enumerate(columns)]
     for step in steps:
-        features = _after(step, features, [column.name for column in columns])
+        features = _apply(step, features, [column.name for column in columns])
     if any(isinstance(feature, Passthrough) and columns[feature.column].is_text for feature in features):
         raise UnsupportedStep("text without an encoder")
     return Encoder(tuple(columns), tuple(features))
 
 
-def _after(step: Any, features: list[Feature], names: Sequence[str]) -> list[Feature]:
-    """The features after one more step. Raises Untranslated."""
+def _apply(step: Any, features: list[Feature], names: Sequence[str]) -> list[Feature]:
+    """The features after one more step. Raises UnsupportedStep."""
     if isinstance(step, Pipeline):
         for _, part in step.steps:
-            features = _after(part, features, names)
+            features = _apply(part, features, names)
         return features
     if isinstance(step, ColumnTransformer):
-        return _by_column(step, features, names)
+        return _apply_by_column(step, features, names)
     if isinstance(step, str) or (isinstance(step, FunctionTransformer) and step.func is None):
         return features
     if isinstance(step, StandardScaler):
-        return [_scaled(feature, step, place) for place, feature in enumerate(features)]
+        return [_standardize(feature, step, index) for index, feature in enumerate(features)]
     if isinstance(step, SimpleImputer) and not step.add_indicator and len(step.statistics_) == len(features):
-        return [_filled(feature, value) for feature, value in zip(features, step.statistics_.tolist(), strict=True)]
+        return [_impute(feature, value) for feature, value in zip(features, step.statistics_.tolist(), strict=True)]
     if isinstance(step, OneHotEncoder):
-        return [level for place, feature in enumerate(features) for level in _levels(feature, step, place)]
+        return [one_hot for index, feature in enumerate(features) for one_hot in _one_hot(feature, step, index)]
     if isinstance(step, OrdinalEncoder):
-        return [_code(feature, step, place) for place, feature in enumerate(features)]
+        return [_ordinal(feature, step, index) for index, feature in enumerate(features)]
     raise UnsupportedStep(type(step).__name__)
 
 
-def _by_column(step: ColumnTransformer, features: list[Feature], names: Sequence[str]) -> list[Feature]:
-    found: list[Feature] = []
-    for _, part, chosen in step.transformers_:
+def _apply_by_column(step: ColumnTransformer, features: list[Feature], names: Sequence[str]) -> list[Feature]:
+    result: list[Feature] = []
+    for _, part, selection in step.transformers_:
         if isinstance(part, str) and part == "drop":
             continue
-        found += _after(part, [features[place] for place in selected_columns(chosen, range(len(features)), names)], names)
-    return found
+        selected = [features[index] for index in selected_columns(selection, range(len(features)), names)]
+        result += _apply(part, selected, names)
+    return result
 
 
-def selected_columns(chosen: Any, places: Sequence[int], names: Sequence[str]) -> list[int]:
-    """What a ColumnTransformer's selection means: names, places, truth values or a slice."""
-    if isinstance(chosen, slice):
-        return list(places)[chosen]
-    listed = [chosen] if isinstance(chosen, str) else list(chosen)
-    if listed and str(type(listed[0]).__name__).startswith("bool"):
-        return [place for place, taken in zip(places, listed, strict=True) if taken]
-    return [names.index(each) if isinstance(each, str) else places[int(each)] for each in listed]
+def selected_columns(selection: Any, indices: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Resolve a ColumnTransformer's selection, which may be names, indices, a mask or a slice."""
+    if isinstance(selection, slice):
+        return list(indices)[selection]
+    entries = [selection] if isinstance(selection, str) else list(selection)
+    if entries and str(type(entries[0]).__name__).startswith("bool"):
+        return [index for index, selected in zip(indices, entries, strict=True) if selected]
+    return [names.index(entry) if isinstance(entry, str) else indices[int(entry)] for entry in entries]
 
 
-def _scaled(feature: Feature, scaler: StandardScaler, place: int) -> Feature:
-    mean = float(scaler.mean_[place]) if scaler.with_mean else 0.0
-    scale = float(scaler.scale_[place]) if scaler.with_std else 1.0
+def _standardize(feature: Feature, scaler: StandardScaler, index: int) -> Feature:
+    mean = float(scaler.mean_[index]) if scaler.with_mean else 0.0
+    scale = float(scaler.scale_[index]) if scaler.with_std else 1.0
     if isinstance(feature, Passthrough):
         return Standardized(feature.column, feature.name, "", math.nan, mean, scale)
     if isinstance(feature, Standardized) and (feature.mean, feature.scale) == (0.0, 1.0):
@@ -81,31 +82,32 @@ def _scaled(feature: Feature, scaler: StandardScaler, place: int) -> Feature:
     raise UnsupportedStep("scaled twice")
 
 
-def _filled(feature: Feature, value: Any) -> Feature:
+def _impute(feature: Feature, value: Any) -> Feature:
     if not isinstance(feature, Passthrough) or not isinstance(value, float) or value != value:
-        raise UnsupportedStep("filled with something else than a number")
+        raise UnsupportedStep("imputed with something other than a number")
     return Standardized(feature.column, feature.name, "", value, 0.0, 1.0)
 
 
-def _levels(feature: Feature, encoder: OneHotEncoder, place: int) -> list[Feature]:
-    levels = encoder.categories_[place].tolist()
-    dropped = None if encoder.drop_idx_ is None else encoder.drop_idx_[place]
-    if not isinstance(feature, Passthrough) or getattr(encoder, "_infrequent_enabled", False) or not _all_text(levels):
-        raise UnsupportedStep("categories that are no text, or rare ones together")
+def _one_hot(feature: Feature, encoder: OneHotEncoder, index: int) -> list[Feature]:
+    categories = _text_categories(feature, encoder, index)
+    dropped = None if encoder.drop_idx_ is None else encoder.drop_idx_[index]
     return [
-        OneHot(feature.column, f"{feature.name} = {level}", (level,))
-        for number, level in enumerate(levels)
+        OneHot(feature.column, f"{feature.name} = {category}", (category,))
+        for number, category in enumerate(categories)
         if number != dropped
     ]
 
 
-def _code(feature: Feature, encoder: OrdinalEncoder, place: int) -> Feature:
-    levels = encoder.categories_[place].tolist()
-    if not isinstance(feature, Passthrough) or getattr(encoder, "_infrequent_enabled", False) or not _all_text(levels):
-        raise UnsupportedStep("categories that are no text, or rare ones together")
-    other = float(encoder.unknown_value) if encoder.unknown_value is not None else math.nan
-    return Ordinal(feature.column, feature.name, tuple(levels), other)
+def _ordinal(feature: Feature, encoder: OrdinalEncoder, index: int) -> Feature:
+    categories = _text_categories(feature, encoder, index)
+    unknown = float(encoder.unknown_value) if encoder.unknown_value is not None else math.nan
+    return Ordinal(feature.column, feature.name, tuple(categories), unknown)
 
 
-def _all_text(levels: Sequence[Any]) -> bool:
-    return all(isinstance(level, str) for level in levels)
+def _text_categories(feature: Feature, encoder: OneHotEncoder | OrdinalEncoder, index: int) -> list[str]:
+    """Raises UnsupportedStep for categories that are not text, or grouped as infrequent."""
+    categories: list[Any] = encoder.categories_[index].tolist()
+    is_text = all(isinstance(category, str) for category in categories)
+    if not isinstance(feature, Passthrough) or getattr(encoder, "_infrequent_enabled", False) or not is_text:
+        raise UnsupportedStep("categories that are not text, or grouped as infrequent")
+    return categories

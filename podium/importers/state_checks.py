@@ -1,4 +1,4 @@
-"""What a fitted estimator is made of: nothing that could be called, and trees that end."""
+"""Check the state of a scanned estimator: nothing callable, and trees that end."""
 
 from __future__ import annotations
 
@@ -8,96 +8,98 @@ from typing import Any
 import numpy as np
 
 from podium.importers.errors import ImportRefused
-from podium.importers.unpickling import Shell, import_global
+from podium.importers.unpickling import REMEDY, InertObject, import_global
 
 SAFE_FUNCTIONS = {
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
 }
-"""Functions that fitted estimators keep as values and that only count."""
+"""Side-effect-free functions that fitted estimators keep as values."""
 
 CYTHON_FACTORIES = ("newObj", "__pyx_unpickle_")
-"""Cython's makers of objects, whose first argument is the class."""
+"""Cython functions that construct objects; their first argument is the class."""
 
-RANDOM = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
-DEEPEST, LONGEST = 60, 1024
+RANDOM_TYPES = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
+MAX_NESTING, MAX_INTEGER_BITS = 60, 1024
 
 
 def validate_state(value: Any) -> None:
-    """Only what a fitted estimator is made of: numbers, texts, arrays of them, and estimators that hide no method of theirs.
+    """Accept only the parts of fitted estimators: numbers, texts, arrays of them, and estimators that override no method.
 
-    A function or a class as a value, a frame, or a value under a method's name would be called by the estimator's own code.
-    Raises Refusal.
+    The estimator's own code would call a function or class stored as a value, a frame, or a value with the name of a method.
+    Raises ImportRefused.
     """
-    _Plain().check(value, 0)
+    _StateValidator().check(value, 0)
 
 
-class _Plain:
-    """Each object is checked once, however often it is held, unless it is held deeper than before."""
+class _StateValidator:
+    """Checks each object once, and again only if it is nested deeper than before."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
+        self._depths: dict[int, int] = {}
 
     def check(self, value: Any, depth: int) -> None:
-        if depth > DEEPEST:
-            raise ImportRefused("the pickle is nested deeper than any estimator")
+        if depth > MAX_NESTING:
+            raise ImportRefused(f"the pickle is nested deeper than any estimator: {REMEDY}")
         if value is None or isinstance(value, str | bytes | bytearray | float | complex | slice | np.generic | np.dtype):
             return
         if isinstance(value, int):
-            if value.bit_length() > LONGEST:
-                raise ImportRefused("an estimator holds a whole number that is too large")
+            if value.bit_length() > MAX_INTEGER_BITS:
+                raise ImportRefused(f"an estimator holds an integer of more than {MAX_INTEGER_BITS} bits: {REMEDY}")
             return
-        if self._seen.get(id(value), -1) >= depth:
+        if self._depths.get(id(value), -1) >= depth:
             return
-        self._seen[id(value)] = depth
-        self._check(value, depth)
+        self._depths[id(value)] = depth
+        self._check_container(value, depth)
 
-    def _check(self, value: Any, depth: int) -> None:
+    def _check_container(self, value: Any, depth: int) -> None:
         if isinstance(value, np.ndarray):
             if value.dtype.hasobject:
                 if value.dtype.names is not None:
-                    raise ImportRefused("an estimator holds a table of objects, which no fitted one needs")
-                self._all(value.flat, depth)
-        elif isinstance(value, Shell):
-            self._shell(value, depth)
+                    raise ImportRefused(f"an estimator holds a structured array of objects: {REMEDY}")
+                self._check_all(value.flat, depth)
+        elif isinstance(value, InertObject):
+            self._check_object(value, depth)
         elif isinstance(value, dict):
-            self._all(value.keys(), depth)
-            self._all(value.values(), depth)
+            self._check_all(value.keys(), depth)
+            self._check_all(value.values(), depth)
         elif isinstance(value, list | tuple | set | frozenset):
-            self._all(value, depth)
-        elif isinstance(value, type) and issubclass(value, np.generic | Shell):
-            if issubclass(value, Shell) and value.asked not in SAFE_FUNCTIONS:
-                raise ImportRefused(f"an estimator holds {'.'.join(value.asked)} itself as a value, which no fitted one does")
-        elif type(value) not in RANDOM:
-            raise ImportRefused(f"an estimator holds a {type(value).__name__}, which no fitted one needs")
+            self._check_all(value, depth)
+        elif isinstance(value, type) and issubclass(value, np.generic | InertObject):
+            if issubclass(value, InertObject) and value.global_name not in SAFE_FUNCTIONS:
+                raise ImportRefused(
+                    f"an estimator holds the class or function {'.'.join(value.global_name)} as a value: {REMEDY}"
+                )
+        elif type(value) not in RANDOM_TYPES:
+            raise ImportRefused(f"an estimator holds a {type(value).__name__}, which no fitted estimator needs: {REMEDY}")
 
-    def _all(self, values: Iterable[Any], depth: int) -> None:
+    def _check_all(self, values: Iterable[Any], depth: int) -> None:
         for value in values:
             self.check(value, depth + 1)
 
-    def _shell(self, shell: Shell, depth: int) -> None:
-        made = shell.kind.startswith(CYTHON_FACTORIES) and shell.arguments and isinstance(shell.arguments[0], type)
-        self._all(shell.arguments[1:] if made else shell.arguments, depth)
-        self.check(getattr(shell, "items", {}), depth + 1)
-        if not isinstance(shell.state, dict):
-            return self.check(shell.state, depth + 1)
-        real = import_global(shell.asked)
-        for name, value in shell.state.items():
-            own = getattr(real, name, None) if isinstance(name, str) else real
-            if not isinstance(name, str) or name.startswith("__") or callable(own) or isinstance(own, property):
-                raise ImportRefused(f"a {shell.kind} of the file has a value in the place of a method")
+    def _check_object(self, inert: InertObject, depth: int) -> None:
+        by_factory = inert.kind.startswith(CYTHON_FACTORIES) and inert.arguments and isinstance(inert.arguments[0], type)
+        self._check_all(inert.arguments[1:] if by_factory else inert.arguments, depth)
+        self.check(getattr(inert, "items", {}), depth + 1)
+        if not isinstance(inert.state, dict):
+            return self.check(inert.state, depth + 1)
+        real = import_global(inert.global_name)
+        for name, value in inert.state.items():
+            attribute = getattr(real, name, None) if isinstance(name, str) else real
+            if not isinstance(name, str) or name.startswith("__") or callable(attribute) or isinstance(attribute, property):
+                raise ImportRefused(f"the state of {inert.kind} overrides a method: {REMEDY}")
             self.check(value, depth + 1)
-        nodes = shell.state.get("nodes")
+        nodes = inert.state.get("nodes")
         if isinstance(nodes, np.ndarray) and nodes.dtype.names:
             _check_nodes(nodes)
 
 
 def _check_nodes(nodes: np.ndarray) -> None:
-    """Every branch of a tree leads to a later node that is there. Raises Refusal."""
+    """Require that every branch of a tree leads to a later node, so that walking it ends. Raises ImportRefused."""
     left, right = ("left_child", "right_child") if "left_child" in (nodes.dtype.names or ()) else ("left", "right")
-    leaf = nodes["is_leaf"].astype(bool) if "is_leaf" in (nodes.dtype.names or ()) else nodes[left] < 0
-    place = np.arange(len(nodes))
+    is_leaf = nodes["is_leaf"].astype(bool) if "is_leaf" in (nodes.dtype.names or ()) else nodes[left] < 0
+    index = np.arange(len(nodes))
     for side in (left, right):
-        ends = nodes[side].astype(np.int64)
-        if not ((ends > place) & (ends < len(nodes)) | leaf).all():
-            raise ImportRefused("a tree of the file leads nowhere")
+        children = nodes[side].astype(np.int64)
+        if not ((children > index) & (children < len(nodes)) | is_leaf).all():
+            raise ImportRefused(f"a tree of the model has an invalid branch: {REMEDY}")

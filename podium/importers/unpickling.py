@@ -1,7 +1,7 @@
-"""Pickles of other libraries, joblib's compressed ones too: looked through as inert shells first, constructed afterwards.
+"""Pickles of other libraries, also compressed by joblib: scanned as inert objects first, constructed afterwards.
 
-Only exact pairs of module and name are ever imported, those of `allowed.txt` and of the server's own list; the file has no say.
-Arrays and frames are data and are made in both passes.
+Only exact pairs of module and name are ever imported: those of `allowed.txt` and of the operator's own list, never taken from
+the file. Arrays and frames are data and are constructed in both passes.
 """
 
 from __future__ import annotations
@@ -26,30 +26,33 @@ from podium.importers.errors import ImportRefused
 from podium.models.bounded_unpickling import MAX_DEPTH, MAX_WEIGHT, PickleBudget, TooLarge, check_pickle_size
 
 Global = tuple[str, str]
+"""A module and a name in it."""
+AllowedGlobals = dict[Global, str]
+"""Every global that a pickle may name, and its section of the list."""
 
-LIST = Path(__file__).with_name("allowed.txt")
-DATA, NEVER_MADE = ("data", "python", "random"), "statsmodels"
-"""The sections of the list that are made in both passes, and the one that stays shells."""
+ALLOWED_FILE = Path(__file__).with_name("allowed.txt")
+DATA_SECTIONS, INERT_SECTION = ("data", "python", "random"), "statsmodels"
+"""The sections that are constructed in both passes, and the one that is never constructed."""
 
-WAY_OUT = "export the model to ONNX, or save it again with the library that made it"
+REMEDY = "export the model to ONNX, or save it again with the library that wrote it"
 
-RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
-"""Modules as older pickles name them."""
+RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
+"""Module names of older pickles."""
 
-COMPRESSED: dict[bytes, Callable[[bytes], bytes]] = {
+DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
     b"\x1f\x8b": gzip.decompress,
     b"BZ": bz2.decompress,
     b"\xfd7zXZ": lzma.decompress,
     b"\x5d\x00": lzma.decompress,
 }
-"""The first bytes of what joblib compresses; lz4 needs a package that is not here."""
+"""By the first bytes of joblib's compression formats; lz4 is not supported."""
 
 
-class Shell:
-    """An object that was not made: the global that was asked for, what it was called with, and the state it was given."""
+class InertObject:
+    """Stands for an object that is not constructed: its global, constructor arguments and state."""
 
-    asked: Global
+    global_name: Global
     arguments: tuple[Any, ...] = ()
     state: Any = {}
 
@@ -58,10 +61,10 @@ class Shell:
         self.state: Any = dict(named)
         self.items: dict[Any, Any] = {}
 
-    def __new__(cls, *arguments: Any, **named: Any) -> Shell:
-        shell = super().__new__(cls)
-        shell.__init__(*arguments, **named)  # type: ignore[misc]
-        return shell
+    def __new__(cls, *arguments: Any, **named: Any) -> InertObject:
+        inert = super().__new__(cls)
+        inert.__init__(*arguments, **named)  # type: ignore[misc]
+        return inert
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -79,23 +82,20 @@ class Shell:
         pass
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute that it would have had."""
+        """Return an attribute of the state."""
         return self.state.get(name, default) if isinstance(self.state, dict) else default
 
     @property
     def kind(self) -> str:
-        return self.asked[1]
-
-
-Allowed = dict[Global, str]
-"""Every global that a pickle may name, and its section of the list."""
+        """The name of its class or function."""
+        return self.global_name[1]
 
 
 @cache
-def allowed(extra: Path | None = None) -> Allowed:
-    """The list that is shipped, and `extra`, that of the server's operator."""
-    found: Allowed = {}
-    for path in filter(None, (LIST, extra)):
+def allowed_globals(extra: Path | None = None) -> AllowedGlobals:
+    """Return the shipped list and the operator's list `extra`."""
+    allowed: AllowedGlobals = {}
+    for path in filter(None, (ALLOWED_FILE, extra)):
         section = ""
         for line in path.read_text().splitlines():
             text = line.partition("#")[0].strip()
@@ -103,8 +103,8 @@ def allowed(extra: Path | None = None) -> Allowed:
                 section = text.strip("[]")
             elif text:
                 module, _, name = text.rpartition(" ")
-                found[module, name] = section
-    return found
+                allowed[module, name] = section
+    return allowed
 
 
 class _Unpickler(PickleBudget, NumpyUnpickler):  # type: ignore[misc]
@@ -115,64 +115,64 @@ class _Unpickler(PickleBudget, NumpyUnpickler):  # type: ignore[misc]
         self._find = find
 
     def find_class(self, module: str, name: str) -> Any:
-        return self._find((RENAMED.get(module, module), name))
+        return self._find((RENAMED_MODULES.get(module, module), name))
 
 
-def decompressed(data: bytes) -> bytes:
-    """Raises Refusal."""
-    for prefix, decompress in COMPRESSED.items():
+def decompress(data: bytes) -> bytes:
+    """Return the data, decompressed if joblib compressed it. Raises ImportRefused."""
+    for prefix, decompressor in DECOMPRESSORS.items():
         if data.startswith(prefix):
             try:
-                return decompress(data)
+                return decompressor(data)
             except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-                raise ImportRefused("the file is compressed and damaged") from error
+                raise ImportRefused("the compressed file is damaged: save it again") from error
     return data
 
 
-def look_through(data: bytes, allow: Allowed) -> tuple[Any, set[Global]]:
-    """The pickle as inert shells, and every global that it asks for. Raises Refusal for those that are not allowed."""
-    asked: set[Global] = set()
+def scan(data: bytes, allowed: AllowedGlobals) -> tuple[Any, set[Global]]:
+    """Return the content of a pickle as inert objects, and its globals. Raises ImportRefused if one is not allowed."""
+    used: set[Global] = set()
 
-    def find(pair: Global) -> Any:
-        asked.add(pair)
-        if allow.get(pair) in DATA:
-            return import_global(pair)
-        return type("Shell", (Shell,), {"asked": pair})
+    def find(global_name: Global) -> Any:
+        used.add(global_name)
+        if allowed.get(global_name) in DATA_SECTIONS:
+            return import_global(global_name)
+        return type("InertObject", (InertObject,), {"global_name": global_name})
 
     try:
-        shells = _Unpickler(data, find).load()
-        _Sizes().check(shells)
+        content = _Unpickler(data, find).load()
+        _SizeCheck().check(content)
     except ImportRefused:
         raise
     except TooLarge as error:
-        raise ImportRefused(f"{error}: {WAY_OUT}") from error
+        raise ImportRefused(f"{error}: {REMEDY}") from error
     except MemoryError:
         raise
     except Exception as error:
-        _refuse_others(asked, allow)
-        raise ImportRefused(f"the pickle is damaged or of no known form ({type(error).__name__})") from error
-    _refuse_others(asked, allow)
-    return shells, asked
+        _reject_unknown_globals(used, allowed)
+        raise ImportRefused(f"the pickle is damaged ({type(error).__name__}): {REMEDY}") from error
+    _reject_unknown_globals(used, allowed)
+    return content, used
 
 
-class _Sizes:
-    """Weighs everything once more when all of it is there: a list may have been filled after it was put into another."""
+class _SizeCheck:
+    """Weigh the complete content again: a list may have been filled after it was put into another one."""
 
     def __init__(self) -> None:
-        self._known: dict[int, int] = {}
+        self._weights: dict[int, int] = {}
 
     def check(self, value: Any, depth: int = 0) -> int:
-        """The number of parts, shared ones each time; a part that holds itself counts once. Raises TooLarge."""
+        """Return the number of parts; shared parts count each time, recursive ones once. Raises TooLarge."""
         if isinstance(value, str | bytes | int | float | None) or depth > MAX_DEPTH:
             if depth > MAX_DEPTH:
                 raise TooLarge(f"the pickle is nested deeper than {MAX_DEPTH}")
             return 1
-        if id(value) not in self._known:
-            self._known[id(value)] = 1
-            self._known[id(value)] = 1 + sum(self.check(part, depth + 1) for part in _parts(value))
-            if self._known[id(value)] > MAX_WEIGHT:
+        if id(value) not in self._weights:
+            self._weights[id(value)] = 1
+            self._weights[id(value)] = 1 + sum(self.check(part, depth + 1) for part in _parts(value))
+            if self._weights[id(value)] > MAX_WEIGHT:
                 raise TooLarge("the pickle repeats its parts too often")
-        return self._known[id(value)]
+        return self._weights[id(value)]
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -180,27 +180,27 @@ def _parts(value: Any) -> Iterable[Any]:
         return itertools.chain(value.keys(), value.values())
     if isinstance(value, list | tuple | set | frozenset):
         return value
-    if isinstance(value, Shell):
+    if isinstance(value, InertObject):
         return value.arguments, value.state, getattr(value, "items", {})
     return value.flat if isinstance(value, np.ndarray) and value.dtype == object else ()
 
 
-def _refuse_others(asked: set[Global], allow: Allowed) -> None:
-    others = sorted(f"{module}.{name}" for module, name in asked - allow.keys())
-    if others:
+def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
+    unknown = sorted(f"{module}.{name}" for module, name in used - allowed.keys())
+    if unknown:
         raise ImportRefused(
-            f"the pickle asks for {', '.join(others[:8])}{' …' if len(others) > 8 else ''}, which no list allows. Nothing "
-            "of it was run. Export the model to ONNX; or, if you know what these are, list them in PODIUM_IMPORT_ALLOWED"
+            f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
+            "executed. Export the model to ONNX, or, if you trust these names, list them in the file PODIUM_IMPORT_ALLOWED"
         )
 
 
-def construct(data: bytes, allow: Allowed) -> Any:
-    """The objects themselves; only after `look_through`. Raises Refusal."""
+def construct(data: bytes, allowed: AllowedGlobals) -> Any:
+    """Return the real objects of a pickle that `scan` has accepted. Raises ImportRefused."""
 
-    def find(pair: Global) -> Any:
-        if allow.get(pair, NEVER_MADE) == NEVER_MADE:
-            raise ImportRefused(f"{pair[0]}.{pair[1]} is never constructed")
-        return import_global(pair)
+    def find(global_name: Global) -> Any:
+        if allowed.get(global_name, INERT_SECTION) == INERT_SECTION:
+            raise ImportRefused(f"{'.'.join(global_name)} cannot be part of this model: {REMEDY}")
+        return import_global(global_name)
 
     try:
         with warnings.catch_warnings():
@@ -210,24 +210,26 @@ def construct(data: bytes, allow: Allowed) -> Any:
         raise
     except Exception as error:
         raise ImportRefused(
-            f"the model could not be constructed ({type(error).__name__}): was it saved by another release?"
+            f"the model cannot be constructed ({type(error).__name__}), probably because another release saved it: {REMEDY}"
         ) from error
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What older pickles call to make bytes."""
+    """The only call of `_codecs.encode` in pickles: it turns text into bytes."""
     if encoding != "latin1":
-        raise ImportRefused("the pickle asks for an encoding that pickles do not use")
+        raise ImportRefused(f'the pickle uses the encoding "{encoding}", which pickles never need: {REMEDY}')
     return text.encode("latin1")
 
 
-def import_global(pair: Global) -> Any:
-    module, name = pair
-    if pair == ("_codecs", "encode"):
+def import_global(global_name: Global) -> Any:
+    """Import one allowed global. Raises ImportRefused if the installed release does not have it."""
+    module, name = global_name
+    if global_name == ("_codecs", "encode"):
         return _latin1
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
+        library = module.partition(".")[0]
         raise ImportRefused(
-            f"this release of {module.partition('.')[0]} has no {module}.{name}: save the model with this one"
+            f"the installed release of {library} has no {module}.{name}: save the model again with this release"
         ) from None

@@ -1,4 +1,4 @@
-"""One family, searched and fitted: everything that learns from rows learns inside the folds."""
+"""Search the parameters of one family and fit the best; every learned step is fitted inside the folds."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from podium.models.encoder import Encoder, fit_encoder
+from podium.models.encoder import Encoder
 from podium.models.metrics import metric_name, metric_value, metrics_for
 from podium.models.model import Model
 from podium.project import Project
-from podium.schema.arrays import FloatMatrix
-from podium.schema.columns import Signature
+from podium.schema.arrays import FloatMatrix, FloatVector, IndexArray
+from podium.schema.columns import Target
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
-from podium.training.families import FAMILIES, Settings
+from podium.training.families import FAMILIES, Params
 from podium.training.feature_selection import kept_indices, select_features
-from podium.training.panel import window_encoder
 from podium.training.splits import folds
+from podium.training.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A fitted model with its scores on rows that its fold had not seen.
+    """A fitted model with its out-of-fold scores.
 
-    `validated` are the places of these rows among the training rows and `validation` their scores; times in seconds,
-    `pred_time` for all validation rows.
+    `validation_rows` are indices of training rows and `validation_scores` their scores. Times are in seconds; `pred_time` is
+    for all validation rows.
     """
 
     model: Model
-    settings: Settings
-    validated: np.ndarray
-    validation: FloatMatrix
+    params: Params
+    validation_rows: IndexArray
+    validation_scores: FloatMatrix
     score_val: float
     fit_time: float
     pred_time: float
 
 
-def fit_features(data: LabeledRows, project: Project) -> Encoder:
-    """The encoder fitted on these rows."""
-    if data.signature.panel:
-        return window_encoder(data.inputs, data.signature)
-    return fit_encoder(data.inputs, data.signature.inputs, project.features.max_categories)
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    params: Params
+    scores: FloatMatrix
+    score_val: float
 
 
 def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project) -> Encoder:
-    """The encoder with the features that these rows say should stay."""
+    """Return the encoder with the features that are selected on these rows."""
     decisions = select_features(
         encoder.transform(data.inputs),
         data.target.to_numpy(),
@@ -58,65 +58,71 @@ def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project
     return encoder.subset(kept_indices(decisions))
 
 
-def train(name: str, data: LabeledRows, encoder: Encoder, project: Project) -> Candidate:
-    """Search `project.n_trials` settings of a family by cross-validation on the training rows and fit the best on them all."""
-    metric = metrics_for(data.signature.target)[metric_name(data.signature.target, project.metric)]
-    prepared = [_prepare_folds(data, fit, check, project) for fit, check in folds(data, project)]
-    validated = np.concatenate([part.places for part in prepared])
-    truth = data.target.to_numpy()[validated]
-    best: tuple[float, int] | None = None
-    results = []
-    for number, settings in enumerate(FAMILIES[name].tried[: project.n_trials]):
-        started = time.perf_counter()
-        scores = np.vstack([_fold_scores(name, settings, part, data.signature, project.seed) for part in prepared])
-        figure = metric_value(metric, truth, scores)
-        results.append((settings, scores, figure, time.perf_counter() - started))
-        if not np.isnan(figure) and (best is None or figure > best[0]):
-            best = figure, number
-    if best is None:
-        message = "the metric has no value on the validation rows: too few rows of some class for this split"
-        raise BadData([Problem("split", message, column=data.signature.target.name)])
-    settings, scores, figure, _ = results[best[1]]
+def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) -> Candidate:
+    """Try `project.n_trials` params of a family by cross-validation and fit the best on all training rows.
+
+    Raises BadData if the metric is undefined on the validation rows.
+    """
+    prepared = [_prepare_fold(data, fit, check, project) for fit, check in folds(data, project)]
+    validation_rows = np.concatenate([fold.validation_rows for fold in prepared])
+    best = _search(family, prepared, data.target.to_numpy()[validation_rows], data.signature.target, project)
     started = time.perf_counter()
-    model = fit_model(name, settings, data, encoder, project.seed)
+    model = fit_model(family, best.params, data, encoder, project.seed)
     fit_time = time.perf_counter() - started
     started = time.perf_counter()
-    model.scores(data.inputs.iloc[validated])
-    return Candidate(model, settings, validated, scores, figure, fit_time, time.perf_counter() - started)
+    model.scores(data.inputs.iloc[validation_rows])
+    pred_time = time.perf_counter() - started
+    return Candidate(model, best.params, validation_rows, best.scores, best.score_val, fit_time, pred_time)
 
 
-def fit_model(name: str, settings: Settings, data: LabeledRows, encoder: Encoder, seed: int) -> Model:
-    """A family's model fitted on all of these rows."""
+def fit_model(family: str, params: Params, data: LabeledRows, encoder: Encoder, seed: int) -> Model:
+    """Fit one family on all of these rows. Raises BadData if a class has no rows."""
     _check_classes(data)
-    target, family = data.signature.target, FAMILIES[name]
-    estimator = family.build(target, seed, settings).fit(encoder.transform(data.inputs), data.target.to_numpy())
-    return Model(name, data.signature, encoder, family.export(estimator, target, len(encoder.features)))
+    target, spec = data.signature.target, FAMILIES[family]
+    estimator = spec.make_estimator(target, seed, params).fit(encoder.transform(data.inputs), data.target.to_numpy())
+    return Model(family, data.signature, encoder, spec.to_scorer(estimator, target, len(encoder.features)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    places: np.ndarray
+    """Encoded rows to fit on, and to validate on."""
+
+    validation_rows: IndexArray
     features: FloatMatrix
-    target: np.ndarray
-    unseen: FloatMatrix
+    target: FloatVector
+    validation_features: FloatMatrix
 
 
-def _prepare_folds(data: LabeledRows, fit: np.ndarray, check: np.ndarray, project: Project) -> _Fold:
+def _prepare_fold(data: LabeledRows, fit: IndexArray, check: IndexArray, project: Project) -> _Fold:
     rows = data.rows(fit)
     _check_classes(rows)
-    encoder = with_selected_features(fit_features(rows, project), rows, project)
+    encoder = with_selected_features(task_of(project).fit_encoder(rows), rows, project)
     return _Fold(check, encoder.transform(rows.inputs), rows.target.to_numpy(), encoder.transform(data.inputs.iloc[check]))
 
 
-def _fold_scores(name: str, settings: Settings, part: _Fold, signature: Signature, seed: int) -> FloatMatrix:
-    family, target = FAMILIES[name], signature.target
-    estimator = family.build(target, seed, settings).fit(part.features, part.target)
-    return family.export(estimator, target, part.features.shape[1]).scores(part.unseen)
+def _search(family: str, prepared: list[_Fold], truth: FloatVector, target: Target, project: Project) -> _Trial:
+    """The trial with the highest validation score; the earlier one on ties."""
+    metric = metrics_for(target)[metric_name(target, project.metric)]
+    trials = []
+    for params in FAMILIES[family].param_grid[: project.n_trials]:
+        scores = np.vstack([_fold_scores(family, params, fold, target, project.seed) for fold in prepared])
+        trials.append(_Trial(params, scores, metric_value(metric, truth, scores)))
+    valid = [trial for trial in trials if not np.isnan(trial.score_val)]
+    if not valid:
+        message = "the metric is undefined on the validation rows: some class has too few rows; add rows or use fewer folds"
+        raise BadData([Problem("split", message, column=target.name)])
+    return max(valid, key=lambda trial: trial.score_val)
+
+
+def _fold_scores(family: str, params: Params, fold: _Fold, target: Target, seed: int) -> FloatMatrix:
+    spec = FAMILIES[family]
+    estimator = spec.make_estimator(target, seed, params).fit(fold.features, fold.target)
+    return spec.to_scorer(estimator, target, fold.features.shape[1]).scores(fold.validation_features)
 
 
 def _check_classes(data: LabeledRows) -> None:
-    """Every class must be there to learn from; raises BadData."""
+    """Raises BadData if a class has no rows to train on."""
     counts = data.target.value_counts()
     if any(counts.get(float(code), 0) == 0 for code in range(len(data.signature.target.classes))):
-        message = "some classes have too few rows for this split: gather more, merge them, or use fewer folds"
+        message = "some classes have too few rows for this split: add rows, merge classes, or use fewer folds"
         raise BadData([Problem("too-few-rows", message, column=data.signature.target.name)])

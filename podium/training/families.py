@@ -1,6 +1,6 @@
-"""The model families: how each is built for a task, what is tried, and how a fitted one becomes a scorer.
+"""The model families: estimator, scorer and parameter grid of each.
 
-A new family is one entry in FAMILIES.
+To add a family, add an entry to FAMILIES.
 """
 
 from __future__ import annotations
@@ -16,66 +16,69 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from podium.models.lightgbm_export import forest_trees
 from podium.models.scorers import LightGBMScorer, LinearScorer, Scorer
+from podium.project import Project
 from podium.schema.columns import Target
+from podium.schema.suggestions import did_you_mean
 from podium.training.statsmodels_family import GeneralizedLinearModel
 
-Settings = dict[str, Any]
+Params = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`build(target, seed, settings)` gives an unfitted estimator, `export(fitted, target, features)` its scorer."""
+    """A kind of model.
 
-    build: Callable[[Target, int, Settings], Any]
-    export: Callable[[Any, Target, int], Scorer]
-    tried: tuple[Settings, ...]
-    panels_only: bool = False
+    `make_estimator(target, random_state, params)` returns an unfitted estimator. `to_scorer(estimator, target, n_features)`
+    converts a fitted one. `param_grid` lists the params to try, the default first.
+    """
+
+    make_estimator: Callable[[Target, int, Params], Any]
+    to_scorer: Callable[[Any, Target, int], Scorer]
+    param_grid: tuple[Params, ...]
+    requires_panel: bool = False
 
 
-def _linear(target: Target, seed: int, settings: Settings) -> Any:
+def _linear(target: Target, random_state: int, params: Params) -> Any:
     if target.classes:
-        return LogisticRegression(C=settings["strength"], max_iter=2000)
-    return Ridge(alpha=1 / settings["strength"])
+        return LogisticRegression(C=params["C"], max_iter=2000)
+    return Ridge(alpha=1 / params["C"])
 
 
-def _linear_scorer(fitted: Any, target: Target, features: int) -> Scorer:
-    weights = fitted.coef_.reshape(-1, features).tolist()
-    intercepts = fitted.intercept_.reshape(-1).tolist() if hasattr(fitted.intercept_, "reshape") else [fitted.intercept_]
+def _linear_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
+    weights = estimator.coef_.reshape(-1, n_features).tolist()
+    intercept = estimator.intercept_
+    intercepts = intercept.reshape(-1).tolist() if hasattr(intercept, "reshape") else [intercept]
     link = {"binary": "logistic", "multiclass": "softmax"}.get(target.task, "identity")
     return LinearScorer(tuple(map(tuple, weights)), tuple(map(float, intercepts)), link)
 
 
-def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Settings], Any]:
-    def build(target: Target, seed: int, settings: Settings) -> Any:
-        return (classifier if target.classes else regressor)(random_state=seed, n_jobs=1, **settings)
+def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params], Any]:
+    def make_estimator(target: Target, random_state: int, params: Params) -> Any:
+        return (classifier if target.classes else regressor)(random_state=random_state, n_jobs=1, **params)
 
-    return build
-
-
-def _forest_scorer(fitted: Any, target: Target, features: int) -> Scorer:
-    return forest_trees(fitted, features)
+    return make_estimator
 
 
-def _lightgbm(target: Target, seed: int, settings: Settings) -> Any:
+def _lightgbm(target: Target, random_state: int, params: Params) -> Any:
     estimator = lightgbm.LGBMClassifier if target.classes else lightgbm.LGBMRegressor
-    return estimator(random_state=seed, n_jobs=1, verbosity=-1, deterministic=True, force_row_wise=True, **settings)
+    return estimator(random_state=random_state, n_jobs=1, verbosity=-1, deterministic=True, force_row_wise=True, **params)
 
 
-def _lightgbm_scorer(fitted: Any, target: Target, features: int) -> Scorer:
+def _lightgbm_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
     outputs = len(target.classes) if target.task == "multiclass" else 1
-    return LightGBMScorer(fitted.booster_.model_to_string(), features, outputs, binary_probability=target.task == "binary")
+    return LightGBMScorer(estimator.booster_.model_to_string(), n_features, outputs, binary_probability=target.task == "binary")
 
 
 DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")
-"""Trained when a project names none."""
+"""Trained on tables if the project names none."""
 PANEL_FAMILIES = ("persistence", "linear", "extra-trees", "lightgbm")
-"""The same for a panel."""
+"""Trained on panels if the project names none."""
 
 FAMILIES: dict[str, Family] = {
-    "linear": Family(_linear, _linear_scorer, tuple({"strength": strength} for strength in (1.0, 0.1, 10.0, 0.01))),
+    "linear": Family(_linear, _linear_scorer, tuple({"C": value} for value in (1.0, 0.1, 10.0, 0.01))),
     "random-forest": Family(
         _forest(RandomForestClassifier, RandomForestRegressor),
-        _forest_scorer,
+        lambda estimator, target, n_features: forest_trees(estimator, n_features),
         (
             {"n_estimators": 200, "min_samples_leaf": 1},
             {"n_estimators": 200, "min_samples_leaf": 5},
@@ -85,7 +88,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "extra-trees": Family(
         _forest(ExtraTreesClassifier, ExtraTreesRegressor),
-        _forest_scorer,
+        lambda estimator, target, n_features: forest_trees(estimator, n_features),
         (
             {"n_estimators": 200, "min_samples_leaf": 2},
             {"n_estimators": 200, "min_samples_leaf": 5},
@@ -94,13 +97,15 @@ FAMILIES: dict[str, Family] = {
         ),
     ),
     "persistence": Family(
-        lambda target, seed, settings: DummyRegressor(strategy="constant", constant=0.0),
-        lambda fitted, target, features: LinearScorer(((0.0,) * features,), (0.0,), "identity"),
+        lambda target, random_state, params: DummyRegressor(strategy="constant", constant=0.0),
+        lambda estimator, target, n_features: LinearScorer(((0.0,) * n_features,), (0.0,), "identity"),
         ({},),
-        panels_only=True,
+        requires_panel=True,
     ),
     "glm": Family(
-        lambda target, seed, settings: GeneralizedLinearModel(target), lambda fitted, target, features: fitted.scorer(), ({},)
+        lambda target, random_state, params: GeneralizedLinearModel(target),
+        lambda estimator, target, n_features: estimator.scorer(),
+        ({},),
     ),
     "lightgbm": Family(
         _lightgbm,
@@ -116,16 +121,15 @@ FAMILIES: dict[str, Family] = {
 
 
 class UnknownFamily(Exception):
-    """The project names a family that is not there."""
+    """The project names a family that does not exist or does not suit its kind."""
 
 
-def select_families(asked: tuple[str, ...], panel: bool = False) -> tuple[str, ...]:
-    """The families to train, in the project's order; raises UnknownFamily."""
-    unknown = [name for name in asked if name not in FAMILIES]
-    if unknown:
-        raise UnknownFamily(
-            f"unknown famil{'ies' if len(unknown) > 1 else 'y'} {', '.join(unknown)}; there are {', '.join(FAMILIES)}"
-        )
-    if wrong := [name for name in asked if FAMILIES[name].panels_only and not panel]:
-        raise UnknownFamily(f"{', '.join(wrong)} needs a panel: it says that nothing changes since the day before")
-    return asked or (PANEL_FAMILIES if panel else DEFAULT_FAMILIES)
+def select_families(project: Project) -> tuple[str, ...]:
+    """Return the families to train, in the project's order. Raises UnknownFamily."""
+    for name in project.families:
+        if name not in FAMILIES:
+            choices = f"choose from {', '.join(FAMILIES)}{did_you_mean(name, FAMILIES)}"
+            raise UnknownFamily(f"{project.name}: unknown family {name}; {choices}")
+        if FAMILIES[name].requires_panel and not project.panel:
+            raise UnknownFamily(f"{project.name}: {name} needs a panel; remove it from families, or add a [panel] section")
+    return project.families or (PANEL_FAMILIES if project.panel else DEFAULT_FAMILIES)

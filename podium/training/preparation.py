@@ -1,4 +1,4 @@
-"""Raw text table to typed rows that can be learned from, with a note on everything that was left out."""
+"""Raw table to typed training rows, with a note on everything that was dropped."""
 
 from __future__ import annotations
 
@@ -13,74 +13,72 @@ from podium.schema.data_errors import BadData, Problem
 from podium.tables.frames import coerce_frame
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.panel import DAY
 from podium.tables.schema_inference import infer_signature, target_codes
 from podium.tables.split_keys import split_keys
 from podium.tables.text_columns import coerce_column, mask_missing
-from podium.training.panel import prepare_windows, target_change
 
 MIN_ROWS = 20
 
 
-def prepare(table: pa.Table, project: Project, until: float | None = None) -> LabeledRows:
-    """Infer the signature, type every cell, and drop what cannot be learned from; of a panel days up to `until`.
-
-    Raises BadData.
-    """
-    if project.panel:
-        return _prepare_panel(table, project, until)
-    signature = _without_empty(infer_signature(table, project), table, project)
+def prepare_table(table: pa.Table, project: Project) -> LabeledRows:
+    """Infer the signature, parse every cell, and drop rows and columns that cannot be used. Raises BadData."""
+    signature = _without_sparse_columns(infer_signature(table, project), table, project)
     inputs = coerce_frame(table, signature.inputs, signature.ignored)
     target = target_codes(table[project.target], signature.target, project.target_na_values)
-    order = split_keys(table, project)
+    keys = split_keys(table, project)
     keep = target.notna()
-    notes = [f"{int((~keep).sum())} rows without a target were left out"] if not keep.all() else []
+    notes = [f"{int((~keep).sum())} rows without a target were dropped"] if not keep.all() else []
     if project.cleaning.drop_duplicates:
-        twice = table.to_pandas().duplicated() & keep
-        notes += [f"{int(twice.sum())} repeated rows were left out"] if twice.any() else []
-        keep &= ~twice
+        repeated = table.to_pandas().duplicated() & keep
+        notes += [f"{int(repeated.sum())} repeated rows were dropped"] if repeated.any() else []
+        keep &= ~repeated
     notes += _parsing_notes(table, signature)
-    notes += [f"column {name} was left out: {reason}" for name, reason in signature.ignored.items() if name != project.target]
-    if keep.sum() < MIN_ROWS:
-        raise BadData([Problem("too-few-rows", f"{int(keep.sum())} usable rows", expected=f"at least {MIN_ROWS}")])
+    notes += dropped_columns({name: why for name, why in signature.ignored.items() if name != project.target})
+    check_row_count(int(keep.sum()), "rows with a target")
     rows = np.flatnonzero(keep.to_numpy())
-    result = LabeledRows(inputs, target, order, signature, tuple(notes), table).rows(rows)
+    result = LabeledRows(inputs, target, keys, signature, tuple(notes), table).rows(rows)
     return replace(
         result,
         inputs=result.inputs.reset_index(drop=True),
         target=result.target.reset_index(drop=True),
-        order=order.iloc[rows].reset_index(drop=True),
+        order=keys.iloc[rows].reset_index(drop=True),
     )
 
 
-def _prepare_panel(table: pa.Table, project: Project, until: float | None) -> LabeledRows:
-    made, signature, notes = prepare_windows(table, project, until)
-    if len(made.keys) < MIN_ROWS:
-        raise BadData([Problem("too-few-rows", f"{len(made.keys)} days with a day before", expected=f"at least {MIN_ROWS}")])
-    return LabeledRows(made.inputs, target_change(made.keys), made.keys[DAY], signature, notes)
+def check_row_count(count: int, what: str) -> None:
+    """Raises BadData for fewer than MIN_ROWS usable rows."""
+    if count < MIN_ROWS:
+        raise BadData([Problem("too-few-rows", f"only {count} usable rows ({what})", expected=f"at least {MIN_ROWS}")])
+
+
+def dropped_columns(reasons: dict[str, str]) -> list[str]:
+    """One note per dropped column."""
+    return [f"{name} dropped: {reason}" for name, reason in reasons.items()]
 
 
 def _parsing_notes(table: pa.Table, signature: Signature) -> list[str]:
-    """What was made of texts that had to be read."""
-    written = {n: [column.name for column in signature.inputs if column.number_format == n] for n in ("money", "percent")}
-    notes = [f"{number_format} was read as numbers in {', '.join(names)}" for number_format, names in written.items() if names]
+    """Notes on columns whose texts were parsed as numbers or matched to categories."""
+    formats = {
+        form: [column.name for column in signature.inputs if column.number_format == form] for form in ("money", "percent")
+    }
+    notes = [f"{form} was parsed as numbers in {', '.join(names)}" for form, names in formats.items() if names]
     return notes + [_fuzzy_note(table, column) for column in signature.inputs if column.fuzzy != "exact"]
 
 
 def _fuzzy_note(table: pa.Table, column: Column) -> str:
     texts = mask_missing(table[column.name], column).drop_null().to_pandas()
-    other = texts[~texts.isin(column.categories)]
-    some = ", ".join(f"{text} → {resolve_category(text, column)}" for text in other.value_counts().index[:5])
-    return f"column {column.name}: {len(other)} cells were read as another fuzzy ({some})"
+    variants = texts[~texts.isin(column.categories)]
+    examples = ", ".join(f"{text} → {resolve_category(text, column)}" for text in variants.value_counts().index[:5])
+    return f"{column.name}: {len(variants)} cells matched to a category by spelling ({examples})"
 
 
-def _without_empty(signature: Signature, table: pa.Table, project: Project) -> Signature:
-    """Leave out the columns that are missing almost everywhere."""
+def _without_sparse_columns(signature: Signature, table: pa.Table, project: Project) -> Signature:
+    """Drop the columns with more than `cleaning.max_missing_fraction` missing values."""
     ignored, inputs = dict(signature.ignored), []
     for column in signature.inputs:
-        share = coerce_column(table[column.name], column)[0].isna().mean()
-        if share > project.cleaning.max_missing_fraction:
-            ignored[column.name] = f"missing in {share:.0%} of the rows"
+        fraction = coerce_column(table[column.name], column)[0].isna().mean()
+        if fraction > project.cleaning.max_missing_fraction:
+            ignored[column.name] = f"missing in {fraction:.0%} of the rows"
         else:
             inputs.append(column)
     return Signature(tuple(inputs), signature.target, ignored)

@@ -1,4 +1,4 @@
-"""Candidates to a leaderboard: ranked by validation, reported on the test rows, ties named as ties."""
+"""The leaderboard: candidates ranked by cross-validation, with test scores and statistical ties."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from podium.training.candidates import Candidate
 
 
 def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project) -> pd.DataFrame:
-    """One row a model, the best first.
+    """Return one row per model, the best first.
 
-    Columns: rank, model, eval_metric, score_val and score_test (higher is better), every metric of the task on the test
-    rows under its own name and sign, fit_time and pred_time_val in seconds, the 95 % interval of score_test, and
-    tied_with_best: on the validation rows the best is not better than this one beyond chance; of a regression also
-    interval_90, half the width of the interval that holds 90 % of the targets.
+    Columns: rank, model, eval_metric, score_val and score_test (higher is better); every metric of the task on the test rows
+    under its own name and sign; fit_time and pred_time_val in seconds; ci_low and ci_high, the 95% interval of score_test;
+    tied_with_best, true if the best is not significantly better on the validation rows. For numeric targets also interval_90,
+    half the width of the 90% prediction interval.
     """
     name = metric_name(test.signature.target, project.metric)
     metrics = metrics_for(test.signature.target)
-    order = sorted(candidates, key=lambda candidate: (-candidate.score_val, candidate.model.family))
+    ranked = sorted(candidates, key=lambda candidate: (-candidate.score_val, candidate.model.family))
     truth = test.target.to_numpy()
-    on_test = [candidate.model.scores(test.inputs) for candidate in order]
-    spread = bootstrap(metrics[name], truth, on_test, project.seed)
-    ties = _ties(order, training, project)
+    test_scores = [candidate.model.scores(test.inputs) for candidate in ranked]
+    resampled = bootstrap(metrics[name], truth, test_scores, project.seed)
+    ties = _ties(ranked, training, project)
     rows = []
-    for place, (candidate, scores) in enumerate(zip(order, on_test, strict=True)):
-        low, high = interval(spread[:, place])
+    for index, (candidate, scores) in enumerate(zip(ranked, test_scores, strict=True)):
+        low, high = interval(resampled[:, index])
         rows.append(
             {
-                "rank": place + 1,
+                "rank": index + 1,
                 "model": candidate.model.family,
                 "eval_metric": name,
                 "score_val": candidate.score_val,
@@ -41,7 +41,7 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
                 "pred_time_val": round(candidate.pred_time, 4),
                 "ci_low": low,
                 "ci_high": high,
-                "tied_with_best": ties[place],
+                "tied_with_best": ties[index],
                 **({} if test.signature.target.classes else {"interval_90": _half_width(candidate, training)}),
             }
         )
@@ -49,15 +49,16 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
 
 
 def _half_width(candidate: Candidate, training: LabeledRows) -> float:
-    """Half the width of a 90 % prediction interval: the quantile of the validation residuals (cross-conformal, Vovk 2015)."""
-    residuals = np.sort(np.abs(training.target.to_numpy()[candidate.validated] - candidate.validation[:, 0]))
-    place = int(np.ceil(0.9 * (len(residuals) + 1))) - 1
-    return float(residuals[min(place, len(residuals) - 1)])
+    """Half the width of a 90% prediction interval: a quantile of the validation residuals (cross-conformal, Vovk 2015)."""
+    truth = training.target.to_numpy()[candidate.validation_rows]
+    residuals = np.sort(np.abs(truth - candidate.validation_scores[:, 0]))
+    index = int(np.ceil(0.9 * (len(residuals) + 1))) - 1
+    return float(residuals[min(index, len(residuals) - 1)])
 
 
-def _ties(order: list[Candidate], training: LabeledRows, project: Project) -> list[bool]:
-    """Whether the best's lead over each is within the 95 % interval of its paired differences."""
+def _ties(ranked: list[Candidate], training: LabeledRows, project: Project) -> list[bool]:
+    """Per model: whether the 95% interval of the best model's lead includes zero (paired bootstrap)."""
     metric = metrics_for(training.signature.target)[metric_name(training.signature.target, project.metric)]
-    truth = training.target.to_numpy()[order[0].validated]
-    figures = bootstrap(metric, truth, [candidate.validation for candidate in order], project.seed)
-    return [interval(figures[:, 0] - figures[:, place])[0] <= 0 for place in range(len(order))]
+    truth = training.target.to_numpy()[ranked[0].validation_rows]
+    resampled = bootstrap(metric, truth, [candidate.validation_scores for candidate in ranked], project.seed)
+    return [interval(resampled[:, 0] - resampled[:, index])[0] <= 0 for index in range(len(ranked))]

@@ -1,4 +1,4 @@
-"""Models of statsmodels as estimators: fitted by maximum likelihood, without shrinkage."""
+"""Models of statsmodels as estimators, fitted by maximum likelihood without regularization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from podium.schema.columns import Target
 
 
 class GeneralizedLinearModel:
-    """Binomial GLM with a logit link, multinomial logit, or least squares, by the task; the first class is the base."""
+    """Binomial GLM with a logit link, multinomial logit, or least squares, depending on the task.
+
+    The first class is the reference class.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -25,24 +28,26 @@ class GeneralizedLinearModel:
             warnings.simplefilter("ignore", ModelWarning)  # perfect separation and slow convergence show in the scores
             warnings.simplefilter("ignore", RuntimeWarning)
             if self.target.task == "binary":
-                self.found = sm.GLM(target, rows, family=sm.families.Binomial()).fit()
+                self.results_ = sm.GLM(target, rows, family=sm.families.Binomial()).fit()
             elif self.target.task == "multiclass":
-                self.found = sm.MNLogit(target, rows).fit(method="lbfgs", maxiter=500, disp=0, skip_hessian=True)
+                self.results_ = sm.MNLogit(target, rows).fit(method="lbfgs", maxiter=500, disp=0, skip_hessian=True)
             else:
-                self.found = sm.OLS(target, rows).fit()
+                self.results_ = sm.OLS(target, rows).fit()
         return self
 
     def predict(self, features: FloatMatrix) -> FloatVector:
-        """The value, or the probability of the second class, or of each."""
-        return np.asarray(self.found.predict(_with_constant(features)))
+        """Return the value, the probability of the second of two classes, or the probabilities of all classes."""
+        return np.asarray(self.results_.predict(_with_constant(features)))
 
     def predict_proba(self, features: FloatMatrix) -> FloatMatrix:
-        found = self.predict(features)
-        return np.column_stack([1.0 - found, found]) if self.target.task == "binary" else found.reshape(len(features), -1)
+        predicted = self.predict(features)
+        if self.target.task == "binary":
+            return np.column_stack([1.0 - predicted, predicted])
+        return predicted.reshape(len(features), -1)
 
     def scorer(self) -> LinearScorer:
-        """The same as weighted sums, those of the first of several classes being zero."""
-        params = np.asarray(self.found.params, dtype=float)
+        """Return the fitted coefficients as a scorer; those of the reference class are zero."""
+        params = np.asarray(self.results_.params, dtype=float)
         params = params.reshape(len(params), -1).T
         if self.target.task == "multiclass":
             params = np.vstack([np.zeros(params.shape[1]), params])

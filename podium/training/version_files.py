@@ -1,4 +1,4 @@
-"""Candidates to the files and the manifest of a version."""
+"""The files and the manifest of a version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 
 import pandas as pd
 
@@ -19,7 +20,6 @@ from podium.registry.versions import (
     GOLDEN_FILE,
     LEADERBOARD_FILE,
     TEST_FILE,
-    UNTIL,
     VERSION,
     Manifest,
     SplitBoundary,
@@ -30,12 +30,15 @@ from podium.schema.columns import Signature
 from podium.storage.object_store import digest
 from podium.tables.labeled_rows import LabeledRows, UnreadableRows, labeled_rows_to_parquet
 from podium.training.candidates import Candidate
-from podium.training.daily_files import day_name
+from podium.training.splits import held_out_rows, split_boundary, training_rows
+from podium.training.tasks import task_of
+
+DataFacts = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True)
 class VersionReservation:
-    """The name of a version before it is published: its time, its run, and the champion that it follows."""
+    """The name of a version before it is published: its time, run and data snapshot, and the champion it follows."""
 
     version: str
     created: str
@@ -52,64 +55,94 @@ class VersionReservation:
 
     @classmethod
     def from_json(cls, data: bytes) -> VersionReservation:
-        """Raises Unreadable."""
+        """Raises UnreadableRows."""
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError, RecursionError):
-            raise UnreadableRows("the claim of this run cannot be read: delete its claim.json, and run again") from None
+            raise UnreadableRows("reservation.json of this run cannot be read; delete it and run again") from None
 
     def checked(self, run: str, snapshot: str) -> VersionReservation:
-        """Itself, if it is the claim of this run. Raises Unreadable."""
-        day, _, end = str(self.version).partition("-")
-        made = (self.run, self.snapshot, end) == (run, snapshot, run[:8]) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", day)
-        if not made or not (self.parent is None or re.fullmatch(VERSION, str(self.parent))):
-            raise UnreadableRows("the claim of this run names another: delete its claim.json, and run again")
+        """Return itself if it belongs to this run. Raises UnreadableRows."""
+        day, _, suffix = str(self.version).partition("-")
+        matches = (self.run, self.snapshot, suffix) == (run, snapshot, run[:8]) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", day)
+        if not matches or not (self.parent is None or re.fullmatch(VERSION, str(self.parent))):
+            raise UnreadableRows("reservation.json belongs to another run and cannot be read here; delete it and run again")
         return self
 
 
-def data_source(project: Project, claim: VersionReservation, rows: LabeledRows) -> dict[str, str | int | float]:
-    """Where the rows of a training came from, and of a panel the last day among them."""
-    facts: dict[str, str | int | float] = {"url": str(project.data), "sha256": claim.snapshot, "rows": len(rows.inputs)}
-    if rows.signature.panel and rows.order is not None:
-        facts[UNTIL] = day_name(rows.order.max(), rows.signature.panel)
-    return facts
+@dataclass(frozen=True)
+class TrainedRun:
+    """Everything that a version is built from."""
 
+    project: Project
+    reservation: VersionReservation
+    rows: LabeledRows
+    candidates: list[Candidate]
 
-def candidate_files(
-    candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project
-) -> dict[str, bytes]:
-    """Every model pickled, the golden rows that prove them, and the test rows on which a later version is compared."""
-    models = [candidate.model for candidate in candidates]
-    golden = record_golden(models, training.inputs, project.seed)
-    proofs = {GOLDEN_FILE: GOLDEN.dump_json(golden), TEST_FILE: labeled_rows_to_parquet(test)}
-    return {model_file(model.family): dump(model) for model in models} | proofs
+    @cached_property
+    def training(self) -> LabeledRows:
+        return training_rows(self.rows, self.project)
 
+    @cached_property
+    def test(self) -> LabeledRows:
+        return held_out_rows(self.rows, self.project)
 
-def predictions_digest(candidates: list[Candidate], test: LabeledRows) -> str:
-    """The sha256 of every model's scores on the test rows, by family."""
-    order = sorted((candidate.model for candidate in candidates), key=lambda model: model.family)
-    return digest(b"".join(model.family.encode() + model.scores(test.inputs).tobytes() for model in order))
+    def version_files(self, files: Mapping[str, bytes], author: str) -> tuple[Manifest, dict[str, bytes]]:
+        """Add models, golden rows and test rows to `files`; return the manifest and all files."""
+        models = [candidate.model for candidate in self.candidates]
+        golden = record_golden(models, self.training.inputs, self.project.seed)
+        all_files = {
+            **files,
+            GOLDEN_FILE: GOLDEN.dump_json(golden),
+            TEST_FILE: labeled_rows_to_parquet(self.test),
+            **{model_file(model.family): dump(model) for model in models},
+        }
+        manifest = build_manifest(
+            self.reservation,
+            self.project,
+            self.training.signature,
+            self._data_source(),
+            all_files,
+            author,
+            self._predictions_digest(),
+            split_boundary(self.rows, self.project),
+        )
+        return manifest, all_files
+
+    def _data_source(self) -> DataFacts:
+        """Where the training rows came from."""
+        facts: dict[str, str | int | float] = {
+            "url": str(self.project.data),
+            "sha256": self.reservation.snapshot,
+            "rows": len(self.rows.inputs),
+        }
+        return facts | task_of(self.project).data_facts(self.rows)
+
+    def _predictions_digest(self) -> str:
+        """The sha256 of every model's scores on the test rows, by family."""
+        models = sorted((candidate.model for candidate in self.candidates), key=lambda model: model.family)
+        return digest(b"".join(model.family.encode() + model.scores(self.test.inputs).tobytes() for model in models))
 
 
 def build_manifest(
-    claim: VersionReservation,
+    reservation: VersionReservation,
     project: Project,
     signature: Signature,
-    data: Mapping[str, str | int | float],
+    data: DataFacts,
     files: Mapping[str, bytes],
     author: str,
     predictions: str,
     split: SplitBoundary | None = None,
 ) -> Manifest:
-    """Bind the files to everything that made them."""
+    """Bind the files to the data, options and code that produced them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
     ranks = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
     return Manifest(
         project=project.name,
-        version=claim.version,
-        created=claim.created,
-        run=claim.run,
-        parent=claim.parent,
+        version=reservation.version,
+        created=reservation.created,
+        run=reservation.run,
+        parent=reservation.parent,
         champion=str(ranks[0]["model"]),
         files=file_digests(files),
         signature=signature,

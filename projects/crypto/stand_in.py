@@ -1,6 +1,6 @@
-"""A network and scalers of the form that was given, with made-up weights: for whoever does not have the given ones.
+"""A network and scalers with random weights, in place of the given files where these are not available.
 
-`model.h5` as Keras 2.2.4 writes it, `scaler.pkl` as scikit-learn 0.20 did. Its forecasts mean nothing.
+They have the formats of Keras 2.2.4 and scikit-learn 0.20.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ STEPS, UNITS = 5, 50
 
 
 def scalers(symbols: Sequence[str], seed: int = 0) -> bytes:
-    """Symbol → column → scaler, and the hyper-parameters."""
+    """Return pickled scalers, symbol → column → scaler, and the hyperparameters."""
     random = np.random.default_rng(seed)
-    found: dict[str, object] = {symbol: {name: _scaler(name, random) for name in FEATURES[:-1]} for symbol in symbols}
-    found["model_hypers"] = {"feat_cols": FEATURES, "target_col": "v_open", "seq_len": STEPS, "batch_size": 32}
-    data = pickle.dumps(found, protocol=3)
+    content: dict[str, object] = {symbol: {name: _scaler(name, random) for name in FEATURES[:-1]} for symbol in symbols}
+    content["model_hypers"] = {"feat_cols": FEATURES, "target_col": "v_open", "seq_len": STEPS, "batch_size": 32}
+    data = pickle.dumps(content, protocol=3)
     for name in (b"sklearn.preprocessing._data", b"numpy._core.multiarray"):
         data = data.replace(name, name.replace(b"._", b"."))
     return data
@@ -37,7 +37,7 @@ def _scaler(name: str, random: np.random.Generator) -> StandardScaler:
 
 
 def network(seed: int = 0) -> bytes:
-    """Bidirectional GRU(50), batch normalisation, dense 20 tanh, 10 relu, 1."""
+    """Return a network: bidirectional GRU(50), batch normalization, dense 20 tanh, 10 relu, 1."""
     random = np.random.default_rng(seed)
     gru = {"units": UNITS, "activation": "tanh", "recurrent_activation": "hard_sigmoid", "reset_after": False,
            "return_sequences": False, "use_bias": True, "go_backwards": False, "stateful": False}  # fmt: skip
@@ -49,11 +49,11 @@ def network(seed: int = 0) -> bytes:
         _layer("Dense", "dense_2", activation="relu", units=10),
         _layer("Dense", "dense_3", activation="linear", units=1),
     ]
-    for one, other in itertools.pairwise(layers):
-        other["inbound_nodes"] = [[[one["name"], 0, 0, {}]]]
-    wide = 3 * UNITS
-    half = {"kernel:0": (len(FEATURES), wide), "recurrent_kernel:0": (UNITS, wide), "bias:0": (wide,)}
-    weights = {f"both/{way}_gru/{name}": shape for way in ("forward", "backward") for name, shape in half.items()}
+    for previous, layer in itertools.pairwise(layers):
+        layer["inbound_nodes"] = [[[previous["name"], 0, 0, {}]]]
+    gates = 3 * UNITS
+    half = {"kernel:0": (len(FEATURES), gates), "recurrent_kernel:0": (UNITS, gates), "bias:0": (gates,)}
+    weights = {f"both/{direction}_gru/{name}": shape for direction in ("forward", "backward") for name, shape in half.items()}
     weights |= {f"norm/{name}:0": (2 * UNITS,) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
     for name, (inner, outer) in {"dense_1": (2 * UNITS, 20), "dense_2": (20, 10), "dense_3": (10, 1)}.items():
         weights |= {f"{name}/kernel:0": (inner, outer), f"{name}/bias:0": (outer,)}
@@ -62,10 +62,10 @@ def network(seed: int = 0) -> bytes:
         root.attrs["model_config"] = json.dumps({"class_name": "Model", "config": {"name": "model_1", "layers": layers}})
         root.attrs["keras_version"] = "2.2.4"
         for layer in layers:
-            own = [path for path in weights if path.startswith(f"{layer['name']}/")]
+            paths = [path for path in weights if path.startswith(f"{layer['name']}/")]
             group = root.create_group(f"model_weights/{layer['name']}")
-            group.attrs["weight_names"] = [path.encode() for path in own]
-            for path in own:
+            group.attrs["weight_names"] = [path.encode() for path in paths]
+            for path in paths:
                 numbers = random.normal(0, 0.3, weights[path])
                 group[path] = np.abs(numbers) + 0.5 if path.startswith("norm") else numbers
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What somebody else did with plain scikit-learn: `python train.py` writes a_model.joblib, and only that file is used."""
+"""Fit a model with plain scikit-learn: `python train.py` writes a_model.joblib, the only file that is imported."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A statistical model on dirty input: trained here on 25 variables, and one that was pickled elsewhere and imported."""
+"""Acceptance run: a statistical model on dirty input, trained here, and one fitted elsewhere and imported."""
 
 from __future__ import annotations
 
@@ -17,82 +17,82 @@ from projects.offers import outside
 from projects.offers.data import LEVELS, MONEY, NUMBERS, PERCENT, VARIABLES, offers
 
 HERE = Path(__file__).parent
-TRAINED, ASKED = 40_000, 10_000
+TRAINING_ROWS, NEW_ROWS = 40_000, 10_000
 
 
-def accept(scene: AcceptanceEnvironment) -> None:
-    table = offers(TRAINED, seed=0)
-    scene.put("raw/offers.csv.gz", gzip.compress(table.to_csv(index=False).encode(), 1))
-    scene.figure("pipeline_seconds", scene.train())
-    scene.serve()
-    _recovered(scene)
-    later = offers(ASKED, seed=1)
-    _many(scene, later)
+def accept(env: AcceptanceEnvironment) -> None:
+    table = offers(TRAINING_ROWS, seed=0)
+    env.put("raw/offers.csv.gz", gzip.compress(table.to_csv(index=False).encode(), 1))
+    env.figure("pipeline_seconds", env.train())
+    env.serve()
+    _check_coefficients(env)
+    later = offers(NEW_ROWS, seed=1)
+    _check_file(env, later)
     rows = later.drop(columns="y").head(24).to_dict("records")
-    scene.same_everywhere(rows)
-    one = scene.client.post_json(f"{scene.path}?inputs=true", rows[0] | _numbers(rows[0])).json()["predictions"][0]
-    names = list(one["inputs"])
-    scene.check(
-        names == sorted(names) and set(one) == {"prediction", "probabilities", "inputs"},
-        f"an answer holds class {one['prediction']}, probabilities and {len(names)} inputs sorted by name",
+    env.same_everywhere(rows)
+    prediction = env.client.post_json(f"{env.path}?inputs=true", rows[0] | _plain_numbers(rows[0])).json()["predictions"][0]
+    names = list(prediction["inputs"])
+    env.check(
+        names == sorted(names) and set(prediction) == {"prediction", "probabilities", "inputs"},
+        f"a response has class {prediction['prediction']}, probabilities and {len(names)} inputs sorted by name",
     )
-    scene.told(f"generated, {TRAINED:,} × 100, stated truth", rows[0] | _numbers(rows[0]))
-    _from_outside(scene, table, later)
+    env.told(f"generated, {TRAINING_ROWS:,} × 100, known coefficients", rows[0] | _plain_numbers(rows[0]))
+    _check_import(env, table, later)
 
 
-def _numbers(row: dict[str, str]) -> dict[str, float]:
-    """The plain numbers of a row as JSON numbers."""
+def _plain_numbers(row: dict[str, str]) -> dict[str, float]:
+    """Return the plain numbers of a row as JSON numbers."""
     plain = [name for name in row if name not in {*MONEY, *PERCENT, "x5", "x31", "x81", "x93", "x99"}]
     return {name: float(row[name]) if row[name] else None for name in plain}  # type: ignore[misc]
 
 
-def _recovered(scene: AcceptanceEnvironment) -> None:
-    """The variables of the truth, and their weights, as the GLM found them."""
-    manifest = scene.manifest()
+def _check_coefficients(env: AcceptanceEnvironment) -> None:
+    """Compare the variables and weights of the GLM with the known coefficients."""
+    manifest = env.manifest()
     key = f"versions/offers/{manifest['version']}/models/glm.pkl"
-    model = pickle.loads(scene.context.store.read(key).data)
+    model = pickle.loads(env.context.store.read(key).data)
     truth = {**NUMBERS, **MONEY, **PERCENT, **{f"{name} = {level}": weight for (name, level), weight in LEVELS.items()}}
     truth = {name: weight for name, weight in truth.items() if weight}
-    found = dict(zip(model.encoder.names, model.scorer.weights[0], strict=True))
-    both = truth.keys() & found.keys()
-    scene.check(len(both) == VARIABLES == len(found), f"{len(both)} of the {VARIABLES} variables of the truth were selected")
+    fitted = dict(zip(model.encoder.names, model.scorer.weights[0], strict=True))
+    common = truth.keys() & fitted.keys()
+    env.check(len(common) == VARIABLES == len(fitted), f"{len(common)} of the {VARIABLES} known variables were selected")
     unit = {**dict.fromkeys(MONEY, 1000), **dict.fromkeys(PERCENT, 15)}
-    off = {name: abs(found[name] - truth[name] * unit.get(name, 1)) for name in both & {*NUMBERS, *MONEY, *PERCENT}}
-    scene.check(
-        max(off.values()) < 0.06, f"their weights a standard deviation differ from the truth by {max(off.values()):.3f}"
+    errors = {name: abs(fitted[name] - truth[name] * unit.get(name, 1)) for name in common & {*NUMBERS, *MONEY, *PERCENT}}
+    env.check(
+        max(errors.values()) < 0.06, f"their standardized weights differ from the known ones by {max(errors.values()):.3f}"
     )
 
 
-def _many(scene: AcceptanceEnvironment, later: pd.DataFrame) -> None:
-    """A file of 10,000 records; how many classes are right, beside what the truth itself would reach."""
-    answer = scene.client.post_file("/projects/offers/batch.csv", later.drop(columns="y").to_csv(index=False).encode())
-    if answer.status == 202:
-        place = answer.headers["Location"]
-        scene.client.wait_until(lambda: scene.client.get(place).json()["state"] == "done", 60)
-        answer = scene.client.get(f"{place}/result.csv")
-    said = read_table(answer.body).column("prediction").to_pylist()
-    right = sum(int(one) == truth for one, truth in zip(said, later["y"], strict=True)) / len(later)
-    scene.check(len(said) == ASKED and right > 0.7, f"{ASKED:,} dirty records as a file: {right:.1%} right")
+def _check_file(env: AcceptanceEnvironment, later: pd.DataFrame) -> None:
+    """Predict a file of 10,000 records and check the accuracy."""
+    response = env.client.post_file("/projects/offers/batch.csv", later.drop(columns="y").to_csv(index=False).encode())
+    if response.status == 202:
+        job_url = response.headers["Location"]
+        env.client.wait_until(lambda: env.client.get(job_url).json()["state"] == "done", 60)
+        response = env.client.get(f"{job_url}/result.csv")
+    predictions = read_table(response.body).column("prediction").to_pylist()
+    accuracy = sum(int(prediction) == truth for prediction, truth in zip(predictions, later["y"], strict=True)) / len(later)
+    env.check(len(predictions) == NEW_ROWS and accuracy > 0.7, f"{NEW_ROWS:,} dirty records as a file: {accuracy:.1%} correct")
 
 
-def _from_outside(scene: AcceptanceEnvironment, table: pd.DataFrame, later: pd.DataFrame) -> None:
-    """The other model takes the same dirty records: how they are written is seen from a sample."""
-    rows, file = scene.folder / "rows.csv", scene.folder / "outside.pkl"
+def _check_import(env: AcceptanceEnvironment, table: pd.DataFrame, later: pd.DataFrame) -> None:
+    """Import a model fitted elsewhere; a sample shows the number formats of the dirty records."""
+    rows, file = env.folder / "rows.csv", env.folder / "outside.pkl"
     table.to_csv(rows, index=False)
     subprocess.run([sys.executable, str(HERE / "outside.py"), str(rows), str(file)], check=True)
     later.head(2000).to_csv(rows, index=False)
-    given = AcceptanceEnvironment("offers-given", scene.cloud, scene.folder, scene.seen)  # needs no project file
+    given = AcceptanceEnvironment("offers-given", env.cloud, env.folder, env.seen)  # without a project file
     facts = given.imported(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
-    scene.check(
+    env.check(
         facts["kind"] == "statsmodels" and facts["largest_difference"] < 1e-9,
-        f"a Logit pickled elsewhere, imported: differs by {facts['largest_difference']:.1g} on {facts['compared']} rows",
+        f"a Logit fitted elsewhere, imported: differs by {facts['largest_difference']:.1g} on {facts['compared']} rows",
     )
     given.wait_until_served()
-    some = later.head(400).reset_index(drop=True)
-    clean = outside.by_hand(pd.read_csv(io.StringIO(some.to_csv(index=False))))
+    sample = later.head(400).reset_index(drop=True)
+    clean = outside.clean_by_hand(pd.read_csv(io.StringIO(sample.to_csv(index=False))))
     original = pickle.loads(file.read_bytes()).predict(clean).tolist()
-    records = some.loc[clean.index].drop(columns="y").to_csv(index=False).encode()
-    answer = scene.client.post(given.path, records, {"content-type": "text/csv"}).json()
-    chances = [row["probabilities"]["1"] for row in answer["predictions"]]
-    off = max(abs(one - other) for one, other in zip(chances, original, strict=True))
-    scene.check(off < 1e-9, f"{len(chances)} dirty records: what its author would say of cleaned ones, to {off:.1g}")
+    records = sample.loc[clean.index].drop(columns="y").to_csv(index=False).encode()
+    response = env.client.post(given.path, records, {"content-type": "text/csv"}).json()
+    probabilities = [row["probabilities"]["1"] for row in response["predictions"]]
+    difference = max(abs(a - b) for a, b in zip(probabilities, original, strict=True))
+    env.check(difference < 1e-9, f"{len(probabilities)} dirty records: as the original on cleaned ones, to {difference:.1g}")

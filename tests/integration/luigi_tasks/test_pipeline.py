@@ -25,8 +25,7 @@ from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import put_table, start_service
 from podium.project import Project
-from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import read_champion
+from podium.registry.audit_log import AuditEntry, read_champion
 from podium.registry.promotion import PromotionContext
 from podium.registry.versions import list_versions, read_manifest
 from podium.settings import ROOT
@@ -90,18 +89,18 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
             "Pipeline",
         ]
     )
-    assert "is the champion" in result.stdout
+    assert "now the champion" in result.stdout
     return environment
 
 
-def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_context: PromotionContext) -> None:
-    found = champion(cloud_context, "flowers")
+def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
+    found = champion(cloud_desk, "flowers")
     assert found is not None
-    manifest, _ = read_manifest(cloud_context.store, "flowers", found.version, cloud_context.trust.trainers)
+    manifest, _ = read_manifest(cloud_desk.store, "flowers", found.version, cloud_desk.trust.trainers)
     prefix = f"versions/flowers/{manifest.version}/"
-    assert {key.removeprefix(prefix) for key in keys(cloud_context.store, prefix)} == {*manifest.files, "manifest.json"}
+    assert {key.removeprefix(prefix) for key in keys(cloud_desk.store, prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
-    board = list(csv.DictReader(io.StringIO(cloud_context.store.read(prefix + "leaderboard.csv").data.decode())))
+    board = list(csv.DictReader(io.StringIO(cloud_desk.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     named = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
     assert list(board[0]) == [
@@ -119,12 +118,12 @@ def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_context: P
     assert manifest.configuration["target"] == "kind"
 
 
-def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_context: PromotionContext) -> None:
-    before = keys(cloud_context.store, "")
+def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
+    before = keys(cloud_desk.store, "")
     again = luigi(finished, "Pipeline", "flowers")
     assert (again.returncode, stages(again)) == (0, [])
     assert "done before" in again.stdout
-    assert keys(cloud_context.store, "") == before
+    assert keys(cloud_desk.store, "") == before
 
 
 def test_stages_need_no_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
@@ -158,9 +157,9 @@ def test_a_pickle_in_the_place_of_an_intermediate_does_nothing(
     mark = tmp_path / "ran"
     bad = pickle.dumps(Touch(mark))
     claim = json.dumps({"version": "../x", "created": "", "run": "", "snapshot": "", "parent": None}).encode()
-    names = ["features.json", "features.pkl", "candidates/linear.pkl", "candidates/linear.arrow", "claim.json", "publish.json"]
-    for name in names:
-        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "claim.json" else bad)
+    candidates = ["candidates/linear.pkl", "candidates/linear.arrow"]
+    for name in ["features.json", "features.pkl", *candidates, "reservation.json", "publish.json"]:
+        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "reservation.json" else bad)
     for stage in ("Select", "Rank", "Promote"):
         result = luigi(environment, stage, "poisoned")
         assert result.returncode == 30, (stage, result.stdout + result.stderr)
@@ -188,7 +187,7 @@ def test_every_stage_can_be_asked_for_by_itself(finished: dict[str, str]) -> Non
 
 
 def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(
-    finished: dict[str, str], cloud_context: PromotionContext
+    finished: dict[str, str], cloud_desk: PromotionContext
 ) -> None:
     project(finished, "flowers", target="kind", title="Flowers")
     assert stages(luigi(finished, "Pipeline", "flowers")) == []
@@ -198,14 +197,14 @@ def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(
     assert "Ingest" not in stages(result)
     assert "Clean" in stages(result)
     assert stages(result).count("Train") == 3
-    found = champion(cloud_context, "flowers")
+    found = champion(cloud_desk, "flowers")
     assert found is not None
-    assert found.version == list_versions(cloud_context.store, "flowers")[-1]
+    assert found.version == list_versions(cloud_desk.store, "flowers")[-1]
     assert found.sequence == 2
 
 
 def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
-    environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
+    environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext
 ) -> None:
     project(environment, "prices-luigi", target="price", families=["linear"])
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
@@ -216,13 +215,13 @@ def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
     put_table(cloud, "raw/prices-luigi.csv", tables.prices(seed=7))
     second = luigi(environment, "Pipeline", "prices-luigi")
     assert stages(second)[0] == "Ingest"
-    assert len(list_versions(cloud_context.store, "prices-luigi")) == 2
-    found = champion(cloud_context, "prices-luigi")
+    assert len(list_versions(cloud_desk.store, "prices-luigi")) == 2
+    found = champion(cloud_desk, "prices-luigi")
     assert found is not None
     newest = found.version
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
     assert luigi(environment, "Pipeline", "prices-luigi").returncode == 0
-    found = champion(cloud_context, "prices-luigi")
+    found = champion(cloud_desk, "prices-luigi")
     assert found is not None
     assert found.version == newest, "a finished old run does not move production back"
 
@@ -250,11 +249,11 @@ def test_failures_have_a_reason_and_an_exit_code(
 def test_a_project_that_does_not_exist_is_named(environment: dict[str, str]) -> None:
     result = luigi(environment, "Pipeline", "nothing")
     assert result.returncode == 1
-    assert "projects here" in result.stderr
+    assert "project not found" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext) -> None:
+def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext) -> None:
     project(environment, "killed", target="kind", n_trials=4)
     put_table(cloud, "raw/killed.csv", tables.flowers(900))
     command = [LUIGI, "--module", "luigi_tasks", "Pipeline", "--project", "killed", "--local-scheduler"]
@@ -268,12 +267,12 @@ def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud,
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert champion(cloud_context, "killed") is None
+    assert champion(cloud_desk, "killed") is None
     result = luigi(environment, "Pipeline", "killed")
     assert result.returncode == 0, result.stderr
     assert done + len(stages(result)) >= 13
     assert "Clean" not in stages(result)
-    assert len(list_versions(cloud_context.store, "killed")) == 1
+    assert len(list_versions(cloud_desk.store, "killed")) == 1
 
 
 def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:
@@ -292,7 +291,7 @@ def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCl
             environment, "Pipeline", "central", "--scheduler-host", "127.0.0.1", "--scheduler-port", str(port), "--workers", "2"
         )
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "is the champion" in result.stdout
+        assert "now the champion" in result.stdout
     finally:
         luigid.stop()
 
@@ -355,17 +354,17 @@ def test_a_new_table_needs_a_few_lines_and_no_code(
 
 
 def test_acts_by_hand_are_done_once_a_request(
-    environment: dict[str, str], cloud_context: PromotionContext, put_champion: Put
+    environment: dict[str, str], cloud_desk: PromotionContext, put_champion: Put
 ) -> None:
     entries: dict[str, Any] = {"name": "by-hand", "target": "kind", "families": ("linear",), "n_trials": 1}
     one = put_champion(tables.flowers(600), **entries).version
-    two = publish_version(cloud_context, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
+    two = publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
 
     def act(task: str, *more: str) -> subprocess.CompletedProcess[str]:
         return luigi(environment, task, "by-hand", "--reason", "by hand", "--local-scheduler", *more)
 
     def stands() -> tuple[str | None, int]:
-        entry = champion(cloud_context, "by-hand")
+        entry = champion(cloud_desk, "by-hand")
         return (entry.champion, entry.sequence) if entry else (None, 0)
 
     assert act("PromoteVersion", "--version", two).returncode == 0
@@ -378,11 +377,11 @@ def test_acts_by_hand_are_done_once_a_request(
     assert stands() == (one, 3)
     assert act("PromoteVersion", "--version", two, "--request", "again").returncode == 0
     assert stands() == (two, 4)
-    receipt = next(key for key in keys(cloud_context.store, "runs/by-hand/acts/") if "Rollback" in key)
-    cloud_context.store.delete(receipt)  # as if the process had died before it wrote it
+    receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/receipts/") if "Rollback" in key)
+    cloud_desk.store.delete(receipt)  # as if the process had died before it wrote it
     assert act("Rollback").returncode == 0
     assert stands() == (two, 4)
-    assert receipt in keys(cloud_context.store, "runs/by-hand/acts/")
+    assert receipt in keys(cloud_desk.store, "runs/by-hand/receipts/")
     late = act("PromoteVersion", "--version", one, "--expect", one)
     assert late.returncode != 0
     assert "AliasMoved" in late.stdout

@@ -20,7 +20,7 @@ PROJECT = """
 data = "s3://podium/raw/weeks/"
 target = "sold"
 families = ["persistence", "linear"]
-budget = 1
+n_trials = 1
 split.folds = 2
 gates.non_inferiority = false
 [panel]

@@ -39,12 +39,12 @@ class Case:
 
 NUMBERED = {"x1": 180.0, "x2": 80.5, "x3": 44.0}
 CASES = {
-    "sklearn": Case(files.MADE["xz.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
-    "sklearn-text": Case(files.MADE["text.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
-    "logit": Case(files.MADE["logit-formula.pkl"], {"town": "Bonn", "height": 170.5, "weight": 71.0}),
-    "glm": Case(files.MADE["glm-poisson.pkl"], {"height": 170.5, "weight": 71.0}),
-    "onnx": Case(files.MADE["zipmap.onnx"], NUMBERED),
-    "lightgbm": Case(files.MADE["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
+    "sklearn": Case(files.MODELS["xz.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
+    "sklearn-text": Case(files.MODELS["text.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
+    "logit": Case(files.MODELS["logit-formula.pkl"], {"town": "Bonn", "height": 170.5, "weight": 71.0}),
+    "glm": Case(files.MODELS["glm-poisson.pkl"], {"height": 170.5, "weight": 71.0}),
+    "onnx": Case(files.MODELS["zipmap.onnx"], NUMBERED),
+    "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
     "keras": Case((FOLDER / "gru.keras").read_bytes, {f"step{s}_x{x}": 0.25 * s - x for s in range(1, 5) for x in range(1, 4)}),
 }
 

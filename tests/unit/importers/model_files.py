@@ -1,4 +1,4 @@
-"""Model files as their libraries write them, each with the rows that it was fitted on."""
+"""Model files as written by their libraries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 
 def people(rows: int = 240) -> pd.DataFrame:
-    """Height in cm, weight in kg, shoe size in EU sizes, town; sex."""
+    """Return rows of height (cm), weight (kg), shoe size (EU), town and sex."""
     random = np.random.default_rng(5)
     man = random.random(rows) < 0.5
     return pd.DataFrame(
@@ -66,23 +66,23 @@ def fitted(estimator: Any, frame: bool = False, text: bool = False) -> Any:
         return estimator.fit(inputs if frame or text else inputs.to_numpy(), target)
 
 
-def joblibbed(estimator: Any, compress: Any = 0) -> bytes:
+def joblib_bytes(estimator: Any, compress: Any = 0) -> bytes:
     file = io.BytesIO()
     joblib.dump(estimator, file, compress=compress)
     return file.getvalue()
 
 
-def with_text() -> Any:
-    parts = [("n", StandardScaler(), NUMBERS), ("t", OneHotEncoder(handle_unknown="ignore"), ["town"])]
-    return fitted(make_pipeline(ColumnTransformer(parts), LogisticRegression()), text=True)
+def pipeline_with_text() -> Any:
+    steps = [("n", StandardScaler(), NUMBERS), ("t", OneHotEncoder(handle_unknown="ignore"), ["town"])]
+    return fitted(make_pipeline(ColumnTransformer(steps), LogisticRegression()), text=True)
 
 
-def text_and(model: Any, encoder: Any, before: Any = "passthrough") -> Any:
-    parts = [("n", before, NUMBERS), ("t", encoder, ["town"])]
-    return fitted(make_pipeline(ColumnTransformer(parts), model), text=True)
+def encoded_text_and(model: Any, encoder: Any, numbers: Any = "passthrough") -> Any:
+    steps = [("n", numbers, NUMBERS), ("t", encoder, ["town"])]
+    return fitted(make_pipeline(ColumnTransformer(steps), model), text=True)
 
 
-def boosted() -> lightgbm.LGBMClassifier:
+def lightgbm_classifier() -> lightgbm.LGBMClassifier:
     table = people()
     frame = table[[*NUMBERS, "town"]].astype({"town": "category"})
     return lightgbm.LGBMClassifier(n_estimators=8, verbose=-1, cat_smooth=0.1, min_child_samples=5).fit(frame, table["sex"])
@@ -92,13 +92,13 @@ def onnx_of(estimator: Any, zipmap: bool) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {id(estimator): {"zipmap": zipmap}}
-        made = convert_sklearn(estimator, initial_types=[("x", FloatTensorType([None, 3]))], options=options)
-    data: bytes = made.SerializeToString()
+        model = convert_sklearn(estimator, initial_types=[("x", FloatTensorType([None, 3]))], options=options)
+    data: bytes = model.SerializeToString()
     return data
 
 
-def plain_onnx() -> bytes:
-    """y = 2a - b + 1, an input a column."""
+def onnx_by_column() -> bytes:
+    """Return a graph of y = 2a - b + 1 with one input per column."""
     tensor = onnx.helper.make_tensor_value_info
     inputs = [tensor(name, onnx.TensorProto.FLOAT, [None, 1]) for name in ("a", "b")]
     numbers = [onnx.numpy_helper.from_array(np.array([n], np.float32), name) for n, name in ((2, "two"), (1, "one"))]
@@ -114,17 +114,17 @@ def plain_onnx() -> bytes:
     return data
 
 
-def coded() -> pd.DataFrame:
+def numeric_people() -> pd.DataFrame:
     table = people()
-    noise = np.random.default_rng(0).random(len(table)) < 0.15  # else the classes are all but separated
+    noise = np.random.default_rng(0).random(len(table)) < 0.15  # without noise the classes are separable and the fit diverges
     return table.assign(male=((table["sex"] == "male") ^ noise).astype(int), kids=(table["shoe"] - 34).clip(lower=0).round())
 
 
-def matrix() -> pd.DataFrame:
-    return sm.add_constant(coded()[["height", "weight"]])
+def design_matrix() -> pd.DataFrame:
+    return sm.add_constant(numeric_people()[["height", "weight"]])
 
 
-def fit(model: Any) -> bytes:
+def fit_statsmodels(model: Any) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pickle.dumps(model.fit(disp=0))
@@ -132,70 +132,72 @@ def fit(model: Any) -> bytes:
 
 FAMILIES = sm.families
 
-MADE: dict[str, Callable[[], bytes]] = {
-    "logistic.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), LogisticRegression()))),
+MODELS: dict[str, Callable[[], bytes]] = {
+    "logistic.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), LogisticRegression()))),
     "named.pkl": lambda: pickle.dumps(fitted(LogisticRegression(max_iter=500), frame=True)),
-    "zlib.joblib": lambda: joblibbed(fitted(DecisionTreeClassifier(max_depth=4)), ("zlib", 3)),
-    "gzip.joblib": lambda: joblibbed(fitted(DecisionTreeRegressor(max_depth=5)), ("gzip", 3)),
-    "xz.joblib": lambda: joblibbed(fitted(RandomForestClassifier(12, random_state=0)), ("xz", 1)),
-    "bz2.joblib": lambda: joblibbed(fitted(ExtraTreesRegressor(9, random_state=0)), ("bz2", 1)),
+    "zlib.joblib": lambda: joblib_bytes(fitted(DecisionTreeClassifier(max_depth=4)), ("zlib", 3)),
+    "gzip.joblib": lambda: joblib_bytes(fitted(DecisionTreeRegressor(max_depth=5)), ("gzip", 3)),
+    "xz.joblib": lambda: joblib_bytes(fitted(RandomForestClassifier(12, random_state=0)), ("xz", 1)),
+    "bz2.joblib": lambda: joblib_bytes(fitted(ExtraTreesRegressor(9, random_state=0)), ("bz2", 1)),
     "protocol2.pkl": lambda: pickle.dumps(fitted(GaussianNB()), protocol=2),
-    "boosting.joblib": lambda: joblibbed(fitted(GradientBoostingClassifier(n_estimators=9))),
-    "histogram.joblib": lambda: joblibbed(fitted(HistGradientBoostingClassifier(max_iter=9))),
-    "histogram-r.joblib": lambda: joblibbed(fitted(HistGradientBoostingRegressor(max_iter=9))),
-    "svc.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), SVC(probability=True)))),
-    "calibrated.joblib": lambda: joblibbed(fitted(CalibratedClassifierCV(LinearSVC(), ensemble=False))),
-    "neighbours.joblib": lambda: joblibbed(fitted(make_pipeline(StandardScaler(), KNeighborsClassifier()))),
-    "perceptron.joblib": lambda: joblibbed(
+    "boosting.joblib": lambda: joblib_bytes(fitted(GradientBoostingClassifier(n_estimators=9))),
+    "histogram.joblib": lambda: joblib_bytes(fitted(HistGradientBoostingClassifier(max_iter=9))),
+    "histogram-r.joblib": lambda: joblib_bytes(fitted(HistGradientBoostingRegressor(max_iter=9))),
+    "svc.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), SVC(probability=True)))),
+    "calibrated.joblib": lambda: joblib_bytes(fitted(CalibratedClassifierCV(LinearSVC(), ensemble=False))),
+    "neighbours.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), KNeighborsClassifier()))),
+    "perceptron.joblib": lambda: joblib_bytes(
         fitted(make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(5,), max_iter=30)))
     ),
-    "imputed.joblib": lambda: joblibbed(fitted(make_pipeline(SimpleImputer(), LinearRegression()))),
-    "searched.joblib": lambda: joblibbed(fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [2, 3]}))),
-    "text.joblib": lambda: joblibbed(with_text()),
-    "text-forest.joblib": lambda: joblibbed(
-        text_and(RandomForestClassifier(9), OneHotEncoder(handle_unknown="ignore"), StandardScaler())
+    "imputed.joblib": lambda: joblib_bytes(fitted(make_pipeline(SimpleImputer(), LinearRegression()))),
+    "searched.joblib": lambda: joblib_bytes(fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [2, 3]}))),
+    "text.joblib": lambda: joblib_bytes(pipeline_with_text()),
+    "text-forest.joblib": lambda: joblib_bytes(
+        encoded_text_and(RandomForestClassifier(9), OneHotEncoder(handle_unknown="ignore"), StandardScaler())
     ),
-    "text-dropped.joblib": lambda: joblibbed(text_and(GradientBoostingClassifier(n_estimators=5), OneHotEncoder(drop="first"))),
-    "text-ordinal.joblib": lambda: joblibbed(
-        text_and(
+    "text-dropped.joblib": lambda: joblib_bytes(
+        encoded_text_and(GradientBoostingClassifier(n_estimators=5), OneHotEncoder(drop="first"))
+    ),
+    "text-ordinal.joblib": lambda: joblib_bytes(
+        encoded_text_and(
             HistGradientBoostingClassifier(max_iter=5),
             OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
             make_pipeline(SimpleImputer(), StandardScaler()),
         )
     ),
-    "three-classes.joblib": lambda: joblibbed(
+    "three-classes.joblib": lambda: joblib_bytes(
         HistGradientBoostingClassifier(max_iter=4).fit(people()[NUMBERS].to_numpy(), people()["town"])
     ),
-    "lightgbm.joblib": lambda: joblibbed(boosted()),
-    "lightgbm.txt": lambda: boosted().booster_.model_to_string().encode(),
-    "logit-formula.pkl": lambda: fit(smf.logit("male ~ height + C(town) + weight", coded())),
-    "logit-matrix.pkl": lambda: fit(sm.Logit(coded()["male"], matrix())),
-    "probit-array.pkl": lambda: fit(sm.Probit(coded()["male"].to_numpy(), matrix().to_numpy())),
-    "glm-binomial.pkl": lambda: fit(smf.glm("male ~ height + town", coded(), family=FAMILIES.Binomial())),
-    "glm-poisson.pkl": lambda: fit(sm.GLM(coded()["kids"], matrix(), family=FAMILIES.Poisson())),
-    "ols.pkl": lambda: pickle.dumps(smf.ols("weight ~ height + town", coded()).fit()),
-    "mnlogit.pkl": lambda: fit(sm.MNLogit(pd.Categorical(coded()["town"]).codes, matrix())),
+    "lightgbm.joblib": lambda: joblib_bytes(lightgbm_classifier()),
+    "lightgbm.txt": lambda: lightgbm_classifier().booster_.model_to_string().encode(),
+    "logit-formula.pkl": lambda: fit_statsmodels(smf.logit("male ~ height + C(town) + weight", numeric_people())),
+    "logit-matrix.pkl": lambda: fit_statsmodels(sm.Logit(numeric_people()["male"], design_matrix())),
+    "probit-array.pkl": lambda: fit_statsmodels(sm.Probit(numeric_people()["male"].to_numpy(), design_matrix().to_numpy())),
+    "glm-binomial.pkl": lambda: fit_statsmodels(smf.glm("male ~ height + town", numeric_people(), family=FAMILIES.Binomial())),
+    "glm-poisson.pkl": lambda: fit_statsmodels(sm.GLM(numeric_people()["kids"], design_matrix(), family=FAMILIES.Poisson())),
+    "ols.pkl": lambda: pickle.dumps(smf.ols("weight ~ height + town", numeric_people()).fit()),
+    "mnlogit.pkl": lambda: fit_statsmodels(sm.MNLogit(pd.Categorical(numeric_people()["town"]).codes, design_matrix())),
     "zipmap.onnx": lambda: onnx_of(fitted(LogisticRegression(max_iter=500)), True),
     "tensor.onnx": lambda: onnx_of(fitted(RandomForestClassifier(5, random_state=0)), False),
-    "plain.onnx": plain_onnx,
+    "plain.onnx": onnx_by_column,
 }
-"""File names to their bytes."""
+"""By file name, functions that return the bytes."""
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no-probabilities": (lambda: joblibbed(fitted(LinearSVC())), "CalibratedClassifierCV"),
-    "a-scaler": (lambda: joblibbed(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
+    "no-probabilities": (lambda: joblib_bytes(fitted(LinearSVC())), "CalibratedClassifierCV"),
+    "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
     "a-formula-that-computes": (
-        lambda: fit(smf.logit("male ~ np.log(height)", coded())),
+        lambda: fit_statsmodels(smf.logit("male ~ np.log(height)", numeric_people())),
         "make it a column|more than a column",
     ),
-    "an-interaction": (lambda: fit(smf.logit("male ~ height:weight", coded())), "more than a column"),
+    "an-interaction": (lambda: fit_statsmodels(smf.logit("male ~ height:weight", numeric_people())), "more than a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),
-    "text": (lambda: b"hello", "none of"),
-    "nothing": (lambda: b"", "none of"),
-    "a-cut-off-joblib": (lambda: joblibbed(fitted(RandomForestClassifier(5)))[:-300], "damaged"),
-    "a-cut-off-zlib": (lambda: joblibbed(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
-    "a-cut-off-lightgbm": (lambda: boosted().booster_.model_to_string().encode()[:1500], "no whole LightGBM model"),
-    "a-cut-off-onnx": (lambda: plain_onnx()[:-20], "none of|no valid"),
-    "a-zip": (lambda: b"PK\x03\x04 and more", "no whole Keras network"),
+    "text": (lambda: b"hello", "unknown file format"),
+    "an-empty-file": (lambda: b"", "unknown file format"),
+    "a-truncated-joblib": (lambda: joblib_bytes(fitted(RandomForestClassifier(5)))[:-300], "damaged"),
+    "a-truncated-zlib": (lambda: joblib_bytes(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
+    "a-truncated-lightgbm": (lambda: lightgbm_classifier().booster_.model_to_string().encode()[:1500], "LightGBM model is in"),
+    "a-truncated-onnx": (lambda: onnx_by_column()[:-20], "unknown file format|not a valid"),
+    "a-zip": (lambda: b"PK\x03\x04 and more", "not a complete Keras network"),
 }
-"""What is not taken, and what is said of it."""
+"""By name, functions that return the bytes of a file that is refused, and the message."""

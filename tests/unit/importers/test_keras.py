@@ -1,4 +1,4 @@
-"""Keras networks without Keras: the formulas and the ONNX form give what Keras gave."""
+"""Keras networks without Keras: the formulas and the ONNX graph reproduce Keras's predictions."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from podium.models.onnx_scorer import create_session
 from podium.models.serialization import load
 
 FOLDER = Path(__file__).parent / "keras"
-ANSWERS: dict[str, Any] = json.loads((FOLDER / "answers.json").read_text())
-FILES = sorted(path.name for path in FOLDER.glob("*.*") if path.stem in ANSWERS and path.suffix in (".keras", ".h5"))
+PREDICTIONS: dict[str, Any] = json.loads((FOLDER / "predictions.json").read_text())
+FILES = sorted(path.name for path in FOLDER.glob("*.*") if path.stem in PREDICTIONS and path.suffix in (".keras", ".h5"))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_network_answers_as_keras_did(name: str) -> None:
+def test_a_network_predicts_like_keras(name: str) -> None:
     network = read_network((FOLDER / name).read_bytes())
-    known = ANSWERS[name.partition(".")[0]]
-    rows, answers = np.array(known["rows"]), np.array(known["answers"])
-    assert np.abs(network.apply(rows) - answers).max() < 1e-5
+    known = PREDICTIONS[name.partition(".")[0]]
+    rows, predictions = np.array(known["rows"]), np.array(known["predictions"])
+    assert np.abs(network.apply(rows) - predictions).max() < 1e-5
     served = create_session(to_onnx(network)).run(["y"], {"x": rows.astype(np.float32)})[0]
-    assert np.abs(served - answers).max() < 1e-5
+    assert np.abs(served - predictions).max() < 1e-5
 
 
-def test_both_kinds_of_file_were_tried() -> None:
+def test_all_files_are_tested() -> None:
     assert len(FILES) == 8
 
 
 @pytest.mark.parametrize(
     ("name", "reason"), [("branching.keras", "branches"), ("lambda.keras", "layer Lambda"), ("lambda.h5", "layer Lambda")]
 )
-def test_what_cannot_be_written_down_is_refused(name: str, reason: str) -> None:
+def test_unsupported_networks_are_refused(name: str, reason: str) -> None:
     with pytest.raises(ImportRefused, match=reason):
         convert(ImportRequest(name, (FOLDER / name).read_bytes(), "m", "y"))
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_written_down_is_refused(name: str, reason: str) -> None:
     ("name", "task", "classes", "inputs"),
     [("gru.h5", "regression", (), 12), ("gru-old.keras", "multiclass", (0, 1, 2), 12), ("dense.h5", "binary", (0, 1), 5)],
 )
-def test_the_last_layer_says_what_is_predicted(name: str, task: str, classes: tuple[int, ...], inputs: int) -> None:
+def test_the_last_layer_determines_the_task(name: str, task: str, classes: tuple[int, ...], inputs: int) -> None:
     signature = convert(ImportRequest(name, (FOLDER / name).read_bytes(), "m", "y")).signature
     assert (signature.target.task, signature.target.classes, len(signature.inputs)) == (task, classes, inputs)
 
@@ -57,19 +57,20 @@ def hard_sigmoid(x: float) -> float:
     return min(1.0, max(0.0, 0.2 * x + 0.5))
 
 
-def keras_2_answer(weights: Any, row: np.ndarray) -> float:
-    """The given network of five days, read from its formulas number by number (Keras 2.2.4, recurrent.py, GRUCell)."""
+def keras_2_prediction(weights: Any, row: np.ndarray) -> float:
+    """Compute the given network of five days number by number (Keras 2.2.4, recurrent.py, GRUCell)."""
     halves = []
-    for way, days in (("forward", row), ("backward", row[::-1])):
-        cell = weights[f"bidirectional_1/bidirectional_1/{way}_gru_1"]
+    for direction, days in (("forward", row), ("backward", row[::-1])):
+        cell = weights[f"bidirectional_1/bidirectional_1/{direction}_gru_1"]
         kernel, recurrent, bias = (np.array(cell[name], float) for name in ("kernel:0", "recurrent_kernel:0", "bias:0"))
         state = [0.0] * 50
         for day in days:
-            drive = [sum(day[i] * kernel[i, g] for i in range(13)) + bias[g] for g in range(150)]
-            update = [hard_sigmoid(drive[u] + sum(state[j] * recurrent[j, u] for j in range(50))) for u in range(50)]
-            reset = [hard_sigmoid(drive[50 + u] + sum(state[j] * recurrent[j, 50 + u] for j in range(50))) for u in range(50)]
+            inputs = [sum(day[i] * kernel[i, g] for i in range(13)) + bias[g] for g in range(150)]
+            update = [hard_sigmoid(inputs[u] + sum(state[j] * recurrent[j, u] for j in range(50))) for u in range(50)]
+            reset = [hard_sigmoid(inputs[50 + u] + sum(state[j] * recurrent[j, 50 + u] for j in range(50))) for u in range(50)]
             new = [
-                np.tanh(drive[100 + u] + sum(reset[j] * state[j] * recurrent[j, 100 + u] for j in range(50))) for u in range(50)
+                np.tanh(inputs[100 + u] + sum(reset[j] * state[j] * recurrent[j, 100 + u] for j in range(50)))
+                for u in range(50)
             ]
             state = [update[u] * state[u] + (1 - update[u]) * new[u] for u in range(50)]
         halves += state
@@ -88,12 +89,12 @@ def test_the_given_network_agrees_with_the_formulas_of_keras_2(shared_data: Path
     import pandas as pd
 
     path = shared_data / "crypto" / "model.h5"
-    found = convert(ImportRequest(path.name, path.read_bytes(), "gru", "v_open"))
-    assert found.largest_difference < 1e-5
-    model = load(found.files["models/gru.pkl"])
+    result = convert(ImportRequest(path.name, path.read_bytes(), "gru", "v_open"))
+    assert result.largest_difference < 1e-5
+    model = load(result.files["models/gru.pkl"])
     rows = np.random.default_rng(0).normal(size=(6, 5, 13))
-    frame = pd.DataFrame(rows.reshape(6, 65), columns=list(found.signature.names))
+    frame = pd.DataFrame(rows.reshape(6, 65), columns=list(result.signature.names))
     with h5py.File(path) as file:
-        wanted = [keras_2_answer(file["model_weights"], row) for row in rows]
-    assert np.ptp(wanted) > 0.1
-    assert np.abs(model.scores(frame)[:, 0] - wanted).max() < 1e-5
+        expected = [keras_2_prediction(file["model_weights"], row) for row in rows]
+    assert np.ptp(expected) > 0.1
+    assert np.abs(model.scores(frame)[:, 0] - expected).max() < 1e-5

@@ -1,4 +1,4 @@
-"""The given network's features and forecasts, vectorised, against a slow reading of the same rules."""
+"""The given network's features and forecasts against a slow reference implementation of the same rules."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Given:
 
 
 def imported(network: bytes, scalers: bytes, sample: bytes) -> Given:
-    turned = convert(ImportRequest("model.h5", network, "network", "open", sample, project=PROJECT, scalers=scalers))
-    model = load(turned.files[model_file("network")])
-    golden = GOLDEN.validate_json(turned.files[GOLDEN_FILE])
+    result = convert(ImportRequest("model.h5", network, "network", "open", sample, project=PROJECT, scalers=scalers))
+    model = load(result.files[model_file("network")])
+    golden = GOLDEN.validate_json(result.files[GOLDEN_FILE])
     assert verify_golden_rows(model, golden) <= 1e-4
     assert verified_fast_path(model, golden)
     return Given(network, scalers, model)
@@ -57,18 +57,18 @@ def given(shared_data: Path) -> Given:
 
 
 @pytest.fixture(scope="module")
-def made_up() -> Given:
-    """The same form with other weights, for everybody."""
+def synthetic() -> Given:
+    """A network of the same structure with other weights, for checkouts without the shared data."""
     return imported(stand_in.network(), stand_in.scalers(["BTC", "LTC", "ONE"]), text(walk("BTC", 60) + walk("LTC", 40)))
 
 
 def walk(symbol: str, days: int, seed: int = 0, start: int = 1) -> Rows:
-    """Some prices, the days of January to December 2017 in order."""
-    luck = random.Random(f"{symbol}{seed}")
+    """Return a random walk of prices over consecutive days of 2017."""
+    generator = random.Random(f"{symbol}{seed}")
     rows, price = [], 100.0
     for day in range(start, start + days):
-        low, high = price * luck.uniform(0.9, 1), price * luck.uniform(1, 1.1)
-        close = luck.uniform(low, high)
+        low, high = price * generator.uniform(0.9, 1), price * generator.uniform(1, 1.1)
+        close = generator.uniform(low, high)
         date = f"{(day - 1) % 28 + 1}/{(day - 1) // 28 + 1}/2017"
         cells = [symbol.lower(), symbol, symbol, date, 1, price, high, low, close, 1000, close * 1e6, 0.5, 1.0]
         rows.append(dict(zip(HEAD, map(str, cells), strict=True)))
@@ -84,8 +84,8 @@ def text(rows: Sequence[dict[str, str]]) -> bytes:
     return file.getvalue().encode()
 
 
-def changed(rows: Rows, place: int, **cells: str) -> Rows:
-    return [{**row, **cells} if at == place else row for at, row in enumerate(rows)]
+def changed(rows: Rows, index: int, **cells: str) -> Rows:
+    return [{**row, **cells} if number == index else row for number, row in enumerate(rows)]
 
 
 BTC, LTC = walk("BTC", 12), walk("LTC", 9)
@@ -105,70 +105,70 @@ EDGES: dict[str, Rows] = {
 
 
 def forecasts(given: Given, rows: Rows) -> list[tuple[str, int, str, float, float | None]]:
-    """As the service makes them, unknown symbols left out."""
+    """Return the forecasts of the service, without unknown symbols."""
     table = read_csv(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True, keep_extra=False))
     panel = given.model.signature.panel
     assert panel
-    said = forecast_rows(panel, inputs, {"network": given.model.scores(inputs.as_frame())})
-    return [(r["symbol"], r["index"], r["date"], r["prediction"], r["actual"]) for r in said if "errors" not in r]
+    rows_out = forecast_rows(panel, inputs, {"network": given.model.scores(inputs.as_frame())})
+    return [(r["symbol"], r["index"], r["date"], r["prediction"], r["actual"]) for r in rows_out if "errors" not in r]
 
 
 def check(given: Given, rows: Rows) -> None:
-    """Features to the last digits, forecasts to the precision of a network in 32 bits."""
-    wanted = slow.windows(rows, given.scalers)
+    """Compare features to float64 precision and forecasts to float32 precision."""
+    expected_windows = slow.windows(rows, given.scalers)
     table = read_csv(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True))
     assert inputs.keys is not None
     known = inputs.keys.drop(index=list(inputs.invalid_rows)).reset_index(drop=True)
     matrix = given.model.encoder.transform(inputs.as_frame())[:, :-2]
-    assert [*zip(known["symbol"], known[INDEX], strict=True)] == [*wanted]
-    expected = np.array([np.ravel(window) for window in wanted.values()]).reshape(len(matrix), -1)
+    assert [*zip(known["symbol"], known[INDEX], strict=True)] == [*expected_windows]
+    expected = np.array([np.ravel(window) for window in expected_windows.values()]).reshape(len(matrix), -1)
     assert np.allclose(matrix, expected, rtol=1e-12, atol=1e-9)
-    found, right = forecasts(given, rows), slow.predictions(rows, given.scalers, given.network)
-    assert [row[:3] + row[4:] for row in found] == [row[:3] + row[4:] for row in right]
-    scale = max(abs(row[3]) for row in right)
-    assert np.allclose([row[3] for row in found], [row[3] for row in right], rtol=1e-4, atol=1e-4 * scale)
+    actual, expected_rows = forecasts(given, rows), slow.predictions(rows, given.scalers, given.network)
+    assert [row[:3] + row[4:] for row in actual] == [row[:3] + row[4:] for row in expected_rows]
+    scale = max(abs(row[3]) for row in expected_rows)
+    assert np.allclose([row[3] for row in actual], [row[3] for row in expected_rows], rtol=1e-4, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("edge", EDGES)
-def test_edges_of_the_rules(edge: str, made_up: Given) -> None:
-    check(made_up, EDGES[edge])
+def test_edge_cases_match_the_reference(edge: str, synthetic: Given) -> None:
+    check(synthetic, EDGES[edge])
 
 
-def test_the_given_network_on_real_rows(given: Given, shared_data: Path) -> None:
+def test_the_given_network_matches_the_reference_on_real_rows(given: Given, shared_data: Path) -> None:
     with (shared_data / "crypto" / "crypto-markets.csv").open() as file:
         rows = list(csv.DictReader(file))
     check(given, rows)
 
 
-def test_a_row_alone_gives_the_bits_of_the_table(made_up: Given) -> None:
-    fast = made_up.model.compiled()
+def test_a_single_row_is_scored_to_the_same_bits_as_a_table(synthetic: Given) -> None:
+    fast = synthetic.model.compiled()
     table = read_csv(text(EDGES["plain"] + EDGES["zero prices"]))
-    inputs = rows_from_text(table, made_up.model.signature, table.num_rows)
-    assert [list(fast(row)) for row in inputs.as_rows()] == made_up.model.scores(inputs.as_frame()).tolist()
+    inputs = rows_from_text(table, synthetic.model.signature, table.num_rows)
+    assert [list(fast(row)) for row in inputs.as_rows()] == synthetic.model.scores(inputs.as_frame()).tolist()
 
 
-def test_no_day_sees_itself_or_what_comes_after(made_up: Given) -> None:
-    panel = made_up.model.signature.panel
+def test_no_forecast_depends_on_its_own_day_or_later_days(synthetic: Given) -> None:
+    panel = synthetic.model.signature.panel
     assert panel
     rows = walk("BTC", 20)
     for day in range(1, 20):
         other = changed(rows, day, open="999", high="999", low="999", close="999", market="1")
-        before, after = (forecasts(made_up, some)[: day + 1] for some in (rows, other))
+        before, after = (forecasts(synthetic, version)[: day + 1] for version in (rows, other))
         assert [row[3] for row in before] == [row[3] for row in after]
 
 
-def test_scalers_that_do_not_fit_are_refused(made_up: Given) -> None:
+def test_scalers_that_do_not_fit_are_refused(synthetic: Given) -> None:
     sample = text(walk("BTC", 60))
     with pytest.raises(ImportRefused, match="--scalers"):
-        convert(ImportRequest("model.h5", made_up.network, "network", "open", sample, project=PROJECT))
-    with pytest.raises(ImportRefused, match="no two days of any entity"):
-        wish = ImportRequest(
-            "model.h5", made_up.network, "network", "open", sample, project=PROJECT, scalers=stand_in.scalers(["XYZ"])
+        convert(ImportRequest("model.h5", synthetic.network, "network", "open", sample, project=PROJECT))
+    with pytest.raises(ImportRefused, match="needs two days of an entity"):
+        request = ImportRequest(
+            "model.h5", synthetic.network, "network", "open", sample, project=PROJECT, scalers=stand_in.scalers(["XYZ"])
         )
-        convert(wish)
-    with pytest.raises(ImportRefused, match="no dictionary"):
+        convert(request)
+    with pytest.raises(ImportRefused, match="wrong structure"):
         convert(
-            ImportRequest("model.h5", made_up.network, "network", "open", sample, project=PROJECT, scalers=b"\x80\x02}q\x00.")
+            ImportRequest("model.h5", synthetic.network, "network", "open", sample, project=PROJECT, scalers=b"\x80\x02}q\x00.")
         )

@@ -1,4 +1,4 @@
-"""A pickle of a few bytes that would take for ever to hash, to compare or to walk is refused at once."""
+"""Small pickles that would take very long to hash, compare or walk are refused at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.importers.importing import convert_in_sandbox
 from tests.unit.importers import model_files as files
-from tests.unit.importers.payloads import joblibbed
-from tests.unit.importers.test_payloads import Holding
+from tests.unit.importers.payloads import joblib_bytes
+from tests.unit.importers.test_payloads import ScalerWithState
 
 LEVELS = 60
 
@@ -38,7 +38,7 @@ def array(value: Any) -> np.ndarray:
 
 
 def filled_late() -> list[Any]:
-    """Lists that are joined while they are empty."""
+    """Return lists that are nested while they are empty and filled later."""
     lists: list[list[Any]] = [[] for _ in range(LEVELS)]
     for outer, inner in itertools.pairwise(lists):
         outer += [inner, inner]
@@ -56,7 +56,7 @@ def cells() -> pd.DataFrame:
 
 
 def state(value: Any) -> bytes:
-    return pickle.dumps(Holding({"mean_": value}))
+    return pickle.dumps(ScalerWithState({"mean_": value}))
 
 
 TUPLES = b"2\x86" * LEVELS
@@ -67,7 +67,7 @@ REPEATS = {
     "arrays": lambda: state(nested(array)),
     "types of numbers": lambda: state(nested(lambda kind: np.dtype([("a", kind), ("b", kind)]), np.dtype([]))),
     "lists that are filled late": lambda: state(filled_late()),
-    "joblib": lambda: joblibbed(Holding({"mean_": nested(lambda value: (value, value))})),
+    "joblib": lambda: joblib_bytes(ScalerWithState({"mean_": nested(lambda value: (value, value))})),
     "cells of a frame": lambda: pickle.dumps(cells()),
     "nothing else": lambda: b"\x80\x04K\x01" + TUPLES + b".",
     "a key": lambda: b"\x80\x04}K\x01" + TUPLES + b"K\x01s.",
@@ -91,24 +91,24 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", [*REPEATS, *OTHERS])
-def test_a_structure_without_bounds_is_refused_at_once(what: str) -> None:
-    data = (REPEATS | OTHERS)[what]()
+@pytest.mark.parametrize("name", [*REPEATS, *OTHERS])
+def test_an_unbounded_structure_is_refused_at_once(name: str) -> None:
+    data = (REPEATS | OTHERS)[name]()
     started = time.process_time()
-    with pytest.raises(ImportRefused, match="repeats its parts too often: export" if what in REPEATS else None):
+    with pytest.raises(ImportRefused, match="repeats its parts too often: export" if name in REPEATS else None):
         convert(ImportRequest("x.pkl", data, "m", "y"))
     assert time.process_time() - started < 2
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_child_that_can_open_no_file_reads_a_sample_and_a_model_of_many_threads(form: str) -> None:
+@pytest.mark.parametrize("sample_format", ["csv", "parquet"])
+def test_the_sandboxed_child_reads_a_sample_and_a_multithreaded_model(sample_format: str) -> None:
     people = files.people()
     sample = io.BytesIO()
-    if form == "csv":
+    if sample_format == "csv":
         people.to_csv(sample, index=False)
     else:
         people.to_parquet(sample)
-    model = files.joblibbed(files.fitted(RandomForestClassifier(5, n_jobs=4), frame=True))
-    turned = convert_in_sandbox(ImportRequest("x.joblib", model, "m", "sex", sample=sample.getvalue()), 60)
-    assert [column.name for column in turned.signature.inputs] == files.NUMBERS
+    model = files.joblib_bytes(files.fitted(RandomForestClassifier(5, n_jobs=4), frame=True))
+    result = convert_in_sandbox(ImportRequest("x.joblib", model, "m", "sex", sample=sample.getvalue()), 60)
+    assert [column.name for column in result.signature.inputs] == files.NUMBERS

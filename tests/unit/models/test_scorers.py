@@ -17,7 +17,7 @@ TARGETS = {
     "regression": Target("y", "regression"),
     "forecast": Target("y", "forecast"),
 }
-OF_CLASSES = [family for family in FAMILIES if not FAMILIES[family].panels_only]
+OF_CLASSES = [family for family in FAMILIES if not FAMILIES[family].requires_panel]
 
 
 def data(task: str) -> tuple[Any, Any]:
@@ -30,13 +30,13 @@ def data(task: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("family", "task"), [(f, t) for f in FAMILIES for t in TARGETS if t == "forecast" or not FAMILIES[f].panels_only]
+    ("family", "task"), [(f, t) for f in FAMILIES for t in TARGETS if t == "forecast" or not FAMILIES[f].requires_panel]
 )
 def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
-    estimator = entry.build(TARGETS[task], 0, entry.tried[0]).fit(features, target)
-    scorer = entry.export(estimator, TARGETS[task], features.shape[1])
+    estimator = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
+    scorer = entry.to_scorer(estimator, TARGETS[task], features.shape[1])
     unseen = np.random.default_rng(1).normal(size=(200, 5)) * 3
     original = estimator.predict(unseen).reshape(-1, 1) if not TARGETS[task].classes else estimator.predict_proba(unseen)
     scores = scorer.scores(unseen)
@@ -52,24 +52,24 @@ def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
 def test_a_forest_gives_the_bits_of_scikit_learn(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
-    forest = entry.build(TARGETS[task], 0, entry.tried[0]).fit(features, target)
+    forest = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
     original = forest.predict(features).reshape(-1, 1) if not TARGETS[task].classes else forest.predict_proba(features)
-    assert np.array_equal(entry.export(forest, TARGETS[task], 5).scores(features), original)
+    assert np.array_equal(entry.to_scorer(forest, TARGETS[task], 5).scores(features), original)
 
 
 def test_a_tree_without_a_split_is_a_constant() -> None:
     features = np.zeros((50, 2))
     entry = FAMILIES["random-forest"]
-    forest = entry.build(TARGETS["regression"], 0, entry.tried[0]).fit(features, np.full(50, 3.5))
-    assert entry.export(forest, TARGETS["regression"], 2).scores(features[:3]).tolist() == [[3.5], [3.5], [3.5]]
+    forest = entry.make_estimator(TARGETS["regression"], 0, entry.param_grid[0]).fit(features, np.full(50, 3.5))
+    assert entry.to_scorer(forest, TARGETS["regression"], 2).scores(features[:3]).tolist() == [[3.5], [3.5], [3.5]]
 
 
 @pytest.mark.parametrize("family", OF_CLASSES)
 def test_scores_do_not_depend_on_the_rows_beside(family: str) -> None:
     features, target = data("multiclass")
     entry = FAMILIES[family]
-    estimator = entry.build(TARGETS["multiclass"], 0, entry.tried[0]).fit(features, target)
-    scorer = entry.export(estimator, TARGETS["multiclass"], 5)
+    estimator = entry.make_estimator(TARGETS["multiclass"], 0, entry.param_grid[0]).fit(features, target)
+    scorer = entry.to_scorer(estimator, TARGETS["multiclass"], 5)
     whole = scorer.scores(features)
     pieces = np.vstack([scorer.scores(features[low : low + 7]) for low in range(0, 300, 7)])
     assert np.array_equal(whole, pieces)
@@ -79,5 +79,7 @@ def test_scores_do_not_depend_on_the_rows_beside(family: str) -> None:
 def test_a_scorer_survives_its_pickle(family: str) -> None:
     features, target = data("binary")
     entry = FAMILIES[family]
-    scorer = entry.export(entry.build(TARGETS["binary"], 0, entry.tried[0]).fit(features, target), TARGETS["binary"], 5)
+    scorer = entry.to_scorer(
+        entry.make_estimator(TARGETS["binary"], 0, entry.param_grid[0]).fit(features, target), TARGETS["binary"], 5
+    )
     assert np.array_equal(pickle.loads(pickle.dumps(scorer)).scores(features), scorer.scores(features))

@@ -14,7 +14,7 @@ from podium.models.serialization import UnsafePickle, dump, load
 from podium.project import Project
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_candidates
-from podium.training.preparation import prepare
+from podium.training.tasks import prepare
 from tests import tables
 
 

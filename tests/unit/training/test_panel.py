@@ -1,4 +1,4 @@
-"""Panels: windows without what comes later, whole days in a fold, changes as the target."""
+"""Panels: windows of past days, splits by whole days, and relative changes as the target."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, windows
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_candidates
 from podium.training.panel import window_encoder
-from podium.training.preparation import prepare
 from podium.training.splits import folds, held_out_rows, train_and_test, training_rows
+from podium.training.tasks import prepare
 from projects.crypto.market import market
 
 
@@ -31,7 +31,7 @@ def project(**more: Any) -> Project:
 
 
 def shops(count: int = 5, days: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Sales that go on as the visits of the day before say."""
+    """Sales that change by the visits of the previous day."""
     random = np.random.default_rng(seed)
     rows = []
     for shop in range(count):
@@ -52,8 +52,8 @@ def rows() -> LabeledRows:
     return prepare(table(shops()), project(columns={"sold": {"unit": "EUR"}, "visits": {"unit": "EUR"}}))
 
 
-def test_a_window_holds_the_days_before_and_the_change_since(rows: LabeledRows) -> None:
-    assert len(rows.inputs) == 5 * 39  # the first day has none before it
+def test_a_window_has_the_past_days_and_the_change_since(rows: LabeledRows) -> None:
+    assert len(rows.inputs) == 5 * 39  # the first day of each shop has no previous day
     first = rows.inputs.iloc[0]
     assert first["sold 1 before"] == 1.0 and np.isnan(first["sold 2 before"])
     frame = shops()
@@ -63,8 +63,7 @@ def test_a_window_holds_the_days_before_and_the_change_since(rows: LabeledRows) 
     assert [column.name for column in rows.signature.request_columns] == ["shop", "day", "sold", "visits"]
 
 
-def test_what_is_there_or_not_is_seen_as_it_is() -> None:
-    """A day with or without a promotion has no relative change."""
+def test_a_binary_flag_is_used_as_a_level_not_as_a_change() -> None:
     frame = shops().assign(promo=lambda rows: (rows.index % 3 == 0).astype(int))
     rows = prepare(table(frame), project())
     names = window_encoder(rows.inputs, rows.signature).names
@@ -72,13 +71,13 @@ def test_what_is_there_or_not_is_seen_as_it_is() -> None:
     assert "visits, change 1 before" in names
 
 
-def test_clean_rows_survive_parquet(rows: LabeledRows) -> None:
+def test_prepared_windows_round_trip_through_parquet(rows: LabeledRows) -> None:
     again = labeled_rows_from_parquet(labeled_rows_to_parquet(rows))
     assert again.signature == rows.signature
     assert again.inputs.equals(rows.inputs)
 
 
-def test_a_day_is_never_divided_between_learning_and_testing(rows: LabeledRows) -> None:
+def test_a_day_is_never_divided_between_training_and_test(rows: LabeledRows) -> None:
     assert rows.order is not None
     train, test = train_and_test(rows, project())
     assert rows.order.iloc[train].max() < rows.order.iloc[test].min()
@@ -88,54 +87,54 @@ def test_a_day_is_never_divided_between_learning_and_testing(rows: LabeledRows) 
         assert training.order.iloc[fit].max() < training.order.iloc[check].min()
 
 
-def test_the_families_learn_what_a_naive_forecast_cannot_know() -> None:
+def test_trained_families_beat_the_persistence_forecast() -> None:
     options = project(columns={"sold": {"unit": "EUR"}, "visits": {"unit": "EUR"}}, n_trials=1)
     rows = prepare(table(shops()), options)
-    found = {candidate.model.family: candidate for candidate in train_candidates(rows, options)}
-    assert set(found) == {"persistence", "linear", "extra-trees", "lightgbm"}
-    persistence = found["persistence"]
-    assert not persistence.validation.any()
-    assert all(found[name].score_val > persistence.score_val / 2 for name in ("linear", "extra-trees", "lightgbm"))
+    by_family = {candidate.model.family: candidate for candidate in train_candidates(rows, options)}
+    assert set(by_family) == {"persistence", "linear", "extra-trees", "lightgbm"}
+    persistence = by_family["persistence"]
+    assert not persistence.validation_scores.any()
+    assert all(by_family[name].score_val > persistence.score_val / 2 for name in ("linear", "extra-trees", "lightgbm"))
 
 
-def test_the_champion_is_compared_where_it_has_an_answer(rows: LabeledRows) -> None:
+def test_the_comparison_uses_only_rows_that_the_champion_can_predict(rows: LabeledRows) -> None:
     options = project(families=["persistence", "linear"], n_trials=1)
-    made = train_candidates(rows, options)
+    candidates = train_candidates(rows, options)
     test = held_out_rows(rows, options)
-    silent = _Silent(
+    champion = _OneShopModel(
         "given", test.signature, window_encoder(test.inputs, test.signature), LinearScorer(((),), (0.0,), "identity")
     )
-    board = compare([one.model for one in made], Incumbent(silent, options, None), test, options)
+    board = compare([candidate.model for candidate in candidates], Incumbent(champion, options, None), test, options)
     assert set(board["model"]) == {"persistence", "linear", "given (current champion)"}
     assert set(board["rows"]) == {int((test.inputs["shop"] == "s1").sum())}
-    assert compare([one.model for one in made], None, test, options)["rows"].iloc[0] == len(test.inputs)
+    assert compare([candidate.model for candidate in candidates], None, test, options)["rows"].iloc[0] == len(test.inputs)
 
 
-class _Silent(Model):
-    """Answers for one shop only."""
+class _OneShopModel(Model):
+    """A model that scores one shop only."""
 
     def scores(self, frame: pd.DataFrame) -> Any:
         return np.where(frame["shop"] == "s1", 0.0, np.nan).reshape(-1, 1)
 
 
-def test_only_the_last_rows_are_learned_from() -> None:
-    some = prepare(table(shops(days=60)), project(panel={"max_rows": 100}))
-    assert len(some.inputs) == 100
-    assert some.order is not None and some.order.nunique() == 20
-    assert any("max_rows" in note for note in some.notes)
+def test_only_the_most_recent_rows_are_used() -> None:
+    recent = prepare(table(shops(days=60)), project(panel={"max_rows": 100}))
+    assert len(recent.inputs) == 100
+    assert recent.order is not None and recent.order.nunique() == 20
+    assert any("max_rows" in note for note in recent.notes)
 
 
-def test_entities_in_any_order_with_days_that_come_twice() -> None:
+def test_unsorted_entities_and_repeated_days_are_ordered() -> None:
     frame = shops(2, 5)
     mixed = pd.concat([frame.iloc[[0]].assign(sold=99), frame.sample(frac=1, random_state=1)])
-    made = windows(_typed(mixed), prepare(table(shops()), project()).signature.panel)  # type: ignore[arg-type]
-    assert sorted(made.keys["shop"].unique()) == ["s0", "s1"]
+    result = windows(_typed(mixed), prepare(table(shops()), project()).signature.panel)  # type: ignore[arg-type]
+    assert sorted(result.keys["shop"].unique()) == ["s0", "s1"]
     for name in ("s0", "s1"):
-        own = made.keys[made.keys["shop"] == name]
-        assert own[INDEX].tolist() == [0, 1, 2, 3, 4, 5]
-        assert own[ACTUAL].tolist()[:5] == frame[frame["shop"] == name]["sold"].tolist()
-        assert np.isnan(own[ACTUAL].iloc[5]) and own[LAST].iloc[5] == own[ACTUAL].iloc[4]
-        assert own[DAY].diff().dropna().eq(1).all()
+        keys = result.keys[result.keys["shop"] == name]
+        assert keys[INDEX].tolist() == [0, 1, 2, 3, 4, 5]
+        assert keys[ACTUAL].tolist()[:5] == frame[frame["shop"] == name]["sold"].tolist()
+        assert np.isnan(keys[ACTUAL].iloc[5]) and keys[LAST].iloc[5] == keys[ACTUAL].iloc[4]
+        assert keys[DAY].diff().dropna().eq(1).all()
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -144,25 +143,28 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"day": "yesterday"}, "neither a date nor a whole number"),
-        ({"sold": ""}, "has no value in some rows"),
-        ({"sold": "many"}, "is no number"),
+        ({"sold": ""}, "has missing values"),
+        ({"sold": "many"}, "is not a number"),
     ],
 )
-def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str], said: str) -> None:
+def test_rows_that_do_not_form_a_panel_are_rejected(change: dict[str, str], message: str) -> None:
     frame = shops().astype(str)
     for name, cell in change.items():
         frame.loc[3, name] = cell
-    with pytest.raises(BadData, match=said):
+    with pytest.raises(BadData, match=message):
         prepare(table(frame), project())
 
 
+RATIO_OF_Y = {"rule": "ratio", "of": ["y", "a"]}
+
+
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
-        ({"split": {"kind": "random"}}, "split by its time"),
+        ({"split": {"kind": "random"}}, "always split by time"),
         ({"panel": {"derived_columns": {"x": {"rule": "magic", "of": ["sold", "visits"]}}}}, "position"),
         ({"panel": {"derived_columns": {"x": {"rule": "position", "of": ["sold", "visits"]}}}}, "takes 3 columns"),
         ({"panel": {"derived_columns": {"sold": {"rule": "ratio", "of": ["a", "b"]}}}}, "target of a panel"),
@@ -174,34 +176,34 @@ def test_a_panel_that_is_none_is_refused_with_the_reason(change: dict[str, str],
             },
             "before it",
         ),
-        ({"panel": {"entity": "index"}}, "none is called index"),
+        ({"panel": {"entity": "index"}}, "neither named `index`"),
     ],
 )
-def test_the_project_file_says_what_is_wrong(entries: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadProject, match=said):
+def test_invalid_panel_options_are_rejected(entries: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadProject, match=message):
         project(**entries) if "kind" not in entries else parse_project(
             {"name": "x", "target": "y", "panel": {"entity": "e", "time": "t"}, **entries}, "test"
         )
 
 
-def test_an_encoder_of_windows_gives_one_row_the_bits_of_the_table(rows: LabeledRows) -> None:
+def test_a_single_window_is_encoded_to_the_same_bits_as_the_table(rows: LabeledRows) -> None:
     encoder: Encoder = window_encoder(rows.inputs, rows.signature)
     vector = [0.0] * len(encoder.features)
     write = encoder.compile_row_writer(vector)
     matrix = encoder.transform(rows.inputs)
-    for place in (0, 1, 50, 150):
-        write([None if cell != cell else cell for cell in rows.inputs.iloc[place].tolist()])
-        assert vector == matrix[place].tolist()
-    assert any("visits beside sold" in name for name in encoder.names)
+    for index in (0, 1, 50, 150):
+        write([None if cell != cell else cell for cell in rows.inputs.iloc[index].tolist()])
+        assert vector == matrix[index].tolist()
+    assert any("visits relative to sold" in name for name in encoder.names)
 
 
-def test_a_market_is_one() -> None:
+def test_the_generated_market_has_valid_prices() -> None:
     frame = market(["A", "B"], 30, pd.Timestamp("2026-01-01").date())
     assert (frame["low"].astype(float) <= frame["high"].astype(float)).all()
     assert len(frame) == 60
 
 
-def test_entities_that_are_alike_stay_apart() -> None:
+def test_entities_with_similar_names_stay_separate() -> None:
     frame = shops(2, 30)
     both = pd.concat(
         [
@@ -214,7 +216,7 @@ def test_entities_that_are_alike_stay_apart() -> None:
     assert rows.signature.panel and len(rows.signature.panel.columns[0].categories) == 4
 
 
-def test_what_is_known_is_what_the_training_days_showed() -> None:
+def test_the_signature_knows_only_the_training_days() -> None:
     frame = shops(3, 40)
     late = frame[(frame["shop"] != "s2") | (frame["day"] > "2026-02-05")]
     rows = training_rows(prepare(table(late), project()), project())
@@ -227,7 +229,7 @@ def test_what_is_known_is_what_the_training_days_showed() -> None:
     assert early.order is not None and early.order.max() == 20_484
 
 
-def test_features_of_a_constant_ratio_do_not_blow_up_rounding() -> None:
+def test_a_constant_ratio_does_not_amplify_rounding_errors() -> None:
     frame = shops(3, 30)
     frame["twice"] = frame["sold"] * 1.1
     options = project(columns={"sold": {"unit": "EUR"}, "twice": {"unit": "EUR"}, "visits": {"ignore": True}})

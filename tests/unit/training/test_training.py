@@ -1,4 +1,4 @@
-"""Cleaning, splitting, selecting, measuring and ranking."""
+"""Preparation, splits, feature selection, metrics, ranking and the data report."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from podium.tables.readers import read_csv
 from podium.training.data_report import build_data_report, report_html
 from podium.training.feature_selection import select_features
 from podium.training.local_run import train_candidates, train_locally
-from podium.training.preparation import prepare
 from podium.training.ranking import rank
 from podium.training.splits import folds, train_and_test, training_rows
+from podium.training.tasks import prepare
 from podium.training.version_files import VersionReservation
 from tests import tables
 
@@ -32,16 +32,16 @@ def rows_of(frame: pd.DataFrame, **entries: object) -> LabeledRows:
     return prepare(read_csv(frame.to_csv(index=False).encode()), project(**entries))
 
 
-def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
+def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
     frame = tables.flowers().rename(columns={"kind": "y"}).astype({"y": object})
     frame.loc[0, "y"] = None
     frame = pd.concat([frame, frame.iloc[[5]]])
     rows = rows_of(frame.assign(same="x"), cleaning={"drop_duplicates": True})
     assert len(rows.inputs) == len(rows.target) == 239
     assert rows.notes == (
-        "1 rows without a target were left out",
-        "1 repeated rows were left out",
-        "column same was left out: the same in every row",
+        "1 rows without a target were dropped",
+        "1 repeated rows were dropped",
+        "same dropped: the same in every row",
     )
 
 
@@ -52,7 +52,7 @@ def test_zeros_can_be_declared_missing() -> None:
     assert rows.signature.inputs[0].low == 1
 
 
-def test_clean_rows_survive_parquet() -> None:
+def test_prepared_rows_round_trip_through_parquet() -> None:
     rows = prepare(
         read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS)
     )
@@ -62,28 +62,28 @@ def test_clean_rows_survive_parquet() -> None:
     assert (again.signature, again.notes) == (rows.signature, rows.notes)
 
 
-def test_too_few_rows_are_said_to_be_too_few() -> None:
+def test_too_few_rows_are_rejected() -> None:
     with pytest.raises(BadData, match="usable rows"):
         rows_of(pd.DataFrame({"a": [1, 2, 3], "y": [0, 1, 0]}))
 
 
-def test_a_stratified_split_keeps_the_shares_and_repeats() -> None:
+def test_a_stratified_split_keeps_class_shares_and_is_reproducible() -> None:
     rows = rows_of(tables.flowers(), target="kind")
     train, test = train_and_test(rows, project(target="kind"))
     assert not set(train) & set(test)
     assert len(test) == 48
-    shares = [rows.target.iloc[places].value_counts(normalize=True).sort_index() for places in (train, test)]
+    shares = [rows.target.iloc[indices].value_counts(normalize=True).sort_index() for indices in (train, test)]
     assert np.allclose(shares[0], shares[1], atol=0.03)
     assert np.array_equal(train_and_test(rows, project(target="kind"))[1], test)
 
 
-def test_a_row_stays_a_test_row_when_the_table_changes() -> None:
+def test_a_test_row_stays_a_test_row_when_the_table_changes() -> None:
     for entries in ({"target": "kind"}, {"target": "kind", "split": {"kind": "random"}}):
         whole = rows_of(tables.flowers(600), **entries)
         fewer = rows_of(tables.flowers(600).sample(frac=0.9, random_state=3), **entries)
         trained, _ = (
-            set(map(tuple, whole.rows(places).inputs.to_numpy().tolist()))
-            for places in train_and_test(whole, project(**entries))
+            set(map(tuple, whole.rows(indices).inputs.to_numpy().tolist()))
+            for indices in train_and_test(whole, project(**entries))
         )
         test = set(map(tuple, fewer.rows(train_and_test(fewer, project(**entries))[1]).inputs.to_numpy().tolist()))
         assert len(test & trained) <= 0.1 * len(test)
@@ -91,7 +91,7 @@ def test_a_row_stays_a_test_row_when_the_table_changes() -> None:
         assert not np.array_equal(other, train_and_test(whole, project(**entries))[1])
 
 
-def test_a_split_by_time_tests_on_the_latest() -> None:
+def test_a_time_split_tests_on_the_latest_rows() -> None:
     frame = tables.mixed()
     entries = {"target": "bought", "split": {"kind": "time", "column": "since"}, "columns": tables.MIXED_COLUMNS}
     rows = rows_of(frame, **entries)
@@ -103,7 +103,7 @@ def test_a_split_by_time_tests_on_the_latest() -> None:
 
 
 def test_a_grouped_split_never_divides_a_group() -> None:
-    frame = tables.flowers().assign(batch=[f"b{place // 8}" for place in range(240)])
+    frame = tables.flowers().assign(batch=[f"b{row // 8}" for row in range(240)])
     entries = {"target": "kind", "split": {"kind": "grouped", "column": "batch"}, "columns": {"batch": {"ignore": True}}}
     rows = rows_of(frame, **entries)
     train, test = train_and_test(rows, project(**entries))
@@ -111,35 +111,35 @@ def test_a_grouped_split_never_divides_a_group() -> None:
     assert not set(rows.order.iloc[train]) & set(rows.order.iloc[test])
 
 
-def test_selection_drops_noise_copies_and_constants() -> None:
+def test_selection_drops_noise_duplicates_and_constants() -> None:
     random = np.random.default_rng(0)
     signal = random.normal(size=400)
     noise = random.normal(size=(400, 3))
     features = np.column_stack([signal, signal * 2 + 1, np.ones(400), noise])
     names = ["signal", "copy", "constant", "noise 1", "noise 2", "noise 3"]
-    verdicts = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
-    kept = {verdict.feature for verdict in verdicts if verdict.kept}
+    decisions = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    kept = {decision.feature for decision in decisions if decision.kept}
     assert "signal" in kept
     assert not kept & {"copy", "constant"}
-    assert [verdict.reason for verdict in verdicts[1:3]] == ["says the same as signal", "the same in every row"]
+    assert [decision.reason for decision in decisions[1:3]] == ["duplicate of signal", "the same in every row"]
     assert len(kept) < 4
-    one = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
-    assert [verdict.feature for verdict in one if verdict.kept] == ["signal"]
+    only_one = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
+    assert [decision.feature for decision in only_one if decision.kept] == ["signal"]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_metrics_agree_with_scikit_learn(classes: int) -> None:
+def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
     random = np.random.default_rng(0)
     target = random.integers(0, classes, 200).astype(float)
     scores = random.dirichlet(np.ones(classes), 200).round(2) + 0.01
     scores /= scores.sum(axis=1, keepdims=True)
     labels = scores.argmax(axis=1)
-    one = scores[:, 1] if classes == 2 else scores
+    probabilities = scores[:, 1] if classes == 2 else scores
     expected = {
         "accuracy": sk.accuracy_score(target, labels),
         "balanced_accuracy": sk.balanced_accuracy_score(target, labels),
         "f1": sk.f1_score(target, labels, average="binary" if classes == 2 else "macro"),
-        "roc_auc": sk.roc_auc_score(target, one, multi_class="ovr"),
+        "roc_auc": sk.roc_auc_score(target, probabilities, multi_class="ovr"),
         "log_loss": sk.log_loss(target, scores),
         "brier": sk.brier_score_loss(target, scores[:, 1])
         if classes == 2
@@ -148,19 +148,19 @@ def test_metrics_agree_with_scikit_learn(classes: int) -> None:
     assert {name: CLASSIFICATION[name].function(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
 
 
-def test_errors_of_numbers_agree_with_scikit_learn() -> None:
+def test_regression_metrics_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(0)
-    target, guess = random.normal(5, 1, 100), random.normal(5, 1, (100, 1))
+    target, predicted = random.normal(5, 1, 100), random.normal(5, 1, (100, 1))
     expected = {
-        "rmse": sk.root_mean_squared_error(target, guess),
-        "mae": sk.mean_absolute_error(target, guess),
-        "r2": sk.r2_score(target, guess),
-        "mape": sk.mean_absolute_percentage_error(target, guess),
+        "rmse": sk.root_mean_squared_error(target, predicted),
+        "mae": sk.mean_absolute_error(target, predicted),
+        "r2": sk.r2_score(target, predicted),
+        "mape": sk.mean_absolute_percentage_error(target, predicted),
     }
-    assert {name: REGRESSION[name].function(target, guess) for name in REGRESSION} == pytest.approx(expected)
+    assert {name: REGRESSION[name].function(target, predicted) for name in REGRESSION} == pytest.approx(expected)
 
 
-def test_an_unknown_metric_is_named_with_those_that_exist() -> None:
+def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(UnknownMetric, match="rmse"):
         metric_name(Target("y", "regression"), "accuracy")
 
@@ -169,7 +169,7 @@ def test_an_unknown_metric_is_named_with_those_that_exist() -> None:
     ("frame", "target", "best"),
     [(tables.flowers(), "kind", "log_loss"), (tables.prices(), "price", "rmse"), (tables.mixed(), "bought", "roc_auc")],
 )
-def test_a_leaderboard_ranks_by_validation_and_names_ties(frame: pd.DataFrame, target: str, best: str) -> None:
+def test_the_leaderboard_ranks_by_validation_score_and_marks_ties(frame: pd.DataFrame, target: str, best: str) -> None:
     entries = project(target=target, n_trials=2, columns=tables.MIXED_COLUMNS if target == "bought" else {})
     rows = prepare(read_csv(frame.to_csv(index=False).encode()), entries)
     train, test = train_and_test(rows, entries)
@@ -183,7 +183,7 @@ def test_a_leaderboard_ranks_by_validation_and_names_ties(frame: pd.DataFrame, t
     assert list(board.columns[:5]) == ["rank", "model", "eval_metric", "score_val", "score_test"]
 
 
-def test_a_clear_win_is_no_tie() -> None:
+def test_a_significantly_worse_model_is_not_tied() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(600, 2))
     frame = pd.DataFrame(
@@ -196,18 +196,19 @@ def test_a_clear_win_is_no_tie() -> None:
     assert not board.loc["linear", "tied_with_best"]
 
 
-def test_the_same_inputs_give_the_same_models() -> None:
+def test_training_is_reproducible() -> None:
     table = read_csv(tables.flowers().to_csv(index=False).encode())
-    claim = VersionReservation("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
+    reservation = VersionReservation("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
     digests = []
     for _ in range(2):
-        manifest, _ = train_locally(table, project(target="kind", n_trials=2), claim, "ann")
-        files = {name: file.sha256 for name, file in manifest.files.items() if name != "leaderboard.csv"}
-        digests.append((manifest.predictions_sha256, files))
+        manifest, _ = train_locally(table, project(target="kind", n_trials=2), reservation, "ann")
+        digests.append(
+            (manifest.predictions_sha256, {n: f.sha256 for n, f in manifest.files.items() if n != "leaderboard.csv"})
+        )
     assert digests[0] == digests[1]
 
 
-def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
+def test_the_report_is_one_self_contained_page() -> None:
     rows = prepare(
         read_csv(tables.mixed().to_csv(index=False).encode()), project(target="bought", columns=tables.MIXED_COLUMNS)
     )
@@ -218,7 +219,7 @@ def test_the_report_is_one_page_without_anything_from_elsewhere() -> None:
     assert "(EUR)" in page
 
 
-def test_repeated_rows_are_evidence_unless_the_project_says_otherwise() -> None:
+def test_repeated_rows_are_kept_by_default() -> None:
     frame = pd.DataFrame({"a": [0, 1] * 50, "b": [0, 0, 1, 1] * 25, "y": [0, 1, 1, 0] * 25})
     assert len(rows_of(frame).inputs) == 100
     with pytest.raises(BadData, match="4 usable rows"):
@@ -226,7 +227,7 @@ def test_repeated_rows_are_evidence_unless_the_project_says_otherwise() -> None:
     assert len(rows_of(frame.assign(id=range(100)), cleaning={"drop_duplicates": True}).inputs) == 100
 
 
-def test_ranges_are_those_of_the_training_rows() -> None:
+def test_the_signature_has_the_ranges_of_the_training_rows() -> None:
     numbers = [float(number % 13) + 0.5 for number in range(199)] + [1e6]
     frame = pd.DataFrame({"t": range(0, 400, 2), "x": numbers, "y": ["a", "b"] * 100})
     entries = {"split": {"kind": "time", "column": "t"}}
@@ -238,13 +239,13 @@ TIMES = [["01.02.2019", "02.01.2019"] * 20, [*map(str, range(39)), ""], ["a", "b
 
 
 @pytest.mark.parametrize("cells", TIMES)
-def test_a_time_that_cannot_be_ordered_is_refused(cells: list[str]) -> None:
+def test_a_time_column_that_cannot_be_ordered_is_rejected(cells: list[str]) -> None:
     frame = pd.DataFrame({"t": cells, "x": range(40), "z": [1, 5, 2, 4] * 10, "y": ["p", "q"] * 20})
     with pytest.raises(BadData, match="split by time"):
         rows_of(frame, split={"kind": "time", "column": "t"})
 
 
-def test_dates_of_another_form_split_by_time() -> None:
+def test_a_time_split_accepts_other_date_formats() -> None:
     days = pd.date_range("2019-01-01", periods=60)
     frame = pd.DataFrame({"t": days.strftime("%d.%m.%Y"), "x": [1, 5, 2] * 20, "y": ["p", "q"] * 30})
     columns = {"t": {"kind": "date", "date_format": "%d.%m.%Y"}}
@@ -252,15 +253,15 @@ def test_dates_of_another_form_split_by_time() -> None:
     assert train_and_test(rows_of(frame, **entries), project(**entries))[1].tolist() == list(range(48, 60))
 
 
-def test_noise_is_left_out() -> None:
+def test_selection_drops_most_noise_features() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(500, 20))
     names = [f"f{number}" for number in range(20)]
-    verdicts = select_features(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
-    assert verdicts[0].kept
-    assert sum(verdict.kept for verdict in verdicts[1:]) <= 7
+    decisions = select_features(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    assert decisions[0].kept
+    assert sum(decision.kept for decision in decisions[1:]) <= 7
 
 
-def test_names_that_matplotlib_would_read_as_formulas_are_drawn() -> None:
+def test_dollar_signs_in_names_are_not_drawn_as_formulas() -> None:
     frame = tables.flowers().rename(columns={"petal": "a$^$b"}).assign(price=["$0_$10", "$10_$20"] * 120)
-    assert build_data_report(rows_of(frame, target="kind")).pictures
+    assert build_data_report(rows_of(frame, target="kind")).figures
