@@ -20,7 +20,7 @@ from podium.registry.audit_log import alias_key
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
 from service.aliases import MAX_NEW, MAX_SHOWN
-from service.problems import ModelNotReady, UnknownProject
+from service.errors import ModelNotReady, UnknownProject
 from service.staleness import MIN_STALE_SECONDS, public_reason
 from tests.integration.service.test_reconciler import Bucket, Loader, World, entry
 
