@@ -20,7 +20,7 @@ from service.responses import json_number
 from service.scoring import predict_champion
 from service.services import ServicesDep
 
-router = APIRouter(tags=["MLflow"])
+router = APIRouter(tags=["mlflow"])
 
 
 @router.post("/invocations", summary="Predict like MLflow's scoring server")

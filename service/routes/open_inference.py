@@ -24,7 +24,7 @@ from service.scoring import predict_champion
 from service.services import Services, ServicesDep
 from service.store_calls import from_store
 
-router = APIRouter(tags=["Open Inference Protocol"])
+router = APIRouter(tags=["open inference protocol"])
 
 
 @router.get("/v2", summary="Server metadata")

@@ -25,7 +25,7 @@ from podium.registry.versions import Manifest
 from podium.settings import ROOT
 from tests import tables
 from tests.conftest import Put, publish_version
-from tests.foreign import files
+from tests.unit.importers import model_files as files
 from tests.unit.importers.payloads import payloads
 
 

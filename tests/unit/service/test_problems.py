@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from podium.schema.data_errors import BadData, Malformed, Problem
 from service.active_models import ActiveModels
@@ -21,6 +22,15 @@ def error_classes(base: type[ServiceError] = ServiceError) -> Iterator[type[Serv
     for error in base.__subclasses__():
         yield error
         yield from error_classes(error)
+
+
+def get(app: FastAPI, path: str) -> httpx.Response:
+    async def request() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get(path)
+
+    return asyncio.run(request())
 
 
 def test_every_error_has_a_documented_code() -> None:
@@ -66,7 +76,7 @@ def test_an_internal_error_is_logged_under_the_id_in_its_response(caplog: pytest
         raise RuntimeError("secret")
 
     with caplog.at_level(logging.ERROR):
-        response = TestClient(app, raise_server_exceptions=False).get("/fails")
+        response = get(app, "/fails")
     (record,) = [record for record in caplog.records if record.name == "service.problems"]
     assert record.__dict__["error_id"] in response.json()["detail"]
     assert (response.status_code, "secret" in response.text) == (500, False)
@@ -75,5 +85,5 @@ def test_an_internal_error_is_logged_under_the_id_in_its_response(caplog: pytest
 def test_an_unknown_page_is_named() -> None:
     app = FastAPI()
     install_problems(app)
-    problem = TestClient(app).get("/nothere").json()
+    problem = get(app, "/nothere").json()
     assert (problem["title"], problem["detail"]) == ("Not found", "No such page: /nothere")
