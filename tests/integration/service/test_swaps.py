@@ -375,7 +375,7 @@ BAD: list[tuple[Corrupt, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "reason"), BAD, ids=[corrupt.__name__ for corrupt, _ in BAD])
+@pytest.mark.parametrize(("corrupt", "reason"), BAD, ids=[corrupt.__name__ for corrupt, _ in BAD])
 def test_an_invalid_version_is_never_served(
     service: Client, cloud_desk: PromotionContext, versions: list[Manifest], corrupt: Corrupt, reason: str
 ) -> None:
