@@ -48,7 +48,7 @@ TABLES: list[tuple[bytes, int, str]] = [
     (workbook(), 415, "unsupported-media-type"),
     (GOOD.replace("Bonn", "x" * 300_000).encode(), 422, "out-of-range"),
     (GOOD.replace("city", "x" * 300_000).encode(), 422, "csv-header"),
-    (",".join(f"c{place}" for place in range(50_000)).encode() + b"\n1\n", 413, "too-many-columns"),
+    (",".join(f"c{index}" for index in range(50_000)).encode() + b"\n1\n", 413, "too-many-columns"),
     (f"{HEADER}\n".encode(), 422, "empty-input"),
     (f"{HEADER}\n{ROW}\n".replace(",", ";").encode(), 422, "csv-delimiter"),
     (f"{HEADER}\n{ROW},1\n".encode(), 422, "csv-row-length"),

@@ -40,16 +40,16 @@ def test_server_and_model_metadata(service: Client) -> None:
     assert service.get("/v2/health/live").json() == {"live": True}
     assert service.get("/v2/health/ready").json() == {"ready": True}
     assert {"mixed", "prices", "odd"} <= set(service.get("/v2/models").json()["models"])
-    found = service.get("/v2/models/mixed").json()
-    assert set(found) == {"name", "versions", "platform", "inputs", "outputs"}
-    assert [(tensor["name"], tensor["datatype"]) for tensor in found["inputs"]][:3] == [
+    metadata = service.get("/v2/models/mixed").json()
+    assert set(metadata) == {"name", "versions", "platform", "inputs", "outputs"}
+    assert [(tensor["name"], tensor["datatype"]) for tensor in metadata["inputs"]][:3] == [
         ("income", "FP64"),
         ("visits", "INT64"),
         ("city", "BYTES"),
     ]
-    assert all(tensor["shape"] == [-1, 1] for tensor in found["inputs"] + found["outputs"])
-    (version,) = found["versions"]
-    assert service.get(f"/v2/models/mixed/versions/{version}").json() == found
+    assert all(tensor["shape"] == [-1, 1] for tensor in metadata["inputs"] + metadata["outputs"])
+    (version,) = metadata["versions"]
+    assert service.get(f"/v2/models/mixed/versions/{version}").json() == metadata
     assert service.get(f"/v2/models/mixed/versions/{version}/ready").json() == {"name": "mixed", "ready": True}
     other_version = service.get("/v2/models/mixed/versions/20200101T000000Z-00000000")
     assert (other_version.status, "is" in other_version.json()["error"]) == (404, True)
@@ -62,20 +62,24 @@ def test_inference_with_tensors_gives_the_same_predictions(
 ) -> None:
     body = {"id": "mine", "parameters": {"content_type": "pd"}, "inputs": tensors([RECORD] * count, flat)}
     response = service.post_json(INFER, body)
-    found = response.json()
-    assert (found["id"], found["model_name"], found["model_version"]) == ("mine", "mixed", response.headers["x-model-version"])
-    assert [tensor["name"] for tensor in found["outputs"]] == ["prediction", "probability_no", "probability_yes"]
-    assert {tuple(tensor["shape"]) for tensor in found["outputs"]} == {(count, 1)}
-    assert found["outputs"][0]["data"] == [expected["prediction"]] * count
-    assert found["outputs"][2]["data"] == [expected["probabilities"]["yes"]] * count
+    result = response.json()
+    assert (result["id"], result["model_name"], result["model_version"]) == (
+        "mine",
+        "mixed",
+        response.headers["x-model-version"],
+    )
+    assert [tensor["name"] for tensor in result["outputs"]] == ["prediction", "probability_no", "probability_yes"]
+    assert {tuple(tensor["shape"]) for tensor in result["outputs"]} == {(count, 1)}
+    assert result["outputs"][0]["data"] == [expected["prediction"]] * count
+    assert result["outputs"][2]["data"] == [expected["probabilities"]["yes"]] * count
 
 
 def test_missing_values_are_null_or_nan(service: Client) -> None:
     expected_prediction = service.post_json("/projects/mixed/predict", {**RECORD, "score": None}).json()["predictions"][0]
     for value in (None, float("nan")):
-        found = service.post_json(INFER, {"inputs": tensors([{**RECORD, "score": value}])}).json()
-        assert found["outputs"][0]["data"] == [expected_prediction["prediction"]]
-        assert found["id"]
+        result = service.post_json(INFER, {"inputs": tensors([{**RECORD, "score": value}])}).json()
+        assert result["outputs"][0]["data"] == [expected_prediction["prediction"]]
+        assert result["id"]
 
 
 def test_one_tensor_may_hold_whole_rows(service: Client) -> None:
@@ -84,8 +88,8 @@ def test_one_tensor_may_hold_whole_rows(service: Client) -> None:
         row["prediction"] for row in service.post_json("/projects/prices/predict", rows).json()["predictions"]
     ]
     body = {"inputs": [{"name": "input-0", "datatype": "FP64", "shape": [2, 2], "data": [100.0, 3, 55.5, 2]}]}
-    found = service.post_json("/v2/models/prices/infer", body).json()["outputs"]
-    assert [tensor["data"] for tensor in found] == [expected_prediction]
+    outputs = service.post_json("/v2/models/prices/infer", body).json()["outputs"]
+    assert [tensor["data"] for tensor in outputs] == [expected_prediction]
 
 
 def test_the_repository_index_accepts_an_object_or_an_empty_body(service: Client) -> None:

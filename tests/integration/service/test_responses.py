@@ -149,21 +149,24 @@ def test_a_csv_result_keeps_the_columns_unchanged(service: Client) -> None:
     data = rows.to_csv(index=False).encode()
     response = service.post(MIXED + ".csv?models=all", data, {"content-type": "text/csv"})
     assert response.headers["content-type"].startswith("text/csv")
-    sent, got = (list(csv.DictReader(io.StringIO(text))) for text in (data.decode(), response.text))
+    sent, rows_of_csv = (list(csv.DictReader(io.StringIO(text))) for text in (data.decode(), response.text))
     names = list(sent[0])
-    assert list(got[0])[: len(names)] == names
-    assert [{name: row[name] for name in names} for row in got] == sent
-    assert list(got[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
+    assert list(rows_of_csv[0])[: len(names)] == names
+    assert [{name: row[name] for name in names} for row in rows_of_csv] == sent
+    assert list(rows_of_csv[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
     for family in ("linear", "lightgbm", "random-forest", "extra-trees"):
         columns = [f"{family}.{name}" for name in ("prediction", "probability_no", "probability_yes")]
-        assert columns == [name for name in got[0] if name.startswith(f"{family}.")]
-        for row in got:
+        assert columns == [name for name in rows_of_csv[0] if name.startswith(f"{family}.")]
+        for row in rows_of_csv:
             assert float(row[columns[1]]) + float(row[columns[2]]) == pytest.approx(1)
             assert row[columns[0]] == ("yes" if float(row[columns[2]]) > 0.5 else "no")
     by_json = service.post(MIXED, data, {"content-type": "text/csv"}).json()["predictions"]
-    assert [row["prediction"] for row in got] == [each["prediction"] for each in by_json]
+    assert [row["prediction"] for row in rows_of_csv] == [item["prediction"] for item in by_json]
     assert np.allclose(
-        [float(row["probability_yes"]) for row in got], [each["probabilities"]["yes"] for each in by_json], rtol=0, atol=0
+        [float(row["probability_yes"]) for row in rows_of_csv],
+        [item["probabilities"]["yes"] for item in by_json],
+        rtol=0,
+        atol=0,
     )
 
 
@@ -201,11 +204,11 @@ def test_the_service_describes_the_deployed_model(service: Client) -> None:
     board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     versions = service.get("/projects/mixed/versions").json()
-    (shown,) = [each for each in versions["versions"] if each["version"] == versions["serving"]]
+    (shown,) = [item for item in versions["versions"] if item["version"] == versions["serving"]]
     assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
     assert shown["low"] <= shown["score"] <= shown["high"]
     status = service.get("/status").json()
-    fast = {each["project"]: each["fast_path"] for each in status["serving"]}
+    fast = {item["project"]: item["fast_path"] for item in status["serving"]}
     assert fast["mixed"] and fast["odd"] and fast["prices"]
 
 

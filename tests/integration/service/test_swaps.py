@@ -103,17 +103,17 @@ class Load:
 def test_swaps_under_load_fail_no_request_and_never_mix_versions(
     service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
 ) -> None:
-    right = {}
+    expected = {}
     for manifest in versions:
         move(cloud_desk, manifest.version)
-        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
-        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
-    assert right[versions[0].version] != right[versions[1].version]
-    with Load(service, right) as load:
+        service.wait_until(lambda target=manifest.version: serving(service) == target, 20)
+        expected[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+    assert expected[versions[0].version] != expected[versions[1].version]
+    with Load(service, expected) as load:
         for number in range(12):
-            wanted = versions[number % 2].version
-            move(cloud_desk, wanted)
-            service.wait_until(lambda wanted=wanted: serving(service) == wanted, 20)
+            target = versions[number % 2].version
+            move(cloud_desk, target)
+            service.wait_until(lambda target=target: serving(service) == target, 20)
     assert load.errors == []
     assert load.requests > 100
     record = service.get("/status").json()["swaps"][-1]
@@ -127,17 +127,17 @@ SWAPS = 1000
 
 def swap_under_load(service: Client, context: PromotionContext, versions: list[Manifest], count: int) -> Load:
     """Run `count` swaps under load; a request sees each one before the next."""
-    right = {}
+    expected = {}
     for manifest in versions:
         move(context, manifest.version)
-        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
-        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+        service.wait_until(lambda target=manifest.version: serving(service) == target, 20)
+        expected[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
     digests = {m.version: digest(context.store.read(f"versions/swap/{m.version}/manifest.json").data) for m in versions}
-    with Load(service, right) as load:
+    with Load(service, expected) as load:
         for number in range(count):
-            wanted = versions[number % 2].version
-            append_promotion(context, wanted, digests[wanted])
-            service.wait_until(lambda wanted=wanted: served_version(service) == wanted, 20)
+            target = versions[number % 2].version
+            append_promotion(context, target, digests[target])
+            service.wait_until(lambda target=target: served_version(service) == target, 20)
     return load
 
 
@@ -220,8 +220,8 @@ def test_three_seconds_of_loading_fail_no_request(
     move(cloud_desk, one)
     with patched(cloud, tmp_path, SLOW_PATCH) as slow:
         slow.wait_until(lambda: serving(slow) == one, 20)
-        right = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
-        with Load(slow, right) as load:
+        expected = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
+        with Load(slow, expected) as load:
             move(cloud_desk, other)
             sent = load.requests
             slow.wait_until(lambda: load.requests - sent > 1000, 20)
@@ -387,8 +387,8 @@ def test_an_invalid_version_is_never_served(
     files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
     named = manifest.model_copy(update={"version": f"bad-{corrupt.__name__.replace('_', '-')}", "files": describe(files)})
     bad, corrupted = corrupt(named, files)
-    right = {good: service.post_json(PATH, RECORD).json()["predictions"]}
-    with Load(service, right) as load:
+    expected = {good: service.post_json(PATH, RECORD).json()["predictions"]}
+    with Load(service, expected) as load:
         publish_unchecked(cloud_desk, bad, corrupted, sign=corrupt is not unsigned)
         service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
     assert load.errors == []
