@@ -1,1 +1,1 @@
-"""Predictions over HTTP; started by `podium serve` or `python -m service`."""
+"""Predictions over HTTP: `podium serve` or `python -m service`."""

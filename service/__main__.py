@@ -1,4 +1,4 @@
-"""`python -m service`: what the image runs."""
+"""Command line of the service: `python -m service`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What serves now: one frozen snapshot a project, replaced by one assignment."""
+"""The models that serve now: one immutable version per project, replaced by one assignment."""
 
 from __future__ import annotations
 
@@ -6,75 +6,83 @@ import time
 
 from podium.inference.served_model import ServedModel
 from podium.registry.versions import Manifest
-from service.problems import ModelNotReady, UnknownProject
+from podium.schema.data_errors import shorten_name
+from service.errors import ModelNotReady, UnknownProject
+
+MAX_LISTED = 20
 
 
 class ActiveModels:
-    """The live snapshots by project, which projects should be live, and which sleep for want of memory."""
+    """The loaded versions by project, the projects that should be loaded, and those evicted to save memory."""
 
     def __init__(self, default_project: str = "") -> None:
-        self._snapshots: dict[str, ServedModel] = {}
-        self._asked: dict[str, float] = {}
+        self._models: dict[str, ServedModel] = {}
+        self._last_used: dict[str, float] = {}
         self.evicted: dict[str, Manifest] = {}
         self._default = default_project
         self.expected: frozenset[str] = frozenset()
         self.draining = False
         self.starting = False
-        """Until the store was seen for the first time, as any project may be in it."""
+        """True until the first successful check of the store: until then, any project may exist."""
 
     def get(self, project: str) -> ServedModel:
-        """Raises UnknownProject, ModelNotReady."""
-        snapshot = self.find(project)
-        if snapshot is None and project in self.expected:
-            raise ModelNotReady("the champion of this project could not be put in service yet; /status says why")
-        if snapshot is None and self.starting:
-            raise ModelNotReady("the service is starting: it does not know yet which projects there are")
-        if snapshot is None:
-            raise UnknownProject("there is no project of that name in service")
-        return snapshot
+        """Return a project's model. Raises UnknownProject, ModelNotReady."""
+        served = self.find(project)
+        if served is None and project in self.expected:
+            raise ModelNotReady("this project's champion failed to load; see /status")
+        if served is None and self.starting:
+            raise ModelNotReady("the service is starting and has not read the object store yet")
+        if served is None:
+            raise UnknownProject(f'project not found: "{shorten_name(project)}" (available: {self._available()})')
+        return served
+
+    def _available(self) -> str:
+        """Return the deployed projects; every caller that passed authentication may list them."""
+        names = sorted(self._models.keys() | self.evicted.keys())
+        return ", ".join([*names[:MAX_LISTED], *(["…"] if len(names) > MAX_LISTED else [])]) or "none"
 
     def default(self) -> ServedModel:
-        """The snapshot behind the paths without a project. Raises ModelNotReady, UnknownProject."""
+        """Return the model behind the paths without a project. Raises ModelNotReady, UnknownProject."""
         if self._default:
             return self.get(self._default)
-        if not self._snapshots:
-            raise ModelNotReady("no model is in service yet")
-        if len(self._snapshots) + len(self.evicted) > 1:
+        if not self._models:
+            raise ModelNotReady("no models deployed yet")
+        if len(self._models) + len(self.evicted) > 1:
             raise UnknownProject(
-                "several projects are in service: name one (/projects/NAME/…, ?project=NAME), or set PODIUM_DEFAULT_PROJECT"
+                "several projects are deployed: name one (/projects/NAME/…, ?project=NAME), or set PODIUM_DEFAULT_PROJECT"
             )
-        return next(iter(self._snapshots.values()))
+        return next(iter(self._models.values()))
 
     def find(self, project: str) -> ServedModel | None:
-        """Without raising; an empty name means the default."""
+        """Return a project's model or None, and count it as used; an empty name means the default project."""
         if not project and not self._default:
-            return next(iter(self._snapshots.values())) if len(self._snapshots) == 1 and not self.evicted else None
-        snapshot = self._snapshots.get(project or self._default)
-        if snapshot is not None:
-            self._asked[snapshot.project] = time.monotonic()
-        return snapshot
+            return next(iter(self._models.values())) if len(self._models) == 1 and not self.evicted else None
+        served = self._models.get(project or self._default)
+        if served is not None:
+            self._last_used[served.project] = time.monotonic()
+        return served
 
-    def serves(self, project: str) -> bool:
-        """Whether it is in memory; other than `find`, this is no use of it."""
-        return project in self._snapshots
+    def is_loaded(self, project: str) -> bool:
+        """Return whether a project's model is in memory; unlike `find`, this does not count as use."""
+        return project in self._models
 
     def all(self) -> list[ServedModel]:
-        return sorted(self._snapshots.values(), key=lambda snapshot: snapshot.project)
+        return sorted(self._models.values(), key=lambda served: served.project)
 
-    def swap(self, snapshot: ServedModel) -> ServedModel | None:
-        """Put a snapshot in service; returns the one before."""
-        before = self._snapshots.get(snapshot.project)
-        self._snapshots = {**self._snapshots, snapshot.project: snapshot}  # the swap: one assignment
-        self._asked[snapshot.project] = time.monotonic()
-        self.evicted = {name: each for name, each in self.evicted.items() if name != snapshot.project}
-        return before
+    def swap(self, served: ServedModel) -> ServedModel | None:
+        """Make a version the one that serves; returns the previous one."""
+        previous = self._models.get(served.project)
+        self._models = {**self._models, served.project: served}  # the swap: one assignment
+        self._last_used[served.project] = time.monotonic()
+        self.evicted = {name: manifest for name, manifest in self.evicted.items() if name != served.project}
+        return previous
 
     def least_recently_used(self) -> ServedModel | None:
-        """The one that nobody has asked for the longest time; the default project never sleeps."""
-        others = [snapshot for snapshot in self._snapshots.values() if snapshot.project != self._default]
-        return min(others, key=lambda snapshot: self._asked.get(snapshot.project, 0.0), default=None)
+        """Return the candidate for eviction; the default project is never evicted."""
+        candidates = [served for served in self._models.values() if served.project != self._default]
+        return min(candidates, key=lambda served: self._last_used.get(served.project, 0.0), default=None)
 
-    def evict(self, snapshot: ServedModel) -> None:
-        """Out of memory, until somebody asks for it."""
-        self._snapshots = {name: each for name, each in self._snapshots.items() if each is not snapshot}
-        self.evicted = {**self.evicted, snapshot.project: snapshot.manifest}
+    def evict(self, served: ServedModel) -> None:
+        """Remove a model from memory until the next request for it."""
+        self._models = {name: model for name, model in self._models.items() if model is not served}
+        self.evicted = {**self.evicted, served.project: served.manifest}

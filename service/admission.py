@@ -1,9 +1,8 @@
-"""Admission: complete bodies, how many requests are worked on at once, and a log line about each."""
+"""Admission control: complete bodies, a limit on concurrent requests, and the access log."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -13,31 +12,33 @@ import msgspec
 
 from service.access_log import AccessLog
 from service.asgi import ASGIApp, Message, Receive, Scope, Send
-from service.authentication import PUBLIC_PATHS, AuthMiddleware
+from service.authentication import PUBLIC_PATHS, Authenticator
 from service.body_intake import MAX_IN_MEMORY, Body, BodyIntake
+from service.errors import Overloaded, QueueFull, ServiceError
 from service.http_limits import DISCONNECTED, HEAD
 from service.metrics import Metrics
-from service.problems import Overloaded, QueueFull, ServiceError
+from service.problems import send_problem
 from service.settings import ServiceSettings
 
 HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
-"""Answered whatever the load is, and to anybody."""
+"""Paths that are served under any load and without authentication."""
 MODEL = "podium.models"
-"""The key of a request's scope for the project and version that it went to."""
+"""Scope key of the project and version that served the request."""
 
 
 class AdmissionMiddleware:
-    """Outermost: hosts, keys, complete bodies, admission, duration and log line of every request but those of health."""
+    """ASGI middleware for every request except health checks: host, API key, body, concurrency, metrics, access log."""
 
     def __init__(
         self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics, bodies: BodyIntake, log: AccessLog | None = None
     ) -> None:
         self._app, self._metrics, self._bodies, self._log = app, metrics, bodies, log
-        self._entry = AuthMiddleware(settings)
-        self._most, self._most_waiting, self._seconds = settings.max_concurrency, settings.max_queue, settings.queue_timeout
-        self._busy, self._clock = 0, RequestClock()
+        self._authenticator = Authenticator(settings)
+        self._max_concurrency, self._max_queue = settings.max_concurrency, settings.max_queue
+        self._queue_timeout = settings.queue_timeout
+        self._in_progress, self._clock = 0, RequestClock()
         self._queue: deque[asyncio.Future[None]] = deque()
-        metrics.in_progress, metrics.waiting = lambda: self._busy, lambda: len(self._queue)
+        metrics.in_progress, metrics.queue_depth = lambda: self._in_progress, lambda: len(self._queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in HEALTH:
@@ -45,7 +46,7 @@ class AdmissionMiddleware:
         body: Body | None = None
         reserved = 0
         try:
-            self._entry.check(scope)
+            self._authenticator.check(scope)
             if scope["path"] in PUBLIC_PATHS:
                 return await self._app(scope, receive, send)
             if scope["method"] == "POST":
@@ -53,78 +54,78 @@ class AdmissionMiddleware:
                 first = await receive()
                 if first.get("more_body") or len(first.get("body", b"")) > MAX_IN_MEMORY:
                     body = await self._bodies.complete(scope, receive, first)
-                    reserved = await self._bodies.reserve(scope, body.size, self._seconds)
+                    reserved = await self._bodies.reserve(scope, body.size, self._queue_timeout)
                     receive = body.receive
                 else:
                     receive = replay(first, receive)
-            await self._admitted(scope, receive, send)
+            await self._run_admitted(scope, receive, send)
         except ServiceError as error:
-            await reject(send, error)
+            await send_problem(send, error)
         finally:
             if body:
                 body.close()
                 self._bodies.memory.give_back(reserved)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises QueueFull, Overloaded."""
+    async def _run_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application in one of the slots. Raises QueueFull, Overloaded."""
         started = time.perf_counter()
-        if self._busy < self._most:
-            self._busy += 1
+        if self._in_progress < self._max_concurrency:
+            self._in_progress += 1
         else:
-            await self._turn()
-        answer = ResponseObserver(send)
+            await self._acquire()
+        response = ResponseObserver(send)
         try:
             if not client_disconnected(scope):
-                await self._app(scope, receive, answer)
+                await self._app(scope, receive, response)
         finally:
-            self._leave()
-            self._note(scope, answer, time.perf_counter() - started)
+            self._release()
+            self._record(scope, response, time.perf_counter() - started)
 
-    async def _turn(self) -> None:
-        """Wait to be handed a place. Raises QueueFull, Overloaded."""
-        if len(self._queue) >= self._most_waiting:
+    async def _acquire(self) -> None:
+        """Wait for a slot. Raises QueueFull, Overloaded."""
+        if len(self._queue) >= self._max_queue:
             self._metrics.rejected["queue-full"] += 1
-            raise QueueFull("more requests wait than can be answered in time")
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(place)
+            raise QueueFull("server busy, try again later")
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
         try:
-            await asyncio.wait_for(place, self._seconds)
+            await asyncio.wait_for(waiter, self._queue_timeout)
         except TimeoutError:
-            if not place.done() or place.cancelled():
-                self._metrics.rejected["waited-too-long"] += 1
-                raise Overloaded("no place became free in time") from None
+            if not waiter.done() or waiter.cancelled():
+                self._metrics.rejected["queue-timeout"] += 1
+                raise Overloaded("server busy, try again later") from None
         finally:
-            if place in self._queue:
-                self._queue.remove(place)
+            if waiter in self._queue:
+                self._queue.remove(waiter)
 
-    def _leave(self) -> None:
-        """Hand the place to the request that waits longest, else give it back."""
+    def _release(self) -> None:
+        """Hand the slot to the longest-waiting request, or free it."""
         while self._queue:
-            place = self._queue.popleft()
-            if not place.done():
-                return place.set_result(None)
-        self._busy -= 1
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                return waiter.set_result(None)
+        self._in_progress -= 1
 
-    def _note(self, scope: Scope, answer: ResponseObserver, seconds: float) -> None:
+    def _record(self, scope: Scope, response: ResponseObserver, seconds: float) -> None:
         model: tuple[str, str] | None = scope.get(MODEL)
         if model:
-            self._metrics.answered(*model, answer.status, seconds)
+            self._metrics.record_prediction(*model, response.status, seconds)
         if self._log:
             line: dict[str, Any] = {
                 "time": self._clock(),
                 "level": "info",
                 "method": scope["method"],
                 "path": scope["path"],
-                "status": answer.status,
+                "status": response.status,
                 "milliseconds": round(seconds * 1000, 3),
             }
             if model:
-                line |= {"model_name": model[0], "model_version": model[1], "prediction_id": answer.identity}
+                line |= {"model_name": model[0], "model_version": model[1], "prediction_id": response.prediction_id}
             self._log.write(msgspec.json.encode(line) + b"\n")
 
 
 class RequestClock:
-    """The time as text, its seconds formatted once each."""
+    """The current time as ISO 8601 text; the seconds are formatted once per second."""
 
     def __init__(self) -> None:
         self._second, self._text = 0, ""
@@ -138,41 +139,29 @@ class RequestClock:
 
 
 class ResponseObserver:
-    """Sends on, and keeps the status and the prediction id."""
+    """Forwards messages and remembers the status and the prediction id."""
 
     def __init__(self, send: Send) -> None:
-        self._send, self.status, self.identity = send, 499, ""
+        self._send, self.status, self.prediction_id = send, 499, ""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.identity = next((value.decode() for name, value in message["headers"] if name == b"x-prediction-id"), "")
+            ids = (value.decode() for name, value in message["headers"] if name == b"x-prediction-id")
+            self.prediction_id = next(ids, "")
         await self._send(message)
 
 
 def client_disconnected(scope: Scope) -> bool:
-    """Whether nobody waits for the answer any more."""
+    """Return whether the client closed the connection."""
     return bool(scope.get(DISCONNECTED, bool)())
 
 
 def replay(first: Message, receive: Receive) -> Receive:
-    """A message that was received already, then the others."""
-    waiting = [first]
+    """Return a `receive` that first returns a message that was received already."""
+    messages = [first]
 
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
+    async def receive_replayed() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return replay
-
-
-async def reject(send: Send, error: ServiceError) -> None:
-    """Answer with a problem where no request object exists yet."""
-    body = {"type": f"/problems/{error.code}", "title": error.title, "status": error.status, "detail": str(error)}
-    text = json.dumps({**body, "code": error.code, "error": str(error)}).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(text))]
-    if error.retry_after:
-        headers.append((b"retry-after", b"%d" % error.retry_after))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b'Basic realm="podium"'))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    return receive_replayed

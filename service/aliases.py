@@ -1,4 +1,4 @@
-"""What the aliases of the store ask for: one listing for each look, and only those are read that changed."""
+"""The champion aliases in the store: one listing per check, and only changed aliases are read."""
 
 from __future__ import annotations
 
@@ -16,79 +16,79 @@ from podium.storage.object_store import NotFound, Store, StoreError
 from service.metrics import Metrics
 from service.thread_pools import ThreadPool
 
-READS = 8
+THREADS = 8
 MAX_NEW = 100
-"""So many aliases of unknown projects are read in one look."""
-MAX_SHOWN = 20
+"""Maximum aliases of unknown projects that one check reads."""
+MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alias:
-    """A signed entry of the history, and its bytes."""
+    """A signed audit-log entry and its bytes."""
 
     entry: AuditEntry
     data: bytes
 
 
 class Aliases:
-    """The last accepted alias of each project, the known projects whose alias is missing or invalid, and what else is listed.
+    """The last valid alias of each project, and the projects whose alias is missing or invalid.
 
-    An alias that no accepted promoter signed counts only for a project that served here before.
+    An alias without a trusted signature matters only for projects that this service has served.
     """
 
     def __init__(self, store: Store, promoters: VerifyingKeys, metrics: Metrics) -> None:
         self._store, self._promoters, self._metrics = store, promoters, metrics
-        self._threads = ThreadPool(READS, "aliases")
+        self._threads = ThreadPool(THREADS, "aliases")
         self._etags: dict[str, str] = {}
         self._invalid: dict[str, str] = {}
         self.signed: dict[str, Alias] = {}
         self.missing: set[str] = set()
 
-    async def read(self, served: Set[str]) -> None:
-        """Bring everything up to date; `served` are the projects that served here. Raises StoreError."""
-        states = await self._threads.run(alias_states, self._store)
+    async def update(self, served: Set[str]) -> None:
+        """Read the aliases that changed; `served` are the projects that were served here. Raises StoreError."""
+        etags = await self._threads.run(alias_states, self._store)
         known = served | self.signed.keys()
-        self._forget(states.keys() | known)
-        changed = [project for project in known if states.get(project) is None or self._is_new(project, states)]
-        for error in await _all(self._read(project, states.get(project), served) for project in changed):
+        self._forget_except(etags.keys() | known)
+        changed = [project for project in known if etags.get(project) is None or self._is_changed(project, etags)]
+        for error in await _gather_errors(self._read(project, etags.get(project), served) for project in changed):
             raise error
-        await _all(self._read(project, states[project], served) for project in self._strangers(states, known))
+        await _gather_errors(self._read(project, etags[project], served) for project in self._unknown(etags, known))
 
     def invalid(self, served: Set[str]) -> dict[str, str]:
-        """What is wrong with the aliases of these projects."""
+        """Return the errors of these projects' aliases."""
         return {project: self._invalid[project] for project in sorted(served & self._invalid.keys())}
 
     def rejected(self, served: Set[str]) -> dict[str, Any]:
-        """The aliases of other projects that nobody signed, for the status: how many, and the names of the first few."""
+        """Return the number of invalid aliases of other projects, and the first names."""
         names = sorted(self._invalid.keys() - served)
-        return {"count": len(names), "projects": list(islice(names, MAX_SHOWN))}
+        return {"count": len(names), "projects": list(islice(names, MAX_LISTED))}
 
     def close(self) -> None:
         self._threads.close()
 
-    def _is_new(self, project: str, states: dict[str, str]) -> bool:
-        return states[project] != self._etags.get(project)
+    def _is_changed(self, project: str, etags: dict[str, str]) -> bool:
+        return etags[project] != self._etags.get(project)
 
-    def _strangers(self, states: dict[str, str], known: Set[str]) -> list[str]:
-        """Aliases of unknown projects that are not read yet, those first that were never read, else in random order."""
-        new = [project for project in states.keys() - known if self._is_new(project, states)]
-        return sorted(new, key=lambda project: (project in self._etags, random.random()))[:MAX_NEW]
+    def _unknown(self, etags: dict[str, str], known: Set[str]) -> list[str]:
+        """Return changed aliases of unknown projects: never-read ones first, the others in random order."""
+        changed = [project for project in etags.keys() - known if self._is_changed(project, etags)]
+        return sorted(changed, key=lambda project: (project in self._etags, random.random()))[:MAX_NEW]
 
-    def _forget(self, names: Set[str]) -> None:
-        for gone in self._etags.keys() - names:
-            self._etags.pop(gone)
-            self._invalid.pop(gone, None)
+    def _forget_except(self, names: Set[str]) -> None:
+        for project in self._etags.keys() - names:
+            self._etags.pop(project)
+            self._invalid.pop(project, None)
 
     async def _read(self, project: str, etag: str | None, served: Set[str]) -> None:
-        """Read one alias; without an ETag, the listing did not show it."""
+        """Read one alias; `etag` is None if the listing does not have it. Raises StoreError if S3 fails."""
         try:
             blob = await self._threads.run(self._store.read, alias_key(project))
         except NotFound:
-            return self._is_missing(project, served)
+            return self._mark_missing(project, served)
         except StoreError as error:
             if type(error) is StoreError:
                 raise
-            return self._reject(project, etag, error)  # an object that cannot be an alias, such as one that is too large
+            return self._reject(project, etag, error)  # the object cannot be an alias, for example it is too large
         try:
             entry = parse_entry(blob.data, project, self._promoters)
         except StoreError as error:
@@ -98,8 +98,8 @@ class Aliases:
         self._invalid.pop(project, None)
         self.missing.discard(project)
 
-    def _is_missing(self, project: str, served: Set[str]) -> None:
-        """A project that served goes on serving; one that never did is forgotten."""
+    def _mark_missing(self, project: str, served: Set[str]) -> None:
+        """Remember that a served project has no alias, so that it keeps serving; forget other projects."""
         self._etags.pop(project, None)
         self._invalid.pop(project, None)
         if project in served:
@@ -115,6 +115,7 @@ class Aliases:
         self._metrics.aliases_rejected += 1
 
 
-async def _all(calls: Iterable[Awaitable[None]]) -> list[Exception]:
-    """Wait for all of them; the exceptions that they raised."""
-    return [found for found in await asyncio.gather(*calls, return_exceptions=True) if isinstance(found, Exception)]
+async def _gather_errors(calls: Iterable[Awaitable[None]]) -> list[Exception]:
+    """Wait for all calls and return the exceptions that they raised."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    return [result for result in results if isinstance(result, Exception)]

@@ -1,4 +1,4 @@
-"""The application: its parts in order of creation, its endpoints as one list."""
+"""The FastAPI application: routes, middleware and the objects that they share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.resources
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -15,14 +16,15 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
-from podium.inference.inbox import bucket_opener
+from podium.inference.inbox import ProcessingOptions, bucket_opener, inbox_files
+from podium.registry.loading import fetcher
 from podium.registry.validation import Validator
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store, s3_client
 from service.access_log import AccessLog
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
-from service.asgi import Awake, HeadAsGet, SecurityHeaders
+from service.asgi import HeadAsGet, LoadEvictedModel, SecurityHeaders
 from service.background import supervised
 from service.body_intake import BodyIntake
 from service.cors import cors_options
@@ -30,29 +32,32 @@ from service.dask_executor import DaskExecutor
 from service.deadline import Deadline
 from service.error_pages import ErrorPages
 from service.fast_path import FastPathMiddleware
-from service.inbox import InboxWorker
+from service.inbox import InboxWorker, InboxWorkerOptions
 from service.jobs import JobLimits, Jobs
 from service.metrics import Metrics
 from service.openapi import install_openapi, operation_id
 from service.pages import Pages
 from service.problems import install_problems
 from service.query_parameters import check_query
-from service.reconciler import Reconciler, ReconcilerOptions
-from service.routes import open_inference, operations, predict, problems, projects, promotion
+from service.reconciler import Reconciler
+from service.responses import new_prediction_id
+from service.routes import mlflow, open_inference, operations, predict, problems, projects, promotion
 from service.services import Services
 from service.settings import ServiceSettings
+from service.swaps import Swaps
+from service.version_loader import VersionLoader
 from service.webhooks import Webhooks
 from service.worker_directory import WorkerDirectory
 
-TELL_SECONDS = 1.0
-LOOK_SECONDS = 5.0
-"""How long the loop that looks at the store waits for an answer; promotions are more patient."""
-PAGE_SECONDS = 2.5
-"""The same for pages."""
+STATUS_SECONDS = 1.0
+"""How often a worker publishes its status."""
+STORE_TIMEOUT = 5.0
+"""Timeout of store calls of the reconciler; promotions use a longer one."""
+PAGE_STORE_TIMEOUT = 2.5
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
-    """The service, for `service.server.serve`; a function, so that nothing happens at import and tests choose the settings."""
+    """Create the application; a function, so that importing has no effects and tests can choose the settings."""
     settings = settings or ServiceSettings()
     live = ActiveModels(settings.default_project)
     metrics = Metrics(live)
@@ -72,13 +77,14 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         projects.router,
         promotion.router,
         open_inference.router,
+        mlflow.router,
         problems.router,
     ):
         app.include_router(router)
     _mount_assets(app, settings)
     install_problems(app)
     install_openapi(app, live, settings)
-    app.add_middleware(Awake, live=live)
+    app.add_middleware(LoadEvictedModel, live=live)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ErrorPages)
     app.add_middleware(Deadline, seconds=settings.request_timeout)
@@ -87,81 +93,88 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
     app.add_middleware(AdmissionMiddleware, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
     app.add_middleware(HeadAsGet)
-    if settings.cors_origins:  # outermost: browsers send preflights without a key, and must be able to read refusals
+    if settings.cors_origins:  # outermost: preflight requests have no API key, and browsers must be able to read errors
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the cluster, look at the store once, then keep looking; close in reverse."""
-    settings: ServiceSettings = app.state.settings
-    trust = settings.trust()  # without keys nothing could be believed, so nothing starts
+    """Create the services, poll the store once, and start the background tasks; close in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
-        if app.state.access_log:
-            stack.push_async_callback(run_in_threadpool, app.state.access_log.close)
-        spread, shared = DaskExecutor(settings), WorkerDirectory(settings.shared)
-        stack.push_async_callback(run_in_threadpool, spread.close)
-        stack.callback(shared.close)
-        jobs = Jobs(spread, shared, _job_limits(settings), app.state.metrics.jobs)
-        stack.push_async_callback(run_in_threadpool, jobs.close)
-        store, validator = settings.store(), Validator(settings.validation_timeout, cache_folder=shared.proofs)
-        stack.callback(validator.close)
-        metrics: Metrics = app.state.metrics
-        limits = ReconcilerOptions(settings.poll_seconds, settings.model_memory, settings.allow_library_mismatch)
-        looking = settings.store(LOOK_SECONDS)
-        reconcile = Reconciler(looking, ModelCache(settings.cache), app.state.live, trust, validator, metrics, limits)
-        stack.callback(reconcile.close)
-        webhooks = Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets])
-        open_ = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
-        lock, seconds = shared.folder / "drop-box.lock", settings.inbox_poll_seconds
-        inbox = InboxWorker(store, open_, app.state.live, reconcile.wake, spread, metrics, lock, seconds, settings.max_bytes)
-        pages = Pages(settings.templates)
-        app.state.podium = Services(
-            settings,
-            store,
-            settings.store(PAGE_SECONDS),
-            app.state.live,
-            reconcile,
-            spread,
-            shared,
-            webhooks,
-            pages,
-            metrics,
-            jobs,
-            inbox,
-        )
-        await reconcile.start()
-        asyncio.get_running_loop().run_in_executor(None, validator.start)  # ahead of the next proof
-        works = {"reconcile": reconcile.run, "drop-box": inbox.run, "dask": spread.run}
-        if settings.shared:
-            works["tell"] = functools.partial(_tell, app.state.podium)
-        for name, work in works.items():
-            stack.push_async_callback(_ended, asyncio.create_task(supervised(name, work, metrics)))
+        services = _create_services(app, stack)
+        app.state.services = services
+        await services.reconciler.start()
+        start_validator = services.reconciler.loader.validator.start
+        asyncio.get_running_loop().run_in_executor(None, start_validator)  # before the next version needs it
+        tasks = {"reconciler": services.reconciler.run, "inbox": services.inbox.run, "dask": services.dask.run}
+        if services.settings.shared:
+            tasks["worker-status"] = functools.partial(_publish_status, services)
+        for name, work in tasks.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(supervised(name, work, services.metrics)))
         yield
+
+
+def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services:
+    """Raises BadKey without trusted keys, as no version could be verified."""
+    settings: ServiceSettings = app.state.settings
+    live: ActiveModels = app.state.live
+    metrics: Metrics = app.state.metrics
+    trust, store = settings.trust(), settings.store()
+    if app.state.access_log:
+        stack.push_async_callback(run_in_threadpool, app.state.access_log.close)
+    dask, directory = DaskExecutor(settings), WorkerDirectory(settings.shared)
+    stack.push_async_callback(run_in_threadpool, dask.close)
+    stack.callback(directory.close)
+    jobs = Jobs(dask, directory, _job_limits(settings), metrics.jobs)
+    stack.push_async_callback(run_in_threadpool, jobs.close)
+    validator = Validator(settings.validation_timeout, cache_folder=directory.validations)
+    stack.callback(validator.close)
+    cache, polled_store = ModelCache(settings.cache), settings.store(STORE_TIMEOUT)
+    loader = VersionLoader(fetcher(polled_store, cache), trust, validator, settings.allow_library_mismatch)
+    swaps = Swaps(live, metrics, settings.model_memory)
+    reconciler = Reconciler(polled_store, cache, loader, swaps, settings.poll_seconds)
+    stack.callback(reconciler.close)
+    processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id)
+    inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
+    open_bucket = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
+    return Services(
+        settings=settings,
+        store=store,
+        pages_store=settings.store(PAGE_STORE_TIMEOUT),
+        live=live,
+        reconciler=reconciler,
+        dask=dask,
+        directory=directory,
+        webhooks=Webhooks([secret.get_secret_value() for secret in settings.refresh_secrets]),
+        pages=Pages(settings.templates),
+        metrics=metrics,
+        jobs=jobs,
+        inbox=InboxWorker(lambda m: inbox_files(store, m, open_bucket), live, reconciler.reload, metrics, inbox_options),
+    )
 
 
 def _job_limits(settings: ServiceSettings) -> JobLimits:
     return JobLimits(settings.max_jobs, settings.max_jobs_per_caller, settings.job_timeout, settings.max_result_bytes)
 
 
-async def _tell(state: Services) -> None:
-    """Tell the other workers of the host what this one serves and has counted, and continue the jobs of ended ones."""
+async def _publish_status(services: Services) -> None:
+    """Publish this worker's status for the others, and take over the jobs of workers that have ended."""
     while True:
-        with contextlib.suppress(RuntimeError):  # a count that was added meanwhile: the next second tells it
-            await run_in_threadpool(state.shared.publish_status, state.status())
-            await run_in_threadpool(state.jobs.take_over, state.live.find)
-        await asyncio.sleep(TELL_SECONDS)
+        with contextlib.suppress(RuntimeError):  # a counter changed while it was copied; the next second publishes it
+            await run_in_threadpool(services.directory.publish_status, services.status())
+            await run_in_threadpool(services.jobs.take_over, services.live.find)
+        await asyncio.sleep(STATUS_SECONDS)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
 def _mount_assets(app: FastAPI, settings: ServiceSettings) -> None:
-    """Styles and Swagger UI from this host, the latter out of a package."""
+    """Serve the styles, and Swagger UI from an installed package."""
     app.mount("/static", StaticFiles(directory=settings.static), name="static")
     swagger = importlib.resources.files("fastapi_offline") / "static"
     app.mount("/swagger", StaticFiles(directory=str(swagger)), name="swagger")
@@ -172,5 +185,5 @@ def _mount_assets(app: FastAPI, settings: ServiceSettings) -> None:
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:
-        pages: Pages = app.state.podium.pages
+        pages: Pages = app.state.services.pages
         return pages.docs()

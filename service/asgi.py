@@ -1,4 +1,4 @@
-"""ASGI's types, and small middleware."""
+"""ASGI types, and small middleware."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SECURITY = [
+SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (
@@ -26,32 +26,32 @@ SECURITY = [
 ]
 
 
-class Awake:
-    """Waits for a project that made room in memory for others, before anything looks for it."""
+class LoadEvictedModel:
+    """Reloads the model of a request that was evicted from memory, before the request is routed."""
 
     def __init__(self, app: ASGIApp, live: ActiveModels) -> None:
         self._app, self._live = app, live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._live.evicted and scope["type"] == "http":
-            project = _named(scope)
+            project = _project_of(scope)
             if project in self._live.evicted:
-                with suppress(StoreError):  # then it is told as a model that is not ready
-                    await scope["app"].state.podium.reconcile.wake(project)
+                with suppress(StoreError):  # the endpoint then responds that the model is not ready
+                    await scope["app"].state.services.reconciler.reload(project)
         await self._app(scope, receive, send)
 
 
-def _named(scope: Scope) -> str:
-    """The project of a request: its place in the path, or the parameter of /invocations."""
-    if found := re.match(r"/(?:projects|v2/models)/([^/]+)", scope["path"]):
-        return found[1]
+def _project_of(scope: Scope) -> str:
+    """Return the project in the path, or in the query of /invocations."""
+    if match := re.match(r"/(?:projects|v2/models)/([^/]+)", scope["path"]):
+        return match[1]
     query = scope["query_string"].decode("latin-1") if scope["path"] == "/invocations" else ""
-    asked = re.search(r"(?:^|&)project=([^&]+)", query)
-    return asked[1] if asked else ""
+    match = re.search(r"(?:^|&)project=([^&]+)", query)
+    return match[1] if match else ""
 
 
 class HeadAsGet:
-    """HEAD is answered as GET is; the protocol keeps the body back."""
+    """Routes HEAD requests as GET; the HTTP protocol drops the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,16 +63,16 @@ class HeadAsGet:
 
 
 class SecurityHeaders:
-    """The headers that keep browsers from doing what pages did not ask for."""
+    """Adds headers that restrict what browsers do with a response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in SECURITY if pair[0] not in present)]
+                message["headers"] = [*message["headers"], *(pair for pair in SECURITY_HEADERS if pair[0] not in present)]
             await send(message)
 
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -1,4 +1,4 @@
-"""Which requests are answered at all: by the host that they name, the address that they came to, and their key."""
+"""Checks of the host, the address and the API key of a request."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import ipaddress
 from collections.abc import Mapping
 
 from service.asgi import Scope
+from service.errors import AuthenticationRequired, UnknownHost, UnsafeServer
 from service.http_head import Head
 from service.http_limits import HEAD
-from service.problems import AuthenticationRequired, UnknownHost, UnsafeServer
 from service.settings import ServiceSettings
 
 SIGNED_PATHS = ("/refresh",)
-"""Paths that check a signature instead of a key."""
+"""Paths that check a signature instead of an API key."""
 PUBLIC_PATHS = ("/status", "/status.json", "/metrics")
-"""Paths that need a key unless `PODIUM_PUBLIC_STATUS` is set; they are answered whatever the load is."""
+"""Paths that `PODIUM_PUBLIC_STATUS` makes public; they bypass admission control."""
 ANY_HOST = "*"
 CALLER = "podium.caller"
-"""The key of a request's scope for the name of the API key that it came with."""
+"""Scope key of the name of the request's API key."""
 
 
-class AuthMiddleware:
-    """The checks that need neither the body nor a place in the queue."""
+class Authenticator:
+    """The checks of a request that do not need its body."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._keys = {name: key.get_secret_value().encode() for name, key in settings.api_keys.items()}
@@ -34,31 +34,33 @@ class AuthMiddleware:
         self._loopback_only = not settings.api_keys and not settings.allow_anonymous
 
     def check(self, scope: Scope) -> None:
-        """Raises UnsafeServer, UnknownHost, KeyMissing."""
+        """Raises UnsafeServer, UnknownHost, AuthenticationRequired."""
         head: Head | None = scope.get(HEAD)
         if head is None or (self._loopback_only and scope["server"] and not is_loopback(scope["server"][0])):
-            raise UnsafeServer("start it with `podium serve` or `python -m service`, which set limits and ask for keys")
+            raise UnsafeServer(
+                "start the server with `podium serve` or `python -m service`: they set limits and require API keys"
+            )
         if not self._any_host and not self._is_allowed(head.host):
-            raise UnknownHost("PODIUM_ALLOWED_HOSTS does not list this host")
+            raise UnknownHost("this host is not listed in PODIUM_ALLOWED_HOSTS")
         if self._keys and scope["path"] not in SIGNED_PATHS and not (self._public_status and scope["path"] in PUBLIC_PATHS):
             given = key_of(dict(scope["headers"]))
             scope[CALLER] = next((name for name, key in self._keys.items() if hmac.compare_digest(given, key)), "")
             if not scope[CALLER]:
-                raise AuthenticationRequired("send an API key as `Authorization: Bearer …` or as X-API-Key")
+                raise AuthenticationRequired("send an API key as `Authorization: Bearer …` or `X-API-Key`")
 
     def _is_allowed(self, host: bytes) -> bool:
         if host in self._hosts:
             return True
         name = host[: host.rfind(b":")] if host.rfind(b":") > host.rfind(b"]") else host
-        return name in self._hosts or any(b"*" + name[place:] in self._hosts for place in _dots(name))
+        return name in self._hosts or any(b"*" + name[dot:] in self._hosts for dot in _dots(name))
 
 
 def _dots(name: bytes) -> list[int]:
-    return [place for place, letter in enumerate(name) if letter == ord(".")]
+    return [index for index, byte in enumerate(name) if byte == ord(".")]
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this host can reach an address."""
+    """Return whether an address is reachable from this host only."""
     if address == "localhost" or address == "127.0.0.1":
         return True
     try:
@@ -68,13 +70,13 @@ def is_loopback(address: str) -> bool:
 
 
 def caller(scope: Scope) -> str:
-    """The name of the API key of a request; empty where no keys are set."""
+    """Return the name of the request's API key; empty if no keys are configured."""
     name: str = scope.get(CALLER, "")
     return name
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """From X-API-Key, a bearer token, or the password that a browser asked for."""
+    """Return the key from X-API-Key, a bearer token, or the password of basic authentication."""
     if b"x-api-key" in headers:
         return headers[b"x-api-key"]
     scheme, _, value = headers.get(b"authorization", b"").partition(b" ")

@@ -1,4 +1,4 @@
-"""Tasks that run as long as the service: when one ends, that is logged and counted, and the task starts again."""
+"""Background tasks that run as long as the service and restart when they end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 300.0
-"""A task that ran for so long starts again after the shortest pause."""
+"""A task that ran this long restarts after the shortest pause."""
 
 
 async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Metrics, pause: float = PAUSE_SECONDS) -> None:
-    """Run `work` until this task is cancelled; each time it ends, start it again after a pause that doubles."""
-    clock, seconds = asyncio.get_running_loop().time, pause
+    """Run `work` until this task is cancelled; log, count and restart it each time it ends, with a pause that doubles."""
+    clock, next_pause = asyncio.get_running_loop().time, pause
     while True:
-        began = clock()
+        started = clock()
         try:
             await work()
             log.error("a background task ended", extra={"task": name})
@@ -30,12 +30,12 @@ async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Me
         except Exception:
             log.exception("a background task failed", extra={"task": name})
         metrics.background_failures[name] += 1
-        seconds = pause if clock() - began > STEADY_SECONDS else seconds
-        await asyncio.sleep(seconds)
-        seconds = min(2 * seconds, MAX_PAUSE_SECONDS)
+        next_pause = pause if clock() - started > STEADY_SECONDS else next_pause
+        await asyncio.sleep(next_pause)
+        next_pause = min(2 * next_pause, MAX_PAUSE_SECONDS)
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody cancels this task, and not a call within it only."""
+    """Return whether this task is cancelled, and not only a call within it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

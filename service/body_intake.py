@@ -1,4 +1,4 @@
-"""Request bodies, received completely before a request is admitted: in memory while small, on disk beyond that."""
+"""Receive complete request bodies before admission: small ones in memory, larger ones on disk."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from pathlib import Path
 from typing import IO
 
 from service.asgi import Message, Receive, Scope
-from service.problems import BodyTooLarge, ClientDisconnected, Overloaded, StorageFull
+from service.errors import BodyTooLarge, ClientDisconnected, Overloaded, StorageFull
 
-PREDICTION = re.compile(r"/(predict|batch|infer|invocations)(\.[a-z]+)?$")
-"""Paths that take large bodies."""
+PREDICTION_PATH = re.compile(r"/(predict|batch|infer|invocations)(\.[a-z]+)?$")
+"""Paths that accept large bodies."""
 MAX_OTHER_BYTES = 64 * 1024
 FORM = b"application/x-www-form-urlencoded"
 MAX_FORM_BYTES = 1024 * 1024
 PARSED_IN_MEMORY = (b"application/json", FORM)
 JSON_GROWTH = 8
-"""Decoded JSON takes about this many times its size."""
+"""Approximate ratio of the memory of decoded JSON to its size."""
 MAX_IN_MEMORY, MAX_ALL_IN_MEMORY = 64 * 1024, 32 * 1024 * 1024
-"""Bytes of one incomplete body, and of all, that stay in memory."""
-PIECE = 256 * 1024
+"""Maximum bytes in memory of one incomplete body, and of all."""
+CHUNK = 256 * 1024
+RETRY_SECONDS = 0.02
 
 
 class ByteBudget:
-    """Bytes that all requests together may take."""
+    """A number of bytes that all requests share."""
 
     def __init__(self, total: int) -> None:
         self.total, self.used = total, 0
 
     def take(self, size: int) -> bool:
-        """Whether there was room; a single request always finds some."""
+        """Take bytes if the budget allows it; the only request always may."""
         if self.used and self.used + size > self.total:
             return False
         self.used += size
@@ -43,46 +44,46 @@ class ByteBudget:
 
 
 class Body:
-    """A complete body: `receive` replays it; `close` frees what it takes."""
+    """A body: `receive` replays it as ASGI messages; `close` frees its memory and disk space."""
 
     def __init__(self, bodies: BodyIntake, receive: Receive) -> None:
         self._bodies, self._receive = bodies, receive
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._file: IO[bytes] | None = None
-        self.size = self._in_memory = self._taken = 0
+        self.size = self._in_memory = self._on_disk = 0
 
     def add(self, data: bytes) -> None:
-        """Raises StorageFull."""
+        """Append a chunk. Raises StorageFull."""
         self.size += len(data)
         bodies = self._bodies
         if not self._file and self.size <= MAX_IN_MEMORY and bodies.in_memory < MAX_ALL_IN_MEMORY:
-            self._pieces.append(data)
+            self._chunks.append(data)
             self._in_memory += len(data)
             bodies.in_memory += len(data)
             return
         if not bodies.disk.take(len(data)):
-            raise StorageFull("other uploads take the room that there is")
-        self._taken += len(data)
+            raise StorageFull("other uploads use all of the disk space for uploads")
+        self._on_disk += len(data)
         try:
             self._file = self._file or tempfile.TemporaryFile(dir=bodies.folder, buffering=0)  # noqa: SIM115 - closed below
             self._file.write(data)
         except OSError:
-            raise StorageFull("the body cannot be kept now") from None
+            raise StorageFull("the request body cannot be stored") from None
 
     def rewind(self) -> None:
-        """After the last piece."""
+        """Prepare for `receive`, after the last chunk."""
         if self._file:
             self._file.seek(0)
 
     async def receive(self) -> Message:
-        """The body's pieces as ASGI messages, then what the connection says."""
-        if self._pieces:
-            data, self._pieces = b"".join(self._pieces), []
+        """Return the body in chunks, then the messages of the connection."""
+        if self._chunks:
+            data, self._chunks = b"".join(self._chunks), []
             return {"type": "http.request", "body": data, "more_body": self._file is not None}
         if self._file:
-            await asyncio.sleep(0)  # what parses the body must not keep the event loop
-            data = self._file.read(PIECE)
-            if len(data) < PIECE:
+            await asyncio.sleep(0)  # let the event loop run while a large body is parsed
+            data = self._file.read(CHUNK)
+            if len(data) < CHUNK:
                 self._close_file()
             return {"type": "http.request", "body": data, "more_body": self._file is not None}
         return await self._receive()
@@ -91,8 +92,8 @@ class Body:
         if self._file:
             self._file.close()
             self._file = None
-        self._bodies.disk.give_back(self._taken)
-        self._taken = 0
+        self._bodies.disk.give_back(self._on_disk)
+        self._on_disk = 0
 
     def close(self) -> None:
         self._close_file()
@@ -101,35 +102,35 @@ class Body:
 
 
 class BodyIntake:
-    """Receives bodies within limits for each and for all."""
+    """Receives bodies within limits per body and in total."""
 
     def __init__(self, max_bytes: int, max_json_bytes: int, max_disk_bytes: int, folder: Path | None) -> None:
-        self._max, self._max_json, self.folder = max_bytes, max_json_bytes, folder
+        self._max_bytes, self._max_json_bytes, self.folder = max_bytes, max_json_bytes, folder
         self.disk, self.memory, self.in_memory = ByteBudget(max_disk_bytes), ByteBudget(max_bytes), 0
 
     def limit(self, scope: Scope) -> int:
-        """How many bytes this request's body may have."""
-        if not PREDICTION.search(scope["path"]):
-            return min(MAX_OTHER_BYTES, self._max)
-        if media_of(scope).startswith(FORM):
-            return min(MAX_FORM_BYTES, self._max)
-        return min(self._max_json, self._max) if is_parsed_in_memory(scope) else self._max
+        """Return the maximum size of this request's body in bytes."""
+        if not PREDICTION_PATH.search(scope["path"]):
+            return min(MAX_OTHER_BYTES, self._max_bytes)
+        if media_type(scope).startswith(FORM):
+            return min(MAX_FORM_BYTES, self._max_bytes)
+        return min(self._max_json_bytes, self._max_bytes) if is_parsed_in_memory(scope) else self._max_bytes
 
     def check_length(self, scope: Scope, length: int) -> None:
-        """Of a body that has not arrived. Raises BodyTooLarge."""
+        """Check the declared length of a body. Raises BodyTooLarge."""
         if length > MAX_OTHER_BYTES and length > self.limit(scope):
-            raise BodyTooLarge(f"this body may have {self.limit(scope)} bytes")
+            raise _too_large(self.limit(scope))
 
     async def complete(self, scope: Scope, receive: Receive, first: Message) -> Body:
-        """The rest of a body. Raises BodyTooLarge, StorageFull, ClientGone."""
+        """Receive the rest of a body. Raises BodyTooLarge, StorageFull, ClientDisconnected."""
         body, limit, message = Body(self, receive), self.limit(scope), first
         try:
             while True:
                 if message["type"] == "http.disconnect":
-                    raise ClientDisconnected("the connection was closed")
+                    raise ClientDisconnected("the client closed the connection")
                 data = message.get("body", b"")
                 if body.size + len(data) > limit:
-                    raise BodyTooLarge(f"this body may have {limit} bytes")
+                    raise _too_large(limit)
                 body.add(data)
                 if not message.get("more_body"):
                     body.rewind()
@@ -139,23 +140,27 @@ class BodyIntake:
             body.close()
             raise
 
-    async def reserve(self, scope: Scope, size: int, seconds: float) -> int:
-        """Wait for memory to work on a body of this size; returns what to give back. Raises Overloaded."""
+    async def reserve(self, scope: Scope, size: int, timeout: float) -> int:
+        """Wait for the memory to process a body of this size; returns the bytes to give back. Raises Overloaded."""
         if size <= MAX_IN_MEMORY:
             return 0
         needed = min(self.memory.total, size * (JSON_GROWTH if is_parsed_in_memory(scope) else 1))
-        end = time.monotonic() + seconds
+        end = time.monotonic() + timeout
         while not self.memory.take(needed):
             if time.monotonic() > end:
-                raise Overloaded("other large requests take the memory that there is")
-            await asyncio.sleep(0.02)
+                raise Overloaded("other large requests use all of the memory for request bodies")
+            await asyncio.sleep(RETRY_SECONDS)
         return needed
 
 
-def media_of(scope: Scope) -> bytes:
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"this request body may have at most {limit} bytes")
+
+
+def media_type(scope: Scope) -> bytes:
     media: bytes = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     return media.lower()
 
 
 def is_parsed_in_memory(scope: Scope) -> bool:
-    return media_of(scope).startswith(PARSED_IN_MEMORY)
+    return media_type(scope).startswith(PARSED_IN_MEMORY)

@@ -1,4 +1,4 @@
-"""Threads for computing: few, so that those who hold the interpreter's lock do not keep the event loop waiting for long."""
+"""Threads for computation: few, so that threads holding the GIL do not delay the event loop for long."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Of the one event loop of this process."""
+    """Return the pool of this process."""
     return ThreadPool(THREADS, "computing")
 
 
 async def run_in_compute_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The function's result from a thread. A cancelled request waits for no thread; the thread is used until it ends."""
+    """Return the function's result from a thread; the thread continues if the request is cancelled."""
     return await _pool().run(function, *arguments)

@@ -1,16 +1,16 @@
-"""ASGI middleware that ends the work on a request when its time is over or its client has disconnected."""
+"""ASGI middleware that stops the work on a request after a timeout or when the client disconnects."""
 
 from __future__ import annotations
 
 import anyio
 
 from service.asgi import ASGIApp, Message, Receive, Scope, Send
+from service.errors import DeadlineExceeded
 from service.http_limits import CONNECTION, DISCONNECTED, Connection
-from service.problems import DeadlineExceeded
 
 
 class Deadline:
-    """Cancels the application. Work in a thread goes on until it ends, but nothing waits for it."""
+    """Cancels the application; work in a thread continues to its end, but nothing waits for it."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app, self._seconds = app, seconds
@@ -21,7 +21,7 @@ class Deadline:
             return await self._app(scope, receive, send)
         started = False
 
-        async def watched(message: Message) -> None:
+        async def send_and_mark(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
@@ -29,8 +29,8 @@ class Deadline:
         with anyio.move_on_after(self._seconds) as work:
             connection.on_close = work.cancel
             try:
-                await self._app(scope, receive, watched)
+                await self._app(scope, receive, send_and_mark)
             finally:
                 connection.on_close = None
         if work.cancelled_caught and not scope[DISCONNECTED]() and not started:
-            raise DeadlineExceeded(f"the answer took longer than {self._seconds:g} s")
+            raise DeadlineExceeded(f"the request took longer than {self._seconds:g} s")

@@ -1,4 +1,4 @@
-"""Problems as pages, for browsers."""
+"""HTML pages for errors, for browsers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROBLEM = (b"content-type", MEDIA_TYPE.encode())
 
 
 class ErrorPages:
-    """ASGI middleware that renders the problems of a browser's request as HTML, with the same status."""
+    """ASGI middleware that renders problem documents as HTML when a browser sent the request; the status stays."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -22,11 +22,11 @@ class ErrorPages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not wants_page(Request(scope)):
             return await self._app(scope, receive, send)
-        await self._app(scope, receive, Rendered(scope, send))
+        await self._app(scope, receive, PageSender(scope, send))
 
 
-class Rendered:
-    """Sends on what comes, but for a problem, which it collects and sends as a page."""
+class PageSender:
+    """Forwards messages, except that a problem document is collected and sent as a page."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope, self._send = scope, send
@@ -44,9 +44,9 @@ class Rendered:
                 await self._send_page(self._start)
 
     async def _send_page(self, start: Message) -> None:
-        pages = self._scope["app"].state.podium.pages
+        pages = self._scope["app"].state.services.pages
         page = pages.page("error.html", problem=json.loads(self._body)).encode()
-        replaced = {b"content-type": b"text/html; charset=utf-8", b"content-length": b"%d" % len(page)}
-        headers = [(name, replaced.get(name, value)) for name, value in start["headers"]]
+        page_headers = {b"content-type": b"text/html; charset=utf-8", b"content-length": b"%d" % len(page)}
+        headers = [(name, page_headers.get(name, value)) for name, value in start["headers"]]
         await self._send({**start, "headers": headers})
         await self._send({"type": "http.response.body", "body": page})

@@ -1,13 +1,12 @@
-"""uvicorn's HTTP protocol with limits on what a connection may send and on how slowly.
+"""uvicorn's HTTP protocol with limits on the size, rate and duration of what a connection sends.
 
-A connection always has a deadline, except while the service works on a complete request. Heads are checked whole before they
-are parsed; everything that is not body counts towards a limit; one request of a connection is worked on at a time.
+A connection always has a deadline, except while the service works on a complete request. Heads are validated before they
+are parsed, everything except the body counts towards a limit, and a connection has one request in progress at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import time
 from collections import Counter
@@ -17,33 +16,35 @@ from typing import Any, ClassVar, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.http_head import MAX_HEAD, Head, HeadError, check_head, check_incomplete
+from service.errors import HeadError, HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
+from service.http_head import MAX_HEAD, NOT_HTTP, Head, check_head, check_incomplete
+from service.problems import problem_document, problem_headers
 
 IDLE_SECONDS = 75.0
-"""Longer than a load balancer keeps its idle connections (60 s)."""
+"""Longer than the 60 s for which load balancers keep idle connections."""
 HEAD_SECONDS, BODY_SECONDS, WRITE_SECONDS = 10.0, 30.0, 60.0
 MAX_BODY_SECONDS = 300.0
 LINGER_SECONDS = 2.0
-"""After a refusal, what still arrives is read and discarded for this long: a reset would undo the answer."""
+"""How long input is discarded after an error response: closing at once would reset the connection and lose the response."""
 MIN_RATE = 20_000
-"""Bytes per second of a body after its first BODY_SECONDS."""
+"""Minimum upload rate in bytes per second, after the first BODY_SECONDS."""
 MAX_FRAMING = 16 * 1024
-"""Bytes of chunk extensions and trailers between two pieces of a body."""
+"""Maximum bytes of chunk extensions and trailers between two pieces of a body."""
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER = 4000, 1000
 SPARE_FILES = 200
-"""Descriptors that connections leave to everything else."""
-DISCONNECTED = "podium.gone"
-"""The key of a request's scope for a function that says whether its connection is closed."""
+"""File descriptors reserved for everything except connections."""
+DISCONNECTED = "podium.disconnected"
+"""Scope key of a function that returns whether the connection is closed."""
 HEAD = "podium.head"
-"""The key of a request's scope for its checked `Head`."""
+"""Scope key of the validated `Head`."""
 CONNECTION = "podium.connection"
-"""The key of a request's scope for its `Connection`."""
+"""Scope key of the `Connection`."""
 
 Receiving = Literal["head", "body", "nothing"]
 
 
 class Connection:
-    """What a request may ask of its connection."""
+    """The part of a connection that requests use."""
 
     __slots__ = ("on_close",)
 
@@ -53,14 +54,14 @@ class Connection:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes connections that are too slow, send too much, or do not speak HTTP."""
+    """Closes connections that are too slow, send too much or violate HTTP."""
 
     open: ClassVar[dict[GuardedProtocol, None]] = {}
-    """Every connection of this process, in the order in which it last became idle."""
+    """The connections of this process, ordered by when they last became idle."""
     peers: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._receiving: Receiving = "head"
         self._buffer = b""
         self._blank = False
@@ -69,9 +70,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_head = False
         self._deadline = self._body_deadline = 0.0
         self._head = Head(b"", b"", 0)
-        self._refused = False
+        self._rejected = False
         self._timer: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._connection = Connection()
 
     # --- connections -----------------------------------------------------------------------------------------------------
@@ -82,20 +83,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self.peers[self._peer] += 1
         self.open[self] = None
         if self.peers[self._peer] > MAX_CONNECTIONS_PER_PEER:
-            self._evict(self._peer)
+            self._close_idle(self._peer)
         elif len(self.open) > max_connections():
-            self._evict(None)
-        self._wait(HEAD_SECONDS)
+            self._close_idle(None)
+        self._set_deadline(HEAD_SECONDS)
 
-    def _evict(self, peer: str | None) -> None:
-        """Close the connection that has waited longest for a request, so that a new one is always accepted."""
+    def _close_idle(self, peer: str | None) -> None:
+        """Close the connection that has been idle longest to make space; close this one if all others are working."""
         for other in self.open:
             if other is not self and not other._is_working and peer in (None, other._peer):
                 return other.transport.abort()
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._timer, self._unread):
+        for timer in (self._timer, self._write_timer):
             if timer:
                 timer.cancel()
         self.open.pop(self, None)
@@ -106,27 +107,27 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._connection.on_close:
             self._connection.on_close()
 
-    # --- what arrives ----------------------------------------------------------------------------------------------------
+    # --- input -----------------------------------------------------------------------------------------------------------
 
     @property
     def _is_working(self) -> bool:
-        """Whether a complete request waits for its answer."""
+        """Whether a complete request has no complete response yet."""
         return self._receiving == "nothing"
 
     def data_received(self, data: bytes) -> None:
-        while data and not self._refused and not self.transport.is_closing():
+        while data and not self._rejected and not self.transport.is_closing():
             if self._receiving == "head":
                 data = self._head_received(data)
             elif self._receiving == "body":
                 data = self._body_received(data)
             else:
-                return self._keep_for_later(data)
+                return self._buffer_next_request(data)
         if self._receiving == "body" and not self._body_deadline:
-            self._wait(BODY_SECONDS)
+            self._set_deadline(BODY_SECONDS)
             self._body_deadline = time.monotonic() + MAX_BODY_SECONDS
 
-    def _keep_for_later(self, data: bytes) -> None:
-        """The next request, while this one is not answered."""
+    def _buffer_next_request(self, data: bytes) -> None:
+        """Keep pipelined input until the current response is complete."""
         self._buffer += data
         if len(self._buffer) > 64 * MAX_HEAD:
             self.transport.abort()
@@ -134,9 +135,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _head_received(self, data: bytes) -> bytes:
-        """Take a head once it is complete; returns what follows it."""
+        """Feed a complete head to the parser and return the rest of the data."""
         if not self._buffer and data[:2] == b"\r\n" and not self._blank:
-            self._blank = True  # one empty line before a request is tolerated (RFC 9112 2.2); it extends no deadline
+            self._blank = True  # RFC 9112 2.2 allows one empty line before a request; it does not extend the deadline
             return data[2:]
         start, is_first = max(0, len(self._buffer) - 3), not self._buffer
         self._buffer += data
@@ -145,11 +146,11 @@ class GuardedProtocol(HttpToolsProtocol):
             if end < 4:
                 check_incomplete(self._buffer)
                 if is_first:
-                    self._wait(HEAD_SECONDS)
+                    self._set_deadline(HEAD_SECONDS)
                 return b""
             head = check_head(self._buffer[:end])
         except HeadError as error:
-            self._refuse(error.status, error.code, str(error))
+            self._reject(error)
             return b""
         rest, self._buffer, self._blank = self._buffer[end:], b"", False
         self._receiving, self._remaining, self._head = "body", head.length, head
@@ -162,7 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return rest[head.length :]
 
     def _body_received(self, data: bytes) -> bytes:
-        """Feed no more than the body to the parser; returns what follows it."""
+        """Feed the body to the parser and return the rest of the data."""
         size = len(data) if self._remaining is None else min(self._remaining, len(data))
         piece, rest = data[:size], data[size:]
         if self._remaining is None:
@@ -171,19 +172,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._remaining -= size
         super().data_received(piece)
         if self._framing > MAX_FRAMING + size:
-            self._refuse(431, "head-too-large", f"chunk extensions and trailers may have {MAX_FRAMING} bytes")
+            self._reject(HeadTooLarge(f"chunk extensions and trailers may have at most {MAX_FRAMING} bytes"))
         return rest
 
     def send_400_response(self, msg: str) -> None:
-        """Called for whatever the parser or a callback did not take."""
-        if not self._refused:
-            self._refuse(400, "malformed-http", "this is not a request in HTTP/1.1")
+        """Called by uvicorn when the parser or a callback fails."""
+        if not self._rejected:
+            self._reject(MalformedRequest(NOT_HTTP))
 
     # --- callbacks of the parser -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self._receiving == "nothing":
-            raise HeadError(400, "malformed-http", "wait for the answer after a chunked body")
+            raise MalformedRequest("wait for the response after a chunked body")
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[DISCONNECTED], scope[HEAD], scope[CONNECTION] = self.transport.is_closing, self._head, self._connection
@@ -204,29 +205,29 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._receiving, self._has_head = "nothing", False
         super().on_message_complete()
-        self._stop_waiting()
+        self._clear_deadline()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._refused or self.transport.is_closing():
+        if self._rejected or self.transport.is_closing():
             return
-        if self._receiving == "body":  # answered before all of it arrived: the rest is discarded
-            self._refused = True
+        if self._receiving == "body":  # the response came before the whole body: discard the rest
+            self._rejected = True
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
             return
         self._receiving = "head"
         self.open[self] = self.open.pop(self, None)
-        self._wait(IDLE_SECONDS)
+        self._set_deadline(IDLE_SECONDS)
         if self._buffer:
             data, self._buffer = self._buffer, b""
             self.loop.call_soon(self.data_received, data)
 
-    # --- refusals --------------------------------------------------------------------------------------------------------
+    # --- errors ----------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Answer with a problem and close."""
-        self._refused, self._buffer = True, b""
-        self._stop_waiting()
+    def _reject(self, error: ServiceError) -> None:
+        """Send a problem document and close the connection."""
+        self._rejected, self._buffer = True, b""
+        self._clear_deadline()
         if self.transport.is_closing():
             return None
         if self._receiving != "head" and self.cycle:
@@ -236,63 +237,62 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._connection.on_close()
             if started:
                 return self.transport.close()
-        title = HTTPStatus(status).phrase
-        body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail, "code": code, "error": detail}
-        text = json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(text)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + text)
+        body = problem_document(error)
+        headers = {**problem_headers(error), "Content-Length": str(len(body)), "Connection": "close"}
+        lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *map(": ".join, headers.items())]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     # --- deadlines -------------------------------------------------------------------------------------------------------
 
-    def _wait(self, seconds: float) -> None:
-        """Close the connection unless the next step is done in time; one timer serves all deadlines."""
+    def _set_deadline(self, seconds: float) -> None:
+        """Close the connection unless the next step completes in time; one timer serves all deadlines."""
         self._deadline = time.monotonic() + seconds
         if self._timer is None or self._timer.when() > self.loop.time() + seconds:
             if self._timer:
                 self._timer.cancel()
-            self._timer = self.loop.call_later(seconds, self._late)
+            self._timer = self.loop.call_later(seconds, self._on_timeout)
 
-    def _stop_waiting(self) -> None:
+    def _clear_deadline(self) -> None:
         self._deadline = float("inf")
 
-    def _late(self) -> None:
+    def _on_timeout(self) -> None:
         self._timer = None
         if self.transport.is_closing() or self._deadline == float("inf"):
             return
         deadline = self._deadline
         if self._receiving == "body":
             deadline = min(deadline + self._body / MIN_RATE, self._body_deadline)
-        left = deadline - time.monotonic()
-        if left > 0:
-            self._timer = self.loop.call_later(left, self._late)
+        seconds_left = deadline - time.monotonic()
+        if seconds_left > 0:
+            self._timer = self.loop.call_later(seconds_left, self._on_timeout)
         elif self._buffer or self._receiving == "body":
-            self._refuse(408, "too-slow", "the request arrived too slowly")
+            self._reject(RequestTimeout("request timed out"))
         else:
             self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self._unread or self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+        self._write_timer = self._write_timer or self.loop.call_later(WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._unread:
-            self._unread.cancel()
-            self._unread = None
+        if self._write_timer:
+            self._write_timer.cancel()
+            self._write_timer = None
 
 
 def max_connections() -> int:
-    """Within what the process may open."""
+    """Return the maximum number of connections, limited by the file descriptors of the process."""
     return max(10, min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
 
 
-def allow_many_files() -> None:
-    """Raise the soft limit on descriptors to the hard one, as far as connections need it."""
+def raise_file_limit() -> None:
+    """Raise the soft limit on file descriptors as far as connections need it and the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + SPARE_FILES + 1000
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = MAX_CONNECTIONS + SPARE_FILES + 1000
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))

@@ -1,126 +1,124 @@
-"""The drop-box of the service: a hint or the clock makes it look, and what is not answered yet is answered."""
+"""Process files that arrive in the inbox of the bucket, after a notification or at an interval."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from podium.inference.inbox import InboxFile, ProcessingOptions, StoreFactory, inbox_files, is_waiting, process_file
+from podium.inference.inbox import InboxFile, ProcessingOptions, is_waiting, process_file
 from podium.inference.served_model import ServedModel
+from podium.registry.versions import Manifest
 from podium.storage.files import file_lock
-from podium.storage.object_store import Store, StoreError
+from podium.storage.object_store import StoreError
 from service.active_models import ActiveModels
-from service.dask_executor import DaskExecutor
 from service.metrics import Metrics
-from service.responses import prediction_id
 
 log = logging.getLogger(__name__)
-Wake = Callable[[str], Awaitable[None]]
+Reload = Callable[[str], Awaitable[None]]
+ListFiles = Callable[[Manifest], Iterable[InboxFile]]
+
+
+@dataclass(frozen=True, slots=True)
+class InboxWorkerOptions:
+    """How files are processed, the lock that the workers of a host share, and the interval of scans."""
+
+    processing: ProcessingOptions
+    lock: Path
+    poll_seconds: float
 
 
 class InboxWorker:
-    """One look at a time, and one process of a host at a time."""
+    """Runs one scan at a time per host."""
 
     def __init__(
-        self,
-        store: Store,
-        open_: StoreFactory,
-        live: ActiveModels,
-        wake: Wake,
-        spread: DaskExecutor,
-        metrics: Metrics,
-        lock: Path,
-        seconds: float,
-        most: int,
+        self, list_files: ListFiles, live: ActiveModels, reload: Reload, metrics: Metrics, options: InboxWorkerOptions
     ) -> None:
-        self._store, self._open, self._live, self._bring_back, self._metrics = store, open_, live, wake, metrics
-        self._lock, self._seconds = lock, seconds
-        self._terms = ProcessingOptions(spread.scores, most, lambda: datetime.now(UTC), prediction_id)
-        self._wake = asyncio.Event()
-        self._told: dict[str, str] = {}
-        self._done: dict[str, str] = {}
+        self._list_files, self._live, self._reload, self._metrics, self._options = list_files, live, reload, metrics, options
+        self._notified = asyncio.Event()
+        self._logged: dict[str, str] = {}
+        self._processed: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
-        self.looked_at: str | None = None
+        self.checked_at: str | None = None
 
     @property
     def state(self) -> dict[str, Any]:
-        """For /status."""
-        return {"looked_at": self.looked_at, **self.counts}
+        """The time of the last scan and the number of files by result, for /status."""
+        return {"checked_at": self.checked_at, **self.counts}
 
-    def hint(self) -> None:
-        """Look soon."""
-        self._wake.set()
+    def notify(self) -> None:
+        """Request a scan."""
+        self._notified.set()
 
     async def run(self) -> None:
-        """Look, and look again when a hint or the time comes, for as long as the service runs."""
+        """Scan at the interval and after each notification, for as long as the service runs."""
         while True:
-            self._wake.clear()
-            for project in await run_in_threadpool(self._asleep_with_work):
+            self._notified.clear()
+            for project in await run_in_threadpool(self._evicted_with_files):
                 try:
-                    await self._bring_back(project)
+                    await self._reload(project)
                 except Exception:
-                    log.exception("%s cannot be woken; its files wait for the next look", project)
-            await run_in_threadpool(self._look)
+                    log.exception("failed to reload %s; its inbox files wait for the next scan", project)
+            await run_in_threadpool(self._scan)
             try:
-                await asyncio.wait_for(self._wake.wait(), self._seconds * random.uniform(0.9, 1.1))
+                await asyncio.wait_for(self._notified.wait(), self._options.poll_seconds * random.uniform(0.9, 1.1))
             except TimeoutError:
                 pass
 
-    def _asleep_with_work(self) -> list[str]:
-        """Projects that are out of memory and have a table to answer."""
-        found = []
+    def _evicted_with_files(self) -> list[str]:
+        """Return the evicted projects that have files to process."""
+        projects = []
         for project, manifest in self._live.evicted.items():
-            with self._told_if_wrong(project):
-                waiting = (d for d in inbox_files(self._store, manifest, self._open) if not self._is_done(d) and is_waiting(d))
-                found += [project for _ in itertools.islice(waiting, 1)]
-        return found
+            with self._log_errors(project):
+                if any(not self._is_processed(file) and is_waiting(file) for file in self._list_files(manifest)):
+                    projects.append(project)
+        return projects
 
-    def _look(self) -> None:
-        with file_lock(self._lock):
-            for snapshot in self._live.all():
-                with self._told_if_wrong(snapshot.project):
-                    for drop in inbox_files(self._store, snapshot.manifest, self._open):
-                        with self._told_if_wrong(snapshot.project):
-                            self._answer(drop, snapshot)
-        self.looked_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    def _scan(self) -> None:
+        with file_lock(self._options.lock):
+            for served in self._live.all():
+                with self._log_errors(served.project):
+                    for file in self._list_files(served.manifest):
+                        with self._log_errors(served.project):
+                            self._process(file, served)
+        self.checked_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
-    def _answer(self, drop: InboxFile, snapshot: ServedModel) -> None:
-        if self._is_done(drop):
+    def _process(self, file: InboxFile, served: ServedModel) -> None:
+        if self._is_processed(file):
             return
-        self._done.pop(drop.source.url, None)
-        receipt = process_file(drop, snapshot, self._terms)
-        if drop.etag and not is_waiting(drop):
-            self._done[drop.source.url] = drop.etag
+        self._processed.pop(file.source.url, None)
+        receipt = process_file(file, served, self._options.processing)
+        if file.etag and not is_waiting(file):
+            self._processed[file.source.url] = file.etag
         if receipt:
             self.counts[receipt["state"]] += 1
             self._metrics.inbox[receipt["state"]] += 1
-            self._metrics.rows[snapshot.project] += receipt.get("rows", 0)
-            log.info("%s %s: %s", snapshot.project, drop.source.url, receipt["state"])
+            self._metrics.rows[served.project] += receipt.get("rows", 0)
+            log.info("%s %s: %s", served.project, file.source.url, receipt["state"])
 
-    def _is_done(self, drop: InboxFile) -> bool:
-        """Whether this very state was seen to be answered, so that old tables cost nothing at every look."""
-        return drop.etag is not None and self._done.get(drop.source.url) == drop.etag
+    def _is_processed(self, file: InboxFile) -> bool:
+        """Return whether this object version is known to be processed, so that old files cost no requests."""
+        return file.etag is not None and self._processed.get(file.source.url) == file.etag
 
     @contextmanager
-    def _told_if_wrong(self, project: str) -> Iterator[None]:
-        """Whatever is wrong with one project's files, those of the others are answered; each trouble is told once."""
+    def _log_errors(self, project: str) -> Iterator[None]:
+        """Log errors, so that other files are processed; log repeated store errors of a project only once."""
         try:
             yield
         except StoreError as error:
             self._metrics.inbox["failed"] += 1
-            if self._told.get(project) != type(error).__name__:
-                self._told[project] = type(error).__name__
-                log.warning("the drop-box cannot be read or answered", extra={"project": project, "reason": str(error)})
+            if self._logged.get(project) != type(error).__name__:
+                self._logged[project] = type(error).__name__
+                log.warning("the inbox cannot be processed", extra={"project": project, "reason": str(error)})
         except Exception:
             self._metrics.inbox["failed"] += 1
-            log.exception("the drop-box cannot be read or answered", extra={"project": project})
+            log.exception("the inbox cannot be processed", extra={"project": project})

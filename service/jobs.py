@@ -1,4 +1,4 @@
-"""Large tables in the background: piece by piece from disk to disk, so that memory stays small."""
+"""Background jobs: predict large tables in chunks from disk to disk, so that memory use stays small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from podium.inference.served_model import ServedModel, UnknownModel
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 from podium.storage.files import file_lock
 from service.dask_executor import DaskExecutor
-from service.problems import NotDone, StorageFull, TooManyJobs
+from service.errors import JobNotDone, StorageFull, TooManyJobs
 from service.worker_directory import (
     MAX_JOBS,
     UNFINISHED,
@@ -31,33 +31,40 @@ from service.worker_directory import (
 )
 
 log = logging.getLogger(__name__)
-Find = Callable[[str], ServedModel | None]
+FindModel = Callable[[str], ServedModel | None]
 
 
-class Stopped(Exception):
-    """The job ends before its table: it was cancelled or exceeds a limit."""
+class JobStopped(Exception):
+    """The job was cancelled, exceeded a limit, or the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """How many jobs may be unfinished, of all callers and of one, and how long and how large one may become."""
+    """Maximum unfinished jobs in total and per caller, and maximum duration and result size of a job."""
 
-    jobs: int
-    jobs_per_caller: int
-    seconds: float
-    result_bytes: int
+    max_jobs: int
+    max_jobs_per_caller: int
+    max_seconds: float
+    max_result_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What to predict for an uploaded table; one version predicts the whole table."""
+
+    served: ServedModel
+    families: Sequence[str]
+    options: ParseOptions
+    raw: bool
+    headers: dict[str, str]
 
 
 @dataclass(slots=True)
 class Job:
-    """A table on disk, what was asked, and its progress; one version answers all of it."""
+    """A table on disk, the request, and its progress."""
 
     upload: Path
-    snapshot: ServedModel
-    families: Sequence[str]
-    asked: ParseOptions
-    raw: bool
-    headers: dict[str, str]
+    request: JobRequest
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     rows: int = 0
     wrong_rows: int = 0
@@ -79,12 +86,13 @@ class Job:
     def is_cancelled(self) -> bool:
         return self.upload.with_suffix(".cancel").exists()
 
-    def note(self) -> JobRecord:
-        """For the answer, for the page, and for the process that takes the job over."""
+    def record(self) -> JobRecord:
+        """Return the state to store, for clients and for a process that takes over the job."""
+        request = self.request
         facts: dict[str, Any] = {
             "job": self.name,
-            "project": self.snapshot.project,
-            "version": self.snapshot.version,
+            "project": request.served.project,
+            "version": request.served.version,
             "state": self.state,
             "rows": self.rows,
             "wrong_rows": self.wrong_rows,
@@ -96,95 +104,89 @@ class Job:
             facts["result"] = f"/jobs/{self.name}/result.csv"
         if self.state == "failed":
             facts |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
-        return JobRecord(self.headers, facts, {"families": list(self.families), "asked": asdict(self.asked), "raw": self.raw})
+        work = {"families": list(request.families), "options": asdict(request.options), "raw": request.raw}
+        return JobRecord(request.headers, facts, work)
 
 
 class Jobs:
-    """One thread that works on tables in order, and notes of them that every worker of the host can read."""
+    """One thread that runs jobs in order; their records are readable by every worker of the host."""
 
-    def __init__(self, spread: DaskExecutor, shared: WorkerDirectory, limits: JobLimits, ended: Counter[str]) -> None:
-        self._spread, self._shared, self._limits, self._ended = spread, shared, limits, ended
-        self._worker = ThreadPoolExecutor(1, "jobs")
+    def __init__(self, dask: DaskExecutor, directory: WorkerDirectory, limits: JobLimits, finished: Counter[str]) -> None:
+        self._dask, self._directory, self._limits, self._finished = dask, directory, limits, finished
+        self._thread = ThreadPoolExecutor(1, "jobs")
         self._closed = False
 
     def new_upload(self, owner: str) -> Path:
-        """An empty file for a table; it counts as a job from now on. Raises TooManyJobs, StorageFull."""
-        path = self._shared.new_path(self._shared.jobs, owner, ".upload")
-        unfinished = list(self._shared.jobs.glob("*/*.upload"))
-        if len(unfinished) >= self._limits.jobs:
-            raise TooManyJobs("try again when some are done")
-        if sum(upload.parent == path.parent for upload in unfinished) >= self._limits.jobs_per_caller:
+        """Create an empty file for a table; it counts as a job. Raises TooManyJobs, StorageFull."""
+        path = self._directory.new_path(self._directory.jobs, owner, ".upload")
+        unfinished = list(self._directory.jobs.glob("*/*.upload"))
+        if len(unfinished) >= self._limits.max_jobs:
+            raise TooManyJobs("too many unfinished jobs, try again later")
+        if sum(upload.parent == path.parent for upload in unfinished) >= self._limits.max_jobs_per_caller:
             raise TooManyJobs("wait until one of your jobs is done, or cancel one")
         try:
             path.touch()
         except OSError:
-            raise StorageFull("the job cannot be kept now") from None
+            raise StorageFull("the job cannot be stored") from None
         return path
 
-    def start(
-        self,
-        upload: Path,
-        snapshot: ServedModel,
-        families: Sequence[str],
-        asked: ParseOptions,
-        raw: bool,
-        headers: dict[str, str],
-    ) -> dict[str, Any]:
+    def start(self, upload: Path, request: JobRequest) -> dict[str, Any]:
         """Queue a table and return the facts of its job. Raises StorageFull."""
-        job = Job(upload, snapshot, families, asked, raw, headers, bytes=upload.stat().st_size)
+        job = Job(upload, request, bytes=upload.stat().st_size)
+        record = job.record()
         try:
-            write_record(upload, job.note())
+            write_record(upload, record)
         except OSError:
             remove_files(upload)
-            raise StorageFull("the job cannot be kept now") from None
-        facts = job.note().facts
+            raise StorageFull("the job cannot be stored") from None
         delete_oldest(upload.parent, MAX_JOBS)
-        self._worker.submit(self._run, job)
-        return facts
+        self._thread.submit(self._run, job)
+        return record.facts
 
     def get(self, name: str, owner: str) -> JobRecord:
-        """Of any worker's job. Raises UnknownResult, for another caller's job too."""
-        return read_record(self._shared.find(self._shared.jobs, name, owner))
+        """Return a caller's job, whichever worker runs it. Raises UnknownResult."""
+        return read_record(self._directory.find(self._directory.jobs, name, owner))
 
     def result(self, name: str, owner: str) -> tuple[Path, dict[str, str]]:
-        """Raises UnknownResult, NotDone."""
-        note = self.get(name, owner)
-        if note.facts["state"] != "done":
-            raise NotDone(f"the job is {note.facts['state']}")
-        return self._shared.find(self._shared.jobs, name, owner).with_suffix(".csv"), note.headers
+        """Return the path of a result and its response headers. Raises UnknownResult, JobNotDone."""
+        record = self.get(name, owner)
+        if record.facts["state"] != "done":
+            raise JobNotDone(f"the job is {record.facts['state']}")
+        return self._directory.find(self._directory.jobs, name, owner).with_suffix(".csv"), record.headers
 
     def cancel(self, name: str, owner: str) -> None:
-        """End a job, in whatever process it runs, and remove its files. Raises UnknownResult, StorageFull."""
-        path = self._shared.find(self._shared.jobs, name, owner)
+        """Stop a job, in whichever process it runs, and delete its files. Raises UnknownResult, StorageFull."""
+        path = self._directory.find(self._directory.jobs, name, owner)
         if read_record(path).facts["state"] not in UNFINISHED or is_abandoned(path):
             return remove_files(path)
         try:
             path.with_suffix(".cancel").touch()
         except OSError:
-            raise StorageFull("the job cannot be marked as cancelled now") from None
+            raise StorageFull("the cancellation cannot be stored") from None
 
-    def take_over(self, find: Find) -> None:
-        """Continue the jobs of processes that have ended, from their beginning, and remove uploads that belong to none."""
-        for path in self._shared.jobs.glob("*/*.json"):
+    def take_over(self, find_model: FindModel) -> None:
+        """Restart the unfinished jobs of processes that have ended, and delete uploads that cannot be predicted."""
+        for path in self._directory.jobs.glob("*/*.json"):
             if is_abandoned(path):
-                with file_lock(self._shared.folder / "take-over.lock"):
-                    if is_abandoned(path):  # and no other process was faster
-                        self._restart(path, find)
+                with file_lock(self._directory.folder / "take-over.lock"):
+                    if is_abandoned(path):  # no other process took it over meanwhile
+                        self._restart(path, find_model)
 
-    def _restart(self, path: Path, find: Find) -> None:
-        note, upload = read_record(path), path.with_suffix(".upload")
-        snapshot = find(note.facts["project"])
-        if snapshot is None:
-            return None  # until it is in service again
+    def _restart(self, path: Path, find_model: FindModel) -> None:
+        record, upload = read_record(path), path.with_suffix(".upload")
+        served = find_model(record.facts["project"])
+        if served is None:
+            return None  # wait until the model is loaded
         try:
-            families = [snapshot.models[name].family for name in note.work["families"]]
+            families = [served.models[name].family for name in record.work["families"]]
             if not upload.exists():
                 raise UnknownModel
         except (KeyError, UnknownModel):
             return remove_files(path)
-        headers = {**note.headers, "X-Model-Version": snapshot.version}
-        log.warning("job %s of a process that has ended starts again with version %s", path.stem, snapshot.version)
-        self.start(upload, snapshot, families, ParseOptions(**note.work["asked"]), note.work["raw"], headers)
+        log.warning("restarting job %s of a process that has ended with version %s", path.stem, served.version)
+        headers = {**record.headers, "X-Model-Version": served.version}
+        options = ParseOptions(**record.work["options"])
+        self.start(upload, JobRequest(served, families, options, record.work["raw"], headers))
 
     def _run(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
@@ -193,14 +195,14 @@ class Jobs:
             job.state = "done"
         except BadData as error:
             job.problems, job.reason = list(error.problems), str(error)
-        except Stopped as error:
+        except JobStopped as error:
             job.reason = str(error)
         except OSError:
-            log.exception("job %s could not be written", job.name)
+            log.exception("job %s cannot be written", job.name)
             job.reason = StorageFull.title
         except Exception:
             log.exception("job %s failed", job.name)
-            job.reason = "this is a fault of the service; it was logged"
+            job.reason = "Internal server error; the error was logged"
         finally:
             self._finish(job)
 
@@ -208,41 +210,42 @@ class Jobs:
         if job.is_cancelled:
             return remove_files(job.upload)
         if self._closed and job.state != "done":
-            return None  # the note stays as it is: another process continues the job
+            return None  # the record stays, so that another process restarts the job
         if job.state != "done":
             job.state = "failed"
             job.result.unlink(missing_ok=True)
         job.upload.unlink(missing_ok=True)
-        self._ended[job.state] += 1
+        self._finished[job.state] += 1
         try:
-            write_record(job.upload, job.note())
+            write_record(job.upload, job.record())
         except OSError:
-            log.exception("the end of job %s could not be noted", job.name)
+            log.exception("the final state of job %s cannot be written", job.name)
 
     def _predict(self, job: Job) -> None:
-        """Raises Stopped, OSError, and BadData with the rows counted over the whole table."""
-        end, size = time.monotonic() + self._limits.seconds, 0
+        """Raises JobStopped, OSError, and BadData with row numbers of the whole table."""
+        deadline, size, request = time.monotonic() + self._limits.max_seconds, 0, job.request
         with job.result.open("wb") as file:
-            self._check(job, end, size)
-            for piece in predict_file(job.upload, job.snapshot, job.families, self._spread.scores, job.asked, raw=job.raw):
-                size += file.write(piece.csv)
-                self._check(job, end, size)
-                job.rows += piece.rows
-                job.wrong_rows += piece.wrong_rows
-                job.warnings = min(job.warnings + piece.warnings, MAX_REPORTED)
-                write_record(job.upload, job.note())
+            self._check_limits(job, deadline, size)
+            score, options = self._dask.scores, request.options
+            for chunk in predict_file(job.upload, request.served, request.families, score, options, raw=request.raw):
+                size += file.write(chunk.csv)
+                self._check_limits(job, deadline, size)
+                job.rows += chunk.rows
+                job.wrong_rows += chunk.wrong_rows
+                job.warnings = min(job.warnings + chunk.warnings, MAX_REPORTED)
+                write_record(job.upload, job.record())
 
-    def _check(self, job: Job, end: float, size: int) -> None:
-        """Raises Stopped."""
+    def _check_limits(self, job: Job, deadline: float, size: int) -> None:
+        """Raises JobStopped."""
         if self._closed:
-            raise Stopped("the service stops")
+            raise JobStopped("the service is shutting down")
         if job.is_cancelled:
-            raise Stopped("the job was cancelled")
-        if time.monotonic() > end:
-            raise Stopped(f"the job took longer than {self._limits.seconds:g} s: send the table in parts")
-        if size > self._limits.result_bytes:
-            raise Stopped(f"the result has more than {self._limits.result_bytes} bytes: send the table in parts")
+            raise JobStopped("the job was cancelled")
+        if time.monotonic() > deadline:
+            raise JobStopped(f"the job took longer than {self._limits.max_seconds:g} s: split the table")
+        if size > self._limits.max_result_bytes:
+            raise JobStopped(f"the result has more than {self._limits.max_result_bytes} bytes: split the table")
 
     def close(self) -> None:
         self._closed = True
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)

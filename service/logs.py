@@ -1,4 +1,4 @@
-"""Logs as lines of JSON: control characters escaped, no values of features."""
+"""Logs as JSON lines, with control characters escaped and without input values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-FACTS = ("project", "version", "reason", "task")
-"""What a log call may give as `extra`."""
+EXTRA = ("project", "version", "reason", "task", "error_id")
+"""Fields that a log call may pass as `extra`."""
 
 
 class JsonLines(logging.Formatter):
-    """One object a line; of an exception its class and where it came from, not its text, which may hold what somebody sent."""
+    """Formats a record as one JSON object; of an exception, only class and stack, as its message may contain input values."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -22,7 +22,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: getattr(record, name) for name in FACTS if hasattr(record, name)}
+        line |= {name: getattr(record, name) for name in EXTRA if hasattr(record, name)}
         if record.exc_info and record.exc_info[0]:
             frames = traceback.extract_tb(record.exc_info[2])
             line["error"] = record.exc_info[0].__name__
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_config() -> dict[str, Any]:
-    """For `logging.config.dictConfig`, and so for uvicorn."""
+    """Return the configuration for `logging.config.dictConfig`, which uvicorn applies."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""What is counted, and how Prometheus reads it."""
+"""Counters and histograms of the service, and their exposition for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from prometheus_client.registry import Collector
 from service.active_models import ActiveModels
 
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper ends of the buckets of durations, in seconds."""
+"""Upper bounds of the histogram buckets in seconds."""
 MAX_RECENT = 5_000
-
-
+MAX_VERSIONS = 20
+"""Maximum versions per project with prediction counters; older ones are dropped."""
 COUNTERS = ("predictions", "swaps", "rows", "rejected", "inbox", "jobs", "background_failures", "log_lines")
 SUMS = ("aliases_rejected",)
-MAX_VERSIONS = 20
-"""Of so many versions of a project answers are counted apart; older ones are dropped from the metrics."""
-HISTOGRAMS = ("durations", "loads")
+HISTOGRAMS = ("request_durations", "load_durations")
 
 
 class Histogram:
-    """A histogram that is cheap to add to."""
+    """A histogram with fixed buckets and a cheap `add`."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
@@ -43,13 +41,13 @@ class Histogram:
 
 
 class Metrics(Collector):
-    """Plain counters of one worker process, read when somebody asks."""
+    """Plain counters of one worker process; they are rendered only when Prometheus scrapes them."""
 
     def __init__(self, live: ActiveModels) -> None:
         self._live = live
         self.predictions: Counter[tuple[str, str, str]] = Counter()
-        self.durations: dict[str, Histogram] = defaultdict(Histogram)
-        self.loads: dict[str, Histogram] = defaultdict(Histogram)
+        self.request_durations: dict[str, Histogram] = defaultdict(Histogram)
+        self.load_durations: dict[str, Histogram] = defaultdict(Histogram)
         self.swaps: Counter[tuple[str, str]] = Counter()
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
@@ -60,52 +58,67 @@ class Metrics(Collector):
         self.aliases_rejected = self.aliases_missing = 0
         self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
-        self.waiting: Callable[[], int] = int
+        self.queue_depth: Callable[[], int] = int
         self._versions: dict[str, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MAX_RECENT))
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def answered(self, model: str, version: str, status: int, seconds: float) -> None:
+    # --- recording -------------------------------------------------------------------------------------------------------
+
+    def record_prediction(self, model: str, version: str, status: int, seconds: float) -> None:
         self.predictions[model, version, str(status)] += 1
-        self.durations[model].add(seconds)
+        self.request_durations[model].add(seconds)
         self._recent[model].append((time.monotonic(), seconds, status >= 500))
 
-    def swapped(self, model: str, version: str) -> None:
-        """Count a swap, and drop the answers of versions that went long ago."""
+    def record_swap(self, model: str, version: str) -> None:
+        """Count a swap, and drop the prediction counters of the oldest versions over MAX_VERSIONS."""
         self.swaps[model, "done"] += 1
         versions = self._versions[model]
         versions.pop(version, None)
         versions[version] = None
         while len(versions) > MAX_VERSIONS:
-            gone = next(iter(versions))
-            del versions[gone]
-            for key in [key for key in self.predictions if key[:2] == (model, gone)]:
+            oldest = next(iter(versions))
+            del versions[oldest]
+            for key in [key for key in self.predictions if key[:2] == (model, oldest)]:
                 del self.predictions[key]
 
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
     def recent(self, model: str, since: float, until: float) -> dict[str, float | int | None]:
-        """How the last requests fared that ended in a span of `time.monotonic`."""
-        found = []
-        for at, seconds, failed in reversed(list(self._recent[model])):
-            if at < since:
+        """Return latency and failures of the last requests that ended in a span of `time.monotonic`."""
+        requests = []
+        for ended, seconds, failed in reversed(list(self._recent[model])):
+            if ended < since:
                 break
-            if at < until:
-                found.append((seconds, failed))
-        ordered = sorted(seconds for seconds, _ in found)
-        p99 = round(ordered[int(len(ordered) * 0.99)] * 1000, 3) if ordered else None
-        return {"requests": len(found), "p99_milliseconds": p99, "failed": sum(failed for _, failed in found)}
+            if ended < until:
+                requests.append((seconds, failed))
+        durations = sorted(seconds for seconds, _ in requests)
+        p99 = round(durations[int(len(durations) * 0.99)] * 1000, 3) if durations else None
+        return {"requests": len(requests), "p99_milliseconds": p99, "failed": sum(failed for _, failed in requests)}
+
+    def successful(self, model: str, version: str) -> int:
+        """Return how many prediction requests a version answered with a 2xx status."""
+        return sum(
+            count for (name, v, status), count in self.predictions.items() if (name, v, status[0]) == (model, version, "2")
+        )
 
     def dump(self) -> dict[str, Any]:
-        """Everything that was counted, for another process to add."""
+        """Return all metrics as JSON values, for the other workers of the host."""
         counters = {name: [[*_labels(key), count] for key, count in getattr(self, name).items()] for name in COUNTERS}
-        histograms = {name: {key: [d.counts, d.total] for key, d in getattr(self, name).items()} for name in HISTOGRAMS}
+        histograms = {name: {key: [h.counts, h.total] for key, h in getattr(self, name).items()} for name in HISTOGRAMS}
         sums = {name: getattr(self, name) for name in SUMS}
-        now = {"in_progress": self.in_progress(), "waiting": self.waiting(), "aliases_missing": self.aliases_missing}
-        store = {"store_last_success": self.store_last_success, "store_up": self.store_up}
-        return {**counters, **histograms, **sums, **now, **store}
+        gauges = {
+            "in_progress": self.in_progress(),
+            "queue_depth": self.queue_depth(),
+            "aliases_missing": self.aliases_missing,
+            "store_last_success": self.store_last_success,
+            "store_up": self.store_up,
+        }
+        return {**counters, **histograms, **sums, **gauges}
 
     def add(self, dump: Mapping[str, Any]) -> None:
-        """What another process counted."""
+        """Add the counters, sums and histograms of another process."""
         for name in COUNTERS:
             counter = getattr(self, name)
             for *labels, count in dump[name]:
@@ -114,89 +127,79 @@ class Metrics(Collector):
             setattr(self, name, getattr(self, name) + dump[name])
         for name in HISTOGRAMS:
             for key, (counts, total) in dump[name].items():
-                durations = getattr(self, name)[key]
-                durations.counts = [one + other for one, other in zip(durations.counts, counts, strict=True)]
-                durations.total += total
+                histogram = getattr(self, name)[key]
+                histogram.counts = [a + b for a, b in zip(histogram.counts, counts, strict=True)]
+                histogram.total += total
 
-    def with_others(self, dumps: Sequence[tuple[bool, Mapping[str, Any]]]) -> Metrics:
-        """The sum over processes; only of living ones (the flag) are there requests in progress."""
-        whole = Metrics(self._live)
-        every = [(True, self.dump()), *dumps]
-        for _, dump in every:
-            whole.add(dump)
-        living = [dump for alive, dump in every if alive]
-        whole.in_progress = lambda: sum(dump["in_progress"] for dump in living)
-        whole.waiting = lambda: sum(dump["waiting"] for dump in living)
-        whole.aliases_missing = max(dump["aliases_missing"] for dump in living)
-        whole.store_last_success = min(dump["store_last_success"] for dump in living)
-        whole.store_up = all(dump["store_up"] for dump in living)
-        return whole
+    def merged_with(self, dumps: Sequence[tuple[bool, Mapping[str, Any]]]) -> Metrics:
+        """Return the metrics of all workers, given (alive, dump) of the others; gauges of dead workers are ignored."""
+        merged = Metrics(self._live)
+        workers = [(True, self.dump()), *dumps]
+        for _, dump in workers:
+            merged.add(dump)
+        alive = [dump for is_alive, dump in workers if is_alive]
+        merged.in_progress = lambda: sum(dump["in_progress"] for dump in alive)
+        merged.queue_depth = lambda: sum(dump["queue_depth"] for dump in alive)
+        merged.aliases_missing = max(dump["aliases_missing"] for dump in alive)
+        merged.store_last_success = min(dump["store_last_success"] for dump in alive)
+        merged.store_up = all(dump["store_up"] for dump in alive)
+        return merged
 
-    def served(self, model: str, version: str) -> int:
-        """How often a version answered."""
-        return sum(
-            count
-            for (name, made, status), count in self.predictions.items()
-            if (name, made, status[0]) == (model, version, "2")
-        )
+    # --- exposition ------------------------------------------------------------------------------------------------------
 
     def text(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        names = ["model_name", "model_version", "status"]
-        answers = CounterMetricFamily("predictions", "Answers to prediction requests", labels=names)
-        for labels, count in self.predictions.items():
-            answers.add_metric(list(labels), count)
-        yield answers
-        yield from _histograms("prediction_request_duration_seconds", "From the request to its answer", self.durations)
-        yield from _histograms("model_load_duration_seconds", "Fetch, proof and load of a version", self.loads)
-        yield GaugeMetricFamily("requests_in_progress", "Requests that are worked on", value=self.in_progress())
-        yield GaugeMetricFamily("queue_depth", "Requests that wait for their turn", value=self.waiting())
-        yield GaugeMetricFamily("draining", "Whether the service is about to stop", value=float(self._live.draining))
-        swaps = CounterMetricFamily("model_swap", "Swaps by result", labels=["model_name", "result"])
-        for (model, result), count in self.swaps.items():
-            swaps.add_metric([model, result], count)
-        yield swaps
-        rows = CounterMetricFamily("batch_rows", "Rows that were predicted", labels=["model_name"])
-        for model, count in self.rows.items():
-            rows.add_metric([model], count)
-        yield rows
-        shed = CounterMetricFamily("requests_rejected", "Requests that were turned away unread", labels=["reason"])
-        for reason, count in self.rejected.items():
-            shed.add_metric([reason], count)
-        yield shed
-        for name, text, label, counted in (
-            ("dropbox_files", "Tables of the drop-box by result", "result", self.inbox),
-            ("jobs", "Jobs that ended, by result", "result", self.jobs),
-            ("background_task_failures", "Ends of tasks that run as long as the service", "task", self.background_failures),
-            ("access_log_lines", "Lines of the access log that were not written", "result", self.log_lines),
-        ):
-            family = CounterMetricFamily(name, text, labels=[label])
-            for key, count in counted.items():
-                family.add_metric([key], count)
-            yield family
-        aliases = "Aliases that no accepted promoter signed, each time one is read"
-        yield CounterMetricFamily("aliases_rejected", aliases, value=self.aliases_rejected)
-        yield GaugeMetricFamily("aliases_missing", "Projects that serve without an alias", value=self.aliases_missing)
-        last = "When the store was last looked at with success"
+        """Yield the metric families; called by prometheus_client."""
+        model_labels = ["model_name", "model_version", "status"]
+        yield _counter("predictions", "Prediction requests by status", model_labels, self.predictions)
+        yield _histogram("prediction_request_duration_seconds", "Duration of prediction requests", self.request_durations)
+        yield _histogram("model_load_duration_seconds", "Time to fetch, validate and load a version", self.load_durations)
+        yield GaugeMetricFamily("requests_in_progress", "Requests in progress", value=self.in_progress())
+        yield GaugeMetricFamily("queue_depth", "Queued requests", value=self.queue_depth())
+        yield GaugeMetricFamily("draining", "1 while the service is shutting down", value=float(self._live.draining))
+        yield _counter("model_swap", "Model swaps by result", ["model_name", "result"], self.swaps)
+        yield _counter("batch_rows", "Predicted rows", ["model_name"], self.rows)
+        yield _counter("requests_rejected", "Requests rejected by admission control", ["reason"], self.rejected)
+        yield _counter("inbox_files", "Processed inbox files by result", ["result"], self.inbox)
+        yield _counter("jobs", "Finished jobs by result", ["result"], self.jobs)
+        yield _counter("background_task_failures", "Restarts of background tasks", ["task"], self.background_failures)
+        yield _counter("access_log_lines", "Access log lines that were not written, by result", ["result"], self.log_lines)
+        rejected = "Times an alias without a trusted signature was read"
+        yield CounterMetricFamily("aliases_rejected", rejected, value=self.aliases_rejected)
+        yield GaugeMetricFamily("aliases_missing", "Served projects without an alias", value=self.aliases_missing)
+        last = "Time of the last successful check of the object store"
         yield GaugeMetricFamily("store_last_success_timestamp_seconds", last, value=self.store_last_success)
-        yield GaugeMetricFamily("store_up", "Whether the last look at the store succeeded", value=float(self.store_up))
-        info = GaugeMetricFamily("model_info", "What serves", labels=["model_name", "model_version", "digest"])
-        made = GaugeMetricFamily("last_retrain_timestamp_seconds", "When what serves was made", labels=["model_name"])
-        for snapshot in self._live.all():
-            info.add_metric([snapshot.project, snapshot.version, snapshot.manifest_sha256], 1)
-            made.add_metric([snapshot.project], snapshot.created.timestamp())
+        up = "1 if the last check of the object store succeeded"
+        yield GaugeMetricFamily("store_up", up, value=float(self.store_up))
+        yield from self._served_models()
+
+    def _served_models(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("model_info", "Deployed versions", labels=["model_name", "model_version", "digest"])
+        created = "Creation time of the deployed version"
+        retrained = GaugeMetricFamily("last_retrain_timestamp_seconds", created, labels=["model_name"])
+        for served in self._live.all():
+            info.add_metric([served.project, served.version, served.manifest_sha256], 1)
+            retrained.add_metric([served.project], served.created.timestamp())
         yield info
-        yield made
+        yield retrained
 
 
-def _labels(key: object) -> tuple[object, ...]:
+def _labels(key: Any) -> Sequence[str]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _histograms(name: str, text: str, found: dict[str, Histogram]) -> Iterator[Metric]:
+def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, count in counts.items():
+        family.add_metric(_labels(key), count)
+    return family
+
+
+def _histogram(name: str, text: str, histograms: Mapping[str, Histogram]) -> Metric:
     family = HistogramMetricFamily(name, text, labels=["model_name"])
-    for model, durations in found.items():
-        family.add_metric([model], durations.buckets(), durations.total)
-    yield family
+    for model, histogram in histograms.items():
+        family.add_metric([model], histogram.buckets(), histogram.total)
+    return family

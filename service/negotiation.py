@@ -1,4 +1,4 @@
-"""Which form an answer takes: by suffix, else by Accept, else by what came in."""
+"""Content negotiation: by the suffix of the path, else by Accept, else a default."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from starlette.requests import Request
 
-from service.problems import NotAcceptable
+from service.errors import NotAcceptable
 
-Form = Literal["json", "csv", "html", "parquet"]
-MEDIA: dict[str, Form] = {
+Format = Literal["json", "csv", "html", "parquet"]
+MEDIA: dict[str, Format] = {
     "application/json": "json",
     "text/csv": "csv",
     "text/html": "html",
@@ -17,13 +17,11 @@ MEDIA: dict[str, Form] = {
     "application/*": "json",
     "text/*": "csv",
 }
+SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".html": "html", ".parquet": "parquet"}
 
 
-SUFFIXES: dict[str, Form] = {".json": "json", ".csv": "csv", ".html": "html", ".parquet": "parquet"}
-
-
-def negotiate(suffix: str, accept: str, default: Form) -> Form:
-    """Raises NotAcceptable."""
+def negotiate(suffix: str, accept: str, default: Format) -> Format:
+    """Return the format of the response. Raises NotAcceptable."""
     if suffix:
         return SUFFIXES[suffix]
     if not accept.strip():
@@ -33,13 +31,18 @@ def negotiate(suffix: str, accept: str, default: Form) -> Form:
             return default
         if media in MEDIA:
             return MEDIA[media]
-    raise NotAcceptable("answers are application/json, text/csv, text/html or application/vnd.apache.parquet")
+    raise NotAcceptable("available: application/json, text/csv, text/html and application/vnd.apache.parquet")
+
+
+def json_suffix(request: Request) -> str:
+    """Return `.json` if the path ends with it, else an empty string."""
+    return ".json" if request.url.path.endswith(".json") else ""
 
 
 def wants_page(request: Request) -> bool:
-    """Whether the answer to a browser is a page: it accepts HTML, and the path does not end in `.json`."""
+    """Return whether to respond with HTML: the client accepts it, and the path does not end with `.json`."""
     try:
-        return not request.url.path.endswith(".json") and negotiate("", request.headers.get("accept", ""), "json") == "html"
+        return negotiate(json_suffix(request), request.headers.get("accept", ""), "json") == "html"
     except NotAcceptable:
         return False
 
@@ -47,7 +50,7 @@ def wants_page(request: Request) -> bool:
 def _by_quality(accept: str) -> list[str]:
     ranges = []
     for part in accept.split(","):
-        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        media, *parameters = (text.strip().lower() for text in part.split(";"))
         quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
         ranges.append((-_number(quality), media))
     return [media for quality, media in sorted(ranges, key=lambda pair: pair[0]) if quality < 0]

@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2: tensors to records, scores to tensors.
 
-A table is one tensor a column, of the shape [n] or [n, 1]; a single tensor [n, columns] holds rows in training order.
+A table is one tensor per column, of shape [n] or [n, 1]; a single tensor [n, columns] holds rows in training order.
 https://github.com/open-inference/open-inference-protocol
 """
 
@@ -17,36 +17,36 @@ import numpy as np
 from podium.models.model import predicted_label
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Signature
-from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem, unknown_column
+from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem
 from podium.tables.strict_json import decode_json
 from service.responses import json_number
-from service.tensors import MAX_NAME, NUMBERS, Tensor, encoded, parameters_of, parse_tensors, wrong
+from service.tensors import MAX_NAME, NUMBERS, Tensor, encode_cells, parameters_of, parse_tensors, tensor_error
 
 DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "date": "BYTES", "category": "BYTES"}
 PREDICTION = "prediction"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-"""How many bytes of a body are JSON; binary tensors follow."""
+"""Header with the length of the JSON in bytes; binary tensors follow the JSON."""
 MAX_ID = 256
 
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
-    """A model's tensors; -1 is the number of rows."""
+    """Return the input and output tensors of a model; the shape's -1 is the number of rows."""
     inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.request_columns]
     outputs = [_tensor(name, datatype) for name, datatype in output_types(signature).items()]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
 
 
 def output_types(signature: Signature) -> dict[str, str]:
-    """The datatype of each output."""
-    return {PREDICTION: _answer_type(signature), **{f"probability_{label}": "FP64" for label in signature.target.classes}}
+    """Return the datatype of each output by name."""
+    return {PREDICTION: _prediction_type(signature), **{f"probability_{label}": "FP64" for label in signature.target.classes}}
 
 
 def _tensor(name: str, datatype: str) -> dict[str, Any]:
-    content = {"parameters": {"content_type": "str"}} if datatype == "BYTES" else {}
-    return {"name": name, "datatype": datatype, "shape": [-1, 1], **content}
+    parameters = {"parameters": {"content_type": "str"}} if datatype == "BYTES" else {}
+    return {"name": name, "datatype": datatype, "shape": [-1, 1], **parameters}
 
 
-def _answer_type(signature: Signature) -> str:
+def _prediction_type(signature: Signature) -> str:
     classes = signature.target.classes
     if not classes:
         return "FP64"
@@ -58,7 +58,7 @@ def _answer_type(signature: Signature) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """The id, the rows, and of each wanted output whether it is binary."""
+    """The request id, the records, and the requested outputs: name → whether it is binary."""
 
     identity: str
     records: list[dict[str, Any]]
@@ -66,115 +66,114 @@ class InferenceRequest:
 
 
 def parse_request(data: bytes, header_length: str | None, signature: Signature, max_rows: int) -> InferenceRequest:
-    """A request's body, JSON alone or JSON and then bytes. Raises BadData."""
+    """Parse a request body: JSON, or JSON followed by binary tensors. Raises BadData."""
     end = _json_end(header_length, len(data))
     body = decode_json(data[:end], nan=True)
     if not isinstance(body, dict):
         raise BadData([Problem("invalid-type", "must be an object with `inputs`, a list of tensors")])
-    tensors = parse_tensors(body.get("inputs"), memoryview(data)[end:], _max_tensors(signature), max_rows)
-    return InferenceRequest(_identity(body), _records(tensors, signature), _wanted(body, signature))
+    max_tensors = len(signature.request_columns) + len(signature.ignored)
+    tensors = parse_tensors(body.get("inputs"), memoryview(data)[end:], max_tensors, max_rows)
+    return InferenceRequest(_request_id(body), _records(tensors, signature), _requested_outputs(body, signature))
 
 
 def _json_end(header_length: str | None, size: int) -> int:
     if header_length is None:
         return size
     if not re.fullmatch(r"[0-9]{1,18}", header_length, re.ASCII) or int(header_length) > size:
-        raise Malformed([Problem("wrong-length", f"{HEADER_LENGTH} must be a number of bytes, at most those of the body")])
+        raise Malformed([Problem("wrong-length", f"{HEADER_LENGTH} must be a number of bytes up to the size of the body")])
     return int(header_length)
 
 
-def _max_tensors(signature: Signature) -> int:
-    return len(signature.request_columns) + len(signature.ignored)
-
-
-def _identity(body: Mapping[str, Any]) -> str:
+def _request_id(body: Mapping[str, Any]) -> str:
     identity = body.get("id")
     if identity is None:
         return ""
     if not isinstance(identity, str) or len(identity) > MAX_ID:
-        raise BadData([Problem("invalid-type", f"`id` must be a text of at most {MAX_ID} characters")])
-    if any("\ud800" <= letter <= "\udfff" for letter in identity):
-        raise BadData([Problem("invalid-encoding", "`id` holds half a surrogate pair")])
+        raise BadData([Problem("invalid-type", f"`id` must be a string of at most {MAX_ID} characters")])
+    if any("\ud800" <= character <= "\udfff" for character in identity):
+        raise BadData([Problem("invalid-encoding", "`id` contains an unpaired surrogate")])
     return identity
 
 
 def _records(tensors: Sequence[Tensor], signature: Signature) -> list[dict[str, Any]]:
     known = {column.name: column for column in signature.request_columns}
     if len(tensors) == 1 and tensors[0].name not in {*known, *signature.ignored}:
-        return _whole_rows(tensors[0], signature)
+        return _records_of_matrix(tensors[0], signature)
     unknown = [
         tensor.name[:MAX_NAME] for tensor in tensors if tensor.name not in known and tensor.name not in signature.ignored
     ]
     if unknown:
-        raise BadData([unknown_column(name) for name in unknown[:MAX_REPORTED]])
+        raise BadData(
+            [Problem("unknown-field", "is not an input of this model", column=name) for name in unknown[:MAX_REPORTED]]
+        )
     if wide := next((tensor for tensor in tensors if tensor.width != 1), None):
-        raise wrong(wide.name, "wrong-length", "must have the shape [n] or [n, 1]")
+        raise tensor_error(wide.name, "wrong-length", "must have the shape [n] or [n, 1]")
     if len({tensor.rows for tensor in tensors}) > 1:
         raise BadData([Problem("wrong-length", "the tensors have different numbers of rows")])
-    cells = {tensor.name: _cells(tensor, known.get(tensor.name)) for tensor in tensors}
+    cells = {tensor.name: _column_cells(tensor, known.get(tensor.name)) for tensor in tensors}
     return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
-def _cells(tensor: Tensor, column: Column | None) -> list[Any]:
-    """One column; 0 and 1 of a number's datatype are booleans where the model takes those."""
+def _column_cells(tensor: Tensor, column: Column | None) -> list[Any]:
+    """Return the cells of a column; 0 and 1 of a numeric tensor become booleans if the model expects booleans."""
     cells = tensor.cells()
-    return [_flag(cell) for cell in cells] if column and column.kind == "boolean" and tensor.datatype in NUMBERS else cells
+    return [_as_bool(cell) for cell in cells] if column and column.kind == "boolean" and tensor.datatype in NUMBERS else cells
 
 
-def _flag(cell: Any) -> Any:
+def _as_bool(cell: Any) -> Any:
     return bool(cell) if cell in (0, 1) else cell
 
 
-def _whole_rows(tensor: Tensor, signature: Signature) -> list[dict[str, Any]]:
+def _records_of_matrix(tensor: Tensor, signature: Signature) -> list[dict[str, Any]]:
     names, width = signature.names, len(signature.names)
     if tensor.width != width:
-        raise wrong(tensor.name, "wrong-length", "is no column of this model", f"[n, {width}]")
+        raise tensor_error(tensor.name, "wrong-length", "is not a column of this model", f"[n, {width}]")
     cells = tensor.cells()
-    for place, column in enumerate(signature.request_columns):
+    for index, column in enumerate(signature.request_columns):
         if column.kind == "boolean" and tensor.datatype in NUMBERS:
-            cells[place::width] = [_flag(cell) for cell in cells[place::width]]
+            cells[index::width] = [_as_bool(cell) for cell in cells[index::width]]
     return [dict(zip(names, cells[start : start + width], strict=True)) for start in range(0, len(cells), width)]
 
 
-def _wanted(body: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
-    """All outputs, or those that the request names."""
+def _requested_outputs(body: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
+    """Return the outputs that the request names, or all; the value is whether the output is binary."""
     known = output_types(signature)
     binary = _is_binary(body, "binary_data_output", False)
-    asked = body.get("outputs")
-    if asked is None or asked == []:
+    outputs = body.get("outputs")
+    if outputs is None or outputs == []:
         return dict.fromkeys(known, binary)
-    if not isinstance(asked, list) or not all(isinstance(each, dict) for each in asked):
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise BadData([Problem("invalid-type", "`outputs` must be a list of objects, each with a `name`")])
-    names = [each.get("name") for each in asked]
+    names = [output.get("name") for output in outputs]
     if not all(isinstance(name, str) and name in known for name in names):
-        raise BadData([Problem("unknown-field", f"`outputs` names something else than {', '.join(sorted(known))}")])
-    return {each["name"]: _is_binary(each, "binary_data", binary) for each in asked}
+        raise BadData([Problem("unknown-field", f"unknown name in `outputs`; choose from {', '.join(sorted(known))}")])
+    return {output["name"]: _is_binary(output, "binary_data", binary) for output in outputs}
 
 
-def _is_binary(holder: Mapping[str, Any], parameter: str, default: bool) -> bool:
-    found = parameters_of(holder).get(parameter, default)
-    if not isinstance(found, bool):
+def _is_binary(container: Mapping[str, Any], parameter: str, default: bool) -> bool:
+    value = parameters_of(container).get(parameter, default)
+    if not isinstance(value, bool):
         raise BadData([Problem("invalid-type", f"the parameter `{parameter}` must be true or false")])
-    return found
+    return value
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------------
+# --- responses -------------------------------------------------------------------------------------------------------------
 
 
-def response(
+def render_response(
     facts: Mapping[str, Any],
     scores: FloatMatrix | Sequence[Sequence[float]],
     signature: Signature,
-    wanted: Mapping[str, bool],
+    requested: Mapping[str, bool],
 ) -> tuple[bytes, int | None]:
-    """The wanted outputs, [n, 1] each, after the `facts`; and the length of the JSON if binary tensors follow it."""
+    """Return the body: `facts` and the requested outputs, each [n, 1]; and the JSON's length if binary tensors follow."""
     tensors, chunks = [], []
     for name, (datatype, cells) in _outputs(scores, signature).items():
-        if name not in wanted:
+        if name not in requested:
             continue
         tensor = {**_tensor(name, datatype), "shape": [len(cells), 1]}
-        if wanted[name]:
-            chunks.append(encoded(cells, datatype))
+        if requested[name]:
+            chunks.append(encode_cells(cells, datatype))
             tensor["parameters"] = {**tensor.get("parameters", {}), "binary_data_size": len(chunks[-1])}
         else:
             tensor["data"] = cells
@@ -184,7 +183,9 @@ def response(
 
 
 def _outputs(scores: FloatMatrix | Sequence[Sequence[float]], signature: Signature) -> dict[str, tuple[str, list[Any]]]:
+    """Return the datatype and the cells of each output."""
     matrix = np.asarray(scores, dtype=float)
     columns = [[json_number(predicted_label(row, signature.target)) for row in matrix.tolist()]]
-    columns += [[json_number(score) for score in matrix[:, place].tolist()] for place in range(len(signature.target.classes))]
-    return {name: (kind, cells) for (name, kind), cells in zip(output_types(signature).items(), columns, strict=True)}
+    columns += [[json_number(score) for score in matrix[:, index].tolist()] for index in range(len(signature.target.classes))]
+    types = output_types(signature).items()
+    return {name: (datatype, cells) for (name, datatype), cells in zip(types, columns, strict=True)}

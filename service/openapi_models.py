@@ -104,7 +104,7 @@ class Status(BaseModel):
     store: dict[str, Any]
     swaps: list[dict[str, Any]]
     workers: list[dict[str, Any]]
-    oldest_look_seconds: float | None
+    oldest_check_seconds: float | None
     inbox: dict[str, Any]
     dask: dict[str, Any]
 
@@ -112,7 +112,7 @@ class Status(BaseModel):
 class StoreCheck(BaseModel):
     """Whether the hint was new."""
 
-    looking: bool
+    accepted: bool
 
 
 class Version(BaseModel):
@@ -161,7 +161,7 @@ class History(BaseModel):
     """Every act, the newest last."""
 
     project: str
-    acts: list[AuditEntryModel]
+    entries: list[AuditEntryModel]
 
 
 class ProblemType(BaseModel):

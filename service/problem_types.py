@@ -17,7 +17,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "too-slow": ("The request came too slowly", "Send the request without long pauses, or split it into smaller ones."),
     "deadline-exceeded": ("The request took too long", "Send fewer records, or upload the table to /batch."),
     "overloaded": ("Too many requests at a time", "Wait as long as Retry-After says, then repeat the request."),
-    "client-gone": ("The client closed the connection", "Repeat the request and wait for the answer."),
+    "client-disconnected": ("The client closed the connection", "Repeat the request and wait for the answer."),
     "not-acceptable": ("The answer does not exist in the accepted form", "Accept JSON, CSV, HTML or Parquet."),
     "unsupported-media-type": (
         "The media type of the body is not read here",
@@ -28,7 +28,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- keys ---
     "key-missing": ("An API key is needed", "Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."),
     "not-a-promoter": ("A promoter's token is needed", "Send it as `Authorization: Bearer TOKEN`."),
-    "promotion-off": ("This service does not promote", "Set PODIUM_PROMOTERS and a signing key, or use the command line."),
+    "promotion-disabled": ("This service does not promote", "Set PODIUM_PROMOTERS and a signing key, or use the command line."),
     "bad-signature": ("The hint is not signed as it should be", "Sign it with a key of PODIUM_REFRESH_SECRETS."),
     # --- projects, models and versions ---
     "unknown-project": ("No such project is in service", "/ lists the projects in service."),
@@ -36,7 +36,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "unknown-version": ("This version does not exist or is not in service", "Only the champion is in service; see /versions."),
     "model-not-ready": ("No model is in service yet", "Wait as long as Retry-After says; /status shows what is missing."),
     "no-report": ("This version has no report", "Imported models come without the rows that a report needs."),
-    "not-unloaded": ("A champion is not taken out of service", "Promote another version or roll back instead."),
+    "unload-not-allowed": ("A champion is not taken out of service", "Promote another version or roll back instead."),
     "store-unavailable": ("The object store does not answer", "Predictions go on; repeat this request later."),
     "unsafe-server": (
         "The service was started without its limits on HTTP",
@@ -46,7 +46,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- promotion ---
     "condition-missing": ("The expected champion is missing", 'Send `If-Match: "VERSION"` with the champion to replace.'),
     "alias-moved": ("The champion changed in the meantime", "Look at the history and decide again."),
-    "nothing-before": ("There is no earlier champion", "Promote a version instead."),
+    "no-previous-champion": ("There is no earlier champion", "Promote a version instead."),
     "gate-failed": ("The version failed a gate", "`errors` names the gates that failed and their figures."),
     "retired": ("The files of this version were deleted", "Train it again, or choose a version whose files exist."),
     "unsigned": ("The version is not signed by a trusted key", "Publish it with a key of PODIUM_TRAINER_KEYS."),

@@ -1,4 +1,4 @@
-"""The loop that brings the live snapshots to where the aliases point: level-triggered, so no event can be missed."""
+"""The loop that makes the served models match the aliases; it compares states, so no event can be missed."""
 
 from __future__ import annotations
 
@@ -9,318 +9,283 @@ import random
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from podium.inference.served_model import ServedModel
-from podium.registry.audit_entry import AuditEntry, parse_entry
-from podium.registry.loading import ModelLoadError, fetcher
+from podium.registry.audit_entry import parse_entry
+from podium.registry.loading import ModelLoadError
 from podium.registry.promotion import PromotionContext
-from podium.registry.provenance import library_mismatches
-from podium.registry.signing import Signer, TrustPolicy
-from podium.registry.validation import Validator
+from podium.registry.signing import Signer
 from podium.storage.files import ChangeSignal
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store, StoreError
-from service.active_models import ActiveModels
 from service.aliases import Alias, Aliases
-from service.fast_path import fast_path_for
-from service.metrics import Metrics
+from service.backoff import Backoff
 from service.staleness import StoreChecks, public_reason
 from service.swaps import PreparedSwap, Swaps
 from service.thread_pools import ThreadPool
+from service.version_loader import VersionLoader
 
 log = logging.getLogger(__name__)
-MAX_BACKOFF = 300.0
-LISTEN_SECONDS = 0.1
-LOOK_SECONDS = 10.0
-"""A look that takes longer has failed."""
+SIGNAL_POLL_SECONDS = 0.1
+CHECK_TIMEOUT = 10.0
+"""A check of the store that takes longer has failed."""
 START_SECONDS = 1.5
-"""For so long the start waits for the first models; then they are loaded while the service says that it is not ready."""
-LOADS, RETRIES, WAKES = 4, 2, 4
-"""Threads that load versions: at first, again after a failure, and back into memory."""
-MISSING = "alias-missing: the store has no alias of this project any more; the last version goes on serving"
+"""How long startup waits for the first models; after that, they load while the service reports that it is not ready."""
+LOAD_THREADS, RETRY_THREADS, RELOAD_THREADS = 4, 2, 4
+ALIAS_MISSING = "alias-missing: the store no longer has an alias for this project; the last version keeps serving"
 
 
 class AliasRegression(StoreError):
-    """The alias shows an older entry than one that was seen: somebody put it back past the history."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReconcilerOptions:
-    """How often to look, how much memory models may take by the size of their files, and whose models are taken."""
-
-    poll_seconds: float
-    max_bytes: int = 1 << 40
-    allow_library_mismatch: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """A version that could not be loaded: not tried again until then, unless the alias moves."""
-
-    alias: Alias
-    until: float
-    tries: int = 1
+    """The alias names an older entry than a previous one: somebody restored it, bypassing the audit log."""
 
 
 class Reconciler:
-    """A look reads which aliases changed; each project then follows its own alias in its own task.
+    """Polls the aliases of the store; each project then follows its alias in a task of its own.
 
-    So a version that takes long, or hangs, delays no other project. The version before stays warm, so that going back to it
-    costs nothing. What served last is remembered on the disk, for a start without the store, for an alias that was deleted, and
-    so that no restart lets an alias be put back.
+    A version that loads slowly or hangs does not delay other projects. The previous version stays in memory, so that a
+    rollback is instant. The last aliases are cached on disk: for a start without the store, for a deleted alias, and so
+    that a restart does not accept an older alias.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        cache: ModelCache,
-        live: ActiveModels,
-        trust: TrustPolicy,
-        validator: Validator,
-        metrics: Metrics,
-        limits: ReconcilerOptions,
-    ) -> None:
-        self._cache, self._live, self._trust, self._limits, self._metrics = cache, live, trust, limits, metrics
-        self._fetch, self._prover, self._place = fetcher(store, cache), validator, store.location
-        self._aliases, self._swaps = Aliases(store, trust.promoters, metrics), Swaps(live, metrics, limits.max_bytes)
-        self._disk, self._wakes = ThreadPool(1, "cache"), ThreadPool(WAKES, "wakes")
-        self._loads, self._retries = ThreadPool(LOADS, "loads"), ThreadPool(RETRIES, "retries")
-        self._waking: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._bell = ChangeSignal(cache.folder / "bell")
-        self._wake, self._settled = asyncio.Event(), asyncio.Event()
-        self._looking, self._begun, self._ended = asyncio.Lock(), 0, 0
-        self._remembered: dict[str, Alias] = {}
-        self._followed: dict[str, Alias] = {}
-        self._rests: dict[str, Backoff] = {}
-        self._failed: dict[str, str] = {}
-        self._noted: frozenset[str] = frozenset()
-        self._first: asyncio.Task[None] | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.looks = StoreChecks(limits.poll_seconds, metrics)
+    def __init__(self, store: Store, cache: ModelCache, loader: VersionLoader, swaps: Swaps, poll_seconds: float) -> None:
+        self._cache, self.loader, self._swaps, self._poll_seconds = cache, loader, swaps, poll_seconds
+        self._live, self._metrics, self._location = swaps.live, swaps.metrics, store.location
+        self._aliases = Aliases(store, loader.trust.promoters, swaps.metrics)
+        self._cache_threads, self._reload_threads = ThreadPool(1, "cache"), ThreadPool(RELOAD_THREADS, "reloads")
+        self._load_threads, self._retry_threads = ThreadPool(LOAD_THREADS, "loads"), ThreadPool(RETRY_THREADS, "retries")
+        self._reload_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._signal = ChangeSignal(cache.folder / "changed")
+        self._notified, self._initialized = asyncio.Event(), asyncio.Event()
+        self._poll_lock, self._polls_started, self._polls_finished = asyncio.Lock(), 0, 0
+        self._cached_aliases: dict[str, Alias] = {}
+        self._synced_aliases: dict[str, Alias] = {}
+        self._backoff = Backoff(poll_seconds)
+        self._errors: dict[str, str] = {}
+        self._logged_missing: frozenset[str] = frozenset()
+        self._first_poll_task: asyncio.Task[None] | None = None
+        self._sync_tasks: dict[str, asyncio.Task[None]] = {}
+        self.store_checks = StoreChecks(poll_seconds, swaps.metrics)
+
+    # --- state -----------------------------------------------------------------------------------------------------------
 
     @property
-    def receipts(self) -> deque[dict[str, Any]]:
-        return self._swaps.receipts
+    def swap_records(self) -> deque[dict[str, Any]]:
+        return self._swaps.records
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why projects that served here, or that a promoter signed, are not as the store says."""
-        failed = {project: reason for project, reason in self._failed.items() if project in self._known()}
-        missing = dict.fromkeys(sorted(self._aliases.missing), MISSING)
+        """Why projects do not match the store, for projects that were served here or have a signed alias."""
+        failed = {project: reason for project, reason in self._errors.items() if project in self._known()}
+        missing = dict.fromkeys(sorted(self._aliases.missing), ALIAS_MISSING)
         return failed | self._aliases.invalid(self._served()) | missing
 
     @property
-    def rejected(self) -> dict[str, Any]:
-        """Aliases that nobody signed of projects that never served here: how many, and the names of the first few."""
+    def rejected_aliases(self) -> dict[str, Any]:
+        """The number and first names of unsigned aliases of projects that were never served here."""
         return self._aliases.rejected(self._served())
 
     @property
-    def settled(self) -> bool:
-        """Whether the first look has ended, and whatever it found is in service or has failed."""
-        return self._settled.is_set()
+    def is_initialized(self) -> bool:
+        """Whether the first poll has ended and its versions have loaded or failed."""
+        return self._initialized.is_set()
 
     def _served(self) -> set[str]:
-        return {snapshot.project for snapshot in self._live.all()} | self._live.evicted.keys() | self._remembered.keys()
+        return {served.project for served in self._live.all()} | self._live.evicted.keys() | self._cached_aliases.keys()
 
     def _known(self) -> set[str]:
         return self._served() | self._aliases.signed.keys()
 
-    def context(self, store: Store, signer: Signer) -> PromotionContext:
-        """Where to promote with this loop's cache and validator; `store` may be a more patient one."""
-        return PromotionContext(store, self._trust, signer, "", self._fetch, self._prover)
+    def _is_available(self, project: str) -> bool:
+        return self._live.is_loaded(project) or project in self._live.evicted
 
-    def hint(self) -> None:
-        """Look soon, and let the other workers of this host look; any number of hints until then are one."""
-        self._bell.notify()
-        self._wake.set()
+    def promotion_context(self, store: Store, signer: Signer) -> PromotionContext:
+        return self.loader.promotion_context(store, signer)
+
+    # --- polling ---------------------------------------------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Request a poll, here and in the other workers of this host; several requests until then count as one."""
+        self._signal.notify()
+        self._notified.set()
 
     async def start(self) -> None:
-        """Load what the cache remembers and look at the store; after START_SECONDS both go on in the background."""
+        """Load the cached aliases and poll the store; after START_SECONDS both continue in the background."""
         self._live.starting = True
-        for project, (data, confirmed) in (await self._disk.run(self._cache.aliases, self._place)).items():
+        cached = await self._cache_threads.run(self._cache.aliases, self._location)
+        for project, (data, confirmed) in cached.items():
             try:
-                entry = parse_entry(data, project, self._trust.promoters)
+                entry = parse_entry(data, project, self.loader.trust.promoters)
             except StoreError:
-                log.warning("what the cache remembers of a project is not signed", extra={"project": project})
+                log.warning("a cached alias has no trusted signature", extra={"project": project})
                 continue
-            self._remembered[project], self._swaps.latest[project] = Alias(entry, data), entry.sequence
-            self.looks.confirmed = min(self.looks.confirmed or confirmed, confirmed)
-        self._live.expected = frozenset(self._remembered)
-        self._follow()
-        self._first = asyncio.create_task(self._first_look())
-        await asyncio.wait([self._first], timeout=START_SECONDS)
+            self._cached_aliases[project] = Alias(entry, data)
+            self._swaps.note_sequence(project, entry.sequence)
+            self.store_checks.confirmed = min(self.store_checks.confirmed or confirmed, confirmed)
+        self._live.expected = frozenset(self._cached_aliases)
+        self._start_syncs()
+        self._first_poll_task = asyncio.create_task(self._first_poll())
+        await asyncio.wait([self._first_poll_task], timeout=START_SECONDS)
 
-    async def _first_look(self) -> None:
+    async def _first_poll(self) -> None:
         try:
-            await self._shared_look()
-            while waiting := [task for project, task in self._tasks.items() if not self._is_up(project)]:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=LISTEN_SECONDS)
+            await self._poll_shared()
+            while waiting := [task for project, task in self._sync_tasks.items() if not self._is_available(project)]:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=SIGNAL_POLL_SECONDS)
             gc.collect()
-            gc.freeze()  # what is here now stays: collections need not look at it
+            gc.freeze()  # the objects of the loaded models stay, so exclude them from garbage collection
         finally:
-            self._settled.set()
+            self._initialized.set()
 
     async def run(self) -> None:
-        """Look, wait for a hint, a bell or the next poll, and look again, for as long as the service runs."""
+        """Poll at the interval and after each notification or signal, for as long as the service runs."""
         while True:
-            await self._wait(self._limits.poll_seconds * random.uniform(0.9, 1.1))
-            self._wake.clear()
-            await self._shared_look()
+            await self._wait(self._poll_seconds * random.uniform(0.9, 1.1))
+            self._notified.clear()
+            await self._poll_shared()
 
     async def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._wake.is_set() and not self._bell.was_notified():
+        while (left := end - time.monotonic()) > 0 and not self._notified.is_set() and not self._signal.was_notified():
             try:
-                await asyncio.wait_for(self._wake.wait(), min(left, LISTEN_SECONDS))
+                await asyncio.wait_for(self._notified.wait(), min(left, SIGNAL_POLL_SECONDS))
             except TimeoutError:
                 pass
 
-    async def look(self, project: str = "") -> None:
-        """Look at the store and wait for what changed: that project, or all of them. Errors are in the status."""
-        await self._shared_look()
-        if tasks := [task for name, task in self._tasks.items() if not project or name == project]:
+    async def poll_once(self, project: str = "") -> None:
+        """Poll the store and wait until the project, or every project, is in sync; errors are in `failures`."""
+        await self._poll_shared()
+        if tasks := [task for name, task in self._sync_tasks.items() if not project or name == project]:
             await asyncio.wait(tasks)
 
-    async def _shared_look(self) -> None:
-        """One look at a time; callers that come while a look runs share the next one."""
-        number = self._begun + 1
-        async with self._looking:
-            if self._ended < number:
-                self._begun = number
-                await self._look()
-                self._ended = number
+    async def _poll_shared(self) -> None:
+        """Run one poll at a time; calls during a poll share the next one."""
+        number = self._polls_started + 1
+        async with self._poll_lock:
+            if self._polls_finished < number:
+                self._polls_started = number
+                await self._poll()
+                self._polls_finished = number
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._aliases.read(self._served())
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await self._aliases.update(self._served())
         except (StoreError, TimeoutError) as error:
-            log.warning("the store does not answer", extra={"reason": str(error) or "the look took too long"})
-            self.looks.failed(error)
+            log.warning("the object store is unreachable", extra={"reason": str(error) or "the check timed out"})
+            self.store_checks.failed(error)
         else:
             self._live.starting = False
-            self.looks.succeeded()
-        self._note_missing()
+            self.store_checks.succeeded()
+        self._log_missing()
         self._live.expected = frozenset(self._known())
-        self._follow()
-        if not self.looks.error and not self.failures:
-            await self._disk.run(self._cache.touch_aliases, self._place)
+        self._start_syncs()
+        if not self.store_checks.error and not self.failures:
+            await self._cache_threads.run(self._cache.touch_aliases, self._location)
 
-    def _note_missing(self) -> None:
+    def _log_missing(self) -> None:
         missing = self._aliases.missing
         self._metrics.aliases_missing = len(missing)
-        for project in missing - self._noted:
-            log.warning("an alias is missing; the last version goes on serving", extra={"project": project})
-        self._noted = frozenset(missing)
+        for project in missing - self._logged_missing:
+            log.warning("an alias is missing; the last version keeps serving", extra={"project": project})
+        self._logged_missing = frozenset(missing)
 
-    def _follow(self) -> None:
-        """Start a task for each project that is not where its alias points."""
-        for project in self._known() - self._tasks.keys():
+    # --- projects --------------------------------------------------------------------------------------------------------
+
+    def _start_syncs(self) -> None:
+        """Start a task for each project that does not match its alias."""
+        for project in self._known() - self._sync_tasks.keys():
             if next(self._targets(project), None):
-                task = self._tasks[project] = asyncio.create_task(self._bring(project))
-                task.add_done_callback(lambda _, project=project: self._tasks.pop(project))  # type: ignore[misc]
+                task = self._sync_tasks[project] = asyncio.create_task(self._sync_project(project))
+                task.add_done_callback(lambda _, project=project: self._sync_tasks.pop(project))  # type: ignore[misc]
 
     def _targets(self, project: str) -> Iterator[Alias]:
-        """What to load now: while nothing serves, what the cache remembers; then what the alias shows."""
-        rest = self._rests.get(project)
-        resting = rest.alias if rest and time.monotonic() < rest.until else None
-        remembered = None if self._is_up(project) else self._remembered.get(project)
-        for alias in (remembered, self._aliases.signed.get(project)):
-            if alias and alias is not resting and alias is not self._followed.get(project):
+        """Yield the aliases to load: the cached one while nothing serves, then the one in the store."""
+        cached = None if self._is_available(project) else self._cached_aliases.get(project)
+        for alias in (cached, self._aliases.signed.get(project)):
+            if alias and not self._backoff.is_paused(alias) and alias is not self._synced_aliases.get(project):
                 yield alias
 
-    def _is_up(self, project: str) -> bool:
-        return self._live.serves(project) or project in self._live.evicted
-
-    async def _bring(self, project: str) -> None:
-        """Load until the project is where its alias points, or each target was tried."""
+    async def _sync_project(self, project: str) -> None:
+        """Load until the project matches its alias, or every target was tried."""
         tried: set[Alias] = set()
-        while alias := next((each for each in self._targets(project) if each not in tried), None):
+        while alias := next((target for target in self._targets(project) if target not in tried), None):
             tried.add(alias)
-            pool = self._retries if project in self._rests else self._loads
+            threads = self._retry_threads if project in self._backoff else self._load_threads
             try:
-                found = await pool.run(self._load, alias)
-            except Exception as error:  # whatever is wrong with one version, the other projects go on
-                self._fail(alias, error)
+                prepared = await threads.run(self._prepare, alias)
+            except Exception as error:  # a broken version must not affect other projects
+                self._record_failure(alias, error)
             else:
-                await self._succeed(alias, found)
+                await self._complete(alias, prepared)
 
-    async def _succeed(self, alias: Alias, found: PreparedSwap | None) -> None:
+    async def _complete(self, alias: Alias, prepared: PreparedSwap | None) -> None:
+        """Swap in a prepared version, if any, and remember the alias."""
         project, entry = alias.entry.project, alias.entry
-        self._followed[project] = alias
-        self._failed.pop(project, None)
-        self._rests.pop(project, None)
-        if found:
-            self._swaps.swap(found)
-        elif self._is_up(project):
-            self._swaps.entries[project] = alias.data
-        self._swaps.latest[project] = max(self._swaps.latest.get(project, 0), entry.sequence)
-        known = self._remembered.get(project)
-        if entry.champion and (known is None or known.data != alias.data):
-            self._remembered[project] = alias
-            await self._disk.run(self._cache.remember_alias, self._place, project, alias.data)
-        if found:
-            await self._disk.run(self._bell.notify)
+        self._synced_aliases[project] = alias
+        self._errors.pop(project, None)
+        self._backoff.reset(project)
+        if prepared:
+            self._swaps.swap(prepared)
+        elif self._is_available(project):
+            self._swaps.alias_data[project] = alias.data
+        self._swaps.note_sequence(project, entry.sequence)
+        cached = self._cached_aliases.get(project)
+        if entry.champion and (cached is None or cached.data != alias.data):
+            self._cached_aliases[project] = alias
+            await self._cache_threads.run(self._cache.remember_alias, self._location, project, alias.data)
+        if prepared:
+            await self._cache_threads.run(self._signal.notify)
 
-    def _fail(self, alias: Alias, error: Exception) -> None:
-        project, reason = alias.entry.project, public_reason(error)
-        if self._failed.get(project) != reason:
+    def _record_failure(self, alias: Alias, error: Exception) -> None:
+        project, version, reason = alias.entry.project, alias.entry.champion, public_reason(error)
+        if self._errors.get(project) != reason:
             self._metrics.swaps[project, "failed"] += 1
-            facts = {"project": project, "version": alias.entry.champion, "reason": str(error) or reason}
-            known = isinstance(error, StoreError)
-            log.warning("a version was not put in service", extra=facts, exc_info=None if known else error)
-        self._failed[project] = reason
+            current = next((served.version for served in self._live.all() if served.project == project), "nothing")
+            extra = {"project": project, "version": version, "reason": str(error) or reason}
+            exc_info = None if isinstance(error, StoreError) else error
+            log.warning("failed to load %s %s, still serving %s", project, version, current, extra=extra, exc_info=exc_info)
+        self._errors[project] = reason
         if isinstance(error, ModelLoadError):
-            rest = self._rests.get(project)
-            tries = rest.tries + 1 if rest and rest.alias is alias else 1
-            pause = min(MAX_BACKOFF, self._limits.poll_seconds * 2**tries) * random.uniform(0.8, 1.2)
-            self._rests[project] = Backoff(alias, time.monotonic() + pause, tries)
+            self._backoff.add(alias)
 
-    def _load(self, alias: Alias) -> PreparedSwap | None:
-        """In a thread: what the entry of the alias asks for, or None when it is live. Raises StoreError."""
-        began, entry, project = time.monotonic(), alias.entry, alias.entry.project
-        latest = self._swaps.latest.get(project, 0)
+    def _prepare(self, alias: Alias) -> PreparedSwap | None:
+        """Load the alias's version, in a thread; returns None if it serves already. Raises StoreError."""
+        started, entry, project = time.monotonic(), alias.entry, alias.entry.project
+        latest = self._swaps.latest_sequence.get(project, 0)
         if entry.sequence < latest:
-            raise AliasRegression(f"the alias of {project} shows number {entry.sequence}, but number {latest} was seen")
-        live = self._live.find(project)
-        if entry.champion is None or entry.manifest_sha256 is None or (live and entry.manifest_sha256 == live.manifest_sha256):
+            raise AliasRegression(f"the alias of {project} names entry {entry.sequence}, which is older than entry {latest}")
+        current = self._live.find(project)
+        if (
+            entry.champion is None
+            or entry.manifest_sha256 is None
+            or (current and entry.manifest_sha256 == current.manifest_sha256)
+        ):
             return None
-        if project in self._live.evicted and self._swaps.entries[project] == alias.data:
+        if project in self._live.evicted and self._swaps.alias_data[project] == alias.data:
             return None
-        if warm := self._swaps.warm(project, entry.champion, entry.manifest_sha256):
-            return PreparedSwap(replace(warm, sequence=entry.sequence), alias.data, True, began)
-        return PreparedSwap(self._proved(entry), alias.data, False, began)
+        if warm := self._swaps.find_warm(project, entry.champion, entry.manifest_sha256):
+            return PreparedSwap(replace(warm, sequence=entry.sequence), alias.data, True, started)
+        return PreparedSwap(self.loader.load(entry), alias.data, False, started)
 
-    def _proved(self, entry: AuditEntry) -> ServedModel:
-        assert entry.champion and entry.manifest_sha256
-        loaded = self._prover.load(entry.project, entry.champion, entry.manifest_sha256, self._fetch, self._trust.trainers)
-        if others := library_mismatches(loaded.manifest.libraries):
-            if not self._limits.allow_library_mismatch:
-                raise ModelLoadError(
-                    f"{', '.join(others)}: PODIUM_ALLOW_LIBRARY_MISMATCH=true serves it, as its golden rows come out right"
-                )
-            log.warning("%s %s: %s", entry.project, entry.champion, ", ".join(others))
-        snapshot = ServedModel.of(entry, loaded)
-        fast_path_for(snapshot)
-        return snapshot
+    # --- evicted models --------------------------------------------------------------------------------------------------
+
+    async def reload(self, project: str) -> None:
+        """Load an evicted model back into memory. Raises StoreError."""
+        async with self._reload_locks[project]:
+            if project in self._live.evicted:
+                self._swaps.swap(await self._reload_threads.run(self._prepare_reload, project))
+
+    def _prepare_reload(self, project: str) -> PreparedSwap:
+        """Load the version that was evicted, whatever the alias names by now."""
+        started, data = time.monotonic(), self._swaps.alias_data[project]
+        entry = parse_entry(data, project, self.loader.trust.promoters)
+        return PreparedSwap(self.loader.load(entry), data, False, started)
 
     def close(self) -> None:
-        """Stop what runs; calls that hang are left to end by themselves."""
-        for task in (*self._tasks.values(), *([self._first] if self._first else [])):
+        """Cancel the tasks; calls that hang in a thread are not waited for."""
+        for task in (*self._sync_tasks.values(), *([self._first_poll_task] if self._first_poll_task else [])):
             task.cancel()
-        for pool in (self._disk, self._wakes, self._loads, self._retries):
-            pool.close()
+        for threads in (self._cache_threads, self._reload_threads, self._load_threads, self._retry_threads):
+            threads.close()
         self._aliases.close()
-
-    async def wake(self, project: str) -> None:
-        """Bring a project back into memory that made room for others. Raises StoreError."""
-        async with self._waking[project]:
-            if project in self._live.evicted:
-                self._swaps.swap(await self._wakes.run(self._wakened, project))
-
-    def _wakened(self, project: str) -> PreparedSwap:
-        """What served before it left memory, whatever its alias shows by now."""
-        began, data = time.monotonic(), self._swaps.entries[project]
-        return PreparedSwap(self._proved(parse_entry(data, project, self._trust.promoters)), data, False, began)

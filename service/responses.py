@@ -1,4 +1,4 @@
-"""Scores to answers: one form for every way in."""
+"""Render scores as JSON, in the same form for every kind of request."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from podium.inference.served_model import ServedModel
 from podium.models.model import predicted_label
 from podium.schema.columns import EPOCH, Column, Label, Signature, Target, Value
 
-_START, _numbers = secrets.token_hex(6), itertools.count(1)
+_PROCESS_ID, _counter = secrets.token_hex(6), itertools.count(1)
 
 
-def prediction_id() -> str:
-    """Unique over processes and restarts."""
-    return f"{_START}-{next(_numbers):x}"
+def new_prediction_id() -> str:
+    """Return an id that is unique over processes and restarts."""
+    return f"{_PROCESS_ID}-{next(_counter):x}"
 
 
 def json_number(number: Label | float) -> Label | float | None:
-    """JSON has no NaN and no infinity."""
+    """Return None instead of NaN and infinity, which JSON does not have."""
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def one_prediction(scores: Sequence[float], target: Target, half_width: float | None = None) -> dict[str, Any]:
-    """`prediction`, and for classes `probabilities` by class, else the `interval` that holds 90 % of the targets."""
+    """Return `prediction`, and `probabilities` by class, or for a regression the 90% prediction `interval`."""
     fields: dict[str, Any] = {"prediction": json_number(predicted_label(scores, target))}
     if target.classes:
         fields["probabilities"] = {str(label): json_number(score) for label, score in zip(target.classes, scores, strict=True)}
@@ -39,39 +39,41 @@ def one_prediction(scores: Sequence[float], target: Target, half_width: float | 
     return fields
 
 
-def predictions(snapshot: ServedModel, scores: Scores, inputs: ParsedRows, with_inputs: bool) -> list[dict[str, Any]]:
-    """One answer a row, or a day of a panel; with several models, each under its name and the first one's on top; of a wrong
-    row its errors."""
-    if snapshot.signature.panel:
-        return forecast_rows(snapshot.signature.panel, inputs, scores)
-    target, (first, *others) = snapshot.signature.target, scores
-    widths = {family: snapshot.half_width(family) for family in scores}
-    rows = iter(inputs.as_rows()) if with_inputs else None
-    good = iter(range(inputs.count))
-    found: list[dict[str, Any]] = []
-    for place in range(inputs.total):
-        if place in inputs.invalid_rows:
-            found.append({"errors": [problem.as_json() for problem in inputs.invalid_rows[place]]})
+def render_predictions(served: ServedModel, scores: Scores, rows: ParsedRows, with_inputs: bool) -> list[dict[str, Any]]:
+    """Return one object per row, or per forecast of a panel; an invalid row gets its errors.
+
+    With several models, the first one's prediction is at the top level and `models` has each by name.
+    """
+    if served.signature.panel:
+        return forecast_rows(served.signature.panel, rows, scores)
+    target, (first, *others) = served.signature.target, scores
+    widths = {family: served.half_width(family) for family in scores}
+    cells = iter(rows.as_rows()) if with_inputs else None
+    valid = iter(range(rows.count))
+    rendered: list[dict[str, Any]] = []
+    for index in range(rows.total):
+        if index in rows.invalid_rows:
+            rendered.append({"errors": [problem.as_json() for problem in rows.invalid_rows[index]]})
             continue
-        row = next(good)
+        row = next(valid)
         fields = one_prediction(list(map(float, scores[first][row])), target, widths[first])
         if others:
             fields["models"] = {
                 name: one_prediction(list(map(float, table[row])), target, widths[name]) for name, table in scores.items()
             }
-        if rows:
-            fields["inputs"] = sorted_inputs(next(rows), snapshot.signature)
-        found.append(fields)
-    return found
+        if cells:
+            fields["inputs"] = sorted_inputs(next(cells), served.signature)
+        rendered.append(fields)
+    return rendered
 
 
 def sorted_inputs(row: Sequence[Value], signature: Signature) -> dict[str, Any]:
-    """What the model took, by name in alphabetical order."""
-    cells = {column.name: _plain(cell, column) for cell, column in zip(row, signature.inputs, strict=True)}
+    """Return the parsed inputs of a row by name, in alphabetical order."""
+    cells = {column.name: _json_cell(cell, column) for cell, column in zip(row, signature.inputs, strict=True)}
     return dict(sorted(cells.items()))
 
 
-def _plain(cell: Value, column: Column) -> Any:
+def _json_cell(cell: Value, column: Column) -> Any:
     if cell is None or isinstance(cell, str):
         return cell
     if column.kind == "date":
@@ -79,21 +81,23 @@ def _plain(cell: Value, column: Column) -> Any:
     return bool(cell) if column.kind == "boolean" else int(cell) if column.kind == "integer" else cell
 
 
-def json_answer(snapshot: ServedModel, identity: str, scores: Scores, inputs: ParsedRows, with_inputs: bool = False) -> bytes:
-    """The answer to any number of records."""
+def json_predictions(
+    served: ServedModel, prediction_id: str, scores: Scores, rows: ParsedRows, with_inputs: bool = False
+) -> bytes:
+    """Return the body of a JSON response."""
     return json.dumps(
         {
-            "project": snapshot.project,
-            "version": snapshot.version,
+            "project": served.project,
+            "version": served.version,
             "model": next(iter(scores)),
-            "prediction_id": identity,
-            "predictions": predictions(snapshot, scores, inputs, with_inputs),
-            "warnings": [warning.as_json() for warning in inputs.warnings],
+            "prediction_id": prediction_id,
+            "predictions": render_predictions(served, scores, rows, with_inputs),
+            "warnings": [warning.as_json() for warning in rows.warnings],
         },
         separators=(",", ":"),
         allow_nan=False,
     ).encode()
 
 
-def answer_headers(snapshot: ServedModel, identity: str) -> dict[str, str]:
-    return {"X-Model-Version": snapshot.version, "X-Prediction-Id": identity}
+def prediction_headers(served: ServedModel, prediction_id: str) -> dict[str, str]:
+    return {"X-Model-Version": served.version, "X-Prediction-Id": prediction_id}

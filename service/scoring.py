@@ -1,52 +1,64 @@
-"""Where scores come from: one record in this thread, a few in another, many on the cluster."""
+"""Score rows: a few on the event loop or in a thread, many on the Dask cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from podium.inference.panel import forecasts
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.schema.arrays import FloatMatrix
 from service.compute_threads import run_in_compute_thread
-from service.dask_executor import DaskExecutor
-from service.problems import ClientDisconnected
+from service.errors import ClientDisconnected
+from service.responses import new_prediction_id, prediction_headers
+from service.services import Services
 
-Found = dict[str, FloatMatrix | Sequence[Sequence[float]]]
+FamilyScores = dict[str, FloatMatrix | Sequence[Sequence[float]]]
 
 
 async def run_models(
-    snapshot: ServedModel,
+    services: Services,
+    served: ServedModel,
     families: Sequence[str],
-    inputs: ParsedRows,
-    spread: DaskExecutor,
-    threshold: int,
-    gone: Callable[[], bool] = bool,
-) -> Found:
-    """For each family (n, scores) of the good rows, the same numbers whichever way they are computed.
+    rows: ParsedRows,
+    is_disconnected: Callable[[], bool] = bool,
+) -> FamilyScores:
+    """Return an (n, scores) array of the valid rows per family, the same wherever it is computed.
 
-    Raises ClientGone when nobody waits for them any more.
+    Raises ClientDisconnected.
     """
-    scores: Found = {}
-    if not inputs.count:
+    if not rows.count:
         return {family: [] for family in families}
-    if inputs.count > threshold:
-        frame = await run_in_compute_thread(inputs.as_frame)
+    scores: FamilyScores = {}
+    if rows.count > services.settings.dask_threshold:
+        frame = await run_in_compute_thread(rows.as_frame)
         for family in families:
-            _check(gone)
-            scores[family] = await run_in_compute_thread(spread.scores, snapshot, family, frame)
+            _check_connected(is_disconnected)
+            scores[family] = await run_in_compute_thread(services.dask.scores, served, family, frame)
         return scores
-    rows = inputs.as_rows()
+    cells = rows.as_rows()
     for family in families:
-        _check(gone)
-        fast = snapshot.fast[family]
-        if fast is not None:
-            scores[family] = [fast(row) for row in rows]  # microseconds a row
+        _check_connected(is_disconnected)
+        scorer = served.fast[family]
+        if scorer is not None:
+            scores[family] = [scorer(row) for row in cells]  # microseconds per row
         else:
-            scores[family] = await run_in_compute_thread(snapshot.models[family].scores, inputs.as_frame())
+            scores[family] = await run_in_compute_thread(served.models[family].scores, rows.as_frame())
     return scores
 
 
-def _check(gone: Callable[[], bool]) -> None:
-    """Raises ClientGone."""
-    if gone():
-        raise ClientDisconnected("the connection was closed")
+async def predict_champion(services: Services, served: ServedModel, rows: ParsedRows) -> tuple[Any, dict[str, str]]:
+    """Return the champion's scores, or forecasts [n, 1] of a panel, and the response headers."""
+    by_family = await run_models(services, served, [served.champion], rows)
+    services.metrics.rows[served.project] += rows.count
+    scores: Any = by_family[served.champion]
+    if served.signature.panel:
+        scores = forecasts(served.signature.panel, rows, by_family)[served.champion].value.reshape(-1, 1)
+    return scores, prediction_headers(served, new_prediction_id())
+
+
+def _check_connected(is_disconnected: Callable[[], bool]) -> None:
+    """Raises ClientDisconnected."""
+    if is_disconnected():
+        raise ClientDisconnected("the client closed the connection")

@@ -1,4 +1,4 @@
-"""The service as a process: its protocol, its logs, and an end that costs no request."""
+"""Run the server: HTTP protocol, logging, worker processes and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -19,69 +19,69 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from service.app import create_app
 from service.authentication import is_loopback
 from service.dask_executor import local_cluster
-from service.http_limits import GuardedProtocol, allow_many_files
+from service.http_limits import GuardedProtocol, raise_file_limit
 from service.logs import log_config
 from service.settings import ServiceSettings
-from service.worker_directory import OwnFolder
+from service.worker_directory import TemporaryFolder
 
 SWITCH_SECONDS = 0.0005
-"""How long a computing thread keeps the interpreter's lock while the event loop wants it; a tenth of Python's default."""
+"""How long a thread may hold the GIL while the event loop waits for it; a tenth of Python's default."""
 
 
 class AuthNotConfigured(Exception):
-    """The service would answer anybody, and nobody said that it may."""
+    """The address is public, but neither API keys nor anonymous access are configured."""
 
 
 class GracefulServer(uvicorn.Server):
-    """On the first SIGTERM: not ready any more, then, after the balancer's interval, no new connections, then the end."""
+    """On the first SIGTERM, fails readiness; after `drain_seconds`, refuses new connections and finishes the open requests."""
 
-    def __init__(self, config: uvicorn.Config, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
         super().__init__(config)
-        self._seconds, self._draining = seconds, False
+        self._drain_seconds, self._draining = drain_seconds, False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining or not self._seconds:
+        if self._draining or not self._drain_seconds:
             return super().handle_exit(sig, frame)
         self._draining = True
         self.config.app.state.live.draining = True  # type: ignore[union-attr]
-        timer = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
+        timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
         timer.daemon = True
         timer.start()
 
 
 FORK_CONTEXT = multiprocessing.get_context("forkserver")
-"""Workers are forked from a process that has imported everything and done nothing, so that one is replaced in a second."""
+"""Workers are forked from a process with all imports done, so that a worker is replaced in about a second."""
 
 
 class Worker(Process):
-    """One of several processes that accept from the same socket; the application is made in it, from the environment."""
+    """A process that accepts connections from the shared socket and creates its own application."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
-        self.process = FORK_CONTEXT.Process(target=_work, args=(config, sockets))  # type: ignore[assignment]
+        self.process = FORK_CONTEXT.Process(target=_run_worker, args=(config, sockets))  # type: ignore[assignment]
 
     def terminate(self) -> None:
         self.process.terminate()
 
 
-def _work(config: uvicorn.Config, sockets: list[socket]) -> None:
+def _run_worker(config: uvicorn.Config, sockets: list[socket]) -> None:
     config.configure_logging()
     _server(config, ServiceSettings()).run(sockets)
 
 
 class Supervisor(Multiprocess):
-    """Keeps so many workers alive: who dies is replaced."""
+    """Keeps the workers alive: a worker that exits is replaced."""
 
     def init_processes(self) -> None:
         for _ in range(self.processes_num):
             self._start()
 
     def keep_subprocess_alive(self) -> None:
-        for dead in [process for process in self.processes if not process.process.is_alive()]:
+        for worker in [process for process in self.processes if not process.process.is_alive()]:
             if self.should_exit.is_set():
                 return None
-            dead.join()
-            self.processes.remove(dead)
-            if dead.exitcode == STARTUP_FAILURE:
+            worker.join()
+            self.processes.remove(worker)
+            if worker.exitcode == STARTUP_FAILURE:
                 return self.should_exit.set()
             self._start()
 
@@ -92,15 +92,15 @@ class Supervisor(Multiprocess):
 
 
 def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> None:
-    """Run until a signal. Raises NotOpen, BadKey."""
+    """Run until a signal arrives. Raises AuthNotConfigured, BadKey."""
     if not settings.api_keys and not settings.allow_anonymous and not is_loopback(host):
         raise AuthNotConfigured(
-            f"{host} can be reached from elsewhere: set PODIUM_API_KEYS, "
+            f"refusing to listen on {host} without API keys: set PODIUM_API_KEYS, "
             "or PODIUM_ALLOW_ANONYMOUS=true if a proxy authenticates clients"
         )
     if not is_loopback(host) and "allowed_hosts" not in settings.model_fields_set:
         raise AuthNotConfigured(
-            f"{host} can be reached from elsewhere: set PODIUM_ALLOWED_HOSTS to the names that clients use, as in "
+            f"refusing to listen on {host} without PODIUM_ALLOWED_HOSTS: set it to the names that clients use, for example "
             "'[\"models.example.com\"]', or to '[\"*\"]' if a proxy checks them"
         )
     settings.trust()
@@ -121,23 +121,23 @@ def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> 
         _server(config, settings).run()
     else:
         FORK_CONTEXT.set_forkserver_preload(["service.app"])
-        with _shared_by_all(settings):
+        with _shared_resources(settings):
             Supervisor(config, [config.bind_socket()]).run()
 
 
 def _server(config: uvicorn.Config, settings: ServiceSettings) -> GracefulServer:
     sys.setswitchinterval(SWITCH_SECONDS)
-    allow_many_files()
+    raise_file_limit()
     config.app = create_app(settings)
     return GracefulServer(config, settings.drain_seconds)
 
 
 @contextmanager
-def _shared_by_all(settings: ServiceSettings) -> Iterator[None]:
-    """One Dask cluster and one folder for all workers, which find them in their environment."""
+def _shared_resources(settings: ServiceSettings) -> Iterator[None]:
+    """Provide one Dask cluster and one folder for all workers, in environment variables."""
     with ExitStack() as stack:
         if not settings.shared:
-            folder = stack.enter_context(contextlib.closing(OwnFolder()))
+            folder = stack.enter_context(contextlib.closing(TemporaryFolder()))
             os.environ["PODIUM_SHARED"] = str(folder.path)
         if settings.dask_workers and not settings.dask_address:
             cluster = stack.enter_context(local_cluster(settings.dask_workers))

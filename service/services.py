@@ -1,4 +1,4 @@
-"""What the endpoints share, made once when the service starts."""
+"""The objects that the endpoints share, created once when the service starts."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from service.webhooks import Webhooks
 from service.worker_directory import WorkerDirectory
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Services:
-    """The parts of one worker process."""
+    """The objects of one worker process."""
 
     settings: ServiceSettings
     store: Store
     pages_store: Store
-    """Gives up before the deadline of a page."""
+    """Times out before the deadline of pages."""
     live: ActiveModels
-    reconcile: Reconciler
-    spread: DaskExecutor
-    shared: WorkerDirectory
+    reconciler: Reconciler
+    dask: DaskExecutor
+    directory: WorkerDirectory
     webhooks: Webhooks
     pages: Pages
     metrics: Metrics
@@ -41,26 +41,26 @@ class Services:
     started: float = field(default_factory=time.time)
 
     def status(self) -> dict[str, Any]:
-        """What this worker serves and has counted, as plain values."""
+        """Return what this worker serves and its metrics, as JSON values."""
         return {
-            "looked_at": self.reconcile.looks.looked_at,
-            "serving": {snapshot.project: snapshot.version for snapshot in self.live.all()},
-            "counted": self.metrics.dump(),
+            "checked_at": self.reconciler.store_checks.checked_at,
+            "serving": {served.project: served.version for served in self.live.all()},
+            "metrics": self.metrics.dump(),
         }
 
     def ready(self) -> bool:
-        """Whether the start is over, a model is in service, and for every champion that failed at least the one before it.
+        """Return whether startup is complete, a model serves, and every project with a failure still serves a version.
 
-        Aliases that no promoter signed, of projects that never served here, do not count.
+        Unsigned aliases of projects that were never served here do not count.
         """
-        serving = {snapshot.project for snapshot in self.live.all()} | set(self.live.evicted)
-        up = self.reconcile.settled and not self.live.draining
-        return up and bool(serving) and self.reconcile.failures.keys() <= serving
+        serving = {served.project for served in self.live.all()} | set(self.live.evicted)
+        started = self.reconciler.is_initialized and not self.live.draining
+        return started and bool(serving) and self.reconciler.failures.keys() <= serving
 
 
-def services_of(request: Request) -> Services:
-    state: Services = request.app.state.podium
-    return state
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
-StateDep = Annotated[Services, Depends(services_of)]
+ServicesDep = Annotated[Services, Depends(get_services)]

@@ -1,4 +1,4 @@
-"""What the service can be told, by PODIUM_… variables."""
+"""Settings of the service, from PODIUM_… environment variables."""
 
 from __future__ import annotations
 
@@ -11,68 +11,88 @@ from pydantic import AfterValidator, Field, SecretStr
 from podium.settings import ROOT, StoreSettings
 from service.cors import check_origin
 
+MIN_KEY_LENGTH = 16
 
-def _is_token(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"a key needs {SHORTEST} ASCII characters without blanks at least")
+
+def _check_key(secret: SecretStr) -> SecretStr:
+    key = secret.get_secret_value()
+    if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(f"a key must have at least {MIN_KEY_LENGTH} printable ASCII characters and no spaces")
     return secret
 
 
-SHORTEST = 16
-Token = Annotated[SecretStr, AfterValidator(_is_token)]
+Key = Annotated[SecretStr, AfterValidator(_check_key)]
+Origin = Annotated[str, AfterValidator(check_origin)]
 
 
 class ServiceSettings(StoreSettings):
-    """Settings enter here and go down as arguments."""
+    """Settings of the service; they are read once and passed down as arguments."""
 
-    default_project: str = Field("", description="project behind /predict; the only one when empty")
-    refresh_secrets: tuple[SecretStr, ...] = Field(
-        (), description="keys that sign hints, as JSON; several while one is replaced"
-    )
-    api_keys: dict[str, Token] = Field(
-        {}, description="who may ask: a JSON object of names and keys; none: anybody, on loopback only"
-    )
-    public_status: bool = Field(False, description="with keys set, answer /status and /metrics without one")
-    allowed_hosts: tuple[str, ...] = Field(
-        ("localhost", "127.0.0.1", "[::1]"),
-        description='host names that requests may name, as JSON: "*.example.com" allows subdomains, "*" any host',
-    )
-    allow_anonymous: bool = Field(False, description="without keys, also answer from elsewhere than loopback")
-    max_concurrency: int = Field(64, gt=0, description="requests that are worked on at a time, in a process")
-    max_queue: int = Field(64, ge=0, description="requests that may wait for a place; more are turned away (429)")
-    queue_timeout: float = Field(2.0, gt=0, description="how long a request may wait for a place (503)")
-    request_timeout: float = Field(120.0, gt=0, description="a request that takes longer is ended (504)")
-    access_log: bool = Field(True, description="a line of JSON for each request, without values")
-    drain_seconds: float = Field(0.0, ge=0, description="from SIGTERM on not ready, and after so long no new connections")
-    cors_origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = Field(
-        (), description="origins whose pages may call this service, as JSON, such as https://app.example.com; * for all"
-    )
-    promoters: dict[str, Token] = Field(
-        {}, description="who may promote over HTTP: a JSON object of names and bearer tokens; none: nobody"
-    )
-    poll_seconds: float = Field(5.0, gt=0, description="how often the aliases are looked at without a hint")
-    inbox_poll_seconds: float = Field(15.0, gt=0, description="how often the drop-box is looked at without a hint")
-    validation_timeout: float = Field(30.0, gt=0, description="a version that takes longer to load and prove is refused")
-    cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
-    shared: Path | None = Field(None, description="folder of uploads and results, of all workers; a temporary one by default")
+    # --- models ---
+    default_project: str = Field("", description="project behind `/predict`; if empty, the only deployed project")
+    poll_seconds: float = Field(5.0, gt=0, description="seconds between checks of the object store for new champions")
+    validation_timeout: float = Field(30.0, gt=0, description="maximum seconds to load and validate a version")
     model_memory: int = Field(
-        2_000_000_000, gt=0, description="memory for models, by the size of their files; who is not asked sleeps"
+        2_000_000_000,
+        gt=0,
+        description="maximum bytes of loaded models, by file size; the least recently used models are unloaded "
+        "and reloaded on the next request",
     )
     allow_library_mismatch: bool = Field(
-        False, description="serve versions that were made with other releases of the libraries"
+        False, description="serve versions that were trained with other releases of the installed libraries"
     )
-    dask_threshold: int = Field(10, ge=0, description="more records than this go to Dask")
-    dask_workers: int = Field(2, ge=0, description="processes of the local cluster; 0 keeps everything in this process")
-    dask_address: str = Field("", description="an existing scheduler instead of a local cluster")
-    dask_timeout: float = Field(120.0, gt=0, description="after this long the batch is answered in this process")
-    async_threshold_bytes: int = Field(5_000_000, gt=0, description="larger files of /batch are answered as a job (202)")
-    max_jobs: int = Field(16, gt=0, description="jobs that may wait; more are turned away (429)")
-    max_jobs_per_caller: int = Field(8, gt=0, description="unfinished jobs of one caller")
-    job_timeout: float = Field(900.0, gt=0, description="a job that takes longer is ended")
-    max_result_bytes: int = Field(2_000_000_000, gt=0, description="a job whose result becomes larger is ended")
-    max_bytes: int = Field(300_000_000, gt=0, description="largest request body")
-    max_json_bytes: int = Field(32_000_000, gt=0, description="largest body of JSON or of a form without a file")
-    max_upload_bytes: int = Field(2_000_000_000, gt=0, description="disk space for all bodies that are received at a time")
-    max_records: int = Field(1_000_000, gt=0, description="most rows of one request")
+    cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder of verified model files")
+
+    # --- authentication ---
+    api_keys: dict[str, Key] = Field(
+        {}, description="API keys as a JSON object name → key; without keys, only loopback addresses are served"
+    )
+    allow_anonymous: bool = Field(False, description="serve any address without API keys")
+    public_status: bool = Field(False, description="serve `/status` and `/metrics` without an API key")
+    allowed_hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description='accepted Host headers, as a JSON list; "*.example.com" accepts subdomains, "*" any host',
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="origins whose pages may call the service, as a JSON list; * for all"
+    )
+    promoters: dict[str, Key] = Field(
+        {}, description="bearer tokens for promotion over HTTP, as a JSON object name → token; empty disables it"
+    )
+    refresh_secrets: tuple[SecretStr, ...] = Field(
+        (), description="keys of signed notifications to `/refresh`, as a JSON list; list both keys during rotation"
+    )
+
+    # --- requests ---
+    max_concurrency: int = Field(64, gt=0, description="maximum requests in progress per worker process")
+    max_queue: int = Field(64, ge=0, description="maximum queued requests; beyond that, clients get 429")
+    queue_timeout: float = Field(2.0, gt=0, description="maximum seconds in the queue; after that, clients get 503")
+    request_timeout: float = Field(120.0, gt=0, description="maximum seconds per request; after that, clients get 504")
+    drain_seconds: float = Field(
+        0.0, ge=0, description="seconds from SIGTERM, when readiness fails, until new connections are refused"
+    )
+    max_bytes: int = Field(300_000_000, gt=0, description="maximum bytes of a request body")
+    max_json_bytes: int = Field(32_000_000, gt=0, description="maximum bytes of a JSON body or of a form without a file")
+    max_upload_bytes: int = Field(2_000_000_000, gt=0, description="maximum disk space of all bodies being received")
+    max_records: int = Field(1_000_000, gt=0, description="maximum rows per request")
+
+    # --- Dask ---
+    dask_threshold: int = Field(10, ge=0, description="requests with more rows than this run on the Dask cluster")
+    dask_workers: int = Field(2, ge=0, description="processes of the local Dask cluster; 0 disables Dask")
+    dask_address: str = Field("", description="address of an existing Dask scheduler; replaces the local cluster")
+    dask_timeout: float = Field(120.0, gt=0, description="maximum seconds on Dask; after that, the process itself computes")
+
+    # --- jobs and inbox ---
+    async_threshold_bytes: int = Field(5_000_000, gt=0, description="larger files sent to `/batch` run as a job (202)")
+    max_jobs: int = Field(16, gt=0, description="maximum unfinished jobs; beyond that, clients get 429")
+    max_jobs_per_caller: int = Field(8, gt=0, description="maximum unfinished jobs per API key")
+    job_timeout: float = Field(900.0, gt=0, description="maximum seconds per job")
+    max_result_bytes: int = Field(2_000_000_000, gt=0, description="maximum bytes of a job's result")
+    inbox_poll_seconds: float = Field(15.0, gt=0, description="seconds between scans of the inbox")
+    shared: Path | None = Field(
+        None, description="folder of uploads and results, shared by all workers; a temporary folder by default"
+    )
+
+    # --- output ---
+    access_log: bool = Field(True, description="write one JSON line per request, without input values")
     static: Path = Field(ROOT / "service" / "static", description="folder of the page assets")

@@ -1,4 +1,4 @@
-"""When the service last looked at the store with success, and since when what it serves may be out of date."""
+"""The last successful check of the store, and since when the served models may be out of date."""
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ MIN_STALE_SECONDS = 2.0
 
 
 class StoreChecks:
-    """The outcome of the last looks; `confirmed` is when the store last confirmed what the cache remembers."""
+    """The outcome of the last checks; `confirmed` is when the store last confirmed the cached aliases."""
 
     def __init__(self, poll_seconds: float, metrics: Metrics) -> None:
         self._limit, self._metrics = max(STALE_POLLS * poll_seconds, MIN_STALE_SECONDS), metrics
-        self._at: tuple[float, float] | None = None
+        self._succeeded_at: tuple[float, float] | None = None
         self.confirmed: float | None = None
         self.error: str | None = None
 
     def succeeded(self) -> None:
-        self._at, self.error = (time.time(), time.monotonic()), None
-        self._metrics.store_last_success, self._metrics.store_up = self._at[0], True
+        self._succeeded_at, self.error = (time.time(), time.monotonic()), None
+        self._metrics.store_last_success, self._metrics.store_up = self._succeeded_at[0], True
 
     def failed(self, error: Exception) -> None:
         self.error = public_reason(error)
         self._metrics.store_up = False
 
     @property
-    def looked_at(self) -> str | None:
-        """When the last look succeeded."""
-        return _text(self._at[0], "milliseconds") if self._at else None
+    def checked_at(self) -> str | None:
+        """The time of the last successful check, in UTC."""
+        return _iso_time(self._succeeded_at[0], "milliseconds") if self._succeeded_at else None
 
     @property
     def stale_since(self) -> str | None:
-        """When the store was last known to agree with what serves, if that is too long ago."""
-        if self._at is None:
-            return _text(self.confirmed) if self.confirmed and self.error else None
-        return _text(self._at[0]) if time.monotonic() - self._at[1] > self._limit else None
+        """When the served models last matched the store, if that is too long ago; else None."""
+        if self._succeeded_at is None:
+            return _iso_time(self.confirmed) if self.confirmed and self.error else None
+        seconds, monotonic = self._succeeded_at
+        return _iso_time(seconds) if time.monotonic() - monotonic > self._limit else None
 
 
 def public_reason(error: BaseException) -> str:
-    """What went wrong in words for everybody: errors of the store itself are named only, as their texts hold addresses."""
+    """Return an error message without the texts of S3 errors, which contain addresses."""
     if isinstance(error, TimeoutError):
-        return "store-unavailable: the look took too long"
+        return "store-unavailable: the check timed out"
     if type(error) is StoreError:
         return f"store-unavailable: {type(error.__cause__ or error).__name__}"
     return str(error) if isinstance(error, StoreError) else type(error).__name__
 
 
-def _text(seconds: float, precision: str = "seconds") -> str:
+def _iso_time(seconds: float, precision: str = "seconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision)

@@ -1,4 +1,4 @@
-"""Calls to the store on behalf of a page: they answer in time, or the page says that the store is unavailable."""
+"""Store calls for endpoints, with a deadline: a slow store makes a request fail, not hang."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Result = TypeVar("Result")
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Of this process; calls that hang fill it, and then pages answer 503 without a call."""
+    """Return the pool of this process; while calls that hang fill it, endpoints respond 503 at once."""
     return ThreadPool(THREADS, "store-pages")
 
 
 async def from_store(call: Callable[..., Result], *arguments: Any) -> Result:
-    """The result of a call that blocks on the store. Raises StoreError, also when there is no result after PAGE_SECONDS."""
-    async with in_time():
+    """Return the result of a call that blocks on the store. Raises StoreError, also after PAGE_SECONDS."""
+    async with page_deadline():
         return await _pool().run(call, *arguments)
 
 
 @asynccontextmanager
-async def in_time() -> AsyncIterator[None]:
-    """One deadline for several calls. Raises StoreError when it passes."""
+async def page_deadline() -> AsyncIterator[None]:
+    """Share one deadline of PAGE_SECONDS between several calls. Raises StoreError when it passes."""
     try:
         async with asyncio.timeout(PAGE_SECONDS):
             yield
     except TimeoutError:
-        raise StoreError(f"no answer within {PAGE_SECONDS:g} s") from None
+        raise StoreError(f"no response within {PAGE_SECONDS:g} s") from None

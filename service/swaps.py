@@ -1,4 +1,4 @@
-"""The swap itself: a loaded version goes live, the one before stays warm, and a receipt says how requests fared."""
+"""Swap a loaded version in, keep the previous one warm, and record how requests fared."""
 
 from __future__ import annotations
 
@@ -13,78 +13,88 @@ from podium.inference.served_model import ServedModel
 from service.active_models import ActiveModels
 from service.metrics import Metrics
 
-SETTLE_SECONDS = 5.0
-"""For so long after a swap its receipt gathers figures, and as long before it."""
+OBSERVATION_SECONDS = 5.0
+"""How long before and after a swap the latency of requests is recorded."""
+MAX_RECORDS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSwap:
-    """What an alias asks for, ready to be swapped in."""
+    """A loaded version, the bytes of its alias, whether it was still in memory, and when loading started."""
 
-    snapshot: ServedModel
-    data: bytes
+    served: ServedModel
+    alias_data: bytes
     warm: bool
-    began: float
+    started: float
 
 
 class Swaps:
-    """Swaps within the memory for models, and their receipts. A project never goes back to an entry older than one seen."""
+    """Swaps versions within the memory limit; a project never returns to an older audit-log entry."""
 
-    def __init__(self, live: ActiveModels, metrics: Metrics, max_bytes: int) -> None:
-        self._live, self._metrics, self._most_bytes = live, metrics, max_bytes
-        self._before: dict[str, ServedModel] = {}
-        self.entries: dict[str, bytes] = {}
-        self.latest: dict[str, int] = {}
-        self.receipts: deque[dict[str, Any]] = deque(maxlen=50)
+    def __init__(self, live: ActiveModels, metrics: Metrics, max_bytes: int = 1 << 40) -> None:
+        self.live, self.metrics, self._max_bytes = live, metrics, max_bytes
+        self._previous: dict[str, ServedModel] = {}
+        self.alias_data: dict[str, bytes] = {}
+        self.latest_sequence: dict[str, int] = {}
+        self.records: deque[dict[str, Any]] = deque(maxlen=MAX_RECORDS)
 
-    def warm(self, project: str, version: str, manifest: str) -> ServedModel | None:
-        """The version that served before, if it is this one."""
-        before = self._before.get(project)
-        return before if before and (before.version, before.manifest_sha256) == (version, manifest) else None
+    def find_warm(self, project: str, version: str, manifest_sha256: str) -> ServedModel | None:
+        """Return the version if it is the previous one, which is still in memory."""
+        previous = self._previous.get(project)
+        return previous if previous and (previous.version, previous.manifest_sha256) == (version, manifest_sha256) else None
 
-    def swap(self, found: PreparedSwap) -> None:
-        """Put a version in service, unless the project moved on meanwhile."""
-        snapshot, project = found.snapshot, found.snapshot.project
-        live = self._live.find(project)
-        if snapshot.sequence < max(self.latest.get(project, 0), live.sequence if live else 0):
+    def note_sequence(self, project: str, sequence: int) -> None:
+        """Remember the highest audit-log sequence number of a project."""
+        self.latest_sequence[project] = max(self.latest_sequence.get(project, 0), sequence)
+
+    def swap(self, prepared: PreparedSwap) -> None:
+        """Make a version serve, unless the project has a newer entry by now."""
+        served, project = prepared.served, prepared.served.project
+        current = self.live.find(project)
+        if served.sequence < max(self.latest_sequence.get(project, 0), current.sequence if current else 0):
             return
-        before = self._live.swap(snapshot)
-        self.entries[project] = found.data
+        previous = self.live.swap(served)
+        self.alias_data[project] = prepared.alias_data
         swapped = time.monotonic()
-        if before:
-            self._before[project] = before
-        self.latest[project] = snapshot.sequence
-        receipt = {
+        if previous:
+            self._previous[project] = previous
+        self.note_sequence(project, served.sequence)
+        record = {
             "project": project,
-            "from": before.version if before else None,
-            "to": snapshot.version,
-            "sequence": snapshot.sequence,
+            "from": previous.version if previous else None,
+            "to": served.version,
+            "sequence": served.sequence,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "load_milliseconds": round((swapped - found.began) * 1000, 1),
-            "warm": found.warm,
-            "golden_difference": snapshot.golden_difference,
-            "fast_paths": [family for family, path in snapshot.fast.items() if path],
+            "load_milliseconds": round((swapped - prepared.started) * 1000, 1),
+            "warm": prepared.warm,
+            "golden_difference": served.golden_difference,
+            "fast_paths": [family for family, scorer in served.fast.items() if scorer],
         }
-        self.receipts.append(receipt)
-        self._metrics.swapped(project, snapshot.version)
-        self._metrics.loads[project].add(swapped - found.began)
+        self.records.append(record)
+        self.metrics.record_swap(project, served.version)
+        self.metrics.load_durations[project].add(swapped - prepared.started)
         loop = asyncio.get_running_loop()
-        loop.call_later(SETTLE_SECONDS, loop.run_in_executor, None, self._settle, receipt, found.began, swapped)
-        self._make_room(snapshot)
+        later = (self._record_swap_latency, record, prepared.started, swapped)
+        loop.call_later(OBSERVATION_SECONDS, loop.run_in_executor, None, *later)
+        self._evict(keep=served)
 
-    def _make_room(self, newest: ServedModel) -> None:
-        """Within the memory for models: first the versions before go, then what nobody has asked for the longest."""
-        while sum(each.bytes for each in [*self._live.all(), *self._before.values()]) > self._most_bytes:
-            spare = next(iter(self._before), None)
-            if spare is not None:
-                del self._before[spare]
+    def _evict(self, keep: ServedModel) -> None:
+        """Free memory up to the limit: previous versions first, then the least recently used models."""
+        while sum(model.bytes for model in [*self.live.all(), *self._previous.values()]) > self._max_bytes:
+            oldest = next(iter(self._previous), None)
+            if oldest is not None:
+                del self._previous[oldest]
                 continue
-            least = self._live.least_recently_used()
-            if least is None or least is newest:
+            unused = self.live.least_recently_used()
+            if unused is None or unused is keep:
                 return
-            self._live.evict(least)
+            self.live.evict(unused)
 
-    def _settle(self, receipt: dict[str, Any], began: float, swapped: float) -> None:
-        """How requests fared before, during and after a swap, once it is known."""
-        spans = {"before": (began - SETTLE_SECONDS, began), "during": (began, swapped), "after": (swapped, time.monotonic())}
-        receipt |= {name: self._metrics.recent(receipt["project"], *span) for name, span in spans.items() if span[0] < span[1]}
+    def _record_swap_latency(self, record: dict[str, Any], started: float, swapped: float) -> None:
+        """Add the latency and failures of requests before, during and after a swap to its record."""
+        spans = {
+            "before": (started - OBSERVATION_SECONDS, started),
+            "during": (started, swapped),
+            "after": (swapped, time.monotonic()),
+        }
+        record |= {name: self.metrics.recent(record["project"], *span) for name, span in spans.items() if span[0] < span[1]}

@@ -1,4 +1,4 @@
-"""Threads of their own for calls that may hang, so that these calls use up no threads that others need."""
+"""Separate thread pools for calls that may hang, so that they cannot use up threads that others need."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Result = TypeVar("Result")
 
 
 class ThreadPool:
-    """At most so many calls at once; a call whose caller stopped waiting keeps its thread until it ends."""
+    """A bounded pool of threads; a call keeps its thread until it ends, even if its caller was cancelled."""
 
     def __init__(self, threads: int, name: str) -> None:
-        self._threads = ThreadPoolExecutor(threads, name)
+        self._executor = ThreadPoolExecutor(threads, name)
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The function's result from one of the threads; a call that still waits for a thread is dropped with its caller."""
-        return await asyncio.wrap_future(self._threads.submit(functools.partial(function, *arguments)))
+        """Return the function's result from a thread; a queued call is dropped when its caller is cancelled."""
+        return await asyncio.wrap_future(self._executor.submit(functools.partial(function, *arguments)))
 
     def close(self) -> None:
-        """Start no further call; waits for none."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Start no further calls; does not wait for running ones."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

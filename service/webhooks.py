@@ -1,4 +1,4 @@
-"""Signed hints in the Standard Webhooks form (https://www.standardwebhooks.com)."""
+"""Verification of signed notifications (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -9,41 +9,45 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from service.problems import InvalidSignature
+from service.errors import InvalidSignature
 
 TOLERANCE_SECONDS = 300
-REMEMBERED = 10_000
-SHORTEST_KEY = 16
+MAX_REMEMBERED_IDS = 10_000
+MIN_KEY_BYTES = 16
 
 
 class Webhooks:
-    """Checks signatures against several keys and remembers the ids that came."""
+    """Verifies signatures with several keys and remembers ids to detect repeated deliveries."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
-        if any(len(key) < SHORTEST_KEY for key in self._keys):
-            raise ValueError(f"a key of PODIUM_REFRESH_SECRETS is shorter than {SHORTEST_KEY} bytes")
+        if any(len(key) < MIN_KEY_BYTES for key in self._keys):
+            raise ValueError(f"every key of PODIUM_REFRESH_SECRETS must have at least {MIN_KEY_BYTES} bytes")
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def accept(self, headers: Mapping[str, str], body: bytes, now: float) -> bool:
-        """Whether this hint is new; raises BadSignature."""
-        identity, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not identity or not stamp.isascii() or not stamp.isdigit() or abs(int(stamp[:15]) - now) > TOLERANCE_SECONDS:
+        """Return whether the notification is new, not a repeated delivery. Raises InvalidSignature."""
+        message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        if not message_id or not _is_recent(timestamp, now):
             raise InvalidSignature("webhook-id or webhook-timestamp is missing or too old")
-        content = b".".join([identity.encode("latin-1"), stamp.encode(), body])
-        given = [_decoded(part[3:]) for part in headers.get("webhook-signature", "").split() if part.startswith("v1,")]
-        right = [hmac.new(key, content, hashlib.sha256).digest() for key in self._keys]
-        if not any(hmac.compare_digest(one, other) for one in given for other in right):
-            raise InvalidSignature("webhook-signature fits none of the configured keys")
-        if identity in self._seen:
+        content = b".".join([message_id.encode("latin-1"), timestamp.encode(), body])
+        given = [_decode(part[3:]) for part in headers.get("webhook-signature", "").split() if part.startswith("v1,")]
+        expected = [hmac.new(key, content, hashlib.sha256).digest() for key in self._keys]
+        if not any(hmac.compare_digest(a, b) for a in given for b in expected):
+            raise InvalidSignature("webhook-signature does not match any configured key")
+        if message_id in self._seen:
             return False
-        self._seen[identity] = None
-        while len(self._seen) > REMEMBERED:
+        self._seen[message_id] = None
+        while len(self._seen) > MAX_REMEMBERED_IDS:
             self._seen.popitem(last=False)
         return True
 
 
-def _decoded(text: str) -> bytes:
+def _is_recent(timestamp: str, now: float) -> bool:
+    return timestamp.isascii() and timestamp.isdigit() and abs(int(timestamp[:15]) - now) <= TOLERANCE_SECONDS
+
+
+def _decode(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The folder that the workers of a host share: results, the state of jobs, and what each worker serves."""
+"""The folder that the workers of a host share: results, jobs, and the status of each worker."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ import psutil
 
 from podium.registry.provenance import code_digest, libraries
 from podium.storage.files import atomic_write
-from service.problems import StorageFull, UnknownResult
+from service.errors import StorageFull, UnknownResult
 
-NAME = re.compile(r"[A-Za-z0-9_-]{24}")
+RESULT_ID = re.compile(r"[A-Za-z0-9_-]{24}")
 MAX_RESULTS, MAX_JOBS = 50, 50
-"""Of one caller; the oldest make room."""
+"""Maximum files per caller; the oldest are deleted."""
 MAX_FOLDER_BYTES = 4_000_000_000
-"""Of the results or jobs of one caller."""
+"""Maximum size of the results or jobs of one caller."""
 PREFIX, LOCK = "podium-shared-", "lock"
+UNFINISHED = ("waiting", "running")
 SILENT_SECONDS = 15.0
-"""A worker that has not told of itself for so long is taken for dead."""
+"""A worker that has not published its status for this long counts as dead."""
+NOT_FOUND = "job not found or expired"
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What is known of a result or a job: the headers of its answer, further facts, and what another process needs for it."""
+    """The stored state of a result or a job: response headers, public facts, and what a restart needs."""
 
     headers: dict[str, str]
     facts: dict[str, Any]
@@ -43,74 +45,74 @@ class JobRecord:
 
 
 class WorkerDirectory:
-    """Files of each caller with a note beside each, the oldest making room; and a note of each worker."""
+    """Files of each caller with a JSON record each, and a status file per worker."""
 
     def __init__(self, folder: Path | None) -> None:
         release = hashlib.sha256(json.dumps([libraries(), code_digest()]).encode()).hexdigest()[:16]
-        self._own = None if folder else OwnFolder()
-        self.folder = self._own.path if self._own else folder or Path()
+        self._temporary = None if folder else TemporaryFolder()
+        self.folder = self._temporary.path if self._temporary else folder or Path()
         self.results, self.jobs, self._workers = (self.folder / name for name in ("results", "jobs", "workers"))
-        for each in (self.results, self.jobs, self._workers):
-            each.mkdir(parents=True, exist_ok=True)
-        self.proofs = self.folder / f"proofs-{release}" if folder else None
-        self._me = self._workers / f"{os.getpid()}-{secrets.token_hex(4)}.json"
+        for subfolder in (self.results, self.jobs, self._workers):
+            subfolder.mkdir(parents=True, exist_ok=True)
+        self.validations = self.folder / f"validations-{release}" if folder else None
+        self._status_file = self._workers / f"{os.getpid()}-{secrets.token_hex(4)}.json"
 
-    def new_path(self, root: Path, owner: str, ending: str) -> Path:
-        """A file in the caller's own folder, with a name that cannot be guessed. Raises StorageFull."""
+    def new_path(self, root: Path, owner: str, suffix: str) -> Path:
+        """Return a path in the caller's folder with an unguessable name. Raises StorageFull."""
         folder = root / _folder_name(owner)
         try:
             folder.mkdir(exist_ok=True)
         except OSError:
-            raise StorageFull("the file cannot be kept now") from None
-        return folder / f"{secrets.token_urlsafe(18)}{ending}"
+            raise StorageFull("the file cannot be stored") from None
+        return folder / f"{secrets.token_urlsafe(18)}{suffix}"
 
-    def keep_result(self, data: bytes, headers: dict[str, str], owner: str) -> str:
-        """Keep a file for download; returns its name. Raises StorageFull."""
+    def store_result(self, data: bytes, headers: dict[str, str], owner: str) -> str:
+        """Store a file for download and return its id. Raises StorageFull."""
         path = self.new_path(self.results, owner, ".csv")
         try:
             path.write_bytes(data)
             write_record(path, JobRecord(headers, {}))
         except OSError:
             remove_files(path)
-            raise StorageFull("the result cannot be kept now") from None
+            raise StorageFull("the result cannot be stored") from None
         delete_oldest(path.parent, MAX_RESULTS)
         return path.stem
 
     def find(self, root: Path, name: str, owner: str) -> Path:
-        """The note of a caller's own result or job. Raises UnknownResult, for another caller's too."""
+        """Return the path of the record of a caller's own result or job. Raises UnknownResult, also for other callers'."""
         path = root / _folder_name(owner) / f"{name}.json"
-        if not NAME.fullmatch(name) or not path.exists():
-            raise UnknownResult("there is nothing of that name, or it made room for newer ones")
+        if not RESULT_ID.fullmatch(name) or not path.exists():
+            raise UnknownResult(NOT_FOUND)
         return path
 
     def result(self, name: str, owner: str) -> tuple[Path, dict[str, str]]:
-        """A kept result and the headers of its answer. Raises UnknownResult."""
-        note = self.find(self.results, name, owner)
-        return note.with_suffix(".csv"), read_record(note).headers
+        """Return the path of a stored result and its response headers. Raises UnknownResult."""
+        record = self.find(self.results, name, owner)
+        return record.with_suffix(".csv"), read_record(record).headers
 
-    def publish_status(self, facts: Mapping[str, Any]) -> None:
-        """What this worker serves and has counted, for the others."""
+    def publish_status(self, status: Mapping[str, Any]) -> None:
+        """Write the status of this worker for the other workers."""
         with suppress(OSError):
-            atomic_write(self._me, json.dumps({"pid": os.getpid(), **facts}).encode())
+            atomic_write(self._status_file, json.dumps({"pid": os.getpid(), **status}).encode())
 
     def peer_status(self) -> list[dict[str, Any]]:
-        """What the other workers told last, dead ones too, whose counts stay; `alive` says which are not."""
-        found = []
+        """Return the last status of each other worker, with `alive`; dead workers count, as their counters stay valid."""
+        peers = []
         for path in sorted(self._workers.glob("*.json")):
             with suppress(OSError):
-                if path != self._me:
-                    told = json.loads(path.read_bytes())
-                    alive = _is_alive(told["pid"]) and time.time() - path.stat().st_mtime < SILENT_SECONDS
-                    found.append({**told, "alive": alive})
-        return found
+                if path != self._status_file:
+                    status = json.loads(path.read_bytes())
+                    alive = psutil.pid_exists(status["pid"]) and time.time() - path.stat().st_mtime < SILENT_SECONDS
+                    peers.append({**status, "alive": alive})
+        return peers
 
     def close(self) -> None:
-        if self._own:
-            self._own.close()
+        if self._temporary:
+            self._temporary.close()
 
 
-class OwnFolder:
-    """A temporary folder with a lock that ends with the process, so that what a killed process left behind is removed."""
+class TemporaryFolder:
+    """A temporary folder with a lock held by the process; creating one deletes the folders of killed processes."""
 
     def __init__(self) -> None:
         for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -129,47 +131,44 @@ class OwnFolder:
 def read_record(path: Path) -> JobRecord:
     """Raises UnknownResult."""
     try:
-        found = json.loads(path.read_bytes())
-        return JobRecord(found["headers"], found["facts"], found["work"])
+        document = json.loads(path.read_bytes())
+        return JobRecord(document["headers"], document["facts"], document["work"])
     except (OSError, ValueError, KeyError):
-        raise UnknownResult("there is nothing of that name, or it made room for newer ones") from None
+        raise UnknownResult(NOT_FOUND) from None
 
 
-def write_record(path: Path, note: JobRecord) -> None:
-    """Write or replace the note beside a file. Raises OSError."""
-    document = {"headers": note.headers, "facts": note.facts, "work": note.work, "process": _process(os.getpid())}
+def write_record(path: Path, record: JobRecord) -> None:
+    """Write or replace the record of a file. Raises OSError."""
+    document = {"headers": record.headers, "facts": record.facts, "work": record.work, "process": _process(os.getpid())}
     atomic_write(path.with_suffix(".json"), json.dumps(document).encode())
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether the process that wrote a note of an unfinished job has ended."""
+    """Return whether a record is of an unfinished job whose process has ended."""
     with suppress(OSError, ValueError, KeyError):
-        found = json.loads(path.read_bytes())
-        pid, started = found["process"]
-        return found["facts"].get("state") in UNFINISHED and _process(pid) != [pid, started]
+        document = json.loads(path.read_bytes())
+        pid, started = document["process"]
+        return document["facts"].get("state") in UNFINISHED and _process(pid) != [pid, started]
     return False
 
 
 def remove_files(path: Path) -> None:
-    """A result or a job with everything that belongs to it."""
+    """Delete a result or a job with its record, upload and cancellation mark."""
     for ending in (".csv", ".upload", ".cancel", ".json"):
         with suppress(OSError):
             path.with_suffix(ending).unlink(missing_ok=True)
 
 
-def delete_oldest(folder: Path, maximum: int) -> None:
-    """Remove the oldest files over the maximum or over MAX_FOLDER_BYTES, but no unfinished job."""
+def delete_oldest(folder: Path, max_files: int) -> None:
+    """Delete the oldest files over `max_files` or MAX_FOLDER_BYTES; unfinished jobs stay."""
     size = 0
-    for place, path in enumerate(sorted(folder.glob("*.json"), key=_written, reverse=True)):
+    for position, path in enumerate(sorted(folder.glob("*.json"), key=_modified, reverse=True)):
         size += _size(path.with_suffix(".csv"))
-        if place == 0 or (place < maximum and size <= MAX_FOLDER_BYTES):
+        if position == 0 or (position < max_files and size <= MAX_FOLDER_BYTES):
             continue
         with suppress(UnknownResult):
             if read_record(path).facts.get("state") not in UNFINISHED or is_abandoned(path):
                 remove_files(path)
-
-
-UNFINISHED = ("waiting", "running")
 
 
 def _folder_name(owner: str) -> str:
@@ -177,16 +176,12 @@ def _folder_name(owner: str) -> str:
 
 
 def _process(pid: int) -> list[float] | None:
-    """A process by its number and start, as numbers come again."""
+    """Identify a process by id and start time, as ids are reused."""
     try:
         process = psutil.Process(pid)
         return [pid, process.create_time()] if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
-
-
-def _is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid)
 
 
 def _size(path: Path) -> int:
@@ -196,8 +191,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _written(path: Path) -> float:
+def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # another worker was faster
+    except OSError:  # another worker deleted it
         return 0.0

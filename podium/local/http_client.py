@@ -30,11 +30,11 @@ class Client:
     """Calls to one service."""
 
     def __init__(self, url: str, seconds: float = 60) -> None:
-        self._host, self._seconds = urlsplit(url).netloc, seconds
+        self.host, self._seconds = urlsplit(url).netloc, seconds
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Raises OSError, also for an answer that breaks off."""
-        connection = HTTPConnection(self._host, timeout=self._seconds)
+        connection = HTTPConnection(self.host, timeout=self._seconds)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()

@@ -1,1 +1,1 @@
-"""The endpoints: parse, one call, render."""
+"""The HTTP endpoints: parse the request, call one function, render the response."""

@@ -1,9 +1,8 @@
-"""Endpoints for clients of other servers: the Open Inference Protocol v2, and MLflow's /invocations."""
+"""Endpoints of the Open Inference Protocol, version 2."""
 
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,172 +10,135 @@ from fastapi.responses import JSONResponse, Response
 
 from podium import __version__
 from podium.inference.json_rows import rows_from_records
-from podium.inference.panel import forecasts
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
-from podium.inference.table_rows import rows_from_table
-from podium.models.model import predicted_label
 from podium.registry.versions import list_versions
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.strict_json import decode_json
 from service.admission import MODEL
 from service.compute_threads import run_in_compute_thread
-from service.mlflow import parse_mlflow_records as mlflow_records
-from service.open_inference import HEADER_LENGTH, InferenceRequest, model_metadata, parse_request, response
-from service.problems import NotUnloaded, UnknownVersion, UnsupportedMedia
-from service.request_bodies import SMALL
-from service.responses import answer_headers, json_number, prediction_id
-from service.routes.promotion import promoter
-from service.scoring import run_models
-from service.services import Services, StateDep
+from service.errors import UnknownVersion, UnloadNotAllowed
+from service.open_inference import HEADER_LENGTH, InferenceRequest, model_metadata, parse_request, render_response
+from service.request_bodies import MAX_BYTES_ON_LOOP
+from service.routes.promotion import authenticate_promoter
+from service.scoring import predict_champion
+from service.services import Services, ServicesDep
 from service.store_calls import from_store
 
-router = APIRouter(tags=["standard clients"])
+router = APIRouter(tags=["open inference protocol"])
 
 
-@router.get("/v2", summary="The server")
+@router.get("/v2", summary="Server metadata")
 async def server() -> dict[str, Any]:
     return {"name": "podium", "version": __version__, "extensions": ["model_repository", "binary_tensor_data"]}
 
 
-@router.get("/v2/health/live", summary="The process runs")
+@router.get("/v2/health/live", summary="Server liveness")
 async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/v2/health/ready", summary="Every champion is in service; the status says so too")
-async def ready(state: StateDep) -> Response:
-    found = state.ready()
-    return JSONResponse({"ready": found}, 200 if found else 503)
+@router.get("/v2/health/ready", summary="Server readiness")
+async def ready(services: ServicesDep) -> Response:
+    is_ready = services.ready()
+    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
-@router.get("/v2/models", summary="The models in service")
-async def models(state: StateDep) -> dict[str, list[str]]:
-    return {"models": [snapshot.project for snapshot in state.live.all()]}
+@router.get("/v2/models", summary="Deployed models")
+async def models(services: ServicesDep) -> dict[str, list[str]]:
+    return {"models": [served.project for served in services.live.all()]}
 
 
-@router.get("/v2/models/{model}", summary="A model's tensors")
-@router.get("/v2/models/{model}/versions/{version}", summary="A version's tensors")
-async def metadata(model: str, state: StateDep, version: str = "") -> dict[str, Any]:
-    snapshot = _snapshot(state, model, version)
-    return model_metadata(model, snapshot.version, snapshot.signature)
+@router.get("/v2/models/{model}", summary="Model metadata")
+@router.get("/v2/models/{model}/versions/{version}", summary="Model metadata of a version")
+async def metadata(model: str, services: ServicesDep, version: str = "") -> dict[str, Any]:
+    """Names, datatypes and shapes of the input and output tensors."""
+    served = _find_version(services, model, version)
+    return model_metadata(model, served.version, served.signature)
 
 
-@router.get("/v2/models/{model}/ready", summary="Whether a model is in service")
-@router.get("/v2/models/{model}/versions/{version}/ready", summary="Whether a version is in service")
-async def model_ready(model: str, state: StateDep, version: str = "") -> dict[str, Any]:
-    return {"name": _snapshot(state, model, version).project, "ready": True}
+@router.get("/v2/models/{model}/ready", summary="Model readiness")
+@router.get("/v2/models/{model}/versions/{version}/ready", summary="Model readiness of a version")
+async def model_ready(model: str, services: ServicesDep, version: str = "") -> dict[str, Any]:
+    return {"name": _find_version(services, model, version).project, "ready": True}
 
 
-@router.post("/v2/models/{model}/infer", summary="Predict, tensors in and out")
-@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict by a version, if it is in service")
-async def infer(model: str, request: Request, state: StateDep, version: str = "") -> Response:
-    """One tensor a column, of the shape [n] or [n, 1]; null is a missing value."""
-    snapshot = _snapshot(state, model, version)
-    request.scope[MODEL] = snapshot.project, snapshot.version
-    data, parse = await request.body(), functools.partial(_asked, snapshot, request.headers.get(HEADER_LENGTH))
-    most = state.settings.max_records
-    asked, inputs = parse(data, most) if len(data) <= SMALL else await run_in_compute_thread(parse, data, most)
-    scores, headers = await _scored(state, snapshot, inputs)
-    facts: dict[str, Any] = {"model_name": model, "model_version": snapshot.version}
-    facts |= {"id": asked.identity or headers["X-Prediction-Id"], "parameters": {"prediction_id": headers["X-Prediction-Id"]}}
-    render = functools.partial(response, facts, scores, snapshot.signature, asked.outputs)
-    body, length = render() if inputs.count <= state.settings.dask_threshold else await run_in_compute_thread(render)
-    if length is None:
+@router.post("/v2/models/{model}/infer", summary="Predict with tensors")
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict with tensors and a given version")
+async def infer(model: str, request: Request, services: ServicesDep, version: str = "") -> Response:
+    """Send one tensor per column, of shape [n] or [n, 1]; null is a missing value."""
+    served = _find_version(services, model, version)
+    request.scope[MODEL] = served.project, served.version
+    data, parse = await request.body(), functools.partial(_parse, served, request.headers.get(HEADER_LENGTH))
+    limit = services.settings.max_records
+    on_loop = len(data) <= MAX_BYTES_ON_LOOP
+    parsed, rows = parse(data, limit) if on_loop else await run_in_compute_thread(parse, data, limit)
+    scores, headers = await predict_champion(services, served, rows)
+    prediction_id = headers["X-Prediction-Id"]
+    facts: dict[str, Any] = {"model_name": model, "model_version": served.version}
+    facts |= {"id": parsed.identity or prediction_id, "parameters": {"prediction_id": prediction_id}}
+    render = functools.partial(render_response, facts, scores, served.signature, parsed.outputs)
+    body, json_length = render() if rows.count <= services.settings.dask_threshold else await run_in_compute_thread(render)
+    if json_length is None:
         return Response(body, headers=headers, media_type="application/json")
-    return Response(body, headers=headers | {HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+    return Response(body, headers=headers | {HEADER_LENGTH: str(json_length)}, media_type="application/octet-stream")
 
 
-def _asked(snapshot: ServedModel, header_length: str | None, data: bytes, most: int) -> tuple[InferenceRequest, ParsedRows]:
+def _parse(served: ServedModel, header_length: str | None, data: bytes, max_rows: int) -> tuple[InferenceRequest, ParsedRows]:
     """Raises BadData."""
-    asked = parse_request(data, header_length, snapshot.signature, most)
-    return asked, rows_from_records(asked.records, snapshot.signature, most)
+    parsed = parse_request(data, header_length, served.signature, max_rows)
+    return parsed, rows_from_records(parsed.records, served.signature, max_rows)
 
 
-@router.post("/v2/repository/index", summary="Every version with its state and the reason")
-async def index(request: Request, state: StateDep) -> Response:
-    """`{"ready": true}` for those in service only."""
+@router.post("/v2/repository/index", summary="Repository index")
+async def index(request: Request, services: ServicesDep) -> Response:
+    """Every version with its state and the reason; `{"ready": true}` returns only the deployed versions."""
     data = await request.body()
     body = decode_json(data) if data.strip() else {}
     if not isinstance(body, dict) or not isinstance(body.get("ready", False), bool):
         raise BadData([Problem("invalid-type", "must be an object; `ready` is true or false")])
-    only = body.get("ready", False)
-    names = sorted({snapshot.project for snapshot in state.live.all()} | set(state.reconcile.failures))
-    found: list[dict[str, str]] = []
-    for name in names:
-        found += await from_store(_states, state, name)
-    return JSONResponse([each for each in found if each["state"] == "READY" or not only])
+    only_ready = body.get("ready", False)
+    projects = sorted({served.project for served in services.live.all()} | set(services.reconciler.failures))
+    states: list[dict[str, str]] = []
+    for project in projects:
+        states += await from_store(_version_states, services, project)
+    return JSONResponse([state for state in states if state["state"] == "READY" or not only_ready])
 
 
-@router.post("/v2/repository/models/{model}/load", summary="Look at the store now (a promoter's token)")
-async def load(model: str, request: Request, state: StateDep) -> Response:
-    """What is loaded is the champion, and nothing else."""
-    promoter(request.headers.get("authorization", ""), state.settings)
-    await state.reconcile.look(model)
-    state.live.get(model)
+@router.post("/v2/repository/models/{model}/load", summary="Load the current champion")
+async def load(model: str, request: Request, services: ServicesDep) -> Response:
+    """Checks the object store now. Needs a promoter's token. Only the champion of a project can be loaded."""
+    authenticate_promoter(request.headers.get("authorization", ""), services.settings)
+    await services.reconciler.poll_once(model)
+    services.live.get(model)
     return JSONResponse({})
 
 
-@router.post("/v2/repository/models/{model}/unload", summary="Refused: a champion stays in service")
-async def unload(model: str, request: Request, state: StateDep) -> Response:
-    promoter(request.headers.get("authorization", ""), state.settings)
-    state.live.get(model)
-    raise NotUnloaded("a champion stays in service; promote or roll back instead")
+@router.post("/v2/repository/models/{model}/unload", summary="Not supported: champions stay loaded")
+async def unload(model: str, request: Request, services: ServicesDep) -> Response:
+    authenticate_promoter(request.headers.get("authorization", ""), services.settings)
+    services.live.get(model)
+    raise UnloadNotAllowed("a champion cannot be unloaded; promote another version or roll back instead")
 
 
-@router.post("/invocations", summary="Predict as MLflow's scoring server does")
-async def invocations(request: Request, state: StateDep, project: str = "") -> Response:
-    """dataframe_split, dataframe_records, instances, inputs, or CSV; the default project, or `?project=`."""
-    snapshot = state.live.get(project) if project else state.live.default()
-    request.scope[MODEL] = snapshot.project, snapshot.version
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media not in ("application/json", "text/csv"):
-        raise UnsupportedMedia("send application/json or text/csv")
-    inputs = await run_in_compute_thread(_mlflow_inputs, await request.body(), media, snapshot, state.settings.max_records)
-    scores, headers = await _scored(state, snapshot, inputs)
-    few = inputs.count <= state.settings.dask_threshold
-    body = _mlflow_answer(scores, snapshot) if few else await run_in_compute_thread(_mlflow_answer, scores, snapshot)
-    return Response(body, headers=headers, media_type="application/json")
+def _find_version(services: Services, model: str, version: str) -> ServedModel:
+    """Raises UnknownProject, UnknownVersion, ModelNotReady."""
+    served = services.live.get(model)
+    if version and version != served.version:
+        raise UnknownVersion(f"version {version[:100]} is not loaded (serving: {served.version})")
+    return served
 
 
-def _mlflow_answer(scores: Any, snapshot: ServedModel) -> bytes:
-    target = snapshot.signature.target
-    return json.dumps({"predictions": [json_number(predicted_label(list(map(float, row)), target)) for row in scores]}).encode()
-
-
-def _mlflow_inputs(data: bytes, media: str, snapshot: ServedModel, most: int) -> ParsedRows:
-    if media == "text/csv":
-        return rows_from_table(data, snapshot.signature, most)
-    return rows_from_records(mlflow_records(decode_json(data), snapshot.signature), snapshot.signature, most)
-
-
-async def _scored(state: Services, snapshot: ServedModel, inputs: ParsedRows) -> tuple[Any, dict[str, str]]:
-    found = await run_models(snapshot, [snapshot.champion], inputs, state.spread, state.settings.dask_threshold)
-    state.metrics.rows[snapshot.project] += inputs.count
-    scores: Any = found[snapshot.champion]
-    if snapshot.signature.panel:
-        scores = forecasts(snapshot.signature.panel, inputs, found)[snapshot.champion].value.reshape(-1, 1)
-    return scores, answer_headers(snapshot, prediction_id())
-
-
-def _snapshot(state: Services, model: str, version: str) -> ServedModel:
-    """Raises UnknownProject, UnknownVersion."""
-    snapshot = state.live.get(model)
-    if version and version != snapshot.version:
-        raise UnknownVersion(f"in service is {snapshot.version}; other versions are not loaded")
-    return snapshot
-
-
-def _states(state: Services, name: str) -> list[dict[str, str]]:
-    """A model's versions; blocks on the store."""
-    serving = state.live.find(name)
-    failure = state.reconcile.failures.get(name, "")
+def _version_states(services: Services, project: str) -> list[dict[str, str]]:
+    """Return the state of each version; blocks on the store."""
+    served = services.live.find(project)
+    failure = services.reconciler.failures.get(project, "")
     return [
         {
-            "name": name,
+            "name": project,
             "version": version,
-            "state": "READY" if serving and serving.version == version else "UNAVAILABLE",
-            "reason": "" if serving and serving.version == version else failure or "not the champion",
+            "state": "READY" if served and served.version == version else "UNAVAILABLE",
+            "reason": "" if served and served.version == version else failure or "not the champion",
         }
-        for version in list_versions(state.pages_store, name)
+        for version in list_versions(services.pages_store, project)
     ]

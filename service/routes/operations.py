@@ -1,4 +1,4 @@
-"""Endpoints for machines that watch: liveness, readiness, status, hints."""
+"""Operations endpoints: liveness, readiness, status, metrics and notifications."""
 
 from __future__ import annotations
 
@@ -10,99 +10,104 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.negotiation import negotiate
-from service.problems import ModelNotReady
-from service.services import Services, StateDep
+from service.errors import ModelNotReady
+from service.negotiation import json_suffix, negotiate
+from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/metrics", summary="For Prometheus", response_class=Response)
-async def metrics(state: StateDep) -> Response:
-    """Of all workers of this host; asked for in no thread, as those may all wait for the store."""
-    others = [(told["alive"], told["counted"]) for told in state.shared.peer_status()]
-    return Response(state.metrics.with_others(others).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    """Metrics of all workers of this host."""
+    # on the event loop, as the thread pool may be blocked on S3
+    peers = [(peer["alive"], peer["metrics"]) for peer in services.directory.peer_status()]
+    return Response(services.metrics.merged_with(peers).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/health", include_in_schema=False)
 @router.get("/healthz", include_in_schema=False)
-@router.get("/livez", summary="The process runs")
+@router.get("/livez", summary="Liveness check")
 async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
 @router.get("/ready", include_in_schema=False)
-@router.get("/readyz", summary="Every champion that the store names is in service")
-async def readyz(state: StateDep) -> dict[str, Any]:
-    """503 while no model is in service, or while one that should be could not be loaded and none before it serves.
+@router.get("/readyz", summary="Readiness check: all champions loaded")
+async def readyz(services: ServicesDep) -> dict[str, Any]:
+    """503 while no model is deployed, or while a champion failed to load and no previous version serves.
 
-    `stale_since` when the store has not been seen for three polls; what serves goes on serving.
+    `stale_since` is set if the object store has been unreachable for three polls; the loaded models keep serving.
     """
-    serving = {snapshot.project: snapshot.version for snapshot in state.live.all()}
-    if not state.ready():
-        if state.live.draining:
-            raise ModelNotReady("the service is about to stop")
-        if not state.reconcile.settled:
-            raise ModelNotReady("the service is starting: models are being loaded")
-        missing = sorted(state.reconcile.failures.keys() - serving.keys() - state.live.evicted.keys())
-        raise ModelNotReady(f"not in service: {', '.join(missing)}" if missing else "no model is in service yet")
-    since = state.reconcile.looks.stale_since
-    return {"status": "ready", "serving": serving, **({"stale_since": since} if since else {})}
+    serving = {served.project: served.version for served in services.live.all()}
+    if not services.ready():
+        raise ModelNotReady(_reason_not_ready(services, serving))
+    stale_since = services.reconciler.store_checks.stale_since
+    return {"status": "ready", "serving": serving, **({"stale_since": stale_since} if stale_since else {})}
+
+
+def _reason_not_ready(services: Services, serving: dict[str, str]) -> str:
+    if services.live.draining:
+        return "the service is shutting down"
+    if not services.reconciler.is_initialized:
+        return "the service is starting: models are being loaded"
+    missing = sorted(services.reconciler.failures.keys() - serving.keys() - services.live.evicted.keys())
+    return f"not loaded: {', '.join(missing)} (see /status)" if missing else "no models deployed yet"
 
 
 @router.get("/status.json", include_in_schema=False)
-@router.get("/status", summary="What serves, since when, and what went wrong")
-async def status(request: Request, state: StateDep) -> Response:
-    """A page for browsers, JSON for everybody else."""
-    found = _status(state, state.shared.peer_status())
-    suffix = ".json" if request.url.path.endswith(".json") else ""
-    if negotiate(suffix, request.headers.get("accept", ""), "json") == "html":
-        return Response(state.pages.status(found), media_type="text/html")
-    return JSONResponse(found)
+@router.get("/status", summary="Deployed models and errors")
+async def status(request: Request, services: ServicesDep) -> Response:
+    """JSON, or a page for browsers."""
+    document = _status(services, services.directory.peer_status())
+    if negotiate(json_suffix(request), request.headers.get("accept", ""), "json") == "html":
+        return Response(services.pages.status(document), media_type="text/html")
+    return JSONResponse(document)
 
 
-def _status(state: Services, others: list[dict[str, Any]]) -> dict[str, Any]:
-    workers = [{"pid": os.getpid(), **state.status()}, *(told for told in others if told["alive"])]
-    looks = [datetime.fromisoformat(worker["looked_at"]).timestamp() for worker in workers if worker["looked_at"]]
+def _status(services: Services, peers: list[dict[str, Any]]) -> dict[str, Any]:
+    workers = [{"pid": os.getpid(), **services.status()}, *(peer for peer in peers if peer["alive"])]
+    checks = [datetime.fromisoformat(worker["checked_at"]).timestamp() for worker in workers if worker["checked_at"]]
+    reconciler = services.reconciler
     return {
-        "uptime_seconds": round(time.time() - state.started, 1),
-        "serving": [_serving(state, snapshot.project) for snapshot in state.live.all()],
-        "evicted": sorted(state.live.evicted),
-        "failures": state.reconcile.failures,
+        "uptime_seconds": round(time.time() - services.started, 1),
+        "serving": [_serving(services, served.project) for served in services.live.all()],
+        "evicted": sorted(services.live.evicted),
+        "failures": reconciler.failures,
         "store": {
-            "looked_at": state.reconcile.looks.looked_at,
-            "error": state.reconcile.looks.error,
-            "stale_since": state.reconcile.looks.stale_since,
+            "checked_at": reconciler.store_checks.checked_at,
+            "error": reconciler.store_checks.error,
+            "stale_since": reconciler.store_checks.stale_since,
         },
-        "rejected_aliases": state.reconcile.rejected,
-        "background_failures": dict(state.metrics.background_failures),
-        "swaps": list(state.reconcile.receipts),
-        "workers": [{name: worker[name] for name in ("pid", "looked_at", "serving")} for worker in workers],
-        "oldest_look_seconds": round(time.time() - min(looks), 3) if looks else None,
-        "inbox": state.inbox.state,
-        "dask": state.spread.state,
+        "rejected_aliases": reconciler.rejected_aliases,
+        "background_failures": dict(services.metrics.background_failures),
+        "swaps": list(reconciler.swap_records),
+        "workers": [{name: worker[name] for name in ("pid", "checked_at", "serving")} for worker in workers],
+        "oldest_check_seconds": round(time.time() - min(checks), 3) if checks else None,
+        "inbox": services.inbox.state,
+        "dask": services.dask.state,
     }
 
 
-def _serving(state: Services, project: str) -> dict[str, Any]:
-    snapshot = state.live.get(project)
+def _serving(services: Services, project: str) -> dict[str, Any]:
+    served = services.live.get(project)
     return {
         "project": project,
-        "version": snapshot.version,
-        "sequence": snapshot.sequence,
-        "champion": snapshot.champion,
-        "models": list(snapshot.models),
-        "fast_path": snapshot.fast[snapshot.champion] is not None,
-        "predictions": state.metrics.served(project, snapshot.version),
+        "version": served.version,
+        "sequence": served.sequence,
+        "champion": served.champion,
+        "models": list(served.models),
+        "fast_path": served.fast[served.champion] is not None,
+        "predictions": services.metrics.successful(project, served.version),
     }
 
 
-@router.post("/refresh", status_code=202, summary="A signed hint that the store has something new")
-async def refresh(request: Request, state: StateDep) -> Response:
-    """The hint's body is not believed: the service looks at the store. 200 for an id that came before."""
+@router.post("/refresh", status_code=202, summary="Webhook: check the store now")
+async def refresh(request: Request, services: ServicesDep) -> Response:
+    """Needs a Standard Webhooks signature; the body is ignored. Responds 200 to a repeated delivery."""
     body = await request.body()
-    new = state.webhooks.accept(request.headers, body, time.time())
-    if new:
-        state.reconcile.hint()
-        state.inbox.hint()
-    return JSONResponse({"looking": new}, 202 if new else 200)
+    is_new = services.webhooks.accept(request.headers, body, time.time())
+    if is_new:
+        services.reconciler.notify()
+        services.inbox.notify()
+    return JSONResponse({"accepted": is_new}, 202 if is_new else 200)

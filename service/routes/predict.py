@@ -1,4 +1,4 @@
-"""Predictions: records, lists, arrays, forms and files in; JSON, CSV or a page out."""
+"""Prediction endpoints: records, arrays, forms and files in; JSON, CSV, Parquet or a page out."""
 
 from __future__ import annotations
 
@@ -18,151 +18,202 @@ from podium.schema.data_errors import BadData, Problem, TooLarge
 from service.admission import MODEL, client_disconnected
 from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
-from service.negotiation import SUFFIXES, Form, negotiate
-from service.problems import UnknownResult, bad_data
-from service.request_bodies import Body, parse, query_body, read_body
-from service.responses import answer_headers, json_answer, prediction_id
-from service.scoring import Found, run_models
-from service.services import Services, StateDep
+from service.errors import UnknownResult
+from service.jobs import JobRequest
+from service.negotiation import SUFFIXES, Format, negotiate
+from service.problems import invalid_input, problem_response
+from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
+from service.responses import json_predictions, new_prediction_id, prediction_headers
+from service.scoring import FamilyScores, run_models
+from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["predictions"])
 
-MAX_ANSWER_ROWS = 100_000
-"""Of an answer that is made in memory as one text."""
+MAX_RESPONSE_ROWS = 100_000
+"""Maximum rows of a JSON or HTML response, which is built in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request may ask for in its query."""
+    """The query parameters of a prediction."""
 
-    models: Annotated[str, Query(description="champion, all, or a family's name; champion for programs, all for pages")] = ""
-    on_error: Annotated[Literal["all", "row"], Query(description="a wrong row refuses all, or only itself")] = "all"
-    inputs: Annotated[bool, Query(description="give back what the model took, sorted by name (JSON)")] = False
-    extra: Annotated[Literal["refuse", "keep"], Query(description="columns that the model does not know")] = "refuse"
-    delimiter: Annotated[Literal[",", ";", "tab", "|"], Query(description="what separates the cells of a CSV")] = ","
-    raw: Annotated[bool, Query(description="leave texts that a spreadsheet would run as they are")] = False
+    models: Annotated[
+        str, Query(description="`champion`, `all`, or a model family; pages default to `all`, other formats to `champion`")
+    ] = ""
+    on_error: Annotated[Literal["all", "row"], Query(description="On an invalid row: fail the request, or only that row")] = (
+        "all"
+    )
+    inputs: Annotated[bool, Query(description="Include the parsed inputs in the response (JSON only)")] = False
+    extra: Annotated[
+        Literal["refuse", "keep"], Query(description="Unknown columns: reject the request, or return them unchanged")
+    ] = "refuse"
+    delimiter: Annotated[Literal[",", ";", "tab", "|"], Query(description="CSV delimiter")] = ","
+    raw: Annotated[bool, Query(description="Don't escape cells that a spreadsheet could execute as formulas")] = False
 
     @property
-    def asked(self) -> ParseOptions:
+    def parsing(self) -> ParseOptions:
         delimiter = "\t" if self.delimiter == "tab" else self.delimiter
         return ParseOptions(self.on_error == "row", self.extra == "keep", delimiter=delimiter)
 
 
-OPTIONS = {field.name for field in fields(Options)}
+OPTION_NAMES = {field.name for field in fields(Options)}
 
 
-async def predict(request: Request, state: StateDep, options: Annotated[Options, Depends()]) -> Response:
-    """One record, a list of records, bare array(s) in training order, a CSV or Parquet table, or a form; with GET, the fields
-    of one record in the query.
+@dataclass(frozen=True, slots=True)
+class PredictionCall:
+    """A prediction request before its body is parsed."""
 
-    JSON unless `Accept` or a suffix (`.json`, `.csv`, `.html`, `.parquet`) asks otherwise. More than ten records are spread
-    over Dask.
+    request: Request
+    services: Services
+    served: ServedModel
+    options: Options
+    suffix: str
+
+    @classmethod
+    def of(cls, request: Request, services: Services, options: Options) -> PredictionCall:
+        """Raises UnknownProject, ModelNotReady."""
+        project = request.path_params.get("project")
+        served = services.live.default() if project is None else services.live.get(project)
+        request.scope[MODEL] = served.project, served.version
+        suffix = next((suffix for suffix in SUFFIXES if request.url.path.endswith(suffix)), "")
+        return cls(request, services, served, options, suffix)
+
+    @property
+    def owner(self) -> str:
+        return caller(self.request.scope)
+
+    def format(self, default: Format) -> Format:
+        """Raises NotAcceptable."""
+        return negotiate(self.suffix, self.request.headers.get("accept", ""), default)
+
+    async def body(self) -> Body:
+        """Read the body, or the query of a GET. Raises BadData, UnsupportedMedia, CrossSite, StorageFull, TooManyJobs."""
+        signature = self.served.signature
+        if self.request.method == "POST":
+            return await read_body(self.request, len(signature.inputs), self._spool())
+        if signature.panel:
+            raise BadData([Problem("panel-rows", "a forecast needs several rows: POST them as JSON, CSV or a form")])
+        return query_body(self.request, OPTION_NAMES - set(signature.names))
+
+    def _spool(self) -> Spool | None:
+        """Return where /batch writes large files, which become jobs."""
+        if not self.request.url.path.removesuffix(self.suffix).endswith("/batch"):
+            return None
+        new_upload = functools.partial(self.services.jobs.new_upload, self.owner)
+        return Spool(new_upload, self.services.settings.async_threshold_bytes)
+
+
+async def predict(request: Request, services: ServicesDep, options: Annotated[Options, Depends()]) -> Response:
+    """Send a record, a list of records, bare arrays in training order, a CSV or Parquet table, or a form.
+
+    A GET takes the fields of one record as query parameters. The response is JSON unless `Accept` or a suffix (`.json`,
+    `.csv`, `.html`, `.parquet`) selects another format.
     """
-    project = request.path_params.get("project")
-    snapshot = state.live.default() if project is None else state.live.get(project)
-    request.scope[MODEL] = snapshot.project, snapshot.version
-    suffix = next((each for each in SUFFIXES if request.url.path.endswith(each)), "")
-    new_upload = functools.partial(state.jobs.new_upload, caller(request.scope))
-    spool = new_upload if request.url.path.removesuffix(suffix).endswith("/batch") else None
-    form_of = functools.partial(negotiate, suffix, request.headers.get("accept", ""))
-    if form_of("json") == "html" and request.method == "GET" and not request.url.query:
-        return RedirectResponse(f"/projects/{snapshot.project}", 303)  # a result page that is loaded again
-    snapshot.families(options.models or "all")
-    if request.method == "POST":
-        body = await read_body(request, len(snapshot.signature.inputs), spool, state.settings.async_threshold_bytes)
-    elif snapshot.signature.panel:
-        raise BadData([Problem("panel-rows", "a forecast needs several rows: POST them as JSON, CSV or a form")])
-    else:
-        body = query_body(request, OPTIONS - set(snapshot.signature.names))
-    form = form_of("html" if body.is_form and request.method == "POST" else "json")
-    if form == "html" and body.is_upload and "extra" not in request.query_params:
+    call = PredictionCall.of(request, services, options)
+    served = call.served
+    if call.format("json") == "html" and request.method == "GET" and not request.url.query:
+        return RedirectResponse(f"/projects/{served.project}", 303)  # the browser reloaded a result page
+    served.families(options.models or "all")  # fail before the body is read
+    body = await call.body()
+    format_ = call.format("html" if body.is_form and request.method == "POST" else "json")
+    if format_ == "html" and body.is_upload and "extra" not in request.query_params:
         options = replace(options, extra="keep")
-    families = snapshot.families(options.models or ("all" if form == "html" else "champion"))
+    families = served.families(options.models or ("all" if format_ == "html" else "champion"))
     if body.path:
-        return _as_job(state, snapshot, families, body, options, form)
+        return _start_job(call, families, replace(options.parsing, gzipped=body.gzipped), body, format_)
     try:
-        inputs = await parse(body, snapshot.signature, state.settings.max_records, options.asked)
+        rows = await parse_rows(body, served.signature, services.settings.max_records, options.parsing)
     except BadData as error:
-        return _render_form_errors(error, request, state, snapshot, body) if form == "html" else bad_data(error, request)
-    if form in ("json", "html") and inputs.total > MAX_ANSWER_ROWS:
-        said = (
-            f"an answer as {form.upper()} has at most {MAX_ANSWER_ROWS} rows: ask for CSV or Parquet, or send a file to /batch"
-        )
-        return bad_data(TooLarge([Problem("too-many-rows", said)]), request)
-    scores = await run_models(
-        snapshot, families, inputs, state.spread, state.settings.dask_threshold, lambda: client_disconnected(request.scope)
-    )
-    state.metrics.rows[snapshot.project] += inputs.count
-    done = Predicted(snapshot, body, inputs, scores, answer_headers(snapshot, prediction_id()), options, caller(request.scope))
-    if form == "json" and inputs.total <= state.settings.dask_threshold:
-        return _json(state, done)
-    return await run_in_compute_thread(RENDERERS[form], state, done)
+        if format_ == "html":
+            return _render_form_errors(error, services, served, body)
+        return problem_response(invalid_input(error), request)
+    _check_response_size(format_, rows.total)
+    scores = await run_models(services, served, families, rows, lambda: client_disconnected(request.scope))
+    services.metrics.rows[served.project] += rows.count
+    headers = prediction_headers(served, new_prediction_id())
+    predicted = Predicted(served, body, rows, scores, headers, options, call.owner)
+    if format_ == "json" and rows.total <= services.settings.dask_threshold:
+        return _json(services, predicted)
+    return await run_in_compute_thread(RENDERERS[format_], services, predicted)
 
 
-def _as_job(state: Services, snapshot: ServedModel, families: list[str], body: Body, options: Options, form: Form) -> Response:
-    """202, and where to look; a browser is sent there."""
+def _check_response_size(format_: Format, rows: int) -> None:
+    """Raises TooLarge."""
+    if format_ in ("json", "html") and rows > MAX_RESPONSE_ROWS:
+        message = f"a response in {format_.upper()} may have at most {MAX_RESPONSE_ROWS} rows: use CSV, Parquet or /batch"
+        raise TooLarge([Problem("too-many-rows", message)])
+
+
+def _start_job(call: PredictionCall, families: list[str], options: ParseOptions, body: Body, format_: Format) -> Response:
+    """Return 202 with the URL of the job, or redirect a browser to it."""
     assert body.path
-    headers = answer_headers(snapshot, prediction_id())
-    asked = replace(options.asked, gzipped=body.gzipped)
-    facts = state.jobs.start(body.path, snapshot, families, asked, options.raw, headers)
-    place = f"/jobs/{facts['job']}"
-    if form == "html":
-        return Response(None, 303, {**headers, "Location": place})
-    return JSONResponse(facts, 202, {**headers, "Location": place, "Retry-After": "1"})
+    headers = prediction_headers(call.served, new_prediction_id())
+    facts = call.services.jobs.start(body.path, JobRequest(call.served, families, options, call.options.raw, headers))
+    location = f"/jobs/{facts['job']}"
+    if format_ == "html":
+        return Response(None, 303, {**headers, "Location": location})
+    return JSONResponse(facts, 202, {**headers, "Location": location, "Retry-After": "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A request and what was predicted for it."""
+    """The rows of a request with their scores, ready to render."""
 
-    snapshot: ServedModel
+    served: ServedModel
     body: Body
-    inputs: ParsedRows
-    scores: Found
+    rows: ParsedRows
+    scores: FamilyScores
     headers: dict[str, str]
     options: Options
     owner: str
 
     def table(self) -> pa.Table:
-        return result_table(self.snapshot, self.inputs, self.scores)
+        return result_table(self.served, self.rows, self.scores)
 
 
-def _json(state: Services, done: Predicted) -> Response:
-    payload = json_answer(done.snapshot, done.headers["X-Prediction-Id"], done.scores, done.inputs, done.options.inputs)
-    return Response(payload, 200, done.headers, "application/json")
+def _json(services: Services, predicted: Predicted) -> Response:
+    prediction_id, with_inputs = predicted.headers["X-Prediction-Id"], predicted.options.inputs
+    payload = json_predictions(predicted.served, prediction_id, predicted.scores, predicted.rows, with_inputs)
+    return Response(payload, 200, predicted.headers, "application/json")
 
 
-def _csv(state: Services, done: Predicted) -> Response:
-    return Response(table_to_csv(done.table(), raw=done.options.raw), 200, _file_headers(done, "csv"), "text/csv")
+def _csv(services: Services, predicted: Predicted) -> Response:
+    csv = table_to_csv(predicted.table(), raw=predicted.options.raw)
+    return Response(csv, 200, _file_headers(predicted, "csv"), "text/csv")
 
 
-def _parquet(state: Services, done: Predicted) -> Response:
-    return Response(table_to_parquet(done.table()), 200, _file_headers(done, "parquet"), "application/vnd.apache.parquet")
+def _parquet(services: Services, predicted: Predicted) -> Response:
+    parquet = table_to_parquet(predicted.table())
+    return Response(parquet, 200, _file_headers(predicted, "parquet"), "application/vnd.apache.parquet")
 
 
-def _file_headers(done: Predicted, kind: str) -> dict[str, str]:
-    named = {"Content-Disposition": f'attachment; filename="{done.snapshot.project}-predictions.{kind}"'}
-    return done.headers | named | {"X-Prediction-Warnings": str(len(done.inputs.warnings))}
+def _file_headers(predicted: Predicted, extension: str) -> dict[str, str]:
+    disposition = f'attachment; filename="{predicted.served.project}-predictions.{extension}"'
+    warnings = str(len(predicted.rows.warnings))
+    return predicted.headers | {"Content-Disposition": disposition, "X-Prediction-Warnings": warnings}
 
 
-def _page(state: Services, done: Predicted) -> Response:
-    table = done.table()
-    download = (
-        f"/jobs/{state.shared.keep_result(table_to_csv(table, raw=done.options.raw), done.headers, done.owner)}/result.csv"
+def _page(services: Services, predicted: Predicted) -> Response:
+    table, rows = predicted.table(), predicted.rows
+    csv = table_to_csv(table, raw=predicted.options.raw)
+    result_id = services.directory.store_result(csv, predicted.headers, predicted.owner)
+    result: dict[str, Any] = {
+        "scores": predicted.scores,
+        "table": table,
+        "download": f"/jobs/{result_id}/result.csv",
+        "warnings": rows.warnings,
+        "champion_column": table.column_names[rows.as_table().num_columns],
+    }
+    html = services.pages.project(
+        predicted.served,
+        values=predicted.body.fields,
+        result=result,
+        single=rows.total == rows.count == 1 and not predicted.body.is_upload,
     )
-    column = table.column_names[done.inputs.as_table().num_columns]
-    facts = {"warnings": done.inputs.warnings, "champion_column": column}
-    shown: dict[str, Any] = {"scores": done.scores, "table": table, "download": download, **facts}
-    html = state.pages.project(
-        done.snapshot,
-        values=done.body.fields,
-        result=shown,
-        single=done.inputs.total == done.inputs.count == 1 and not done.body.is_upload,
-    )
-    return Response(html, 200, done.headers, "text/html")
+    return Response(html, 200, predicted.headers, "text/html")
 
 
-RENDERERS: dict[Form, Callable[[Services, Predicted], Response]] = {
+RENDERERS: dict[Format, Callable[[Services, Predicted], Response]] = {
     "json": _json,
     "csv": _csv,
     "html": _page,
@@ -170,45 +221,48 @@ RENDERERS: dict[Form, Callable[[Services, Predicted], Response]] = {
 }
 
 
-def _render_form_errors(error: BadData, request: Request, state: Services, snapshot: ServedModel, body: Body) -> Response:
-    html = state.pages.project(snapshot, values=body.fields, problems=error.problems)
-    return Response(html, error.status, {"X-Model-Version": snapshot.version}, "text/html")
+def _render_form_errors(error: BadData, services: Services, served: ServedModel, body: Body) -> Response:
+    html = services.pages.project(served, values=body.fields, problems=error.problems)
+    return Response(html, error.status, {"X-Model-Version": served.version}, "text/html")
 
 
-for suffix in ("", *SUFFIXES):
-    for path in (f"/projects/{{project}}/predict{suffix}", f"/projects/{{project}}/batch{suffix}", f"/predict{suffix}"):
+SUMMARIES = {
+    "/projects/{project}/predict": "Predict",
+    "/projects/{project}/batch": "Predict a file",
+    "/predict": "Predict with the default project",
+}
+for path, summary in SUMMARIES.items():
+    for suffix in ("", *SUFFIXES):
         router.add_api_route(
-            path,
+            path + suffix,
             predict,
-            methods=["POST"] if "batch" in path else ["POST", "GET"],
+            methods=["POST"] if path.endswith("/batch") else ["POST", "GET"],
             response_class=Response,
             include_in_schema=not suffix,
-            name=path,
-            summary="Predict"
-            + (" for a file" if "batch" in path else "")
-            + (" with the default project" if "{" not in path else ""),
+            name=path + suffix,
+            summary=summary,
         )
 
 
-@router.get("/jobs/{job}", summary="How far a job is; a page for browsers", response_class=Response)
-async def job_state(job: str, request: Request, state: StateDep) -> Response:
-    found = state.jobs.get(job, caller(request.scope))
+@router.get("/jobs/{job}", summary="Job progress (JSON or HTML)", response_class=Response)
+async def job_state(job: str, request: Request, services: ServicesDep) -> Response:
+    record = services.jobs.get(job, caller(request.scope))
     if negotiate("", request.headers.get("accept", ""), "json") == "html":
-        return Response(state.pages.job(found.facts), media_type="text/html")
-    return JSONResponse(found.facts, headers=found.headers)
+        return Response(services.pages.job(record.facts), media_type="text/html")
+    return JSONResponse(record.facts, headers=record.headers)
 
 
-@router.delete("/jobs/{job}", status_code=204, summary="Cancel a job, or remove a finished one with its result")
-async def cancel_job(job: str, request: Request, state: StateDep) -> Response:
-    state.jobs.cancel(job, caller(request.scope))
+@router.delete("/jobs/{job}", status_code=204, summary="Cancel a job, or delete a finished one with its result")
+async def cancel_job(job: str, request: Request, services: ServicesDep) -> Response:
+    services.jobs.cancel(job, caller(request.scope))
     return Response(status_code=204)
 
 
-@router.get("/jobs/{job}/result.csv", summary="A result as CSV", response_class=FileResponse)
-async def result(job: str, request: Request, state: StateDep) -> FileResponse:
+@router.get("/jobs/{job}/result.csv", summary="Download a result as CSV", response_class=FileResponse)
+async def result(job: str, request: Request, services: ServicesDep) -> FileResponse:
     owner = caller(request.scope)
     try:
-        path, headers = state.shared.result(job, owner)
+        path, headers = services.directory.result(job, owner)
     except UnknownResult:
-        path, headers = state.jobs.result(job, owner)
+        path, headers = services.jobs.result(job, owner)
     return FileResponse(path, media_type="text/csv", filename="predictions.csv", headers=headers)

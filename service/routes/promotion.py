@@ -1,4 +1,4 @@
-"""Guarded moves of the champion: who may, from which champion, and why."""
+"""Promotion and rollback over HTTP, and the promotion history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
@@ -21,11 +21,23 @@ from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionC
 from podium.registry.signing import BadKey, Unsigned
 from podium.registry.versions import IntegrityError, NotPublished
 from podium.storage.object_store import StoreError
+from service.errors import (
+    ChampionChanged,
+    ConditionMissing,
+    GatesFailed,
+    NoEarlierChampion,
+    PromotionDisabled,
+    PromotionForbidden,
+    ServiceError,
+    UnknownVersion,
+    VersionDamaged,
+    VersionRetired,
+    VersionUnsigned,
+)
 from service.negotiation import wants_page
-from service.problems import ConditionMissing, PromotionDisabled, PromotionForbidden, problem
-from service.services import Services, StateDep
+from service.services import Services, ServicesDep
 from service.settings import ServiceSettings
-from service.store_calls import from_store, in_time
+from service.store_calls import from_store, page_deadline
 from service.thread_pools import ThreadPool
 
 router = APIRouter(tags=["promotion"])
@@ -33,23 +45,23 @@ router = APIRouter(tags=["promotion"])
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 ProjectName = Annotated[str, Path(pattern=NAME)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
-Condition = Annotated[str, Header(description='the champion that you expect to replace, as its ETag: "VERSION"')]
-First = Annotated[str, Header(description="* when there is no champion yet")]
+IfMatch = Annotated[str, Header(description='ETag of the champion to replace: "VERSION"')]
+IfNoneMatch = Annotated[str, Header(description="* if there is no champion yet")]
 
 
-STATUS = {
-    AliasMoved: (412, "alias-moved", "The champion is another by now"),
-    NotPublished: (404, "unknown-version", "No such version"),
-    NoPreviousChampion: (409, "nothing-before", "There is nothing to go back to"),
-    GateFailed: (409, "gate-failed", "The version may not serve"),
-    Retired: (409, "retired", "The version's files are gone"),
-    Unsigned: (409, "unsigned", "The version is not signed as it should be"),
-    IntegrityError: (409, "damaged", "The version is damaged"),
+PROMOTION_ERRORS: dict[type[StoreError], type[ServiceError]] = {
+    AliasMoved: ChampionChanged,
+    NotPublished: UnknownVersion,
+    NoPreviousChampion: NoEarlierChampion,
+    GateFailed: GatesFailed,
+    Retired: VersionRetired,
+    Unsigned: VersionUnsigned,
+    IntegrityError: VersionDamaged,
 }
 
 
 class PromotionBody(BaseModel):
-    """What to promote and why; `dry_run` judges and writes nothing, `force` goes past failed gates and is written down."""
+    """`dry_run` evaluates the gates without changing anything; `force` promotes despite failed gates and is recorded."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +72,7 @@ class PromotionBody(BaseModel):
 
 
 class RollbackBody(BaseModel):
-    """Why to go back; `to` is any version that served, the one before when absent; `dry_run` writes nothing."""
+    """`to` is a version that was champion before, by default the previous one; `dry_run` changes nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,94 +81,96 @@ class RollbackBody(BaseModel):
     dry_run: bool = False
 
 
-@router.post("/projects/{project}/promote", summary="Judge a version by its gates and make it the champion")
+@router.post("/projects/{project}/promote", summary="Promote a version that passes the gates")
 async def promote_(
     project: ProjectName,
-    wish: PromotionBody,
+    body: PromotionBody,
     request: Request,
-    state: StateDep,
-    if_match: Condition = "",
-    if_none_match: First = "",
+    services: ServicesDep,
+    if_match: IfMatch = "",
+    if_none_match: IfNoneMatch = "",
 ) -> Response:
-    """Needs a promoter's bearer token and If-Match. 428 without a condition, 412 when somebody was faster, 409 for a gate."""
-    context, expect = promotion_context(request, state), _expected(if_match, if_none_match)
+    """Needs a promoter's token and If-Match: 428 without it, 412 if the champion has changed, 409 if a gate fails."""
+    context, expect = promotion_context(request, services), _expected(if_match, if_none_match)
 
-    def act() -> AuditEntry:
+    def change() -> AuditEntry:
         return promote(
-            context, project, wish.version, wish.reason, utc_now, expect=expect, force=wish.force, dry_run=wish.dry_run
+            context, project, body.version, body.reason, utc_now, expect=expect, force=body.force, dry_run=body.dry_run
         )
 
-    return await _change_champion(act, request, state)
+    return await _change_champion(change, services)
 
 
-@router.post("/projects/{project}/rollback", summary="Go back to the version that served before")
+@router.post("/projects/{project}/rollback", summary="Roll back to a previous champion")
 async def rollback_(
-    project: ProjectName, wish: RollbackBody, request: Request, state: StateDep, if_match: Condition = ""
+    project: ProjectName, body: RollbackBody, request: Request, services: ServicesDep, if_match: IfMatch = ""
 ) -> Response:
-    """Needs a promoter's bearer token and If-Match, as promotion does."""
-    context, expect = promotion_context(request, state), _expected(if_match, "")
+    """Needs a promoter's token and If-Match, like promotion."""
+    context, expect = promotion_context(request, services), _expected(if_match, "")
 
-    def act() -> AuditEntry:
-        return rollback(context, project, wish.reason, utc_now, to=wish.to, expect=expect, dry_run=wish.dry_run)
+    def change() -> AuditEntry:
+        return rollback(context, project, body.reason, utc_now, to=body.to, expect=expect, dry_run=body.dry_run)
 
-    return await _change_champion(act, request, state)
+    return await _change_champion(change, services)
 
 
 @router.get("/projects/{project}/history.json", include_in_schema=False)
-@router.get(
-    "/projects/{project}/history", summary="Who made what champion, when, why and on what evidence; a page for browsers"
-)
-async def history(project: ProjectName, request: Request, state: StateDep) -> Response:
-    """Every act, the newest last; the ETag is that of the champion, for If-Match."""
-    promoters = state.settings.trust().promoters
-    async with in_time():
-        entries, standing = await asyncio.gather(
-            from_store(entries_since, state.pages_store, project, promoters),
-            from_store(read_champion, state.pages_store, project, promoters),
+@router.get("/projects/{project}/history", summary="Promotion history (JSON or HTML)")
+async def history(project: ProjectName, request: Request, services: ServicesDep) -> Response:
+    """Every audit-log entry, oldest first; the ETag is that of the champion, for If-Match."""
+    promoters = services.settings.trust().promoters
+    async with page_deadline():
+        entries, champion = await asyncio.gather(
+            from_store(entries_since, services.pages_store, project, promoters),
+            from_store(read_champion, services.pages_store, project, promoters),
         )
-    acts = [entry.model_dump(mode="json", exclude={"signatures"}) for entry in entries]
+    documents = [_document(entry) for entry in entries]
     if wants_page(request):
-        page = state.pages.page("history.html", project=project, acts=acts)
-        return Response(page, headers=_etag(standing), media_type="text/html")
-    return JSONResponse({"project": project, "acts": acts}, headers=_etag(standing))
+        page = services.pages.page("history.html", project=project, entries=documents)
+        return Response(page, headers=_etag(champion), media_type="text/html")
+    return JSONResponse({"project": project, "entries": documents}, headers=_etag(champion))
 
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Of this process: promotions wait patiently for the store, and must not use up the threads of others."""
+    """Return the pool of this process; promotions wait long for the store and must not use up threads of others."""
     return ThreadPool(4, "promotions")
 
 
-async def _change_champion(act: Callable[[], AuditEntry], request: Request, state: Services) -> Response:
+async def _change_champion(change: Callable[[], AuditEntry], services: Services) -> Response:
+    """Run a promotion or rollback in a thread and return its entry; a dry run has no signatures. Raises ServiceError."""
     try:
-        entry = await _pool().run(act)
+        entry = await _pool().run(change)
     except StoreError as error:
-        if type(error) not in STATUS:
+        if type(error) not in PROMOTION_ERRORS:
             raise
-        status, code, title = STATUS[type(error)]
-        findings = error.entry.evidence if isinstance(error, GateFailed) else ()
-        errors = [{"code": gate.name, "message": gate.detail} for gate in findings if not gate.passed]
-        return problem(status, code, title, str(error), request, errors=errors)
-    written = bool(entry.signatures)  # a dry one moved nothing
-    if written:
-        state.reconcile.hint()
-    return JSONResponse(entry.model_dump(mode="json", exclude={"signatures"}), headers=_etag(entry) if written else None)
+        gates = error.entry.evidence if isinstance(error, GateFailed) else ()
+        errors = [{"code": gate.name, "message": gate.detail} for gate in gates if not gate.passed]
+        raise PROMOTION_ERRORS[type(error)](str(error), errors=errors) from error
+    if not entry.signatures:
+        return JSONResponse(_document(entry))
+    services.reconciler.notify()
+    return JSONResponse(_document(entry), headers=_etag(entry))
 
 
-def promotion_context(request: Request, state: Services) -> PromotionContext:
-    """Where this caller promotes, in their name, by the service's key and project files. Raises PromotionOff, NotAPromoter."""
-    by = promoter(request.headers.get("authorization", ""), state.settings)
+def _document(entry: AuditEntry) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude={"signatures"})
+
+
+def promotion_context(request: Request, services: Services) -> PromotionContext:
+    """Return the context of a promoter's request. Raises PromotionDisabled, PromotionForbidden."""
+    by = authenticate_promoter(request.headers.get("authorization", ""), services.settings)
     try:
-        signer = state.settings.signer()
+        signer = services.settings.signer()
     except BadKey:
-        raise PromotionDisabled("the service has no signing key") from None
-    return replace(state.reconcile.context(state.store, signer), by=by, rules=state.settings.rules_for)
+        raise PromotionDisabled("PODIUM_SIGNING_KEY is not set") from None
+    return replace(services.reconciler.promotion_context(services.store, signer), by=by, rules=services.settings.rules_for)
 
 
-def promoter(header: str, settings: ServiceSettings) -> str:
-    """The name behind a bearer token. Raises PromotionOff, NotAPromoter."""
+def authenticate_promoter(header: str, settings: ServiceSettings) -> str:
+    """Return the name of the promoter of a bearer token. Raises PromotionDisabled, PromotionForbidden."""
     if not settings.promoters:
-        raise PromotionDisabled("set PODIUM_PROMOTERS to let somebody promote over HTTP")
+        raise PromotionDisabled("set PODIUM_PROMOTERS to enable promotion over HTTP")
     scheme, _, text = header.partition(" ")
     given = text.strip().encode()
     names = [
@@ -168,14 +182,12 @@ def promoter(header: str, settings: ServiceSettings) -> str:
 
 
 def _expected(if_match: str, if_none_match: str) -> str | None:
-    """The version that must serve now, None for none. Raises ConditionMissing."""
+    """Return the expected champion, or None if there must not be one. Raises ConditionMissing."""
     if not if_match.strip() and if_none_match.strip() == "*":
         return None
     tag = re.fullmatch(r'"([^"*]+)"', if_match.strip())
     if not tag or if_none_match:
-        raise ConditionMissing(
-            'send If-Match: "VERSION" with the one champion you expect, or If-None-Match: * if there is none'
-        )
+        raise ConditionMissing('send If-Match: "VERSION" with the expected champion, or If-None-Match: * if there is none')
     return tag[1]
 
 

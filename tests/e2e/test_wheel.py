@@ -29,7 +29,7 @@ from service.settings import ServiceSettings
 
 settings = ServiceSettings(access_log=False)
 app = create_app(settings)
-app.state.podium = types.SimpleNamespace(pages=Pages(settings.templates), live=app.state.live)
+app.state.services = types.SimpleNamespace(pages=Pages(settings.templates), live=app.state.live)
 
 async def guarded(scope, receive, send):
     await app({**scope, HEAD: Head(b"", b"localhost", 0)}, receive, send)

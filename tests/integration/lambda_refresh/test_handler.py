@@ -21,7 +21,7 @@ from lambda_refresh.handler import NotDelivered, handler, secret, signed_headers
 from podium.local import LocalCloud
 from podium.local.processes import free_ports
 from podium.local.s3_events import s3_event
-from service.problems import InvalidSignature
+from service.errors import InvalidSignature
 from service.webhooks import Webhooks
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

@@ -1,4 +1,4 @@
-"""The door: what is not HTTP, too large, too slow, too much, or without a key."""
+"""Admission: malformed HTTP, large and slow requests, overload, and authentication."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from tests.tables import RECORD
 
 BODY = json.dumps(RECORD).encode()
 POST = b"POST /projects/mixed/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-WHOLE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+COMPLETE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
 @contextmanager
-def connected(service: Client) -> Iterator[socket.socket]:
-    host, port = service._host.split(":")
+def connect(service: Client) -> Iterator[socket.socket]:
+    host, port = service.host.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as link:
         yield link
 
 
-def said(link: socket.socket) -> tuple[int, str]:
-    """The status and the whole answer, until the other side closes."""
+def read_response(link: socket.socket) -> tuple[int, str]:
+    """Return the status and the response, up to the end of the connection."""
     data = b""
     while piece := link.recv(65536):
         data += piece
@@ -73,65 +73,69 @@ RAW: list[tuple[str, bytes, int]] = [
 
 
 @pytest.mark.parametrize(("name", "data", "status"), RAW, ids=[name for name, *_ in RAW])
-def test_what_is_not_http_is_answered_and_closed(service: Client, name: str, data: bytes, status: int) -> None:
-    with connected(service) as link:
+def test_malformed_http_gets_a_problem_and_the_connection_is_closed(
+    service: Client, name: str, data: bytes, status: int
+) -> None:
+    with connect(service) as link:
         try:
             link.sendall(data)
         except OSError:
-            pass  # closed while it was still sent
-        found, text = said(link)
-    assert found == status, text
+            pass  # the server closed the connection early
+        status_received, text = read_response(link)
+    assert status_received == status, text
     assert "application/problem+json" in text
     assert service.get("/livez").status == 200
 
 
-def test_pieces_of_a_request_are_put_together(service: Client) -> None:
-    with connected(service) as link:
-        for place in range(0, len(WHOLE), 7):
-            link.sendall(WHOLE[place : place + 7])
+def test_a_request_may_arrive_in_pieces(service: Client) -> None:
+    with connect(service) as link:
+        for start in range(0, len(COMPLETE), 7):
+            link.sendall(COMPLETE[start : start + 7])
         assert link.recv(65536).startswith(b"HTTP/1.1 200")
-        link.sendall(WHOLE + WHOLE + WHOLE[:-5])  # two at once, and a third whose end comes after their answers
-        assert answers(link, 2).count(b"HTTP/1.1 200") == 2
+        link.sendall(
+            COMPLETE + COMPLETE + COMPLETE[:-5]
+        )  # two requests at once, and a third that is completed after their responses
+        assert read_responses(link, 2).count(b"HTTP/1.1 200") == 2
         time.sleep(2 * LINGER_SECONDS)
-        link.sendall(WHOLE[-5:])
-        assert answers(link, 1).startswith(b"HTTP/1.1 200")
+        link.sendall(COMPLETE[-5:])
+        assert read_responses(link, 1).startswith(b"HTTP/1.1 200")
 
 
-def answers(link: socket.socket, count: int) -> bytes:
+def read_responses(link: socket.socket, count: int) -> bytes:
     text = b""
     while text.count(b"HTTP/1.1 ") < count or not text.endswith(b"}"):
         text += link.recv(65536)
     return text
 
 
-def test_a_body_that_was_announced_too_large_is_not_read(service: Client) -> None:
+def test_a_body_that_is_declared_too_large_is_rejected_unread(service: Client) -> None:
     for expect in (b"", b"Expect: 100-continue\r\n"):
-        with connected(service) as link:
+        with connect(service) as link:
             link.sendall(POST.replace(b"application/json", b"text/csv") + expect + b"Content-Length: 5000000000\r\n\r\n")
             assert link.recv(65536).startswith(b"HTTP/1.1 413")
 
 
-HASTE = """
+PATCH = """
 import sys
 if "serve" in sys.orig_argv:
     import asyncio
     import service.http_limits as protocol, service.routes.predict as route
     protocol.HEAD_SECONDS = protocol.BODY_SECONDS = protocol.WRITE_SECONDS = 1.0
-    parse = route.parse
-    async def slow(body, *more):
+    parse_rows = route.parse_rows
+    async def slow(body, *args):
         if b"slow" in body.data:
             await asyncio.sleep(1)
-        return await parse(body, *more)
-    route.parse = slow
+        return await parse_rows(body, *args)
+    route.parse_rows = slow
 """
-"""Short patience, and a body that takes a second when it says so."""
+"""Short timeouts, and bodies that take a second to parse if they contain `slow`."""
 
 
 @pytest.fixture(scope="module")
-def hasty(cloud: LocalCloud, service: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A service of its own with short patience, one place, one seat to wait on, a key and a drain."""
-    folder, (port,) = tmp_path_factory.mktemp("hasty"), free_ports(1)
-    (folder / "sitecustomize.py").write_text(HASTE)
+def impatient(cloud: LocalCloud, service: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A service with short timeouts, one slot, one queue position, an API key and a drain period."""
+    folder, (port,) = tmp_path_factory.mktemp("impatient"), free_ports(1)
+    (folder / "sitecustomize.py").write_text(PATCH)
     variables = {
         "PODIUM_API_KEYS": '{"ann": "key-of-ann-0123456789"}',
         "PODIUM_MAX_CONCURRENCY": "1",
@@ -154,26 +158,28 @@ def hasty(cloud: LocalCloud, service: Client, tmp_path_factory: pytest.TempPathF
 KEY = {"x-api-key": "key-of-ann-0123456789", "content-type": "application/json"}
 
 
-KEYED = POST + b"X-API-Key: key-of-ann-0123456789\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+COMPLETE_WITH_KEY = POST + b"X-API-Key: key-of-ann-0123456789\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET /li", WHOLE[:40], KEYED[:-5]], ids=["silence", "half a line", "half a head", "half a body"]
+    "sent",
+    [b"", b"GET /li", COMPLETE[:40], COMPLETE_WITH_KEY[:-5]],
+    ids=["silence", "half a line", "half a head", "half a body"],
 )
-def test_who_is_too_slow_is_closed(hasty: Client, sent: bytes) -> None:
-    with connected(hasty) as link:
+def test_a_slow_request_times_out(impatient: Client, sent: bytes) -> None:
+    with connect(impatient) as link:
         link.sendall(sent)
         started = time.monotonic()
-        status, text = said(link)
+        status, text = read_response(link)
         assert time.monotonic() - started < 10
     assert status == (408 if sent else 0), text
 
 
-def test_dripping_does_not_help(hasty: Client) -> None:
-    with connected(hasty) as link:
+def test_a_request_that_drips_times_out(impatient: Client) -> None:
+    with connect(impatient) as link:
         started = time.monotonic()
         with pytest.raises(OSError):
-            for letter in WHOLE:
+            for letter in COMPLETE:
                 link.sendall(bytes([letter]))
                 time.sleep(0.1)
                 link.setblocking(False)
@@ -186,62 +192,62 @@ def test_dripping_does_not_help(hasty: Client) -> None:
         assert time.monotonic() - started < 8
 
 
-def test_nobody_without_a_key(hasty: Client) -> None:
-    assert hasty.post_json("/projects/mixed/predict", RECORD).status == 401
-    assert hasty.get("/").headers["www-authenticate"].startswith("Basic")
-    assert hasty.post("/projects/mixed/predict", BODY, {**KEY, "x-api-key": "key-of-ann-0123456788"}).status == 401
+def test_requests_need_an_api_key(impatient: Client) -> None:
+    assert impatient.post_json("/projects/mixed/predict", RECORD).status == 401
+    assert impatient.get("/").headers["www-authenticate"].startswith("Basic")
+    assert impatient.post("/projects/mixed/predict", BODY, {**KEY, "x-api-key": "key-of-ann-0123456788"}).status == 401
     bearer = {"authorization": f"Bearer {KEY['x-api-key']}", "content-type": "application/json"}
     basic = {"authorization": "Basic YW5uOmtleS1vZi1hbm4tMDEyMzQ1Njc4OQ==", "content-type": "application/json"}
     for headers in (KEY, bearer, basic):
-        assert hasty.post("/projects/mixed/predict", BODY, headers).status == 200
+        assert impatient.post("/projects/mixed/predict", BODY, headers).status == 200
     for path in ("/livez", "/readyz", "/v2/health/ready"):
-        assert hasty.get(path).status == 200
+        assert impatient.get(path).status == 200
     for path in ("/metrics", "/status", "/status.json"):
-        assert hasty.get(path).status == 401
-        assert hasty.request("GET", path, None, KEY).status == 200
+        assert impatient.get(path).status == 401
+        assert impatient.request("GET", path, None, KEY).status == 200
 
 
-def test_too_many_are_turned_away_and_health_answers(hasty: Client) -> None:
+def test_overload_is_rejected_and_health_checks_still_work(impatient: Client) -> None:
     slow = json.dumps({**RECORD, "city": "slow"}).encode()
 
     def ask(_: int) -> tuple[int, float, str | None]:
         started = time.monotonic()
-        answer = hasty.post("/projects/mixed/predict?models=champion", slow, KEY)
-        return answer.status, time.monotonic() - started, answer.headers["retry-after"]
+        response = impatient.post("/projects/mixed/predict?models=champion", slow, KEY)
+        return response.status, time.monotonic() - started, response.headers["retry-after"]
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(ask, 0)]
-        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.request("GET", "/metrics", None, KEY).text, 5)
+        impatient.wait_until(lambda: "requests_in_progress 1.0" in impatient.request("GET", "/metrics", None, KEY).text, 5)
         futures += [pool.submit(ask, number) for number in range(1, 4)]
-        assert hasty.get("/livez").status == 200
-        found = [future.result() for future in futures]
-    assert sorted(status for status, *_ in found) == [200, 429, 429, 503]
-    assert all(retry == "1" for status, _, retry in found if status != 200)
-    text = hasty.request("GET", "/metrics", None, KEY).text
+        assert impatient.get("/livez").status == 200
+        status_received = [future.result() for future in futures]
+    assert sorted(status for status, *_ in status_received) == [200, 429, 429, 503]
+    assert all(retry == "1" for status, _, retry in status_received if status != 200)
+    text = impatient.request("GET", "/metrics", None, KEY).text
     assert 'requests_rejected_total{reason="queue-full"} 2.0' in text
-    assert 'requests_rejected_total{reason="waited-too-long"} 1.0' in text
+    assert 'requests_rejected_total{reason="queue-timeout"} 1.0' in text
 
 
-def test_who_left_is_not_worked_for(hasty: Client) -> None:
-    """It leaves while its body is parsed: no model is asked."""
+def test_work_stops_when_the_client_disconnects(impatient: Client) -> None:
+    """The client disconnects while its body is parsed, so no model runs."""
     body = json.dumps([{**RECORD, "city": "slow"}] * 20).encode()
-    time.sleep(0.2)  # the lines of earlier requests are written
-    before = len(logged(hasty))
-    with connected(hasty) as link:
+    time.sleep(0.2)  # until the lines of earlier requests are written
+    before = len(logged(impatient))
+    with connect(impatient) as link:
         link.sendall(POST + b"X-API-Key: key-of-ann-0123456789\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        hasty.wait_until(lambda: "requests_in_progress 1.0" in hasty.request("GET", "/metrics", None, KEY).text, 5)
-    hasty.wait_until(lambda: len(logged(hasty)) > before, 10)
-    assert [line["status"] for line in logged(hasty)[before:]] == [499]
+        impatient.wait_until(lambda: "requests_in_progress 1.0" in impatient.request("GET", "/metrics", None, KEY).text, 5)
+    impatient.wait_until(lambda: len(logged(impatient)) > before, 10)
+    assert [line["status"] for line in logged(impatient)[before:]] == [499]
 
 
-def test_places_are_handed_on_and_never_more_than_there_are() -> None:
-    """Two hundred come at odd times to three places; some leave while they wait, and are not worked for."""
-    busy, most, done = 0, 0, 0
+def test_concurrency_never_exceeds_the_limit() -> None:
+    """200 requests compete for three slots; every fifth client disconnects and its request is not run."""
+    busy, max_busy, done = 0, 0, 0
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal busy, most, done
+        nonlocal busy, max_busy, done
         busy += 1
-        most = max(most, busy)
+        max_busy = max(max_busy, busy)
         await asyncio.sleep(0.002)
         busy -= 1
         done += 1
@@ -253,25 +259,25 @@ def test_places_are_handed_on_and_never_more_than_there_are() -> None:
     async def send(message: Message) -> None:
         statuses.extend([message["status"]] if "status" in message else [])
 
-    async def come(gate: AdmissionMiddleware, number: int) -> None:
+    async def send_request(middleware: AdmissionMiddleware, number: int) -> None:
         await asyncio.sleep(number % 17 * 0.001)
         scope = {"type": "http", "path": "/x", "method": "GET", "headers": [], "server": ("127.0.0.1", 1)}
-        await gate({**scope, HEAD: Head(b"", b"localhost", 0), DISCONNECTED: lambda: number % 5 == 0}, receive, send)
+        await middleware({**scope, HEAD: Head(b"", b"localhost", 0), DISCONNECTED: lambda: number % 5 == 0}, receive, send)
 
-    async def all_come() -> None:
+    async def send_all() -> None:
         metrics = Metrics(ActiveModels())
         settings = ServiceSettings(max_concurrency=3, max_queue=1000, queue_timeout=30)
-        gate = AdmissionMiddleware(work, settings, metrics, BodyIntake(1000, 1000, 1000, None))
-        await asyncio.gather(*(come(gate, number) for number in range(200)))
-        assert (metrics.in_progress(), metrics.waiting()) == (0, 0)
+        middleware = AdmissionMiddleware(work, settings, metrics, BodyIntake(1000, 1000, 1000, None))
+        await asyncio.gather(*(send_request(middleware, number) for number in range(200)))
+        assert (metrics.in_progress(), metrics.queue_depth()) == (0, 0)
 
     statuses: list[int] = []
-    asyncio.run(all_come())
-    assert (most, done, statuses) == (3, 160, [200] * 160)
+    asyncio.run(send_all())
+    assert (max_busy, done, statuses) == (3, 160, [200] * 160)
 
 
 def logged(client: Client) -> list[dict[str, Any]]:
-    """The lines about requests."""
+    """Return the lines of the access log."""
     lines = [json.loads(line) for line in client.log.read_text().splitlines()]  # type: ignore[attr-defined]
     return [line for line in lines if "status" in line]
 
@@ -288,11 +294,11 @@ METRICS = (
 )
 
 
-def test_metrics_count_by_model_version_and_status(hasty: Client) -> None:
-    version = hasty.post("/projects/mixed/predict", BODY, KEY).headers["x-model-version"]
-    hasty.post("/projects/mixed/predict", b"{}", KEY)
-    hasty.post("/projects/mixed/predict", json.dumps([RECORD] * 3).encode(), KEY)
-    text = hasty.request("GET", "/metrics", None, KEY).text
+def test_metrics_count_by_model_version_and_status(impatient: Client) -> None:
+    version = impatient.post("/projects/mixed/predict", BODY, KEY).headers["x-model-version"]
+    impatient.post("/projects/mixed/predict", b"{}", KEY)
+    impatient.post("/projects/mixed/predict", json.dumps([RECORD] * 3).encode(), KEY)
+    text = impatient.request("GET", "/metrics", None, KEY).text
     for status in (200, 422):
         line = f'predictions_total{{model_name="mixed",model_version="{version}",status="{status}"}}'
         assert re.search(re.escape(line) + r" [1-9]", text), text
@@ -300,43 +306,43 @@ def test_metrics_count_by_model_version_and_status(hasty: Client) -> None:
         assert re.search(rf"^{name}[ {{]", text, re.MULTILINE), name
 
 
-def test_logs_are_json_without_values(hasty: Client) -> None:
-    strange = {**RECORD, "city": "Zanzibar\n\x1b[31m"}
-    identity = hasty.post("/projects/mixed/predict", json.dumps(strange).encode(), KEY).headers["x-prediction-id"]
-    hasty.get("/no/such%0aplace")
-    hasty.wait_until(lambda: identity in hasty.log.read_text(), 5)  # type: ignore[attr-defined]
-    lines: list[dict[str, Any]] = [json.loads(line) for line in hasty.log.read_text().splitlines()]  # type: ignore[attr-defined]
+def test_logs_are_json_without_values(impatient: Client) -> None:
+    unseen = {**RECORD, "city": "Zanzibar\n\x1b[31m"}
+    identity = impatient.post("/projects/mixed/predict", json.dumps(unseen).encode(), KEY).headers["x-prediction-id"]
+    impatient.get("/no/such%0aplace")
+    impatient.wait_until(lambda: identity in impatient.log.read_text(), 5)  # type: ignore[attr-defined]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in impatient.log.read_text().splitlines()]  # type: ignore[attr-defined]
     assert next(line for line in lines if line.get("prediction_id") == identity)["model_name"] == "mixed"
-    text = hasty.log.read_text()  # type: ignore[attr-defined]
+    text = impatient.log.read_text()  # type: ignore[attr-defined]
     assert "Zanzibar" not in text
     assert KEY["x-api-key"] not in text
 
 
-def test_it_says_not_ready_answers_on_and_then_ends(hasty: Client) -> None:
-    """The last test of this service."""
-    process: Process = hasty.process  # type: ignore[attr-defined]
+def test_a_draining_service_is_not_ready_but_serves_until_it_ends(impatient: Client) -> None:
+    """Must be the last test of this fixture, which it ends."""
+    process: Process = impatient.process  # type: ignore[attr-defined]
     os.kill(process.pid, signal.SIGTERM)
-    hasty.wait_until(lambda: hasty.get("/readyz").status == 503, 5)
-    assert hasty.get("/livez").status == 200
-    assert hasty.post("/projects/mixed/predict", BODY, KEY).status == 200
+    impatient.wait_until(lambda: impatient.get("/readyz").status == 503, 5)
+    assert impatient.get("/livez").status == 200
+    assert impatient.post("/projects/mixed/predict", BODY, KEY).status == 200
     ended = threading.Event()
 
-    def gone() -> bool:
+    def is_gone() -> bool:
         try:
-            hasty.get("/livez")
+            impatient.get("/livez")
         except OSError:
             ended.set()
         return ended.is_set()
 
-    hasty.wait_until(gone, 20)
+    impatient.wait_until(is_gone, 20)
 
 
-def test_an_open_address_needs_a_key_or_a_word(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_public_address_needs_keys_or_explicit_settings(cloud: LocalCloud, tmp_path: Path) -> None:
     from tests.e2e.test_cli import podium
 
-    closed = podium(cloud, "serve", "--host", "0.0.0.0", "--port", "0", PODIUM_CACHE=str(tmp_path))
-    assert (closed.returncode, "PODIUM_API_KEYS" in closed.stderr) == (1, True)
-    named = podium(
+    without_keys = podium(cloud, "serve", "--host", "0.0.0.0", "--port", "0", PODIUM_CACHE=str(tmp_path))
+    assert (without_keys.returncode, "PODIUM_API_KEYS" in without_keys.stderr) == (1, True)
+    without_hosts = podium(
         cloud, "serve", "--host", "0.0.0.0", "--port", "0", PODIUM_CACHE=str(tmp_path), PODIUM_ALLOW_ANONYMOUS="true"
     )
-    assert (named.returncode, "PODIUM_ALLOWED_HOSTS" in named.stderr) == (1, True)
+    assert (without_hosts.returncode, "PODIUM_ALLOWED_HOSTS" in without_hosts.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""Background tasks that end are counted and start again; pools hold what hangs; metrics of processes add up."""
+"""Background tasks restart, thread pools isolate hanging calls, and metrics of several processes add up."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from service.store_calls import PAGE_SECONDS, THREADS, from_store
 from service.thread_pools import ThreadPool
 
 
-def fails() -> None:
+def fail() -> None:
     raise OSError("no")
 
 
-def is_cancelled() -> None:
+def cancel() -> None:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("ends", [fails, is_cancelled, lambda: None])
-def test_a_task_that_ends_is_counted_and_starts_again(ends: Callable[[], None]) -> None:
+@pytest.mark.parametrize("end", [fail, cancel, lambda: None])
+def test_a_task_that_ends_is_counted_and_restarted(end: Callable[[], None]) -> None:
     async def run() -> None:
-        metrics, started, again = Metrics(ActiveModels()), 0, asyncio.Event()
+        metrics, started, restarted = Metrics(ActiveModels()), 0, asyncio.Event()
 
         async def work() -> None:
             nonlocal started
             started += 1
             if started < 3:
-                return ends()
-            again.set()
+                return end()
+            restarted.set()
             await asyncio.Event().wait()
 
         task = asyncio.create_task(supervised("work", work, metrics, pause=0.01))
-        await asyncio.wait_for(again.wait(), 5)
+        await asyncio.wait_for(restarted.wait(), 5)
         assert metrics.background_failures == {"work": 2}
         assert b'background_task_failures_total{task="work"} 2.0' in metrics.text()
         task.cancel()
@@ -53,14 +53,14 @@ def test_a_task_that_ends_is_counted_and_starts_again(ends: Callable[[], None]) 
     asyncio.run(run())
 
 
-def test_calls_that_hang_leave_pages_and_other_threads_free() -> None:
+def test_hanging_store_calls_do_not_block_pages_or_other_threads() -> None:
     over = threading.Event()
 
     async def page() -> float:
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(StoreError):
             await from_store(over.wait, 30)
-        return time.monotonic() - began
+        return time.monotonic() - started
 
     async def run() -> None:
         try:
@@ -70,17 +70,17 @@ def test_calls_that_hang_leave_pages_and_other_threads_free() -> None:
             assert await ThreadPool(1, "other").run(lambda: "free") == "free"
         finally:
             over.set()
-        assert await from_store(lambda: "well again") == "well again"
+        assert await from_store(lambda: "recovered") == "recovered"
 
     asyncio.run(run())
 
 
-def test_metrics_of_several_processes_tell_the_oldest_look_and_every_failure() -> None:
+def test_merged_metrics_have_the_oldest_store_check_and_all_failures() -> None:
     one, other = Metrics(ActiveModels()), Metrics(ActiveModels())
     one.store_last_success, one.store_up, one.aliases_missing = 200.0, True, 1
     other.store_last_success, other.store_up, other.aliases_rejected = 100.0, False, 3
     other.background_failures["dask"] += 2
-    text = one.with_others([(True, other.dump())]).text().decode()
+    text = one.merged_with([(True, other.dump())]).text().decode()
     for line in (
         "store_last_success_timestamp_seconds 100.0",
         "store_up 0.0",
@@ -89,19 +89,19 @@ def test_metrics_of_several_processes_tell_the_oldest_look_and_every_failure() -
         'background_task_failures_total{task="dask"} 2.0',
     ):
         assert line in text
-    assert "store_up 1.0" in one.with_others([(False, other.dump())]).text().decode()
+    assert "store_up 1.0" in one.merged_with([(False, other.dump())]).text().decode()
 
 
-def test_versions_that_went_long_ago_leave_the_metrics() -> None:
+def test_metrics_drop_old_versions() -> None:
     metrics = Metrics(ActiveModels())
     for number in range(100):
-        metrics.swapped("p", f"v{number}")
-        metrics.answered("p", f"v{number}", 200, 0.001)
+        metrics.record_swap("p", f"v{number}")
+        metrics.record_prediction("p", f"v{number}", 200, 0.001)
     assert len(metrics.predictions) == MAX_VERSIONS
-    assert metrics.served("p", "v99") == 1
+    assert metrics.successful("p", "v99") == 1
 
 
-def test_alerts_name_metrics_that_there_are() -> None:
+def test_alert_rules_use_existing_metrics() -> None:
     groups = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     metrics = Metrics(ActiveModels())
@@ -116,16 +116,16 @@ def test_alerts_name_metrics_that_there_are() -> None:
     }
 
 
-def test_a_cluster_that_does_not_start_is_tried_again() -> None:
+def test_a_cluster_that_fails_to_start_is_started_again() -> None:
     async def run() -> None:
-        spread = DaskExecutor(ServiceSettings(dask_address="tcp://127.0.0.1:1", dask_timeout=0.2))
+        dask = DaskExecutor(ServiceSettings(dask_address="tcp://127.0.0.1:1", dask_timeout=0.2))
         metrics = Metrics(ActiveModels())
-        task = asyncio.create_task(supervised("dask", spread.run, metrics, pause=0.01))
+        task = asyncio.create_task(supervised("dask", dask.run, metrics, pause=0.01))
         while metrics.background_failures["dask"] < 2:
             await asyncio.sleep(0.05)
-        assert spread.state["mode"] in ("starting", "failed")
+        assert dask.state["mode"] in ("starting", "failed")
         task.cancel()
         await asyncio.wait([task])
-        await asyncio.to_thread(spread.close)
+        await asyncio.to_thread(dask.close)
 
     asyncio.run(asyncio.wait_for(run(), 30))

@@ -1,4 +1,4 @@
-"""Bad tables and bad forms get a problem that names the place; odd ones are answered."""
+"""Invalid tables and forms get a problem that names row and column; unusual ones are predicted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TABLES: list[tuple[bytes, int, str]] = [
     (workbook(), 415, "unsupported-media-type"),
     (GOOD.replace("Bonn", "x" * 300_000).encode(), 422, "out-of-range"),
     (GOOD.replace("city", "x" * 300_000).encode(), 422, "csv-header"),
-    (",".join(f"c{place}" for place in range(50_000)).encode() + b"\n1\n", 413, "too-many-columns"),
+    (",".join(f"c{index}" for index in range(50_000)).encode() + b"\n1\n", 413, "too-many-columns"),
     (f"{HEADER}\n".encode(), 422, "empty-input"),
     (f"{HEADER}\n{ROW}\n".replace(",", ";").encode(), 422, "csv-delimiter"),
     (f"{HEADER}\n{ROW},1\n".encode(), 422, "csv-row-length"),
@@ -65,17 +65,17 @@ TABLES: list[tuple[bytes, int, str]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), TABLES, ids=range(len(TABLES)))
-def test_bad_tables_are_named_however_they_come(service: Client, body: bytes, status: int, code: str) -> None:
-    posted = service.post(MIXED, body, {"content-type": "text/csv"})
-    assert (posted.status, posted.json()["code"]) == (status, code), posted.text[:300]
-    uploaded = service.post_file("/projects/mixed/batch?extra=refuse", body)
-    assert uploaded.status == status
-    assert "cannot be predicted" in uploaded.text
+def test_invalid_tables_get_a_problem_as_body_and_as_upload(service: Client, body: bytes, status: int, code: str) -> None:
+    response_to_body = service.post(MIXED, body, {"content-type": "text/csv"})
+    assert (response_to_body.status, response_to_body.json()["code"]) == (status, code), response_to_body.text[:300]
+    response_to_upload = service.post_file("/projects/mixed/batch?extra=refuse", body)
+    assert response_to_upload.status == status
+    assert "cannot be predicted" in response_to_upload.text
 
 
-def test_wrong_cells_are_named_though_a_column_is_missing(service: Client) -> None:
-    found = service.post(MIXED, b"visits,city,member,since\nx,Bonn,true,2022-05-17\n", CSV).json()["errors"]
-    assert [(each.get("row"), each["column"], each["code"]) for each in found] == [
+def test_invalid_cells_are_named_even_if_a_column_is_missing(service: Client) -> None:
+    errors = service.post(MIXED, b"visits,city,member,since\nx,Bonn,true,2022-05-17\n", CSV).json()["errors"]
+    assert [(error.get("row"), error["column"], error["code"]) for error in errors] == [
         (None, "income", "missing-field"),
         (1, "visits", "invalid-type"),
     ]
@@ -86,18 +86,18 @@ def expected(service: Client) -> list[dict[str, str]]:
     return rows(service.post(f"{MIXED}.csv", f"{HEADER}\n{ROW}\n".encode(), CSV))
 
 
-def rows(answer: Answer) -> list[dict[str, str]]:
-    assert answer.status == 200, answer.text[:300]
-    return list(csv.DictReader(io.StringIO(answer.text)))
+def rows(response: Answer) -> list[dict[str, str]]:
+    assert response.status == 200, response.text[:300]
+    return list(csv.DictReader(io.StringIO(response.text)))
 
 
-def test_a_cell_of_ten_megabytes(service: Client) -> None:
-    answer = service.post(MIXED, GOOD.replace("Bonn", "x" * 10_000_000).encode(), CSV)
-    assert (answer.status, answer.json()["code"]) == (422, "out-of-range")
+def test_a_cell_of_ten_megabytes_is_rejected(service: Client) -> None:
+    response = service.post(MIXED, GOOD.replace("Bonn", "x" * 10_000_000).encode(), CSV)
+    assert (response.status, response.json()["code"]) == (422, "out-of-range")
 
 
 REORDERED = "score,since,member,city,visits,income\n0.25,2022-05-17,true,Bonn,3,41000.5\n"
-ODDITIES = {
+UNUSUAL = {
     "byte order mark": f"\ufeff{HEADER}\n{ROW}\n",
     "quotes": f"{HEADER}\n{ROW}\n".replace("Bonn", '"Bonn"'),
     "carriage returns": f"{HEADER}\r{ROW}\r",
@@ -109,50 +109,50 @@ ODDITIES = {
 }
 
 
-@pytest.mark.parametrize("name", ODDITIES)
-def test_odd_tables_give_the_same_answer(service: Client, expected: list[dict[str, str]], name: str) -> None:
-    found = rows(service.post(f"{MIXED}.csv", ODDITIES[name].encode(), CSV))
-    assert [each["prediction"] for each in found] == [each["prediction"] for each in expected]
-    assert [each["probability_yes"] for each in found] == [each["probability_yes"] for each in expected]
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_tables_give_the_same_predictions(service: Client, expected: list[dict[str, str]], name: str) -> None:
+    actual = rows(service.post(f"{MIXED}.csv", UNUSUAL[name].encode(), CSV))
+    assert [row["prediction"] for row in actual] == [row["prediction"] for row in expected]
+    assert [row["probability_yes"] for row in actual] == [row["probability_yes"] for row in expected]
 
 
-def test_a_line_break_in_quotes_and_words_for_nothing_are_text(service: Client) -> None:
+def test_quoted_line_breaks_and_na_words_are_text(service: Client) -> None:
     cities = ['"Bo\nnn"', "NA", "None", "null"]
     text = "\n".join([HEADER, *(ROW.replace("Bonn", city) for city in cities)])
-    found = rows(service.post(f"{MIXED}.csv", text.encode(), CSV))
-    assert [each["city"] for each in found] == ["Bo\nnn", "NA", "None", "null"]
-    warned = service.post(f"{MIXED}.json", text.encode(), CSV).json()["warnings"]
-    assert [each["row"] for each in warned if each["code"] == "unknown-category"] == [
+    actual = rows(service.post(f"{MIXED}.csv", text.encode(), CSV))
+    assert [row["city"] for row in actual] == ["Bo\nnn", "NA", "None", "null"]
+    warnings = service.post(f"{MIXED}.json", text.encode(), CSV).json()["warnings"]
+    assert [warning["row"] for warning in warnings if warning["code"] == "unknown-category"] == [
         1,
         3,
         4,
-    ]  # NA was a city of the training data
+    ]  # NA is a city in the training data
 
 
-def test_what_a_spreadsheet_would_run_is_escaped(service: Client) -> None:
+def test_spreadsheet_formulas_are_escaped(service: Client) -> None:
     text = f"{HEADER}\n{ROW}\n".replace("Bonn", "=cmd()").replace("0.25", "-5")
-    (found,) = rows(service.post(f"{MIXED}.csv", text.encode(), CSV))
-    assert (found["city"], found["score"]) == ("'=cmd()", "-5")
+    (row,) = rows(service.post(f"{MIXED}.csv", text.encode(), CSV))
+    assert (row["city"], row["score"]) == ("'=cmd()", "-5")
 
 
-MARK = "frontier"
-FORM = {"content-type": f"multipart/form-data; boundary={MARK}"}
+BOUNDARY = "frontier"
+FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 TABLE = f"{HEADER}\n{ROW}\n"
 
 
 def part(name: str, text: str, file: str | None = None) -> str:
     named = f'; filename="{file}"' if file is not None else ""
-    return f'--{MARK}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n{text}\r\n'
+    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n{text}\r\n'
 
 
-END = f"--{MARK}--\r\n"
+END = f"--{BOUNDARY}--\r\n"
 FORMS = {
     "no boundary": (part("file", TABLE, "x.csv") + END, {"content-type": "multipart/form-data"}, 400, "multipart-malformed"),
     "cut off": (part("file", TABLE, "x.csv")[:-20], FORM, 400, "upload-incomplete"),
     "cut off in a head": (part("file", TABLE, "x.csv")[:40], FORM, 400, "upload-incomplete"),
     "two files": (part("file", TABLE, "x.csv") * 2 + END, FORM, 400, "duplicate-field"),
     "a field twice": (part("a", "1") * 2 + part("file", TABLE, "x.csv") + END, FORM, 400, "duplicate-field"),
-    "1,001 parts": ("".join(part(f"f{place}", "") for place in range(1001)) + END, FORM, 413, "too-many-fields"),
+    "1,001 parts": ("".join(part(f"f{index}", "") for index in range(1001)) + END, FORM, 413, "too-many-fields"),
     "no file": (part("a", "1") + END, FORM, 422, "empty-input"),
     "10 MB field": (part("a", "x" * 10_000_000) + END, FORM, 422, "out-of-range"),
     "zip": (part("file", "PK\x03\x04", "x.csv") + END, FORM, 415, "unsupported-media-type"),
@@ -160,21 +160,21 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_bad_forms_are_named(service: Client, name: str) -> None:
+def test_invalid_forms_get_a_problem(service: Client, name: str) -> None:
     text, headers, status, code = FORMS[name]
-    answer = service.post("/projects/mixed/batch.json", text.encode("latin-1"), headers)
-    assert (answer.status, answer.json()["code"]) == (status, code), answer.text[:300]
+    response = service.post("/projects/mixed/batch.json", text.encode("latin-1"), headers)
+    assert (response.status, response.json()["code"]) == (status, code), response.text[:300]
 
 
 @pytest.mark.parametrize("name", ["../../x", "x\\..\\y", "", "a" * 500, "%00"])
-def test_the_name_of_a_file_means_nothing(service: Client, name: str) -> None:
-    answer = service.post("/projects/mixed/batch.csv", (part("file", TABLE, name) + END).encode(), FORM)
-    assert answer.status == 200, answer.text
-    assert name not in answer.text or not name
+def test_the_name_of_an_uploaded_file_is_ignored(service: Client, name: str) -> None:
+    response = service.post("/projects/mixed/batch.csv", (part("file", TABLE, name) + END).encode(), FORM)
+    assert response.status == 200, response.text
+    assert name not in response.text or not name
 
 
-def repeated(column: str) -> bytes:
-    """2 KB of Parquet, in which one text of a megabyte stands for 1,500 rows."""
+def parquet_bomb(column: str) -> bytes:
+    """Return 2 KB of Parquet in which 1,500 rows share one text of a megabyte."""
     long = pa.DictionaryArray.from_arrays(pa.array([0] * 1_500, pa.int32()), pa.array(["x" * 1_000_000]))
     record = {**RECORD, "since": "2022-05-17"}
     file = io.BytesIO()
@@ -182,48 +182,48 @@ def repeated(column: str) -> bytes:
     return file.getvalue()
 
 
-WIDE = f"{HEADER},{','.join(f'e{place}' for place in range(8_000))}\n{ROW}{',1' * 8_000}\n".encode()
+WIDE = f"{HEADER},{','.join(f'e{index}' for index in range(8_000))}\n{ROW}{',1' * 8_000}\n".encode()
 PARQUET, JSON, PACKED = "application/vnd.apache.parquet", "application/json", "application/gzip"
 LARGE: dict[str, tuple[str, bytes, int]] = {
     "gzip": (PACKED, gzip.compress(f"{HEADER}\n".encode() + f"{ROW}\n".encode() * 13_000_000, 1), 413),
-    "a category": (PARQUET, repeated("city"), 413),
-    "another column": (PARQUET, repeated("more"), 413),
+    "a category": (PARQUET, parquet_bomb("city"), 413),
+    "another column": (PARQUET, parquet_bomb("more"), 413),
     "8,000 columns": ("text/csv", WIDE, 413),
-    "20,000 fields": (JSON, json.dumps({**RECORD, **{f"e{place}": 1 for place in range(20_000)}}).encode(), 413),
+    "20,000 fields": (JSON, json.dumps({**RECORD, **{f"e{index}": 1 for index in range(20_000)}}).encode(), 413),
     "empty lists": (JSON, b"[" + b"[]," * 6_666_666 + b"[]]", 413),
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_what_decodes_to_much_is_refused_in_little_time(service: Client, name: str) -> None:
+def test_decompression_bombs_are_rejected_quickly(service: Client, name: str) -> None:
     media, body, status = LARGE[name]
     started = time.monotonic()
     for suffix in (".csv?extra=keep&on_error=row&models=all", ".html?extra=keep", ".json"):
-        found = service.post(f"{MIXED}{suffix}", body, {"content-type": media})
-        refused = 422 if name == "another column" and suffix == ".json" else status
-        assert found.status in (status, refused), found.text[:300]
+        response = service.post(f"{MIXED}{suffix}", body, {"content-type": media})
+        expected_status = 422 if name == "another column" and suffix == ".json" else status
+        assert response.status in (status, expected_status), response.text[:300]
     assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("name", ["gzip", "a category"])
-def test_a_file_that_decodes_to_much_is_refused_as_a_job_too(service: Client, name: str) -> None:
+def test_decompression_bombs_are_rejected_as_jobs_too(service: Client, name: str) -> None:
     media, body, _ = LARGE[name]
-    answer = service.post("/projects/mixed/batch", body, {"content-type": media})
-    if answer.status == 202:
+    response = service.post("/projects/mixed/batch", body, {"content-type": media})
+    if response.status == 202:
         facts: dict[str, Any] = {}
 
         def is_over() -> bool:
-            facts.update(service.get(answer.headers["location"]).json())
+            facts.update(service.get(response.headers["location"]).json())
             return facts["state"] in ("done", "failed")
 
         service.wait_until(is_over, 60)
         assert (facts["state"], facts["errors"][0]["code"]) == ("failed", "too-large")
     else:
-        assert answer.status == 413
+        assert response.status == 413
 
 
-def test_a_page_of_a_thousand_kept_columns_takes_little_time(service: Client) -> None:
-    names, cells = ",".join(f"e{place}" for place in range(1_000)), ",x" * 1_000
+def test_a_thousand_kept_columns_are_rendered_quickly(service: Client) -> None:
+    names, cells = ",".join(f"e{index}" for index in range(1_000)), ",x" * 1_000
     text = f"{HEADER},{names}\n" + f"{ROW}{cells}\n" * 100
     started = time.monotonic()
     for suffix in (".html", ".csv", ".parquet"):

@@ -1,4 +1,4 @@
-"""Every form of input with every form of answer and every option: a clear answer, never an error of the service."""
+"""Every input format with every response format and option: never a server error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from podium.local.http_client import Client
 from tests.tables import RECORD
 
 MEDIA = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
-ANSWERS = [".json", ".csv", ".html", ".parquet"]
+SUFFIXES = [".json", ".csv", ".html", ".parquet"]
 OPTIONS = [
     f"?on_error={on_error}&extra={extra}&models={models}&inputs={inputs}"
     for on_error, extra, models, inputs in itertools.product(("all", "row"), ("refuse", "keep"), ("champion", "all"), (0, 1))
 ]
-WRONG = {**RECORD, "income": "much"}
+INVALID = {**RECORD, "income": "much"}
 NAMES = ("prediction", "problem", "probability_yes", "prediction_", 'a"b', "a\nb", "=1+1", "é" * 900, "<b>")
 NESTED: Any = "deep"
 for _ in range(90):
@@ -44,12 +44,12 @@ def parquet_of(records: list[dict[str, Any]]) -> bytes:
 
 WRITERS = {"json": lambda records: json.dumps(records).encode(), "csv": csv_of, "parquet": parquet_of}
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "all wrong": [WRONG, WRONG],
-    "many wrong": [WRONG] * 15,
-    "one wrong of many": [RECORD] * 14 + [WRONG],
+    "all invalid": [INVALID, INVALID],
+    "many invalid": [INVALID] * 15,
+    "one invalid of many": [RECORD] * 14 + [INVALID],
     "empty texts": [dict.fromkeys(RECORD, "")] * 2,
-    "all right, names of answers": [{**RECORD, **dict.fromkeys(NAMES, "x")}] * 2,
-    "all wrong, names of answers": [{**WRONG, **dict.fromkeys(NAMES, "=x")}] * 2,
+    "all valid, names of outputs": [{**RECORD, **dict.fromkeys(NAMES, "x")}] * 2,
+    "all invalid, names of outputs": [{**INVALID, **dict.fromkeys(NAMES, "=x")}] * 2,
 }
 JSON_ONLY: dict[str, Any] = {
     "surrogate in a name": {**RECORD, "\ud800": 1},
@@ -58,52 +58,52 @@ JSON_ONLY: dict[str, Any] = {
     "NUL in a value": {**RECORD, "more": "a\0b"},
     "no name": {**RECORD, "": 1},
     "long name": {**RECORD, "x" * 100_000: 1},
-    "odd values": {**RECORD, "a": True, "b": [1, {"c": "\ud800"}], "d": NESTED, "e": 10**299, "f": None},
+    "unusual values": {**RECORD, "a": True, "b": [1, {"c": "\ud800"}], "d": NESTED, "e": 10**299, "f": None},
     "infinite value": {**RECORD, "more": 1e308},
-    "nothing but odd": [{"\ud800": "\udfff"}, [], {}, None, "x", [[]]],
-    "arrays": [list(RECORD.values()), list(WRONG.values()), []],
+    "only unusual": [{"\ud800": "\udfff"}, [], {}, None, "x", [[]]],
+    "arrays": [list(RECORD.values()), list(INVALID.values()), []],
 }
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("form", MEDIA)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("media", MEDIA)
 @pytest.mark.parametrize("name", ROWS)
-def test_no_combination_is_an_error_of_the_service(service: Client, name: str, form: str, answer: str) -> None:
-    body = WRITERS[form](ROWS[name])
+def test_no_combination_causes_a_server_error(service: Client, name: str, media: str, suffix: str) -> None:
+    body = WRITERS[media](ROWS[name])
     for options in OPTIONS:
-        found = service.post(f"/projects/mixed/predict{answer}{options}", body, {"content-type": MEDIA[form]})
-        assert found.status in (200, 422), (options, found.text[:300])
+        response = service.post(f"/projects/mixed/predict{suffix}{options}", body, {"content-type": MEDIA[media]})
+        assert response.status in (200, 422), (options, response.text[:300])
         if "on_error=row" in options and "names" not in name:
-            assert found.status == 200, (options, found.text[:300])
+            assert response.status == 200, (options, response.text[:300])
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", JSON_ONLY)
-def test_no_odd_record_is_an_error_of_the_service(service: Client, name: str, answer: str) -> None:
+def test_no_unusual_record_causes_a_server_error(service: Client, name: str, suffix: str) -> None:
     body = json.dumps(JSON_ONLY[name]).encode()
     for options in OPTIONS:
-        found = service.post(f"/projects/mixed/predict{answer}{options}", body, {"content-type": MEDIA["json"]})
-        assert found.status in (200, 422), (options, found.text[:300])
-        assert "x" * 1_000 not in found.body.decode(errors="replace")
+        response = service.post(f"/projects/mixed/predict{suffix}{options}", body, {"content-type": MEDIA["json"]})
+        assert response.status in (200, 422), (options, response.text[:300])
+        assert "x" * 1_000 not in response.body.decode(errors="replace")
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("media", ["csv", "parquet"])
 @pytest.mark.parametrize("project", ["prices", "odd"])
-def test_a_table_without_a_good_row_is_answered_for_every_model(service: Client, project: str, form: str) -> None:
+def test_a_table_without_valid_rows_gets_a_result(service: Client, project: str, media: str) -> None:
     records = {"prices": {"area": "x", "rooms": "y"}, "odd": {'he said "x" <b>': "x", "flag": "y", "prediction": "a"}}
-    body = WRITERS[form]([records[project]] * 12)
-    for answer, models in itertools.product(ANSWERS, ("champion", "all")):
-        path = f"/projects/{project}/batch{answer}?on_error=row&models={models}"
-        found = service.post(path, body, {"content-type": MEDIA[form]})
-        assert found.status == 200, (path, found.text[:300])
+    body = WRITERS[media]([records[project]] * 12)
+    for suffix, models in itertools.product(SUFFIXES, ("champion", "all")):
+        path = f"/projects/{project}/batch{suffix}?on_error=row&models={models}"
+        response = service.post(path, body, {"content-type": MEDIA[media]})
+        assert response.status == 200, (path, response.text[:300])
     rows = list(
-        csv.DictReader(io.StringIO(service.post(path.replace(".parquet", ".csv"), body, {"content-type": MEDIA[form]}).text))
+        csv.DictReader(io.StringIO(service.post(path.replace(".parquet", ".csv"), body, {"content-type": MEDIA[media]}).text))
     )
     assert len(rows) == 12
     assert all(row["problem"] for row in rows)
 
 
-def test_the_names_of_kept_columns_are_no_formulas(service: Client) -> None:
+def test_names_of_kept_columns_are_escaped(service: Client) -> None:
     body = csv_of([{**RECORD, "=1+1": "x"}])
-    found = service.post("/projects/mixed/predict.csv?extra=keep", body, {"content-type": "text/csv"})
-    assert "'=1+1" in next(csv.reader(io.StringIO(found.text)))
+    response = service.post("/projects/mixed/predict.csv?extra=keep", body, {"content-type": "text/csv"})
+    assert "'=1+1" in next(csv.reader(io.StringIO(response.text)))

@@ -1,4 +1,4 @@
-"""A model that somebody else made, in service: form, JSON, CSV, Dask, pages."""
+"""Imported models in the service: forms, JSON, CSV, Dask and pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOES = files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False).encode()
 
 @dataclass(frozen=True)
 class Case:
-    """A file, what comes with it, and a row to ask about."""
+    """A model file, optional sample rows, and a row to predict."""
 
     data: Callable[[], bytes]
     row: dict[str, Any]
@@ -50,39 +50,39 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def imported(service: Client, cloud_context: PromotionContext) -> dict[str, str]:
-    """Every case turned in the child, published, promoted and in service; their versions."""
-    found = {}
+def imported(service: Client, cloud_desk: PromotionContext) -> dict[str, str]:
+    """Import, publish and promote every case; returns the versions."""
+    versions = {}
     for name, case in CASES.items():
         project = Project(name=f"imported-{name}", target="sex")
-        wish = ImportRequest(f"{name}.bin", case.data(), "theirs", "sex", case.sample)
-        manifest, made = import_model(wish, project, datetime.now(UTC), "ann", None, 60)
-        publish(cloud_context.store, manifest, made, cloud_context.signer)
-        promote(cloud_context, project.name, manifest.version, "a test", utc_now)
-        found[name] = manifest.version
+        request = ImportRequest(f"{name}.bin", case.data(), "theirs", "sex", case.sample)
+        manifest, model_files = import_model(request, project, datetime.now(UTC), "ann", None, 60)
+        publish(cloud_desk.store, manifest, model_files, cloud_desk.signer)
+        promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
+        versions[name] = manifest.version
 
     def serves() -> bool:
-        serving = {each["project"]: each["version"] for each in service.get("/status").json()["serving"]}
-        return all(serving.get(f"imported-{name}") == version for name, version in found.items())
+        serving = {model["project"]: model["version"] for model in service.get("/status").json()["serving"]}
+        return all(serving.get(f"imported-{name}") == version for name, version in versions.items())
 
     service.wait_until(serves, 60)
-    return found
+    return versions
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", CASES)
-def test_it_answers_a_form_json_and_csv_alike(name: str, service: Client, imported: dict[str, str]) -> None:
+def test_forms_json_and_csv_give_the_same_predictions(name: str, service: Client, imported: dict[str, str]) -> None:
     case, path = CASES[name], f"/projects/imported-{name}/predict"
-    turned = convert(ImportRequest("x", case.data(), "theirs", "sex", case.sample))
-    model = load(turned.files["models/theirs.pkl"])
+    result = convert(ImportRequest("x", case.data(), "theirs", "sex", case.sample))
+    model = load(result.files["models/theirs.pkl"])
     frame = pd.DataFrame([case.row])
-    scores = model.scores(frame.astype({c.name: object for c in turned.signature.inputs if c.is_text}))[0].tolist()
-    answer = service.post_json(path, case.row)
-    assert answer.status == 200, answer.text
-    assert answer.headers["x-model-version"] == imported[name]
-    first = answer.json()["predictions"][0]
-    given = list(first["probabilities"].values()) if "probabilities" in first else [first["prediction"]]
-    assert np.allclose(given, scores, rtol=1e-12)
+    scores = model.scores(frame.astype({c.name: object for c in result.signature.inputs if c.is_text}))[0].tolist()
+    response = service.post_json(path, case.row)
+    assert response.status == 200, response.text
+    assert response.headers["x-model-version"] == imported[name]
+    first = response.json()["predictions"][0]
+    values = list(first["probabilities"].values()) if "probabilities" in first else [first["prediction"]]
+    assert np.allclose(values, scores, rtol=1e-12)
     rows = pd.concat([frame] * 11).to_csv(index=False).encode()  # over Dask
     table = list(csv.DictReader(io.StringIO(service.post(f"{path}.csv", rows, {"content-type": "text/csv"}).text)))
     assert len(table) == 11
@@ -96,7 +96,7 @@ def test_it_answers_a_form_json_and_csv_alike(name: str, service: Client, import
     assert (page.status, imported[name] in page.text) == (200, True)
 
 
-def test_the_page_says_where_it_came_from(service: Client, imported: dict[str, str]) -> None:
+def test_the_page_names_the_imported_file(service: Client, imported: dict[str, str]) -> None:
     page = service.get("/projects/imported-keras").text
     assert "Imported from keras.bin (Keras)" in page
     assert "exploratory report" not in page
@@ -104,28 +104,30 @@ def test_the_page_says_where_it_came_from(service: Client, imported: dict[str, s
     assert "imported-keras" in service.get("/").text
 
 
-def test_the_compiled_path_serves_it(service: Client, imported: dict[str, str]) -> None:
+def test_imported_models_use_the_fast_path(service: Client, imported: dict[str, str]) -> None:
     serving = service.get("/status").json()["serving"]
-    assert all(each["fast_path"] for each in serving if each["project"].startswith("imported-"))
+    assert all(model["fast_path"] for model in serving if model["project"].startswith("imported-"))
 
 
-def test_a_file_with_training_rows_is_not_kept(imported: dict[str, str], cloud_context: PromotionContext) -> None:
+def test_a_model_file_with_training_rows_is_not_stored(imported: dict[str, str], cloud_desk: PromotionContext) -> None:
     def kept(name: str) -> list[str]:
-        files = cloud_context.store.list_objects(f"versions/imported-{name}/{imported[name]}/")
-        return [info.key for info in files if "/foreign/" in info.key]
+        keys = (info.key for info in cloud_desk.store.list_objects(f"versions/imported-{name}/{imported[name]}/"))
+        return [key for key in keys if "/foreign/" in key]
 
     assert len(kept("keras")) == 1
     assert kept("logit") == []
 
 
-def test_the_given_network_is_served(service: Client, cloud_context: PromotionContext, shared_data: Path) -> None:
+def test_the_crypto_network_is_served(service: Client, cloud_desk: PromotionContext, shared_data: Path) -> None:
     data = (shared_data / "crypto" / "model.h5").read_bytes()
     project = Project(name="imported-given", target="v_open")
-    manifest, made = import_model(ImportRequest("model.h5", data, "gru", "v_open"), project, datetime.now(UTC), "ann", None, 60)
-    publish(cloud_context.store, manifest, made, cloud_context.signer)
-    promote(cloud_context, project.name, manifest.version, "a test", utc_now)
+    manifest, model_files = import_model(
+        ImportRequest("model.h5", data, "gru", "v_open"), project, datetime.now(UTC), "ann", None, 60
+    )
+    publish(cloud_desk.store, manifest, model_files, cloud_desk.signer)
+    promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
     service.wait_until(lambda: service.get("/projects/imported-given/schema").status == 200, 30)
     row = np.random.default_rng(2).normal(size=65).round(4).tolist()
-    answer = service.post_json("/projects/imported-given/predict", row).json()["predictions"][0]["prediction"]
-    model = load(made["models/gru.pkl"])
-    assert answer == model.scores(pd.DataFrame([row], columns=list(manifest.signature.names)))[0, 0]
+    response = service.post_json("/projects/imported-given/predict", row).json()["predictions"][0]["prediction"]
+    model = load(model_files["models/gru.pkl"])
+    assert response == model.scores(pd.DataFrame([row], columns=list(manifest.signature.names)))[0, 0]

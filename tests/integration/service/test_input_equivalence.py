@@ -1,4 +1,4 @@
-"""Dirty columns, panels and records in the query, by every way in: the same inputs and the same bits."""
+"""Every input format gives bit-identical predictions for dirty columns, panels and query records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import Put
 from tests.unit.training.test_panel import shops
 
 Rows = list[dict[str, str]]
-Ask = Callable[[str, bytes, str], list[Any]]
+Predict = Callable[[str, bytes, str], list[Any]]
 
 
 def dirty(count: int, seed: int) -> pd.DataFrame:
@@ -60,52 +60,58 @@ def served(service: Client, put_champion: Put) -> Client:
 
 
 @pytest.fixture
-def ask(served: Client) -> Ask:
-    def asked(path: str, body: bytes, media: str) -> list[Any]:
-        answer = served.post(path, body, {"content-type": media, "accept": "application/json"})
-        assert answer.status == 200, answer.text
-        found: list[Any] = answer.json()["predictions"]
-        return found
+def predict(served: Client) -> Predict:
+    def post(path: str, body: bytes, media: str) -> list[Any]:
+        response = served.post(path, body, {"content-type": media, "accept": "application/json"})
+        assert response.status == 200, response.text
+        predictions: list[Any] = response.json()["predictions"]
+        return predictions
 
-    return asked
+    return post
 
 
 def form(row: dict[str, str]) -> bytes:
     return "&".join(f"{quote(name)}={quote(value)}" for name, value in row.items()).encode()
 
 
-def test_dirty_rows_are_the_same_by_every_way_in(served: Client, ask: Ask) -> None:
+def test_dirty_rows_give_the_same_predictions_in_every_format(served: Client, predict: Predict) -> None:
     rows: Rows = dirty(25, 1).drop(columns="taken").to_dict("records")
     rows[0] |= {"amount": "", "region": "", "day": "Wednsday"}
     rows[1] |= {"region": "EUROPA", "amount": "-$1,234.50"}
     schema = served.get("/projects/dirty/schema").json()
     records = [as_json(row, schema) for row in rows]
     path = "/projects/dirty/predict?inputs=true"
-    over_dask = ask(path, json.dumps(records).encode(), "application/json")
-    assert ask(path, to_csv(rows), "text/csv") == over_dask
-    assert [one for row in rows for one in ask(path, form(row), "application/x-www-form-urlencoded")] == over_dask
-    assert [one for record in records for one in ask(path, json.dumps(record).encode(), "application/json")] == over_dask
-    first, second = over_dask[0]["inputs"], over_dask[1]["inputs"]
+    by_dask = predict(path, json.dumps(records).encode(), "application/json")
+    assert predict(path, to_csv(rows), "text/csv") == by_dask
+    assert [
+        prediction for row in rows for prediction in predict(path, form(row), "application/x-www-form-urlencoded")
+    ] == by_dask
+    assert [
+        prediction for record in records for prediction in predict(path, json.dumps(record).encode(), "application/json")
+    ] == by_dask
+    first, second = by_dask[0]["inputs"], by_dask[1]["inputs"]
     assert list(first) == sorted(first)
     assert (first["amount"], first["region"], first["day"]) == (None, None, "Wednesday")
     assert (second["amount"], second["region"]) == (-1234.5, "europe")
 
 
-def test_the_fast_lane_and_the_common_way_read_dirty_columns_alike(ask: Ask) -> None:
-    """Plain cells are answered by the lane; texts that must be read are not, and say the same."""
+def test_the_fast_path_and_the_routes_parse_dirty_columns_alike(predict: Predict) -> None:
+    """Clean cells use the fast path; texts that need parsing use the routes."""
     plain = {"amount": 1234.5, "share": 12.0, "day": "Tuesday", "region": "asia", "plain": 0.5}
     written = {"amount": "$1,234.50", "share": "12%", "day": "TUE", "region": "asai", "plain": 0.5}
-    answers = [ask("/projects/dirty/predict", json.dumps(record).encode(), "application/json") for record in (plain, written)]
-    assert answers[0] == answers[1]
+    responses = [
+        predict("/projects/dirty/predict", json.dumps(record).encode(), "application/json") for record in (plain, written)
+    ]
+    assert responses[0] == responses[1]
 
 
-def test_a_form_takes_amounts_as_people_write_them(served: Client) -> None:
+def test_a_form_accepts_formatted_amounts(served: Client) -> None:
     page = served.get("/projects/dirty?example=true").text
     assert 'name="amount" type="text"' in page
-    wrong = served.post_form(
+    invalid = served.post_form(
         "/projects/dirty/predict", {"amount": "12 dollars", "share": "3%", "day": "mon", "region": "asia", "plain": "1"}
     )
-    assert wrong.status == 422 and "$1,234.5" in wrong.text
+    assert invalid.status == 422 and "$1,234.5" in invalid.text
     assert served.get("/openapi.json").json()["components"]["schemas"]["record-dirty"]["properties"]["amount"]["type"] == [
         "number",
         "string",
@@ -116,13 +122,13 @@ def test_a_form_takes_amounts_as_people_write_them(served: Client) -> None:
 def test_a_record_in_the_query(served: Client) -> None:
     record = {"amount": "$5", "share": "12%", "day": "mon", "region": "asia", "plain": "1"}
     query = "&".join(f"{name}={quote(value)}" for name, value in record.items())
-    answer = served.get(f"/projects/dirty/predict?{query}")
-    assert answer.status == 200 and answer.headers["X-Model-Version"]
+    response = served.get(f"/projects/dirty/predict?{query}")
+    assert response.status == 200 and response.headers["X-Model-Version"]
     posted = served.request("POST", "/projects/dirty/predict", form(record), {
         "content-type": "application/x-www-form-urlencoded", "accept": "application/json"})  # fmt: skip
-    assert answer.json()["predictions"] == posted.json()["predictions"]
-    everyone = served.get(f"/projects/dirty/predict?{query}&models=all&inputs=true").json()["predictions"][0]
-    assert set(everyone["models"]) == {"linear", "glm", "lightgbm"} and "inputs" in everyone
+    assert response.json()["predictions"] == posted.json()["predictions"]
+    all_models = served.get(f"/projects/dirty/predict?{query}&models=all&inputs=true").json()["predictions"][0]
+    assert set(all_models["models"]) == {"linear", "glm", "lightgbm"} and "inputs" in all_models
     page = served.request("GET", f"/projects/dirty/predict?{query}", None, {"accept": "text/html"})
     assert page.status == 200 and "champion" in page.text
     assert served.get(f"/projects/dirty/predict?{query}&more=1").json()["errors"][0]["code"] == "unknown-field"
@@ -139,57 +145,57 @@ def as_records(rows: Rows) -> bytes:
     return json.dumps([{**row, "sold": float(row["sold"]), "visits": float(row["visits"])} for row in rows]).encode()
 
 
-def test_a_panel_is_the_same_by_every_way_in(served: Client, ask: Ask) -> None:
+def test_a_panel_gives_the_same_forecasts_in_every_format(served: Client, predict: Predict) -> None:
     rows, path = history(), "/projects/shops/predict?models=all"
-    over_dask = ask(path, as_records(rows), "application/json")
-    assert len(over_dask) == 2 * 10
-    assert ask(path, to_csv(rows), "text/csv") == over_dask
-    assert ask(path, form({"rows": to_csv(rows).decode()}), "application/x-www-form-urlencoded") == over_dask
-    alone = [
-        one
+    by_dask = predict(path, as_records(rows), "application/json")
+    assert len(by_dask) == 2 * 10
+    assert predict(path, to_csv(rows), "text/csv") == by_dask
+    assert predict(path, form({"rows": to_csv(rows).decode()}), "application/x-www-form-urlencoded") == by_dask
+    separate = [
+        prediction
         for name in ("s0", "s3")
-        for one in ask(path, as_records([r for r in rows if r["shop"] == name]), "application/json")
+        for prediction in predict(path, as_records([r for r in rows if r["shop"] == name]), "application/json")
     ]
-    assert alone == over_dask
-    assert ask(path, as_records(rows[::-1]), "application/json")[10:] == over_dask[:10]  # in any order
+    assert separate == by_dask
+    assert predict(path, as_records(rows[::-1]), "application/json")[10:] == by_dask[:10]  # in any order
 
 
-def test_a_panels_answer(served: Client, ask: Ask) -> None:
+def test_the_response_of_a_panel_has_a_forecast_per_day(served: Client, predict: Predict) -> None:
     rows = history(names=("s3",))
-    said = ask("/projects/shops/predict", as_records(rows), "application/json")
-    assert [row["index"] for row in said] == list(range(10))
-    assert said[0]["prediction"] == said[0]["actual"] == float(rows[0]["sold"])
-    assert said[9]["actual"] is None and said[9]["day"] == "2026-01-10"
+    predictions = predict("/projects/shops/predict", as_records(rows), "application/json")
+    assert [row["index"] for row in predictions] == list(range(10))
+    assert predictions[0]["prediction"] == predictions[0]["actual"] == float(rows[0]["sold"])
+    assert predictions[9]["actual"] is None and predictions[9]["day"] == "2026-01-10"
     later = as_records([{**row, "day": row["day"].replace("2026", "2031")} for row in rows])
     warnings = served.post("/projects/shops/predict", later, {"content-type": "application/json"}).json()["warnings"]
     assert not [warning for warning in warnings if warning["column"] == "day"]
-    refused = served.get("/projects/shops/predict?shop=s3&day=2026-01-01")
-    assert refused.status == 422 and "POST them" in refused.text
-    assert abs(said[9]["step"] / float(rows[-1]["sold"]) - 1) < 0.5
-    answer = served.post("/projects/shops/predict.csv", to_csv(rows), {"content-type": "text/csv"})
-    table = list(csv.DictReader(io.StringIO(answer.text)))
+    rejected = served.get("/projects/shops/predict?shop=s3&day=2026-01-01")
+    assert rejected.status == 422 and "POST them" in rejected.text
+    assert abs(predictions[9]["step"] / float(rows[-1]["sold"]) - 1) < 0.5
+    response = served.post("/projects/shops/predict.csv", to_csv(rows), {"content-type": "text/csv"})
+    table = list(csv.DictReader(io.StringIO(response.text)))
     assert list(table[0]) == ["shop", "index", "day", "pred_sold", "val_sold"]
-    assert [float(row["pred_sold"]) for row in table] == [row["prediction"] for row in said]
+    assert [float(row["pred_sold"]) for row in table] == [row["prediction"] for row in predictions]
     assert table[9]["val_sold"] == ""
 
 
-def test_a_panels_page_takes_rows_and_shows_them(served: Client) -> None:
+def test_the_page_of_a_panel_accepts_rows_and_shows_forecasts(served: Client) -> None:
     page = served.get("/projects/shops?example=true").text
     assert 'name="rows"' in page and "s0," in page
     shown = served.post_form("/projects/shops/predict", {"rows": to_csv(history()).decode()})
     assert shown.status == 200 and "20 predictions" in shown.text
-    wrong = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,tomorrow,1,2\n"})
-    assert wrong.status == 422 and "a date of the form" in wrong.text
+    invalid = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,tomorrow,1,2\n"})
+    assert invalid.status == 422 and "a date of the form" in invalid.text
     assert served.post_form("/projects/shops/predict", {"rows": " "}).status == 422
     last = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,9999-12-31,1,2\n"})
     assert last.status == 422 and "has no day after it" in last.text
     assert served.get("/projects/shops/card").status == 200
 
 
-def test_a_panel_by_the_standard_protocols(served: Client) -> None:
+def test_a_panel_works_with_the_standard_protocols(served: Client) -> None:
     rows = history(names=("s0",))
-    said = served.post("/invocations?project=shops", json.dumps({"dataframe_records": json.loads(as_records(rows))}).encode(), {
-        "content-type": "application/json"}).json()["predictions"]  # fmt: skip
+    body = {"dataframe_records": json.loads(as_records(rows))}
+    predictions = served.post_json("/invocations?project=shops", body).json()["predictions"]
     tensors = [
         {
             "name": name,
@@ -200,25 +206,25 @@ def test_a_panel_by_the_standard_protocols(served: Client) -> None:
         for name, kind in {"shop": "BYTES", "day": "BYTES", "sold": "FP64", "visits": "FP64"}.items()
     ]
     infer = served.post_json("/v2/models/shops/infer", {"inputs": tensors}).json()
-    assert infer["outputs"][0]["data"] == said and len(said) == 10
-    assert {each["name"] for each in served.get("/v2/models/shops").json()["inputs"]} == {"shop", "day", "sold", "visits"}
+    assert infer["outputs"][0]["data"] == predictions and len(predictions) == 10
+    assert {tensor["name"] for tensor in served.get("/v2/models/shops").json()["inputs"]} == {"shop", "day", "sold", "visits"}
 
 
-def test_a_panel_in_the_drop_box(served: Client, put_champion: Put, cloud_store: Any) -> None:
-    cloud_store.client.put_object(Bucket=cloud_store.bucket, Key="inbox/shops/days.csv", Body=to_csv(history()))
+def test_an_inbox_file_of_a_panel_is_processed(served: Client, put_champion: Put, cloud_store: Any) -> None:
+    cloud_store.create("inbox/shops/days.csv", to_csv(history()))
     receipt = "outbox/shops/days.csv.receipt.json"
     served.wait_until(lambda: cloud_store.exists(receipt), 60)
-    found = list(csv.reader(io.StringIO(cloud_store.read("outbox/shops/days.csv").data.decode())))
-    assert found[0] == ["shop", "index", "day", "pred_sold", "val_sold"]
-    assert len(found) == 21
+    rows = list(csv.reader(io.StringIO(cloud_store.read("outbox/shops/days.csv").data.decode())))
+    assert rows[0] == ["shop", "index", "day", "pred_sold", "val_sold"]
+    assert len(rows) == 21
     assert json.loads(cloud_store.read(receipt).data)["rows"] == 20
 
 
-def test_a_job_of_a_panel(served: Client) -> None:
+def test_a_large_panel_becomes_a_job(served: Client) -> None:
     frame = shops(count=25, days=500)
-    answer = served.post("/projects/shops/batch.csv", frame.to_csv(index=False).encode(), {"content-type": "text/csv"})
-    assert answer.status == 202
-    place = answer.headers["Location"]
-    served.wait_until(lambda: served.get(place).json()["state"] in ("done", "failed"), 60)
-    result = served.get(f"{place}/result.csv")
+    response = served.post("/projects/shops/batch.csv", frame.to_csv(index=False).encode(), {"content-type": "text/csv"})
+    assert response.status == 202
+    location = response.headers["Location"]
+    served.wait_until(lambda: served.get(location).json()["state"] in ("done", "failed"), 60)
+    result = served.get(f"{location}/result.csv")
     assert result.status == 200 and len(result.body.splitlines()) == 25 * 501 + 1

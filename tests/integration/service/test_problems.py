@@ -44,7 +44,7 @@ def codes() -> Iterator[str]:
         yield from (text(code) for status, code in itertools.pairwise(values) if is_status(status))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "_Wrong"):
             yield text(node.args[0])
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wrong" and len(node.args) > 2:
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tensor_error" and len(node.args) > 2:
             yield text(node.args[1])
 
 

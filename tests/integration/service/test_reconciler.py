@@ -1,4 +1,4 @@
-"""The loop that follows the aliases, against a bucket in memory: whatever events do, it ends where the alias points."""
+"""The reconciler against an in-memory bucket: after any sequence of events, it serves what the alias names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.audit_log import alias_key
-from podium.registry.loading import ModelLoadError
+from podium.registry.loading import ModelLoadError, fetcher
 from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store
 from service.active_models import ActiveModels
 from service.metrics import Metrics
-from service.reconciler import Reconciler, ReconcilerOptions
+from service.reconciler import Reconciler
+from service.swaps import Swaps
+from service.version_loader import VersionLoader
 
 SCHEDULES = 10_000
 SIGNER = Signer.new()
@@ -31,7 +33,7 @@ KEYS = VerifyingKeys([SIGNER.public])
 
 
 class Bucket:
-    """As much of S3's client as the loop uses; calls fail while `broken`, or once by chance."""
+    """The part of the S3 client that the reconciler uses; calls fail while `broken`."""
 
     meta = SimpleNamespace(endpoint_url="memory")
 
@@ -44,21 +46,21 @@ class Bucket:
     def put(self, key: str, data: bytes) -> None:
         self.objects[key] = data
 
-    def get_object(self, **asked: str) -> dict[str, Any]:
+    def get_object(self, **arguments: str) -> dict[str, Any]:
         self._count("GetObject")
-        if asked["Key"] not in self.objects:
+        if arguments["Key"] not in self.objects:
             raise _error("NoSuchKey", "GetObject")
-        data = self.objects[asked["Key"]]
-        self.reads.append(asked["Key"])
+        data = self.objects[arguments["Key"]]
+        self.reads.append(arguments["Key"])
         return {"Body": io.BytesIO(data), "ETag": _etag(data)}
 
     def get_paginator(self, _: str) -> Bucket:
         return self
 
-    def paginate(self, **asked: str) -> Iterator[dict[str, Any]]:
+    def paginate(self, **arguments: str) -> Iterator[dict[str, Any]]:
         self._count("ListObjectsV2")
-        found = [(key, data) for key, data in sorted(self.objects.items()) if key.startswith(asked["Prefix"])]
-        yield {"Contents": [{"Key": key, "ETag": _etag(data)} for key, data in found]}
+        objects = [(key, data) for key, data in sorted(self.objects.items()) if key.startswith(arguments["Prefix"])]
+        yield {"Contents": [{"Key": key, "ETag": _etag(data)} for key, data in objects]}
 
     def _count(self, verb: str) -> None:
         self.calls += 1
@@ -78,18 +80,18 @@ ENTRIES: dict[tuple[str, int, str], bytes] = {}
 
 
 def entry(project: str, sequence: int, version: str) -> bytes:
-    """A signed act of the history."""
+    """Return a signed audit-log entry."""
     key = project, sequence, version
     if key not in ENTRIES:
-        act = {"action": "promote", "version": version, "champion": version, "manifest_sha256": version, "previous": None}
-        fields = {"project": project, "sequence": sequence, **act, "by": "a", "reason": "b", "at": "c", "previous_entry": None}
+        event = {"action": "promote", "version": version, "champion": version, "manifest": version, "previous": None}
+        fields = {"project": project, "sequence": sequence, **event, "by": "a", "reason": "b", "at": "c", "before": None}
         document = AuditEntry.model_validate(fields).model_dump(mode="json")
         ENTRIES[key] = json.dumps({**document, "signatures": SIGNER.sign(document)}).encode()
     return ENTRIES[key]
 
 
-class Forgetful(ModelCache):
-    """Does not wait for the disk."""
+class NoDiskCache(ModelCache):
+    """A cache that does not write aliases to disk."""
 
     def remember_alias(self, place: str, project: str, data: bytes) -> None: ...
 
@@ -97,24 +99,24 @@ class Forgetful(ModelCache):
 
 
 class Loader:
-    """In the place of the validator; something may happen while it loads."""
+    """A fake validator; `on_load` runs during each load, and `rejected` versions fail."""
 
     def __init__(self) -> None:
-        self.meanwhile: Callable[[], None] = lambda: None
-        self.refused: set[str] = set()
+        self.on_load: Callable[[], None] = lambda: None
+        self.rejected: set[str] = set()
         self.loads = 0
 
     def load(self, project: str, version: str, sha256: str, fetch: object, trainers: object) -> Any:
         self.loads += 1
-        self.meanwhile()
-        if version in self.refused:
+        self.on_load()
+        if version in self.rejected:
             raise ModelLoadError("no")
         manifest = SimpleNamespace(libraries={}, files={}, champion="linear", signature=SimpleNamespace(inputs=(), panel=None))
         return SimpleNamespace(manifest=manifest, models={}, fast={"linear": None}, largest_difference=0.0)
 
 
 class World:
-    """A loop over one bucket and one project, and who moves the alias."""
+    """A reconciler of one bucket, and a project `p` whose alias the test moves."""
 
     def __init__(
         self,
@@ -125,50 +127,51 @@ class World:
         loader: Any = None,
     ) -> None:
         self.bucket, self.loader, self.live = bucket or Bucket(), loader or Loader(), ActiveModels()
-        cache, trust = cache or Forgetful(folder), TrustPolicy(KEYS, KEYS)
+        cache, trust = cache or NoDiskCache(folder), TrustPolicy(KEYS, KEYS)
         store, self.metrics = Store(self.bucket, "b"), Metrics(self.live)
-        self.loop = Reconciler(store, cache, self.live, trust, self.loader, self.metrics, ReconcilerOptions(poll))  # type: ignore[arg-type]
+        loader = VersionLoader(fetcher(store, cache), trust, self.loader)
+        self.reconciler = Reconciler(store, cache, loader, Swaps(self.live, self.metrics), poll)
         self.sequence, self.version = 0, ""
-        self.shown: list[int] = []
+        self.served_sequences: list[int] = []
 
     def move(self, version: str) -> None:
         self.sequence, self.version = self.sequence + 1, version
         self.bucket.put(alias_key("p"), entry("p", self.sequence, version))
 
-    async def look(self) -> None:
-        await self.loop.look()
-        if found := self.live.find("p"):
-            self.shown.append(found.sequence)
+    async def poll(self) -> None:
+        await self.reconciler.poll_once()
+        if served := self.live.find("p"):
+            self.served_sequences.append(served.sequence)
 
 
-def test_ten_thousand_schedules_end_at_the_alias(tmp_path: Path) -> None:
-    """Moves, and events that are lost, doubled, late and out of order, while the store comes and goes."""
+def test_ten_thousand_random_schedules_end_at_the_alias(tmp_path: Path) -> None:
+    """Alias moves with lost, duplicate, late and reordered events, while the store fails and recovers."""
 
     async def schedule(seed: int) -> None:
         dice = random.Random(seed)
         world, events = World(tmp_path), list[int]()
-        world.loader.meanwhile = lambda: world.move(f"v{dice.randrange(4)}") if dice.random() < 0.2 else None
+        world.loader.on_load = lambda: world.move(f"v{dice.randrange(4)}") if dice.random() < 0.2 else None
         for _ in range(dice.randrange(1, 9)):
             step = dice.randrange(5)
             if step == 0:
                 world.move(f"v{dice.randrange(4)}")
-                events += [world.sequence] * dice.choice((0, 1, 1, 2))  # lost, once, doubled
+                events += [world.sequence] * dice.choice((0, 1, 1, 2))  # lost, delivered once, duplicated
             elif step == 1 and events:
-                events.pop(dice.randrange(len(events)))  # in any order; a hint only says "look"
-                world.loop.hint()
-                await world.look()
+                events.pop(dice.randrange(len(events)))  # in any order
+                world.reconciler.notify()
+                await world.poll()
             elif step == 2:
                 world.bucket.broken = not world.bucket.broken
             else:
-                await world.look()
-        world.bucket.broken, world.loader.meanwhile = False, lambda: None
-        await world.look()  # the poll
-        found = world.live.find("p")
-        assert (found.version if found else "") == world.version, seed
-        assert found is None or found.sequence <= world.sequence
-        assert world.shown == sorted(world.shown), seed
-        assert not world.loop.failures
-        world.loop.close()
+                await world.poll()
+        world.bucket.broken, world.loader.on_load = False, lambda: None
+        await world.poll()
+        served = world.live.find("p")
+        assert (served.version if served else "") == world.version, seed
+        assert served is None or served.sequence <= world.sequence
+        assert world.served_sequences == sorted(world.served_sequences), seed
+        assert not world.reconciler.failures
+        world.reconciler.close()
 
     async def every() -> None:
         for seed in range(SCHEDULES):
@@ -177,78 +180,78 @@ def test_ten_thousand_schedules_end_at_the_alias(tmp_path: Path) -> None:
     asyncio.run(every())
 
 
-def test_a_thousand_hints_cost_a_few_looks(tmp_path: Path) -> None:
-    async def hinted() -> int:
+def test_a_thousand_notifications_cause_few_polls(tmp_path: Path) -> None:
+    async def calls_after_notifications() -> int:
         world = World(tmp_path, poll=60)
         world.move("v1")
-        await world.look()
-        running = asyncio.create_task(world.loop.run())
+        await world.poll()
+        running = asyncio.create_task(world.reconciler.run())
         await asyncio.sleep(0.3)
         before = world.bucket.calls
         for number in range(1000):
-            world.loop.hint()
+            world.reconciler.notify()
             if number % 100 == 0:
                 await asyncio.sleep(0)
         await asyncio.sleep(0.5)
         running.cancel()
         return world.bucket.calls - before
 
-    assert asyncio.run(hinted()) <= 4  # a look is a listing
+    assert asyncio.run(calls_after_notifications()) <= 4  # one listing per poll
 
 
-def test_a_version_that_failed_rests_until_the_alias_moves(tmp_path: Path) -> None:
-    async def looks() -> None:
+def test_a_failed_version_is_not_retried_until_the_alias_moves(tmp_path: Path) -> None:
+    async def scenario() -> None:
         world = World(tmp_path, poll=60)
         world.move("good")
-        await world.look()
-        world.loader.refused.add("bad")
+        await world.poll()
+        world.loader.rejected.add("bad")
         world.move("bad")
         for _ in range(5):
-            await world.look()
-            assert world.loop.failures == {"p": "no"}
+            await world.poll()
+            assert world.reconciler.failures == {"p": "no"}
         assert world.loader.loads == 2
         world.move("better")
-        await world.look()
-        found = world.live.find("p")
-        assert found is not None
-        assert (found.version, world.loop.failures) == ("better", {})
+        await world.poll()
+        served = world.live.find("p")
+        assert served is not None
+        assert (served.version, world.reconciler.failures) == ("better", {})
 
-    asyncio.run(looks())
+    asyncio.run(scenario())
 
 
-def test_going_back_loads_nothing(tmp_path: Path) -> None:
-    async def looks() -> None:
+def test_a_rollback_loads_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
         world = World(tmp_path)
         for version in ("one", "two", "one", "two"):
             world.move(version)
-            await world.look()
+            await world.poll()
         assert world.loader.loads == 2
-        assert [receipt["warm"] for receipt in world.loop.receipts] == [False, False, True, True]
-        assert [receipt["to"] for receipt in world.loop.receipts] == ["one", "two", "one", "two"]
+        assert [record["warm"] for record in world.reconciler.swap_records] == [False, False, True, True]
+        assert [record["to"] for record in world.reconciler.swap_records] == ["one", "two", "one", "two"]
 
-    asyncio.run(looks())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("sequence", [1, 2])
-def test_a_restart_lets_no_alias_be_put_back(tmp_path: Path, sequence: int) -> None:
-    """What served last is remembered; with the store away it serves, and an older entry is refused."""
+def test_a_restart_does_not_accept_an_older_alias(tmp_path: Path, sequence: int) -> None:
+    """The last alias is cached: it serves without the store, and an older entry is rejected."""
 
-    async def started() -> None:
+    async def restart() -> None:
         cache = ModelCache(tmp_path)
         cache.remember_alias("memory/b", "p", entry("p", 2, "two"))
         world = World(tmp_path)
         world.bucket.broken = True
-        await world.loop.start()
-        found = world.live.find("p")
-        assert found is not None
-        assert (found.version, bool(world.loop.looks.stale_since)) == ("two", True)
+        await world.reconciler.start()
+        served = world.live.find("p")
+        assert served is not None
+        assert (served.version, bool(world.reconciler.store_checks.stale_since)) == ("two", True)
         world.bucket.broken = False
         world.bucket.put(alias_key("p"), entry("p", sequence, "one" if sequence == 1 else "two"))
-        await world.look()
-        found = world.live.find("p")
-        assert found is not None
-        assert found.version == "two"
-        assert ("number 2 was seen" in world.loop.failures.get("p", "")) is (sequence == 1)
-        assert world.loop.looks.stale_since is None
+        await world.poll()
+        served = world.live.find("p")
+        assert served is not None
+        assert served.version == "two"
+        assert ("older than entry 2" in world.reconciler.failures.get("p", "")) is (sequence == 1)
+        assert world.reconciler.store_checks.stale_since is None
 
-    asyncio.run(started())
+    asyncio.run(restart())

@@ -1,4 +1,4 @@
-"""Every way in, on a real uvicorn with a real Dask cluster: one meaning."""
+"""Predictions in every format, on a real server with a real Dask cluster."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MIXED = "/projects/mixed/predict"
 ARRAY = list(RECORD.values())
 
 
-def prediction(answer: Answer, row: int = 0) -> dict[str, Any]:
-    assert answer.status == 200, answer.text
-    found: dict[str, Any] = answer.json()["predictions"][row]
-    return found
+def prediction(response: Answer, row: int = 0) -> dict[str, Any]:
+    assert response.status == 200, response.text
+    predicted: dict[str, Any] = response.json()["predictions"][row]
+    return predicted
 
 
 def record(**cells: Any) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def expected(service: Client) -> dict[str, Any]:
     return prediction(service.post_json(MIXED, RECORD))
 
 
-def test_an_answer_says_what_which_model_and_which_version(service: Client) -> None:
-    answer = service.post_json(MIXED, RECORD)
-    body = answer.json()
+def test_a_response_names_model_version_and_prediction_id(service: Client) -> None:
+    response = service.post_json(MIXED, RECORD)
+    body = response.json()
     assert list(body) == ["project", "version", "model", "prediction_id", "predictions", "warnings"]
-    assert answer.headers["x-model-version"] == body["version"]
-    assert answer.headers["x-prediction-id"] == body["prediction_id"]
+    assert response.headers["x-model-version"] == body["version"]
+    assert response.headers["x-prediction-id"] == body["prediction_id"]
     first = body["predictions"][0]
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert first["prediction"] == max(first["probabilities"], key=first["probabilities"].get)
@@ -58,11 +58,11 @@ SAME = [
 
 
 @pytest.mark.parametrize("body", SAME)
-def test_records_lists_and_arrays_mean_the_same(service: Client, expected: dict[str, Any], body: Any) -> None:
+def test_records_lists_and_arrays_give_the_same_prediction(service: Client, expected: dict[str, Any], body: Any) -> None:
     assert prediction(service.post_json(MIXED, body)) == expected
 
 
-def test_forms_csv_and_parquet_mean_the_same(service: Client, expected: dict[str, Any]) -> None:
+def test_forms_csv_and_parquet_give_the_same_prediction(service: Client, expected: dict[str, Any]) -> None:
     texts = {name: "true" if value is True else str(value) for name, value in RECORD.items()}
     form = service.request("POST", MIXED + ".json", "&".join(f"{k}={v}" for k, v in texts.items()).encode(), FORM)
     assert prediction(form) == expected
@@ -78,20 +78,20 @@ def test_forms_csv_and_parquet_mean_the_same(service: Client, expected: dict[str
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-def test_the_fast_lane_and_the_common_way_give_the_same_bytes(service: Client) -> None:
-    """A query string, even an empty choice, keeps a request off the fast lane."""
+def test_the_fast_path_and_the_routes_give_the_same_bytes(service: Client) -> None:
+    """A query string disables the fast path."""
     for row in tables.mixed(60, seed=9).drop(columns="bought").to_dict("records"):
         cells = {name: None if value != value else value for name, value in row.items()} | {"member": row["member"] == "true"}
-        lane, common = service.post_json(MIXED, cells), service.post_json(MIXED + "?models=champion", cells)
-        assert _without_id(lane) == _without_id(common)
+        fast, routed = service.post_json(MIXED, cells), service.post_json(MIXED + "?models=champion", cells)
+        assert _without_id(fast) == _without_id(routed)
 
 
-def _without_id(answer: Answer) -> str:
-    return re.sub(r'"prediction_id":"[^"]*"', "", answer.text).replace('"warnings":[]', "")
+def _without_id(response: Answer) -> str:
+    return re.sub(r'"prediction_id":"[^"]*"', "", response.text).replace('"warnings":[]', "")
 
 
-def test_one_record_ten_and_eleven_give_the_same_numbers(service: Client) -> None:
-    rows = [record(income=30000 + 100 * place, score=None if place % 3 == 0 else place / 10) for place in range(25)]
+def test_predictions_do_not_depend_on_the_number_of_records(service: Client) -> None:
+    rows = [record(income=30000 + 100 * index, score=None if index % 3 == 0 else index / 10) for index in range(25)]
     for families in ("champion", "all"):
         path = f"{MIXED}?models={families}"
         single = [prediction(service.post_json(path, row)) for row in rows]
@@ -106,68 +106,71 @@ def test_one_record_ten_and_eleven_give_the_same_numbers(service: Client) -> Non
     assert service.get("/status").json()["dask"]["fallbacks"] == 0
 
 
-def test_all_models_are_side_by_side(service: Client) -> None:
-    answer = service.post_json(MIXED + "?models=all", RECORD).json()
-    models = answer["predictions"][0]["models"]
+def test_a_response_can_have_all_models(service: Client) -> None:
+    response = service.post_json(MIXED + "?models=all", RECORD).json()
+    models = response["predictions"][0]["models"]
     assert set(models) == {"linear", "random-forest", "extra-trees", "lightgbm"}
-    assert next(iter(models)) == answer["model"]
-    assert answer["predictions"][0]["prediction"] == models[answer["model"]]["prediction"]
+    assert next(iter(models)) == response["model"]
+    assert response["predictions"][0]["prediction"] == models[response["model"]]["prediction"]
     one = service.post_json(MIXED + "?models=extra-trees", RECORD).json()
     assert one["model"] == "extra-trees"
     assert one["predictions"][0] == models["extra-trees"]
     assert service.post_json(MIXED + "?models=nonsense", RECORD).status == 404
 
 
-def test_a_regression_answers_a_number_and_its_interval(service: Client) -> None:
-    answer = prediction(service.post_json("/projects/prices/predict", {"area": 100, "rooms": 3}))
-    assert set(answer) == {"prediction", "interval"}
-    assert 250_000 < answer["prediction"] < 400_000
+def test_a_regression_returns_a_number_and_its_interval(service: Client) -> None:
+    response = prediction(service.post_json("/projects/prices/predict", {"area": 100, "rooms": 3}))
+    assert set(response) == {"prediction", "interval"}
+    assert 250_000 < response["prediction"] < 400_000
 
 
-def test_unknown_categories_and_far_numbers_are_answered_with_a_warning(service: Client) -> None:
-    answer = service.post_json(MIXED, record(city="Atlantis", income=1e9, since="2030-01-01")).json()
-    assert {(warning["column"], warning["code"]) for warning in answer["warnings"]} == {
+def test_unseen_categories_and_extreme_numbers_get_a_warning(service: Client) -> None:
+    response = service.post_json(MIXED, record(city="Atlantis", income=1e9, since="2030-01-01")).json()
+    assert {(warning["column"], warning["code"]) for warning in response["warnings"]} == {
         ("city", "unknown-category"),
         ("income", "out-of-training-range"),
         ("since", "out-of-training-range"),
     }
-    assert "Atlantis" not in json.dumps(answer)
+    assert "Atlantis" not in json.dumps(response)
 
 
-def test_optional_cells_may_be_missing_in_every_form(service: Client) -> None:
+def test_optional_cells_may_be_missing_in_every_format(service: Client) -> None:
     without = {name: value for name, value in RECORD.items() if name != "score"}
-    answers = [prediction(service.post_json(MIXED, body)) for body in (without, record(score=None), [*ARRAY[:-1], None])]
+    responses = [prediction(service.post_json(MIXED, body)) for body in (without, record(score=None), [*ARRAY[:-1], None])]
     data = pd.DataFrame([without]).to_csv(index=False).encode()
-    answers.append(prediction(service.post(MIXED, data, {"content-type": "text/csv"})))
-    assert all(answer == answers[0] for answer in answers)
+    responses.append(prediction(service.post(MIXED, data, {"content-type": "text/csv"})))
+    assert all(response == responses[0] for response in responses)
     marked, absent = (prediction(service.post_json(MIXED, record(visits=value))) for value in (-1, None))
     assert marked == absent
 
 
-def test_a_csv_comes_back_with_its_columns_untouched(service: Client) -> None:
+def test_a_csv_result_keeps_the_columns_unchanged(service: Client) -> None:
     rows = tables.mixed(30, seed=4)
     data = rows.to_csv(index=False).encode()
-    answer = service.post(MIXED + ".csv?models=all", data, {"content-type": "text/csv"})
-    assert answer.headers["content-type"].startswith("text/csv")
-    sent, got = (list(csv.DictReader(io.StringIO(text))) for text in (data.decode(), answer.text))
+    response = service.post(MIXED + ".csv?models=all", data, {"content-type": "text/csv"})
+    assert response.headers["content-type"].startswith("text/csv")
+    sent, rows_of_csv = (list(csv.DictReader(io.StringIO(text))) for text in (data.decode(), response.text))
     names = list(sent[0])
-    assert list(got[0])[: len(names)] == names
-    assert [{name: row[name] for name in names} for row in got] == sent
-    assert list(got[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
+    assert list(rows_of_csv[0])[: len(names)] == names
+    assert [{name: row[name] for name in names} for row in rows_of_csv] == sent
+    assert list(rows_of_csv[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
     for family in ("linear", "lightgbm", "random-forest", "extra-trees"):
         columns = [f"{family}.{name}" for name in ("prediction", "probability_no", "probability_yes")]
-        assert columns == [name for name in got[0] if name.startswith(f"{family}.")]
-        for row in got:
+        assert columns == [name for name in rows_of_csv[0] if name.startswith(f"{family}.")]
+        for row in rows_of_csv:
             assert float(row[columns[1]]) + float(row[columns[2]]) == pytest.approx(1)
             assert row[columns[0]] == ("yes" if float(row[columns[2]]) > 0.5 else "no")
     by_json = service.post(MIXED, data, {"content-type": "text/csv"}).json()["predictions"]
-    assert [row["prediction"] for row in got] == [each["prediction"] for each in by_json]
+    assert [row["prediction"] for row in rows_of_csv] == [item["prediction"] for item in by_json]
     assert np.allclose(
-        [float(row["probability_yes"]) for row in got], [each["probabilities"]["yes"] for each in by_json], rtol=0, atol=0
+        [float(row["probability_yes"]) for row in rows_of_csv],
+        [item["probabilities"]["yes"] for item in by_json],
+        rtol=0,
+        atol=0,
     )
 
 
-def test_formulas_are_made_harmless_in_downloads_and_numbers_are_not_touched(service: Client) -> None:
+def test_downloads_escape_formulas_but_not_numbers(service: Client) -> None:
     row = pd.DataFrame([record(member="true", city="=cmd()", score=-0.5)]).to_csv(index=False).encode()
     safe, raw = (service.post(f"{MIXED}.csv{query}", row, {"content-type": "text/csv"}).text for query in ("", "?raw=1"))
     assert next(csv.DictReader(io.StringIO(safe)))["city"] == "'=cmd()"
@@ -175,7 +178,7 @@ def test_formulas_are_made_harmless_in_downloads_and_numbers_are_not_touched(ser
     assert next(csv.DictReader(io.StringIO(raw)))["city"] == "=cmd()"
 
 
-def test_the_form_of_the_answer_follows_accept_and_suffix(service: Client) -> None:
+def test_the_response_format_follows_accept_and_suffix(service: Client) -> None:
     json_type = {"content-type": "application/json"}
     body = json.dumps(RECORD).encode()
     for path, accept, media in (
@@ -185,13 +188,13 @@ def test_the_form_of_the_answer_follows_accept_and_suffix(service: Client) -> No
         (MIXED + ".csv", "application/json", "text/csv"),
         (MIXED + ".html", "*/*", "text/html"),
     ):
-        answer = service.post(path, body, {**json_type, "accept": accept})
-        assert answer.headers["content-type"].startswith(media), (path, accept)
-        assert answer.headers["x-model-version"]
+        response = service.post(path, body, {**json_type, "accept": accept})
+        assert response.headers["content-type"].startswith(media), (path, accept)
+        assert response.headers["x-model-version"]
     assert service.post(MIXED, body, {**json_type, "accept": "image/png"}).status == 406
 
 
-def test_the_service_describes_what_serves(service: Client) -> None:
+def test_the_service_describes_the_deployed_model(service: Client) -> None:
     described = service.get("/openapi.json").json()
     schema = described["components"]["schemas"]["record-mixed"]
     assert list(schema["properties"]) == list(RECORD)
@@ -201,15 +204,15 @@ def test_the_service_describes_what_serves(service: Client) -> None:
     board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     versions = service.get("/projects/mixed/versions").json()
-    (shown,) = [each for each in versions["versions"] if each["version"] == versions["serving"]]
+    (shown,) = [item for item in versions["versions"] if item["version"] == versions["serving"]]
     assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
     assert shown["low"] <= shown["score"] <= shown["high"]
     status = service.get("/status").json()
-    fast = {each["project"]: each["fast_path"] for each in status["serving"]}
+    fast = {item["project"]: item["fast_path"] for item in status["serving"]}
     assert fast["mixed"] and fast["odd"] and fast["prices"]
 
 
-def test_no_page_shows_a_golden_row_or_asks_another_host(service: Client) -> None:
+def test_no_page_shows_golden_rows_or_loads_from_other_hosts(service: Client) -> None:
     pages = [service.get(path) for path in ("/", "/projects/mixed", "/docs")]
     for page in pages:
         assert page.status == 200
@@ -219,7 +222,7 @@ def test_no_page_shows_a_golden_row_or_asks_another_host(service: Client) -> Non
     assert service.get("/static/style.css").status == service.get("/swagger/swagger-ui-bundle.js").status == 200
 
 
-def test_a_downloaded_result_carries_its_version(service: Client) -> None:
+def test_a_downloaded_result_has_its_version(service: Client) -> None:
     page = service.post_file("/projects/mixed/batch", tables.mixed(20).to_csv(index=False).encode())
     link = re.findall(r'href="(/jobs/[^"]+)"', page.text)[0]
     download = service.get(link)
@@ -236,10 +239,10 @@ def test_readiness_and_liveness(service: Client) -> None:
 ODD = "/projects/odd/predict"
 
 
-def test_odd_names_are_answered_in_every_form(service: Client) -> None:
+def test_unusual_names_work_in_every_format(service: Client) -> None:
     row = {'he said "x" <b>': 0.5, "flag": None, "prediction": "a"}
-    lane, common = service.post_json(ODD, row), service.post_json(ODD + "?models=champion", row)
-    assert _without_id(lane) == _without_id(common)
+    fast, routed = service.post_json(ODD, row), service.post_json(ODD + "?models=champion", row)
+    assert _without_id(fast) == _without_id(routed)
     flagged = service.post_json(ODD, {**row, "flag": False}).json()
     assert [warning["column"] for warning in flagged["warnings"]] == ["flag"]
     assert (
@@ -254,7 +257,7 @@ def test_odd_names_are_answered_in_every_form(service: Client) -> None:
     assert rows[1][2] == "a"
 
 
-def test_a_record_without_anything_is_answered_in_every_form(service: Client) -> None:
+def test_an_empty_record_works_in_every_format(service: Client) -> None:
     expected = prediction(service.post_json(ODD, {}))
     assert service.post_json(ODD + ".csv", {}).status == service.post_json(ODD + ".html", {}).status == 200
     assert len(service.post_json(ODD + ".csv", [{}, {}]).text.splitlines()) == 3
@@ -262,14 +265,14 @@ def test_a_record_without_anything_is_answered_in_every_form(service: Client) ->
     assert service.post_form(ODD, {}).status == 200
 
 
-def test_several_records_give_a_table_on_the_page(service: Client) -> None:
+def test_several_records_are_shown_as_a_table(service: Client) -> None:
     assert "5 predictions" in service.post_json(MIXED + ".html", [RECORD] * 5).text
 
 
-def test_the_lane_and_the_common_way_send_the_same_headers(service: Client) -> None:
+def test_the_fast_path_and_the_routes_send_the_same_headers(service: Client) -> None:
     changing = {"x-prediction-id", "date", "server", "content-length"}
-    lane, common = (
+    fast, routed = (
         {name.lower(): value for name, value in service.post_json(path, RECORD).headers.items() if name.lower() not in changing}
         for path in (MIXED, MIXED + "?models=champion")
     )
-    assert lane == common
+    assert fast == routed

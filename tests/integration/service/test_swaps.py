@@ -1,4 +1,4 @@
-"""A new champion comes into service without a failed request, and a bad one does not come at all."""
+"""A new champion is swapped in without failed requests; an invalid one is never served."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PATH = "/projects/swap/predict"
 
 @pytest.fixture(scope="module")
 def versions(put_champion: Put) -> list[Manifest]:
-    """Two versions that answer differently; the second is the champion."""
+    """Two versions with different predictions; the second is the champion."""
     entries: dict[str, Any] = {
         "name": "swap",
         "target": "kind",
@@ -51,13 +51,13 @@ def versions(put_champion: Put) -> list[Manifest]:
 
 @pytest.fixture(scope="module")
 def service(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with patched(cloud, tmp_path_factory.mktemp("swap"), HARMFUL, PODIUM_VALIDATION_TIMEOUT="5") as started:
+    with patched(cloud, tmp_path_factory.mktemp("swap"), HARMFUL_PATCH, PODIUM_VALIDATION_TIMEOUT="5") as started:
         yield started
 
 
 def serving(client: Client) -> str | None:
-    found = [each["version"] for each in client.get("/status").json()["serving"] if each["project"] == "swap"]
-    return found[0] if found else None
+    serving_now = client.get("/status").json()["serving"]
+    return next((model["version"] for model in serving_now if model["project"] == "swap"), None)
 
 
 def move(context: PromotionContext, version: str) -> AuditEntry:
@@ -65,29 +65,29 @@ def move(context: PromotionContext, version: str) -> AuditEntry:
 
 
 class Load:
-    """Clients that know the right answer of each version, and count how often it changed for them."""
+    """Clients that know the predictions of each version and count how often the version changes."""
 
-    def __init__(self, client: Client, right: dict[str, Any], count: int = 3) -> None:
-        self.client, self.right = client, right
-        self.requests = self.most_changes = 0
-        self.wrong: list[str] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+    def __init__(self, client: Client, expected: dict[str, Any], count: int = 3) -> None:
+        self.client, self.expected = client, expected
+        self.requests = self.max_changes = 0
+        self.errors: list[str] = []
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._send_requests) for _ in range(count)]
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         seen, changes = "", -1
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
-                answer = self.client.post_json(PATH, RECORD)
-                body = answer.json()
+                response = self.client.post_json(PATH, RECORD)
+                body = response.json()
                 if body.get("version") != seen:
                     seen, changes = body.get("version"), changes + 1
-                    self.most_changes = max(self.most_changes, changes)
-                same = answer.status == 200 and answer.headers["x-model-version"] == body["version"]
-                if not same or body["predictions"] != self.right[body["version"]]:
-                    self.wrong.append(f"{answer.status} {answer.text[:200]}")
+                    self.max_changes = max(self.max_changes, changes)
+                same = response.status == 200 and response.headers["x-model-version"] == body["version"]
+                if not same or body["predictions"] != self.expected[body["version"]]:
+                    self.errors.append(f"{response.status} {response.text[:200]}")
             except (OSError, ValueError) as error:
-                self.wrong.append(repr(error))
+                self.errors.append(repr(error))
             self.requests += 1
 
     def __enter__(self) -> Load:
@@ -96,80 +96,80 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         for thread in self._threads:
             thread.join()
 
 
-def test_swaps_under_load_fail_no_request_and_mix_no_version(
-    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
+def test_swaps_under_load_fail_no_request_and_never_mix_versions(
+    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
 ) -> None:
-    right = {}
+    expected = {}
     for manifest in versions:
-        move(cloud_context, manifest.version)
-        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
-        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
-    assert right[versions[0].version] != right[versions[1].version]
-    with Load(service, right) as load:
-        for turn in range(12):
-            wanted = versions[turn % 2].version
-            move(cloud_context, wanted)
-            service.wait_until(lambda wanted=wanted: serving(service) == wanted, 20)
-    assert load.wrong == []
+        move(cloud_desk, manifest.version)
+        service.wait_until(lambda target=manifest.version: serving(service) == target, 20)
+        expected[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+    assert expected[versions[0].version] != expected[versions[1].version]
+    with Load(service, expected) as load:
+        for number in range(12):
+            target = versions[number % 2].version
+            move(cloud_desk, target)
+            service.wait_until(lambda target=target: serving(service) == target, 20)
+    assert load.errors == []
     assert load.requests > 100
-    receipt = service.get("/status").json()["swaps"][-1]
-    assert receipt["to"] == versions[1].version
-    assert receipt["golden_difference"] == 0
-    assert set(receipt["fast_paths"]) == {"linear", "lightgbm", "random-forest"}
+    record = service.get("/status").json()["swaps"][-1]
+    assert record["to"] == versions[1].version
+    assert record["golden_difference"] == 0
+    assert set(record["fast_paths"]) == {"linear", "lightgbm", "random-forest"}
 
 
 SWAPS = 1000
 
 
-def swapped(service: Client, context: PromotionContext, versions: list[Manifest], count: int) -> Load:
-    """So many swaps under load, each seen by a request before the next."""
-    right = {}
+def swap_under_load(service: Client, context: PromotionContext, versions: list[Manifest], count: int) -> Load:
+    """Run `count` swaps under load; a request sees each one before the next."""
+    expected = {}
     for manifest in versions:
         move(context, manifest.version)
-        service.wait_until(lambda wanted=manifest.version: serving(service) == wanted, 20)
-        right[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
+        service.wait_until(lambda target=manifest.version: serving(service) == target, 20)
+        expected[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
     digests = {m.version: digest(context.store.read(f"versions/swap/{m.version}/manifest.json").data) for m in versions}
-    with Load(service, right) as load:
-        for turn in range(count):
-            wanted = versions[turn % 2].version
-            point(context, wanted, digests[wanted])
-            service.wait_until(lambda wanted=wanted: shown(service) == wanted, 20)
+    with Load(service, expected) as load:
+        for number in range(count):
+            target = versions[number % 2].version
+            append_promotion(context, target, digests[target])
+            service.wait_until(lambda target=target: served_version(service) == target, 20)
     return load
 
 
-def shown(client: Client) -> str:
-    answer = client.post_json(PATH, RECORD)
-    return answer.headers["x-model-version"] or ""
+def served_version(client: Client) -> str:
+    response = client.post_json(PATH, RECORD)
+    return response.headers["x-model-version"] or ""
 
 
-def point(context: PromotionContext, version: str, manifest: str) -> AuditEntry:
-    """The act alone: neither gates nor proof, which the service makes itself."""
-    act = {"version": version, "champion": version, "manifest_sha256": manifest, "previous": None}
-    fields = {"action": "promote", **act, "by": "a test", "reason": "swap", "at": "now"}
+def append_promotion(context: PromotionContext, version: str, manifest: str) -> AuditEntry:
+    """Append a promotion to the audit log without gates and validation."""
+    event = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+    fields = {"action": "promote", **event, "by": "a test", "reason": "swap", "at": "now"}
     return append(context.store, "swap", context.signer, context.trust.promoters, lambda _: fields)
 
 
-def test_a_thousand_swaps_fail_and_mix_nothing_and_never_go_back(
-    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
+def test_a_thousand_swaps_fail_no_request_mix_no_versions_and_never_go_back(
+    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
 ) -> None:
-    load = swapped(service, cloud_context, versions, SWAPS)
-    assert load.wrong == []
+    load = swap_under_load(service, cloud_desk, versions, SWAPS)
+    assert load.errors == []
     assert load.requests > SWAPS
-    assert load.most_changes <= SWAPS + 1
+    assert load.max_changes <= SWAPS + 1
 
 
 @contextmanager
 def patched(cloud: LocalCloud, folder: Path, patch: str, **variables: str) -> Iterator[Client]:
-    """A service into which something was put that is no part of it."""
+    """Run a service with a patch in its sitecustomize.py."""
     (folder / "sitecustomize.py").write_text(patch)
     (port,) = free_ports(1)
-    own = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PYTHONPATH": str(folder)}
-    process = start_service({**own, **variables}, port, folder)
+    settings = {**cloud.environment, "PODIUM_POLL_SECONDS": "0.05", "PODIUM_DASK_WORKERS": "0", "PYTHONPATH": str(folder)}
+    process = start_service({**settings, **variables}, port, folder)
     client = Client(f"http://127.0.0.1:{port}")
     try:
         client.wait_until(lambda: serving(client) is not None, 60)
@@ -178,136 +178,138 @@ def patched(cloud: LocalCloud, folder: Path, patch: str, **variables: str) -> It
         process.stop()
 
 
-READS_TWICE = """
+READS_TWICE_PATCH = """
 import sys
 if "serve" in sys.orig_argv:
     import asyncio, inspect, textwrap
-    import service.fast_path as lanes
-    source = textwrap.dedent(inspect.getsource(lanes.FastLane.__call__))
-    once = "found = lane.answer(body) if whole else None"
+    import service.fast_path as module
+    source = textwrap.dedent(inspect.getsource(module.FastPathMiddleware.__call__))
+    once = "result = fast_path.predict(body) if complete else None"
     assert once in source
-    twice = "await asyncio.sleep(0.001); lane_now = lane_of(self._live.find(project)); found = lane_now.answer(body)"
-    space = {**vars(lanes), "asyncio": asyncio}
+    twice = "await asyncio.sleep(0.001); result = fast_path_for(self._live.find(project)).predict(body)"
+    space = {**vars(module), "asyncio": asyncio}
     exec(source.replace(once, twice), space)
-    lanes.FastLane.__call__ = space["__call__"]
+    module.FastPathMiddleware.__call__ = space["__call__"]
 """
-"""The header of the version from one look at what is live, the answer from another."""
+"""A mutant that resolves the model twice: once for the version header, once for the prediction."""
 
 
-def test_a_service_that_looks_twice_is_caught(
-    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
+def test_the_load_detects_a_service_that_resolves_the_model_twice(
+    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
-    with patched(cloud, tmp_path, READS_TWICE) as mutant:
-        assert swapped(mutant, cloud_context, versions, 100).wrong
+    with patched(cloud, tmp_path, READS_TWICE_PATCH) as mutant:
+        assert swap_under_load(mutant, cloud_desk, versions, 100).errors
 
 
-SLOW = """
+SLOW_PATCH = """
 import sys
 if "serve" in sys.orig_argv:
     import time
     import podium.registry.validation as validator
-    load = validator.Prover.load
-    def slowly(*given):
+    load = validator.Validator.load
+    def slow_load(*args):
         time.sleep(3)
-        return load(*given)
-    validator.Prover.load = slowly
+        return load(*args)
+    validator.Validator.load = slow_load
 """
 
 
-def test_three_seconds_of_loading_cost_no_request(
-    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
+def test_three_seconds_of_loading_fail_no_request(
+    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
     one, other = (manifest.version for manifest in versions)
-    move(cloud_context, one)
-    with patched(cloud, tmp_path, SLOW) as slow:
+    move(cloud_desk, one)
+    with patched(cloud, tmp_path, SLOW_PATCH) as slow:
         slow.wait_until(lambda: serving(slow) == one, 20)
-        right = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
-        with Load(slow, right) as load:
-            move(cloud_context, other)
-            asked = load.requests
-            slow.wait_until(lambda: load.requests - asked > 1000, 20)
-            assert serving(slow) == one  # it still loads
+        expected = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
+        with Load(slow, expected) as load:
+            move(cloud_desk, other)
+            sent = load.requests
+            slow.wait_until(lambda: load.requests - sent > 1000, 20)
+            assert serving(slow) == one  # the other version is still loading
         slow.wait_until(lambda: serving(slow) == other, 20)
         assert slow.get("/status").json()["swaps"][-1]["load_milliseconds"] >= 3000
-    assert load.wrong == []
+    assert load.errors == []
 
 
-def point_at(context: PromotionContext, manifest: Manifest, files: dict[str, bytes], sign: bool = True) -> AuditEntry:
-    """Publish without any check and make it the champion as somebody who holds the keys could."""
+def publish_unchecked(context: PromotionContext, manifest: Manifest, files: dict[str, bytes], sign: bool = True) -> AuditEntry:
+    """Publish a version without checks and make it the champion, like an attacker with the keys."""
     document = manifest.model_dump(mode="json")
     data = json.dumps({**document, "signatures": context.signer.sign(document) if sign else {}}).encode()
     for name, content in {**files, "manifest.json": data}.items():
         context.store.create(f"versions/swap/{manifest.version}/{name}", content)
 
     def draft(head: AuditEntry | None) -> dict[str, Any]:
-        act = {"version": manifest.version, "champion": manifest.version, "manifest_sha256": digest(data), "previous": None}
-        return {"action": "promote", **act, "by": "mallory", "reason": "bad", "at": "now"}
+        event = {"version": manifest.version, "champion": manifest.version, "manifest": digest(data), "previous": None}
+        return {"action": "promote", **event, "by": "mallory", "reason": "bad", "at": "now"}
 
     return append(context.store, "swap", context.signer, context.trust.promoters, draft)
 
 
-Spoil = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]]
+Corrupt = Callable[[Manifest, dict[str, bytes]], tuple[Manifest, dict[str, bytes]]]
 
 
-def rebound(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest binds the spoiled files, so that only the later checks can see it."""
+def with_matching_manifest(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """Make the manifest match the corrupt files, so that only later checks detect them."""
     return manifest.model_copy(update={"files": file_digests(files)}), files
 
 
-def a_flipped_bit(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def flipped_bit(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     data = bytearray(files["models/linear.pkl"])
     data[len(data) // 2] ^= 1
     return manifest, {**files, "models/linear.pkl": bytes(data)}
 
 
-def a_truncated_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def truncated_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, {**files, "models/lightgbm.pkl": files["models/lightgbm.pkl"][:-100]}
 
 
-def a_missing_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def missing_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, {name: data for name, data in files.items() if name != "models/lightgbm.pkl"}
 
 
-def a_wrong_golden_answer(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def wrong_golden_score(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     golden = json.loads(files["golden.json"])
     golden["scores"]["linear"][0][0] += 0.01
-    return rebound(manifest, {**files, "golden.json": json.dumps(golden).encode()})
+    return with_matching_manifest(manifest, {**files, "golden.json": json.dumps(golden).encode()})
 
 
-def a_pickle_that_runs(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
-    class Runs:
+def malicious_pickle(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    class RunsCommand:
         def __reduce__(self) -> Any:
             return os.system, ("touch /tmp/podium-must-not-exist",)
 
-    return rebound(manifest, {**files, "models/linear.pkl": pickle.dumps(Runs())})
+    return with_matching_manifest(manifest, {**files, "models/linear.pkl": pickle.dumps(RunsCommand())})
 
 
-def golden_rows_of_another_model(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def missing_golden_scores(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     golden = json.loads(files["golden.json"])
     del golden["scores"]["linear"]
-    return rebound(manifest, {**files, "golden.json": json.dumps(golden).encode()})
+    return with_matching_manifest(manifest, {**files, "golden.json": json.dumps(golden).encode()})
 
 
-def remodelled(manifest: Manifest, files: dict[str, bytes], edit: Callable[[str], str]) -> tuple[Manifest, dict[str, bytes]]:
-    """LightGBM's text changed inside a well-formed, bound and signed pickle."""
+def with_edited_model(
+    manifest: Manifest, files: dict[str, bytes], edit: Callable[[str], str]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Edit the text of a LightGBM model in an otherwise valid, signed pickle."""
     model = load(files["models/lightgbm.pkl"])
     assert isinstance(model.scorer, LightGBMScorer)
     changed = replace(model, scorer=replace(model.scorer, text=edit(model.scorer.text), _booster=None))
-    return rebound(manifest, {**files, "models/lightgbm.pkl": dump(changed)})
+    return with_matching_manifest(manifest, {**files, "models/lightgbm.pkl": dump(changed)})
 
 
-def a_tree_that_never_ends(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def endless_tree(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     def circle(text: str) -> str:
         return re.sub(r"(left|right)_child=[^\n]*", lambda line: re.sub(r"-?\d+", "0", line[0]), text)
 
-    return remodelled(manifest, files, circle)
+    return with_edited_model(manifest, files, circle)
 
 
-def a_tree_that_leaves_its_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
-    return remodelled(manifest, files, lambda text: re.sub(r"split_feature=\d+", "split_feature=2000000000", text))
+def out_of_bounds_tree(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    return with_edited_model(manifest, files, lambda text: re.sub(r"split_feature=\d+", "split_feature=2000000000", text))
 
 
-def another_projects_manifest(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def manifest_of_another_project(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest.model_copy(update={"project": "other"}), files
 
 
@@ -315,8 +317,8 @@ def unsigned(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dic
     return manifest, files
 
 
-def a_wrong_schema(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
-    """The inputs that it names are not those that its models take."""
+def wrong_schema(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """Rename the inputs in the manifest, so that they differ from those of its models."""
     renamed = tuple(replace(column, name=f"{column.name}-x") for column in manifest.signature.inputs)
     return manifest.model_copy(update={"signature": replace(manifest.signature, inputs=renamed)}), files
 
@@ -325,72 +327,72 @@ def wrong_libraries(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manife
     return manifest.model_copy(update={"libraries": {**manifest.libraries, "lightgbm": "3.3.5"}}), files
 
 
-def huge(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
-    """A file that is said to take more than fits; nobody tries to fetch it."""
+def huge_file(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+    """Declare a file that is too large; it must not be fetched."""
     bound = manifest.files["models/linear.pkl"].model_copy(update={"size": 10**13})
     return manifest.model_copy(update={"files": {**manifest.files, "models/linear.pkl": bound}}), files
 
 
-def that_takes_too_long(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def too_slow(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, files
 
 
-def that_eats_all_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
+def too_much_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, files
 
 
-HARMFUL = """
+HARMFUL_PATCH = """
 import sys
-if "podium.registry.validation_worker" in sys.orig_argv:
+if "podium.registry.validation" in sys.orig_argv:
     import time, numpy
     import podium.registry.loading as loading
-    validate = loading.validate_version
+    validate_version = loading.validate_version
     def harmful(manifest, fetch):
-        if "too-long" in manifest.version:
+        if "too-slow" in manifest.version:
             time.sleep(60)
-        if "all-memory" in manifest.version:
-            eaten = [numpy.empty(1 << 30, "u1") for _ in range(64)]
-        return validate(manifest, fetch)
+        if "too-much-memory" in manifest.version:
+            arrays = [numpy.empty(1 << 30, "u1") for _ in range(64)]
+        return validate_version(manifest, fetch)
     loading.validate_version = harmful
 """
-"""In the validation process, two versions do by their names what a model could do by its content."""
+"""Makes two versions misbehave in the validation process, selected by their names."""
 
-BAD: list[tuple[Spoil, str]] = [
-    (a_wrong_schema, "differs from the manifest"),
-    (wrong_libraries, "trained with lightgbm 3.3.5"),
-    (huge, "validation accepts at most"),
-    (that_takes_too_long, "the validation process did not finish within"),
-    (that_eats_all_memory, "needs more memory than the sandbox allows"),
+BAD: list[tuple[Corrupt, str]] = [
+    (wrong_schema, "another signature"),
+    (wrong_libraries, "was made with lightgbm 3.3.5"),
+    (huge_file, "more than a proof may have"),
+    (too_slow, "did not load within"),
+    (too_much_memory, "more memory than a proof may have"),
     (unsigned, "not signed"),
-    (a_flipped_bit, "differs from the published file"),
-    (a_truncated_file, "differs from the published file"),
-    (a_missing_file, "is missing"),
-    (a_wrong_golden_answer, "golden rows"),
-    (golden_rows_of_another_model, "KeyError"),
-    (a_tree_that_never_ends, "tree"),
-    (a_tree_that_leaves_its_memory, "tree"),
-    (a_pickle_that_runs, "may not construct"),
-    (another_projects_manifest, "another version"),
+    (flipped_bit, "is not what was published"),
+    (truncated_file, "is not what was published"),
+    (missing_file, "there is no"),
+    (wrong_golden_score, "golden rows"),
+    (missing_golden_scores, "KeyError"),
+    (endless_tree, "tree"),
+    (out_of_bounds_tree, "tree"),
+    (malicious_pickle, "may not construct"),
+    (manifest_of_another_project, "another version"),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "reason"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
-def test_a_bad_version_never_serves(
-    service: Client, cloud_context: PromotionContext, versions: list[Manifest], spoil: Spoil, reason: str
+@pytest.mark.parametrize(("corrupt", "reason"), BAD, ids=[corrupt.__name__ for corrupt, _ in BAD])
+def test_an_invalid_version_is_never_served(
+    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], corrupt: Corrupt, reason: str
 ) -> None:
     good = versions[1].version
-    move(cloud_context, good)
+    move(cloud_desk, good)
     service.wait_until(lambda: serving(service) == good, 20)
-    manifest = read_manifest(cloud_context.store, "swap", good, cloud_context.trust.trainers)[0]
-    salt = b"\n" * (1 + [each for each, _ in BAD].index(spoil))  # of its own, so that no cached file stands in for a bad one
-    files = {name: cloud_context.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
-    named = manifest.model_copy(update={"version": f"bad-{spoil.__name__.replace('_', '-')}", "files": file_digests(files)})
-    bad, spoiled = spoil(named, files)
-    right = {good: service.post_json(PATH, RECORD).json()["predictions"]}
-    with Load(service, right) as load:
-        point_at(cloud_context, bad, spoiled, sign=spoil is not unsigned)
+    manifest = read_manifest(cloud_desk.store, "swap", good, cloud_desk.trust.trainers)[0]
+    salt = b"\n" * (1 + [function for function, _ in BAD].index(corrupt))  # makes the files unique, so that none is cached
+    files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
+    named = manifest.model_copy(update={"version": f"bad-{corrupt.__name__.replace('_', '-')}", "files": file_digests(files)})
+    bad, corrupted = corrupt(named, files)
+    expected = {good: service.post_json(PATH, RECORD).json()["predictions"]}
+    with Load(service, expected) as load:
+        publish_unchecked(cloud_desk, bad, corrupted, sign=corrupt is not unsigned)
         service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
-    assert load.wrong == []
+    assert load.errors == []
     assert reason in service.get("/status").json()["failures"]["swap"]
     assert serving(service) == good
     assert service.post_json(PATH, RECORD).status == 200
@@ -399,26 +401,26 @@ def test_a_bad_version_never_serves(
 
 
 @pytest.fixture(autouse=True)
-def well_again(service: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
-    """Whatever a test did, the next one finds a good champion."""
+def restore_champion(service: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
+    """Restore a valid champion after each test."""
     yield
     if service.get("/status").json()["failures"]:
-        move(cloud_context, versions[1].version)
+        move(cloud_desk, versions[1].version)
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
-def test_a_forged_or_old_alias_changes_nothing(
-    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
+def test_a_forged_or_older_alias_changes_nothing(
+    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
 ) -> None:
-    store = cloud_context.store
+    store = cloud_desk.store
     old = store.read(alias_key("swap")).data
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_context, other)
+    move(cloud_desk, other)
     service.wait_until(lambda: serving(service) == other, 20)
     blob = store.read(alias_key("swap"))
     etag = blob.etag
     forged = json.dumps({**json.loads(blob.data), "sequence": 10_000, "champion": versions[0].version}).encode()
-    for bad, reason in ((b"{}", "not signed"), (forged, "not signed"), (old, "but number")):
+    for bad, reason in ((b"{}", "not signed"), (forged, "not signed"), (old, "older than entry")):
         etag = store.replace(alias_key("swap"), bad, etag)
         service.wait_until(lambda reason=reason: reason in service.get("/status").json()["failures"].get("swap", ""), 20)
         assert service.post_json(PATH, RECORD).status == 200
@@ -427,29 +429,31 @@ def test_a_forged_or_old_alias_changes_nothing(
         service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
-def test_a_cache_that_vanishes_is_made_again(
-    service: Client, cloud_context: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+def test_a_deleted_cache_is_recreated(
+    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     caches = list(tmp_path_factory.getbasetemp().glob("swap*/cache"))
     assert caches
     for cache in caches:
         shutil.rmtree(cache, ignore_errors=True)
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_context, other)
+    move(cloud_desk, other)
     service.wait_until(lambda: serving(service) == other, 20)
 
 
-def test_predictions_go_on_while_s3_is_down(validator: Validator, tmp_path: Path) -> None:
-    """S3 of its own, stopped while the service runs."""
+def test_predictions_continue_while_s3_is_down(validator: Validator, tmp_path: Path) -> None:
+    """Uses its own S3, which stops while the service runs."""
     port = free_ports(1)[0]
-    with LocalCloud(tmp_path / "cloud", port) as own:
+    with LocalCloud(tmp_path / "cloud", port) as own_cloud:
         project = Project(name="down", data="s3://podium/x", target="kind", families=("linear",), n_trials=1)
-        publish_champion(replace(promotion_context(own), validator=validator), tables.flowers(), project)
-        process = start_service({**own.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}, port, tmp_path)
+        publish_champion(replace(promotion_context(own_cloud), validator=validator), tables.flowers(), project)
+        process = start_service(
+            {**own_cloud.environment, "PODIUM_POLL_SECONDS": "0.2", "PODIUM_DASK_WORKERS": "0"}, port, tmp_path
+        )
         try:
             client = Client(f"http://127.0.0.1:{port}")
             client.wait_until(lambda: client.get("/readyz").status == 200, 30)
-            own.stop()
+            own_cloud.stop()
             end = time.monotonic() + 60
             while client.get("/status").json()["store"]["error"] is None:
                 assert client.post_json("/predict", RECORD).status == 200

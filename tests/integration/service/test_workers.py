@@ -1,4 +1,4 @@
-"""Several processes behind one socket: they serve the same, find each other's results, and one may die."""
+"""Several worker processes behind one socket: same models, shared results, replacement of killed workers."""
 
 from __future__ import annotations
 
@@ -38,110 +38,114 @@ def versions(put_champion: Put) -> list[Manifest]:
 
 
 @pytest.fixture(scope="module")
-def two(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def two_workers(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     (port,) = free_ports(1)
-    own = {"PODIUM_POLL_SECONDS": "0.5", "PODIUM_DASK_WORKERS": "1", "PODIUM_ASYNC_THRESHOLD_BYTES": "2000"}
-    process = start_service({**cloud.environment, **own}, port, tmp_path_factory.mktemp("two"), workers=2)
+    variables = {"PODIUM_POLL_SECONDS": "0.5", "PODIUM_DASK_WORKERS": "1", "PODIUM_ASYNC_THRESHOLD_BYTES": "2000"}
+    process = start_service({**cloud.environment, **variables}, port, tmp_path_factory.mktemp("two"), workers=2)
     client = Client(f"http://127.0.0.1:{port}")
     try:
-        client.wait_until(lambda: agree(client, versions[1].version), 60)
+        client.wait_until(lambda: all_serve(client, versions[1].version), 60)
         yield client
     finally:
         process.stop(30)
 
 
 def workers(client: Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get("/status").json()["workers"]
-    return found
+    status: list[dict[str, Any]] = client.get("/status").json()["workers"]
+    return status
 
 
-def agree(client: Client, version: str) -> bool:
-    return [each["serving"].get("many") for each in workers(client)] == [version] * 2
+def all_serve(client: Client, version: str) -> bool:
+    return [worker["serving"].get("many") for worker in workers(client)] == [version] * 2
 
 
-def test_both_answer_and_both_swap(two: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> None:
-    promote(cloud_context, "many", versions[0].version, "a test", utc_now, force=True)
-    two.wait_until(lambda: agree(two, versions[0].version), 20)
-    assert len({each["pid"] for each in workers(two)}) == 2
-    assert two.get("/status").json()["oldest_look_seconds"] < 60
-    promote(cloud_context, "many", versions[1].version, "a test", utc_now, force=True)
-    two.wait_until(lambda: agree(two, versions[1].version), 20)
+def test_both_workers_serve_and_swap(two_workers: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> None:
+    promote(cloud_desk, "many", versions[0].version, "a test", utc_now, force=True)
+    two_workers.wait_until(lambda: all_serve(two_workers, versions[0].version), 20)
+    assert len({worker["pid"] for worker in workers(two_workers)}) == 2
+    assert two_workers.get("/status").json()["oldest_check_seconds"] < 60
+    promote(cloud_desk, "many", versions[1].version, "a test", utc_now, force=True)
+    two_workers.wait_until(lambda: all_serve(two_workers, versions[1].version), 20)
 
 
-def test_results_and_jobs_are_found_by_whoever_is_asked(two: Client) -> None:
-    page = two.post("/projects/many/predict.html", b"petal,sepal\n" + b"2.5,5.1\n" * 12, CSV).text
-    found = re.search(r"/jobs/[^\"]+/result\.csv", page)
-    assert found
-    job = two.post("/projects/many/batch.json", b"petal,sepal\n" + b"2.5,5.1\n" * 1000, CSV).headers["location"]
-    two.wait_until(lambda: two.get(job).json()["state"] == "done", 30)
-    for path in (found[0], job, f"{job}/result.csv"):
-        assert {two.get(path).status for _ in range(20)} == {200}  # a connection each: either may answer
+def test_results_and_jobs_are_available_from_every_worker(two_workers: Client) -> None:
+    page = two_workers.post("/projects/many/predict.html", b"petal,sepal\n" + b"2.5,5.1\n" * 12, CSV).text
+    match = re.search(r"/jobs/[^\"]+/result\.csv", page)
+    assert match
+    job = two_workers.post("/projects/many/batch.json", b"petal,sepal\n" + b"2.5,5.1\n" * 1000, CSV).headers["location"]
+    two_workers.wait_until(lambda: two_workers.get(job).json()["state"] == "done", 30)
+    for path in (match[0], job, f"{job}/result.csv"):
+        assert {two_workers.get(path).status for _ in range(20)} == {200}  # each request is a new connection to either worker
 
 
-def test_counts_are_those_of_all(two: Client, versions: list[Manifest]) -> None:
+def test_metrics_include_all_workers(two_workers: Client, versions: list[Manifest]) -> None:
     line = f'predictions_total{{model_name="many",model_version="{versions[1].version}",status="200"}}'
 
     def count() -> float:
-        found = re.search(re.escape(line) + r" ([0-9.]+)", two.get("/metrics").text)
-        return float(found[1]) if found else 0.0
+        match = re.search(re.escape(line) + r" ([0-9.]+)", two_workers.get("/metrics").text)
+        return float(match[1]) if match else 0.0
 
     before = count()
     for _ in range(50):
-        assert two.post_json(PATH, RECORD).status == 200
-    two.wait_until(lambda: count() >= before + 50, 10)
+        assert two_workers.post_json(PATH, RECORD).status == 200
+    two_workers.wait_until(lambda: count() >= before + 50, 10)
 
 
-def test_one_is_killed_again_and_again(two: Client, versions: list[Manifest]) -> None:
-    """Each kill may cost what that process was just answering, and no more."""
+def test_killed_workers_are_replaced(two_workers: Client, versions: list[Manifest]) -> None:
+    """A kill may fail only the requests that the worker was processing."""
     outcomes: Counter[str] = Counter()
-    over = threading.Event()
+    stopped = threading.Event()
 
-    def ask() -> None:
-        while not over.is_set():
+    def send_requests() -> None:
+        while not stopped.is_set():
             try:
-                outcomes["right" if two.post_json(PATH, RECORD).status == 200 else "wrong"] += 1
+                outcomes["success" if two_workers.post_json(PATH, RECORD).status == 200 else "failure"] += 1
             except OSError:
                 outcomes["broken"] += 1
             time.sleep(0.002)
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads = [threading.Thread(target=send_requests) for _ in range(2)]
     for thread in threads:
         thread.start()
     kills = 0
     try:
         for _ in range(3):
-            os.kill(workers(two)[0]["pid"], signal.SIGKILL)
+            os.kill(workers(two_workers)[0]["pid"], signal.SIGKILL)
             kills += 1
             time.sleep(1)
-            two.wait_until(lambda: agree(two, versions[1].version), 60)
+            two_workers.wait_until(lambda: all_serve(two_workers, versions[1].version), 60)
     finally:
-        over.set()
+        stopped.set()
         for thread in threads:
             thread.join()
-    assert outcomes["wrong"] == 0
+    assert outcomes["failure"] == 0
     assert outcomes["broken"] <= kills * len(threads)
-    assert outcomes["right"] > 500
+    assert outcomes["success"] > 500
 
 
-def test_models_share_a_memory_and_who_is_asked_wakes(validator: Validator, tmp_path: Path) -> None:
-    """Room for about two of four projects in a cloud of their own: every one is answered, a table in the drop-box too."""
-    names = [f"lru-{place}" for place in range(4)]
+def test_evicted_models_are_reloaded_on_the_next_request(validator: Validator, tmp_path: Path) -> None:
+    """Memory for about two of four projects: requests to all of them succeed, and inbox files are processed."""
+    names = [f"lru-{number}" for number in range(4)]
     (port,) = free_ports(1)
     with LocalCloud(tmp_path / "cloud", port) as cloud:
         context = replace(promotion_context(cloud), validator=validator)
-        made = [
-            publish_champion(context, tables.flowers(seed=place), Project(data="s3://podium/none", **{**ENTRIES, "name": name}))
-            for place, name in enumerate(names)
+        manifests = [
+            publish_champion(
+                context, tables.flowers(seed=number), Project(data="s3://podium/none", **{**ENTRIES, "name": name})
+            )
+            for number, name in enumerate(names)
         ]
-        size = max(sum(file.size for name, file in each.files.items() if name.startswith("models/")) for each in made)
-        own = {"PODIUM_MODEL_MEMORY": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0"}
-        process = start_service({**cloud.environment, **own}, port, tmp_path)
+        size = max(
+            sum(file.size for name, file in manifest.files.items() if name.startswith("models/")) for manifest in manifests
+        )
+        variables = {"PODIUM_MODEL_MEMORY": str(int(2.5 * size)), "PODIUM_DASK_WORKERS": "0"}
+        process = start_service({**cloud.environment, **variables}, port, tmp_path)
         try:
             client = Client(f"http://127.0.0.1:{port}")
             client.wait_until(lambda: client.get("/readyz").status == 200, 60)
-            for name, manifest in [*zip(names, made, strict=True)] * 2:
-                answer = client.post_json(f"/projects/{name}/predict", RECORD)
-                assert (answer.status, answer.headers["x-model-version"]) == (200, manifest.version)
+            for name, manifest in [*zip(names, manifests, strict=True)] * 2:
+                response = client.post_json(f"/projects/{name}/predict", RECORD)
+                assert (response.status, response.headers["x-model-version"]) == (200, manifest.version)
                 status = client.get("/status").json()
                 assert len(status["serving"]) <= 2
                 assert name not in status["evicted"]

@@ -1,4 +1,4 @@
-"""Calls from pages of other origins, where these are allowed."""
+"""Cross-origin requests from allowed and other origins."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ORIGIN = "https://app.example.com"
 KEY = "k" * 20
 
 
-def ask(origins: tuple[str, ...], method: str, path: str, headers: Mapping[str, str]) -> httpx.Response:
-    """The answer of an application that needs a key; its lifespan is not started, as no model is asked for."""
+def send(origins: tuple[str, ...], method: str, path: str, headers: Mapping[str, str]) -> httpx.Response:
+    """Return the response of an application with an API key; no model is needed, so its lifespan is not started."""
     app = create_app(ServiceSettings(cors_origins=origins, api_keys={"ann": SecretStr(KEY)}, access_log=False))
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    async def with_head(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, HEAD: Head(b"", b"localhost", 0)}, receive, send)
 
-    async def asked() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as client:
+    async def request() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_head), base_url="http://localhost") as client:
             return await client.request(method, path, headers=headers)
 
-    return asyncio.run(asked())
+    return asyncio.run(request())
 
 
 def preflight(origins: tuple[str, ...], origin: str, headers: str = "content-type,x-api-key") -> tuple[int, str | None]:
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": headers}
-    answer = ask(origins, "OPTIONS", "/projects/mixed/predict", asked)
-    return answer.status_code, answer.headers.get("access-control-allow-origin")
+    request_headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": headers}
+    response = send(origins, "OPTIONS", "/projects/mixed/predict", request_headers)
+    return response.status_code, response.headers.get("access-control-allow-origin")
 
 
 def test_a_preflight_of_an_allowed_origin_needs_no_key() -> None:
@@ -52,13 +52,13 @@ def test_other_origins_and_headers_are_not_allowed() -> None:
     assert preflight((), ORIGIN)[1] is None
 
 
-def test_answers_and_refusals_can_be_read_by_an_allowed_page() -> None:
+def test_an_allowed_page_can_read_responses_and_errors() -> None:
     for path, headers, status in (("/livez", {}, 200), ("/v2", {}, 401), ("/v2", {"X-API-Key": KEY}, 200)):
-        answer = ask((ORIGIN,), "GET", path, {"Origin": ORIGIN, **headers})
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
-        exposed = answer.headers["access-control-expose-headers"]
+        response = send((ORIGIN,), "GET", path, {"Origin": ORIGIN, **headers})
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (status, ORIGIN)
+        exposed = response.headers["access-control-expose-headers"]
         assert {"X-Model-Version", "X-Prediction-Id"} <= {name.strip() for name in exposed.split(",")}
-    assert "access-control-allow-credentials" not in answer.headers
+    assert "access-control-allow-credentials" not in response.headers
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
-"""Request heads that llhttp or a proxy could read in another way than Podium."""
+"""Request heads that llhttp or a proxy could interpret differently from Podium."""
 
 from __future__ import annotations
 
 import pytest
 
-from service.http_head import MAX_HEAD, MAX_HEADERS, MAX_URL, HeadError, check_head, check_incomplete
+from service.errors import HeadError
+from service.http_head import MAX_HEAD, MAX_HEADERS, MAX_URL, check_head, check_incomplete
 
 LINE, HOST = b"POST /predict HTTP/1.1\r\n", b"Host: LocalHost:8000\r\n"
 
-TAKEN = [
+VALID = [
     (b"", None, b""),
     (b"Content-Length: 12\r\n", 12, b"Content-Length: 12\r\n"),
     (b"Transfer-Encoding: chunked\r\n", "chunked", b"Transfer-Encoding: chunked\r\n"),
@@ -18,15 +19,15 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "length", "kept"), TAKEN)
-def test_a_head_is_taken_without_its_offer_to_upgrade(headers: bytes, length: int | str | None, kept: bytes) -> None:
+@pytest.mark.parametrize(("headers", "length", "kept"), VALID)
+def test_a_valid_head_is_accepted_without_its_upgrade_headers(headers: bytes, length: int | str | None, kept: bytes) -> None:
     head = check_head(LINE + HOST + headers + b"\r\n")
     assert head.data == LINE + HOST + kept + b"\r\n"
     assert head.length == (None if length == "chunked" else length or 0)
     assert head.host == b"localhost:8000"
 
 
-REFUSED = [
+INVALID = [
     (b"POST / HTTP/2.0\r\n" + HOST, 505),
     (b"POST / HTTP/3\r\n" + HOST, 505),
     (b"POST / HTTP/1.2\r\n" + HOST, 505),
@@ -58,14 +59,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("head", "status"), REFUSED, ids=range(len(REFUSED)))
-def test_a_head_is_refused(head: bytes, status: int) -> None:
+@pytest.mark.parametrize(("head", "status"), INVALID, ids=range(len(INVALID)))
+def test_an_invalid_head_is_rejected(head: bytes, status: int) -> None:
     with pytest.raises(HeadError) as error:
         check_head(head + b"\r\n")
     assert error.value.status == status
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"GET / HTTP/1.1\nHost", b"hello\r\n", b"GET /" + b"a" * 20_000])
-def test_what_cannot_become_a_head_is_refused_early(data: bytes) -> None:
+def test_an_incomplete_head_is_rejected_as_soon_as_it_cannot_be_valid(data: bytes) -> None:
     with pytest.raises(HeadError):
         check_incomplete(data)

@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol and of MLflow, right and wrong, without a service."""
+"""Parsing of valid and invalid requests of the Open Inference Protocol and of MLflow, without a service."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from podium.schema.columns import Column, Signature, Target
 from podium.schema.data_errors import BadData
 from podium.tables.strict_json import decode_json
 from service.mlflow import parse_mlflow_records
-from service.open_inference import parse_request, response
-from service.tensors import Tensor, encoded
+from service.open_inference import parse_request, render_response
+from service.tensors import Tensor, encode_cells
 
 MAX_ROWS = 1000
 SIGNATURE = Signature(
@@ -41,7 +41,7 @@ GOOD = [{"name": name, "datatype": kind, "shape": [1], "data": [RECORD[name]]} f
 
 
 def parsed(body: Any, binary: bytes = b"", length: str | None = None) -> list[dict[str, Any]]:
-    """The records of a request, typed as the service types them."""
+    """Return the records of a request after checking that they convert to rows."""
     text = json.dumps(body).encode()
     length = length if length is not None or not binary else str(len(text))
     records = parse_request(text + binary, length, SIGNATURE, MAX_ROWS).records
@@ -58,31 +58,29 @@ def binary_body(raw: bytes, datatype: str = "FP64", shape: Any = (1,), **paramet
     return {"inputs": [{**tensor, "parameters": {"binary_data_size": len(raw), **parameters}}, *GOOD[1:]]}
 
 
-STRANGE: list[Any] = [None, 5, -1, 1.5, True, "x", "\ud800", [], [1], [[1]], {}, {"a": 1}, [None], "x" * 300, 10**40]
+ODD_VALUES: list[Any] = [None, 5, -1, 1.5, True, "x", "\ud800", [], [1], [[1]], {}, {"a": 1}, [None], "x" * 300, 10**40]
 
 
-def strange(make: Callable[[Any], Any], right: Sequence[Any] = (), more: Sequence[Any] = ()) -> list[Any]:
-    """A request for each value that is wrong in a place: the strange ones but for those that are `right`, and `more`."""
-    return [
-        make(value) for value in [*STRANGE, *more] if not any(value == each and type(value) is type(each) for each in right)
-    ]
+def odd(make: Callable[[Any], Any], valid: Sequence[Any] = (), more: Sequence[Any] = ()) -> list[Any]:
+    """Return a request for each invalid value: the odd values except the `valid` ones, and `more`."""
+    return [make(value) for value in [*ODD_VALUES, *more] if not any(value == ok and type(value) is type(ok) for ok in valid)]
 
 
-WRONG: list[Any] = [
-    *strange(lambda value: value),
-    *strange(lambda value: {"inputs": GOOD, "parameters": value}, (None, {}, {"a": 1})),
-    *strange(lambda value: first(parameters=value), (None, {}, {"a": 1})),
-    *strange(lambda value: first(datatype=value), more=("float", "INT128", "BF16")),
-    *strange(lambda value: first(shape=value), ([1],), ([-1], [2], [1, 1, 1], [True], [1.0], ["1"])),
-    *strange(lambda value: first(data=value), ([1], [[1]]), ([[1, 2]], [1, [2]], [[1], 2], [[[1]]], [[]])),
-    *strange(lambda value: first(name=value), more=("visits",)),
-    *strange(lambda value: {"inputs": value}),
-    *strange(lambda value: {"inputs": GOOD, "id": value}, (None, "x")),
-    *strange(lambda value: {"inputs": GOOD, "outputs": value}, (None, [])),
-    *strange(lambda value: {"inputs": GOOD, "outputs": [{"name": value}]}),
-    *strange(lambda value: {"inputs": GOOD, "outputs": [{"name": "prediction", "parameters": value}]}, (None, {}, {"a": 1})),
-    *strange(lambda value: binary_body(b"", binary_data_size=value), more=(8,)),
-    *strange(lambda value: {"inputs": GOOD, "parameters": {"binary_data_output": value}}, (True,)),
+INVALID: list[Any] = [
+    *odd(lambda value: value),
+    *odd(lambda value: {"inputs": GOOD, "parameters": value}, (None, {}, {"a": 1})),
+    *odd(lambda value: first(parameters=value), (None, {}, {"a": 1})),
+    *odd(lambda value: first(datatype=value), more=("float", "INT128", "BF16")),
+    *odd(lambda value: first(shape=value), ([1],), ([-1], [2], [1, 1, 1], [True], [1.0], ["1"])),
+    *odd(lambda value: first(data=value), ([1], [[1]]), ([[1, 2]], [1, [2]], [[1], 2], [[[1]]], [[]])),
+    *odd(lambda value: first(name=value), more=("visits",)),
+    *odd(lambda value: {"inputs": value}),
+    *odd(lambda value: {"inputs": GOOD, "id": value}, (None, "x")),
+    *odd(lambda value: {"inputs": GOOD, "outputs": value}, (None, [])),
+    *odd(lambda value: {"inputs": GOOD, "outputs": [{"name": value}]}),
+    *odd(lambda value: {"inputs": GOOD, "outputs": [{"name": "prediction", "parameters": value}]}, (None, {}, {"a": 1})),
+    *odd(lambda value: binary_body(b"", binary_data_size=value), more=(8,)),
+    *odd(lambda value: {"inputs": GOOD, "parameters": {"binary_data_output": value}}, (True,)),
     first(shape=[1] * 100_000),
     first(shape=[10**12]),
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1000, 0], "data": []}]},
@@ -93,8 +91,8 @@ WRONG: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("body", WRONG, ids=range(len(WRONG)))
-def test_a_wrong_request_is_bad_data_and_nothing_else(body: Any) -> None:
+@pytest.mark.parametrize("body", INVALID, ids=range(len(INVALID)))
+def test_an_invalid_request_raises_bad_data_only(body: Any) -> None:
     with pytest.raises(BadData) as error:
         parsed(body)
     json.dumps([problem.as_json() for problem in error.value.problems]).encode()
@@ -102,17 +100,17 @@ def test_a_wrong_request_is_bad_data_and_nothing_else(body: Any) -> None:
 
 
 @pytest.mark.parametrize("length", ["", "-1", "x", "1e3", "٣", "9" * 400, "100000", " 5"])
-def test_a_wrong_length_of_the_json_is_bad_data(length: str) -> None:
+def test_an_invalid_json_length_is_rejected(length: str) -> None:
     with pytest.raises(BadData):
         parsed({"inputs": GOOD}, b"", length)
 
 
-def test_what_the_protocol_leaves_open_is_taken() -> None:
+def test_optional_parts_of_the_protocol_are_accepted() -> None:
     bodies: list[Any] = [
         {"inputs": GOOD, "parameters": None, "id": None, "outputs": None},
-        {"inputs": GOOD, "parameters": {"content_type": "unheard of", "more": [1]}, "outputs": []},
+        {"inputs": GOOD, "parameters": {"content_type": "unknown", "more": [1]}, "outputs": []},
         first(shape=[1, 1], data=[[1.5]]),
-        first(parameters={"content_type": "unheard of"}),
+        first(parameters={"content_type": "unknown"}),
         first(data=[1.5], shape=[1, 1]),
         {"inputs": [*GOOD, {"name": "note", "datatype": "BYTES", "shape": [1], "data": ["x"]}]},
     ]
@@ -126,7 +124,7 @@ def test_what_the_protocol_leaves_open_is_taken() -> None:
     [(f"{sign}INT{8 * size}", f"<{letter}{size}") for sign, letter in (("", "i"), ("U", "u")) for size in (1, 2, 4, 8)]
     + [(f"FP{8 * size}", f"<f{size}") for size in (2, 4, 8)],
 )
-def test_numbers_come_as_bytes(datatype: str, dtype: str) -> None:
+def test_binary_numbers_are_accepted(datatype: str, dtype: str) -> None:
     raw = np.array([2], dtype).tobytes()
     assert parsed(binary_body(raw, datatype), raw)[0]["income"] == 2
 
@@ -135,16 +133,16 @@ def text_tensor(*texts: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
 
 
-def test_texts_and_flags_come_as_bytes() -> None:
+def test_binary_texts_and_booleans_are_accepted() -> None:
     city, flag = text_tensor("Köln".encode()), b"\1"
     inputs = [dict(tensor) for tensor in GOOD]
-    for place, raw in ((2, city), (3, flag)):
-        del inputs[place]["data"]
-        inputs[place]["parameters"] = {"binary_data_size": len(raw)}
+    for index, raw in ((2, city), (3, flag)):
+        del inputs[index]["data"]
+        inputs[index]["parameters"] = {"binary_data_size": len(raw)}
     assert parsed({"inputs": inputs}, city + flag) == [RECORD]
 
 
-def test_nan_in_bytes_is_a_missing_value() -> None:
+def test_binary_nan_is_a_missing_value() -> None:
     raw = struct.pack("<f", math.nan)
     body = {"inputs": [*GOOD[:5], {"name": "score", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}
     assert parsed(body, raw)[0]["score"] is None
@@ -168,42 +166,42 @@ def test_nan_in_bytes_is_a_missing_value() -> None:
         ("BYTES", text_tensor(b"\xed\xa0\x80")),
     ],
 )
-def test_wrong_bytes_are_bad_data(datatype: str, raw: bytes) -> None:
+def test_invalid_binary_data_is_rejected(datatype: str, raw: bytes) -> None:
     with pytest.raises(BadData):
         parsed(binary_body(raw, datatype), raw)
 
 
-def test_bytes_that_no_tensor_takes_and_missing_ones_are_bad_data() -> None:
+def test_surplus_and_missing_bytes_are_rejected() -> None:
     raw = struct.pack("<d", 2.0)
     for body, binary in ((binary_body(raw), raw + b"x"), (binary_body(raw), raw[:-1]), ({"inputs": GOOD}, b"x")):
         with pytest.raises(BadData):
             parsed(body, binary)
 
 
-def test_flags_may_be_numbers_also_in_whole_rows() -> None:
+def test_numbers_are_accepted_as_booleans_in_a_matrix() -> None:
     signature = Signature((Column("a", "number"), Column("b", "boolean")), SIGNATURE.target, {})
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [[1.5, 1], [2.5, 0]]}]}
     records = parse_request(json.dumps(body).encode(), None, signature, 10).records
     assert records == [{"a": 1.5, "b": True}, {"a": 2.5, "b": False}]
 
 
-def test_bytes_go_out_as_they_come_in() -> None:
-    wanted = {"prediction": True, "probability_yes": True}
-    body, length = response({"id": "7"}, [[0.25, 0.75], [0.5, 0.5]], SIGNATURE, wanted)
+def test_binary_outputs_have_the_format_of_binary_inputs() -> None:
+    requested = {"prediction": True, "probability_yes": True}
+    body, length = render_response({"id": "7"}, [[0.25, 0.75], [0.5, 0.5]], SIGNATURE, requested)
     assert length
     header, rest = json.loads(body[:length]), memoryview(body)[length:]
     assert [tensor["name"] for tensor in header["outputs"]] == ["prediction", "probability_yes"]
-    found, place = [], 0
+    cells, offset = [], 0
     for tensor in header["outputs"]:
         size = tensor["parameters"]["binary_data_size"]
-        found.append(Tensor("", tensor["datatype"], *tensor["shape"], rest[place : place + size]).cells())
-        place += size
-    assert (found, place) == ([["yes", "no"], [0.75, 0.5]], len(rest))
-    assert encoded([None], "FP64") == np.array([math.nan]).tobytes()
+        cells.append(Tensor("", tensor["datatype"], *tensor["shape"], rest[offset : offset + size]).cells())
+        offset += size
+    assert (cells, offset) == ([["yes", "no"], [0.75, 0.5]], len(rest))
+    assert encode_cells([None], "FP64") == np.array([math.nan]).tobytes()
 
 
 def tensors_of(count: int) -> bytes:
-    many = [{"name": f"t{place}", "datatype": "FP64", "shape": [1], "data": [1]} for place in range(count)]
+    many = [{"name": f"t{index}", "datatype": "FP64", "shape": [1], "data": [1]} for index in range(count)]
     return json.dumps({"inputs": many}).encode()
 
 
@@ -220,7 +218,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
-def test_a_large_wrong_request_is_refused_soon_and_shortly(make: Callable[[], bytes]) -> None:
+def test_a_large_invalid_request_is_rejected_quickly_with_a_short_error(make: Callable[[], bytes]) -> None:
     data = make()
     started = time.perf_counter()
     with pytest.raises(BadData) as error:
@@ -230,7 +228,7 @@ def test_a_large_wrong_request_is_refused_soon_and_shortly(make: Callable[[], by
 
 
 def mlflow(body: Any) -> None:
-    rows_from_records(parse_mlflow_records(decode_json(json.dumps(body).encode()), SIGNATURE), SIGNATURE, MAX_ROWS)
+    rows_from_records(parse_mlflow_records(decode_json(json.dumps(body).encode())), SIGNATURE, MAX_ROWS)
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -248,10 +246,10 @@ FIELDS = st.sampled_from(["name", "datatype", "shape", "data", "parameters"])
     st.lists(st.tuples(st.integers(0, 5), FIELDS, VALUES), max_size=3),
     st.dictionaries(st.sampled_from(["id", "parameters", "outputs"]), VALUES),
 )
-def test_any_field_of_a_request_may_be_anything(changes: list[tuple[int, str, Any]], more: dict[str, Any]) -> None:
+def test_any_value_in_any_field_is_handled(changes: list[tuple[int, str, Any]], more: dict[str, Any]) -> None:
     inputs = [dict(tensor) for tensor in GOOD]
-    for place, field, value in changes:
-        inputs[place][field] = value
+    for index, field, value in changes:
+        inputs[index][field] = value
     try:
         parsed({"inputs": inputs, **more})
     except BadData as error:
@@ -260,7 +258,7 @@ def test_any_field_of_a_request_may_be_anything(changes: list[tuple[int, str, An
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.binary(max_size=60), st.sampled_from(["FP16", "FP32", "FP64", "INT8", "UINT64", "BOOL", "BYTES"]), st.integers(0, 9))
-def test_any_bytes_may_be_a_tensor(raw: bytes, datatype: str, rows: int) -> None:
+def test_any_binary_data_is_handled(raw: bytes, datatype: str, rows: int) -> None:
     try:
         parsed(binary_body(raw, datatype, [rows]), raw)
     except BadData:
@@ -272,8 +270,8 @@ SPLIT = {"columns": list(RECORD), "data": [list(RECORD.values())]}
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.sampled_from(["dataframe_split", "dataframe_records", "instances", "inputs", ""]), VALUES, st.booleans())
-def test_any_body_may_come_to_invocations(form: str, value: Any, split: bool) -> None:
-    bodies: list[Any] = [{form: value}, value, {form: {**SPLIT, "data": value}}, {form: {**SPLIT, "columns": value}}]
+def test_any_body_of_invocations_is_handled(key: str, value: Any, split: bool) -> None:
+    bodies: list[Any] = [{key: value}, value, {key: {**SPLIT, "data": value}}, {key: {**SPLIT, "columns": value}}]
     for body in bodies:
         try:
             mlflow(body)
