@@ -85,7 +85,7 @@ def is_error_metric(name: str) -> bool:
 
 def format_score(score: float | None, metric: str) -> str:
     """Return a leaderboard score, where higher is always better, in the metric's own sign."""
-    return format_number(score if score is None or not is_error_metric(metric) else 0 - score)
+    return MISSING if score is None else _four_digits(0 - score if is_error_metric(metric) else score)
 
 
 def format_interval(low: float | None, high: float | None, metric: str) -> str:
@@ -93,7 +93,12 @@ def format_interval(low: float | None, high: float | None, metric: str) -> str:
     if low is None or high is None:
         return MISSING
     low, high = (-high, -low) if is_error_metric(metric) else (low, high)
-    return f"{format_number(low)} – {format_number(high)}"
+    return f"{_four_digits(low)} – {_four_digits(high)}"
+
+
+def _four_digits(number: float) -> str:
+    """Return a float with four significant digits, trailing zeros included, so that columns align."""
+    return f"{float(number):#.4g}" if 1e-3 <= abs(number) < 1e4 else format_number(float(number))
 
 
 def gate_label(name: str) -> str:

@@ -56,6 +56,14 @@ def warning_text(warning: Problem) -> str:
     return f"{column}: {warning.message}."
 
 
+def inline_code(text: str) -> Markup:
+    """Return text with its `quoted` parts as code."""
+    parts = text.split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
+
+
 def data_source(data: Mapping[str, Any]) -> str:
     """Return where the training data came from, with its size and digest."""
     known = {"url", "file", "rows", "sha256"}
@@ -83,6 +91,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "duration": formatting.format_duration,
     "field_error": field_error,
     "gate_label": formatting.gate_label,
+    "inline_code": inline_code,
     "interval": formatting.format_interval,
     "metric_label": formatting.metric_label,
     "number": formatting.format_number,

@@ -146,7 +146,7 @@ def _example_text(column: Column) -> str:
     value = example_value(column)
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _title(model: ServedModel) -> str:
