@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.large_table import put_champion
 from benchmarks.overload import ONE, Sent, at_rate, percentile
-from podium.cli.models import context_from_settings
+from podium.cli.common import context_from_settings
 from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import free_ports

@@ -180,8 +180,8 @@ def acceptance_environment(project: str, folder: Path | None, seen: CheckReport)
                 made.stop()
 
 
-def acceptable(folder: Path) -> list[str]:
-    """The projects with a run of their own."""
+def project_names(folder: Path) -> list[str]:
+    """Return the projects that have an acceptance run."""
     return sorted(path.parent.name for path in folder.glob("*/accept.py"))
 
 

@@ -14,7 +14,7 @@ import pytest
 from podium.registry.provenance import SCORING_LIBRARIES
 from podium.settings import ROOT
 
-PACKAGES = ("podium", "luigi_tasks", "service", "lambda_refresh", "local_cloud", "cli", "templates")
+PACKAGES = ("podium", "luigi_tasks", "service", "lambda_refresh", "templates")
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "requirements.in")
 
 RENDER = """
