@@ -15,21 +15,21 @@ CELL = {"type": ["string", "number", "boolean", "null"]}
 UNIX_EPOCH = date(1970, 1, 1)
 
 
-def record_schema(model: ServedModel) -> dict[str, Any]:
+def record_schema(served: ServedModel) -> dict[str, Any]:
     """Return the schema of one record; ranges are those of the training rows, values outside get a warning."""
-    columns, panel = model.signature.asked, model.signature.panel
+    columns, panel = served.signature.asked, served.signature.panel
     days = f" Send all rows of an entity: {panel.lags + 1} days are needed to predict the next one." if panel else ""
     return {
-        "title": f"{model.project} record",
-        "description": f"Inputs of version {model.version}, in training order.{days}",
+        "title": f"{served.project} record",
+        "description": f"Inputs of version {served.version}, in training order.{days}",
         "type": "object",
         "properties": {column.name: _property(column) for column in columns},
         "required": [column.name for column in columns if not column.nullable],
         "additionalProperties": False,
-        "examples": [example_record(model)],
-        "x-version": model.version,
-        "x-target": model.signature.target.name,
-        "x-classes": list(model.signature.target.classes),
+        "examples": [example_record(served)],
+        "x-version": served.version,
+        "x-target": served.signature.target.name,
+        "x-classes": list(served.signature.target.classes),
     }
 
 
@@ -72,9 +72,9 @@ def training_values(column: Column) -> str:
     return f"{column.shown(column.low)} to {column.shown(column.high)}"
 
 
-def example_record(model: ServedModel) -> dict[str, Any]:
+def example_record(served: ServedModel) -> dict[str, Any]:
     """Return a synthetic record, never a row of the data."""
-    return {column.name: example_value(column) for column in model.signature.asked}
+    return {column.name: example_value(column) for column in served.signature.asked}
 
 
 def example_value(column: Column) -> str | float | bool:
@@ -96,11 +96,11 @@ def records_schema(record: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [record, {"type": "array", "items": items, "minItems": 1, "description": "records or arrays of values"}]}
 
 
-def prediction_schemas(model: ServedModel) -> dict[str, dict[str, Any]]:
+def prediction_schemas(served: ServedModel) -> dict[str, dict[str, Any]]:
     """Return the components of a project's response: one model's prediction, a record's, and the whole response."""
-    project, target = model.project, model.signature.target
+    project, target = served.project, served.signature.target
     by_model, by_record, response = (f"{name}-{project}" for name in ("model-prediction", "prediction", "predictions"))
-    properties = _prediction_properties(model)
+    properties = _prediction_properties(served)
     details = {"type": "array", "items": _ref("ProblemDetail")}
     record_properties = {
         **properties,
@@ -117,8 +117,8 @@ def prediction_schemas(model: ServedModel) -> dict[str, dict[str, Any]]:
     }
 
 
-def _prediction_properties(model: ServedModel) -> dict[str, Any]:
-    signature, number = model.signature, {"type": ["number", "null"]}
+def _prediction_properties(served: ServedModel) -> dict[str, Any]:
+    signature, number = served.signature, {"type": ["number", "null"]}
     if panel := signature.panel:
         keys = {panel.entity: {"type": "string"}, "index": {"type": "integer"}, panel.time: {"type": ["string", "integer"]}}
         return {**keys, "prediction": number, "step": number, "actual": number}
@@ -136,9 +136,9 @@ def _ref(component: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{component}"}
 
 
-def query_parameters(model: ServedModel) -> list[dict[str, Any]]:
+def query_parameters(served: ServedModel) -> list[dict[str, Any]]:
     """Return a record's fields as query parameters, each with its first type."""
-    schema = record_schema(model)
+    schema = record_schema(served)
     return [
         {
             "name": name,

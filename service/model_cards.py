@@ -12,19 +12,19 @@ NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "ti
 UNKNOWN_POLICIES = {"warn": "unseen values: predicted with a warning", "reject": "unseen values: rejected"}
 
 
-def build_model_card(model: ServedModel, entry: AuditEntry | None) -> dict[str, Any]:
+def build_model_card(served: ServedModel, entry: AuditEntry | None) -> dict[str, Any]:
     """Return the card of a deployed model; `entry` is the promotion that deployed it, if known."""
-    manifest, target = model.manifest, model.signature.target
+    manifest, target = served.manifest, served.signature.target
     best, configuration = manifest.leaderboard[0], manifest.configuration
     return {
-        "project": model.project,
-        "title": configuration.get("title") or model.project,
+        "project": served.project,
+        "title": configuration.get("title") or served.project,
         "intended_use": configuration.get("intended_use", ""),
-        "version": model.version,
-        "champion": model.champion,
+        "version": served.version,
+        "champion": served.champion,
         "created": manifest.created,
         "author": manifest.author,
-        "manifest_sha256": model.manifest_sha256,
+        "manifest_sha256": served.manifest_sha256,
         "target": {"name": target.name, "task": target.task, "classes": list(target.classes)},
         "inputs": [
             {
@@ -34,13 +34,13 @@ def build_model_card(model: ServedModel, entry: AuditEntry | None) -> dict[str, 
                 "trained_on": training_values(column),
                 "unknown": UNKNOWN_POLICIES.get(column.handle_unknown, "") if column.is_text else "",
             }
-            for column in model.signature.asked
+            for column in served.signature.asked
         ],
         "data": manifest.data,
         "split": configuration.get("split", {}),
         "metric": {key: best.get(key) for key in ("eval_metric", "score_val", "score_test", "ci_low", "ci_high")},
         "figures": {key: value for key, value in best.items() if key not in NOT_A_METRIC and isinstance(value, int | float)},
         "tied": [row["model"] for row in manifest.leaderboard[1:] if row.get("tied_with_best")],
-        "act": entry.model_dump(mode="json", exclude={"signatures"}) if entry else None,
+        "promotion": entry.model_dump(mode="json", exclude={"signatures"}) if entry else None,
         "code": {"git": manifest.git, "lock": manifest.lock, "libraries": manifest.libraries},
     }

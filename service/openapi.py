@@ -99,9 +99,9 @@ def install_openapi(app: FastAPI, live: ActiveModels, settings: ServiceSettings)
         document = {**base, "paths": {**base["paths"]}, "components": {**base["components"]}}
         schemas = {**document["components"]["schemas"]}
         post = base["paths"]["/projects/{project}/predict"]["post"]
-        for model in live.all():
-            schemas |= {f"record-{model.project}": record_schema(model), **prediction_schemas(model)}
-            document["paths"][f"/projects/{model.project}/predict"] = _project_operations(model, post)
+        for served in live.all():
+            schemas |= {f"record-{served.project}": record_schema(served), **prediction_schemas(served)}
+            document["paths"][f"/projects/{served.project}/predict"] = _project_operations(served, post)
         document["components"]["schemas"] = schemas
         return document
 
@@ -187,9 +187,9 @@ def _upload_operation(batch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _project_operations(model: ServedModel, post: dict[str, Any]) -> dict[str, Any]:
+def _project_operations(served: ServedModel, post: dict[str, Any]) -> dict[str, Any]:
     """Return POST for the records of a deployed project, and GET for one record unless the project is a panel."""
-    project, target = model.project, model.signature.target.name
+    project, target = served.project, served.signature.target.name
     options = [parameter for parameter in post["parameters"] if parameter["in"] == "query"]
     content = {**PREDICTIONS, JSON: {"$ref": f"#/components/schemas/predictions-{project}"}}
     predict = {
@@ -200,14 +200,14 @@ def _project_operations(model: ServedModel, post: dict[str, Any]) -> dict[str, A
         "requestBody": _records_body({"$ref": f"#/components/schemas/record-{project}"}),
         "responses": {**post["responses"], "200": _predictions_response(content)},
     }
-    if model.signature.panel:
+    if served.signature.panel:
         return {"post": predict}
-    other_options = [option for option in options if option["name"] not in model.signature.names]
+    other_options = [option for option in options if option["name"] not in served.signature.names]
     predict_one = {
         **{key: value for key, value in predict.items() if key != "requestBody"},
         "operationId": f"predict-one-{project}",
         "summary": f"Predict {target} for one record (query parameters)",
-        "parameters": [*other_options, *query_parameters(model)],
+        "parameters": [*other_options, *query_parameters(served)],
     }
     return {"get": predict_one, "post": predict}
 

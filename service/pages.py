@@ -41,7 +41,7 @@ class Pages:
         return self._templates.get_template(name).render(**values)
 
     def index(self, models: Sequence[ServedModel], evicted: Sequence[str] = ()) -> str:
-        return self.page("index.html", projects=[_summary(model) for model in models], evicted=evicted)
+        return self.page("index.html", projects=[_summary(served) for served in models], evicted=evicted)
 
     def docs(self) -> str:
         return self.page("docs.html")
@@ -58,7 +58,7 @@ class Pages:
 
     def versions(
         self,
-        model: ServedModel,
+        served: ServedModel,
         manifests: Sequence[Manifest],
         history: Sequence[AuditEntry],
         swaps: Sequence[Mapping[str, Any]],
@@ -66,29 +66,29 @@ class Pages:
         """Render the published versions and the promotion history, newest first."""
         return self.page(
             "versions.html",
-            title=_title(model),
-            project=model.project,
-            metric=model.manifest.leaderboard[0]["eval_metric"],
-            versions=version_facts(model, manifests, history),
+            title=_title(served),
+            project=served.project,
+            metric=served.manifest.leaderboard[0]["eval_metric"],
+            versions=version_facts(served, manifests, history),
             history=history,
             swaps=swaps,
         )
 
     def project(
         self,
-        model: ServedModel,
+        served: ServedModel,
         values: Mapping[str, str] | None = None,
         problems: Sequence[Problem] = (),
         result: dict[str, Any] | None = None,
         single: bool = False,
     ) -> str:
         """Render the project page, with a prediction or with the errors of the submitted data."""
-        signature, manifest = model.signature, model.manifest
+        signature, manifest = served.signature, served.manifest
         names = set() if signature.panel or not values else set(signature.names)
         field_errors = {problem.column: problem for problem in problems if problem.column in names and problem.row in (None, 1)}
         return self.page(
             "project.html",
-            **_summary(model),
+            **_summary(served),
             rows=manifest.data.get("rows"),
             fields=[] if signature.panel else [_form_field(column) for column in signature.inputs],
             panel=signature.panel,
@@ -96,7 +96,7 @@ class Pages:
             problems=[problem for problem in problems if problem not in field_errors.values()],
             field_errors=field_errors,
             board=manifest.leaderboard,
-            predictions=_predictions(model, result) if result and single else None,
+            predictions=_predictions(served, result) if result and single else None,
             table=_table(result, prediction_first=not signature.panel) if result and not single else None,
             result=result,
             has_report=REPORT_FILE in manifest.files,
@@ -104,9 +104,9 @@ class Pages:
         )
 
 
-def version_facts(model: ServedModel, manifests: Sequence[Manifest], history: Sequence[AuditEntry]) -> list[dict[str, Any]]:
+def version_facts(served: ServedModel, manifests: Sequence[Manifest], history: Sequence[AuditEntry]) -> list[dict[str, Any]]:
     """Return the state, test score and author of each version."""
-    return [_version_facts(manifest, manifest.version == model.version, history) for manifest in manifests]
+    return [_version_facts(manifest, manifest.version == served.version, history) for manifest in manifests]
 
 
 def _version_facts(manifest: Manifest, is_serving: bool, history: Sequence[AuditEntry]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _version_facts(manifest: Manifest, is_serving: bool, history: Sequence[Audit
     }
 
 
-def example_form(signature: Signature) -> dict[str, str]:
+def example_of(signature: Signature) -> dict[str, str]:
     """Return synthetic form values: the middle of each range and the first of the categories."""
     if signature.panel:
         return {ROWS_FIELD: _example_rows(signature.panel)}
@@ -149,20 +149,20 @@ def _example_text(column: Column) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _title(model: ServedModel) -> str:
-    return str(model.manifest.configuration.get("title") or model.project)
+def _title(served: ServedModel) -> str:
+    return str(served.manifest.configuration.get("title") or served.project)
 
 
-def _summary(model: ServedModel) -> dict[str, Any]:
-    best = model.manifest.leaderboard[0]
+def _summary(served: ServedModel) -> dict[str, Any]:
+    best = served.manifest.leaderboard[0]
     return {
-        "project": model.project,
-        "title": _title(model),
-        "version": model.version,
-        "champion": model.champion,
-        "created": model.manifest.created,
-        "target": model.signature.target,
-        "features": len(model.signature.inputs),
+        "project": served.project,
+        "title": _title(served),
+        "version": served.version,
+        "champion": served.champion,
+        "created": served.manifest.created,
+        "target": served.signature.target,
+        "features": len(served.signature.inputs),
         "metric": best["eval_metric"],
         "score": best["score_test"],
     }
@@ -186,14 +186,14 @@ def _form_field(column: Column) -> dict[str, Any]:
     }
 
 
-def _predictions(model: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
+def _predictions(served: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the prediction of each model for a single record, the champion's first."""
-    target = model.signature.target
+    target = served.signature.target
     return [
         {
             "family": family,
-            "champion": family == model.champion,
-            **one_prediction(list(map(float, rows[0])), target, model.half_width(family)),
+            "champion": family == served.champion,
+            **one_prediction(list(map(float, rows[0])), target, served.half_width(family)),
         }
         for family, rows in result["scores"].items()
     ]

@@ -16,7 +16,7 @@ from podium.storage.object_store import StoreError
 from service.json_schemas import record_schema
 from service.model_cards import build_model_card
 from service.negotiation import negotiate, wants_page
-from service.pages import example_form, version_facts
+from service.pages import example_of, version_facts
 from service.problems import NoReport
 from service.services import Services, StateDep
 from service.store_calls import from_store, in_time
@@ -35,7 +35,7 @@ async def index(state: StateDep) -> str:
 async def project_page(project: str, state: StateDep, example: bool = False) -> str:
     """With `example`, the form is filled: a made-up record from the middle of the ranges, never a row of the data."""
     snapshot = state.live.get(project)
-    return state.pages.project(snapshot, values=example_form(snapshot.signature) if example else None)
+    return state.pages.project(snapshot, values=example_of(snapshot.signature) if example else None)
 
 
 @router.get("/projects/{project}/predict", include_in_schema=False)
