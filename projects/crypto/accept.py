@@ -31,7 +31,9 @@ SIZES = (2_500, 10_000)
 
 def accept(scene: AcceptanceEnvironment) -> None:
     network, scalers, history = _given(scene)
-    facts = scene.imported(network, "the network that was given", "--scalers", str(scalers), "--sample", str(history))["data"]
+    facts = scene.import_and_promote(
+        network, "the network that was given", "--scalers", str(scalers), "--sample", str(history)
+    )["data"]
     scene.check(
         facts["kind"] == "Keras" and facts["largest_difference"] < 1e-3,
         f"the network and its scalers, imported: as Keras 2's formulas on {facts['compared']} windows, to "
@@ -43,7 +45,7 @@ def accept(scene: AcceptanceEnvironment) -> None:
     _collected(scene, pd.read_csv(history, dtype=str, keep_default_na=False))
     _equal(scene)
     _weekly(scene)
-    scene.told(
+    scene.record_summary(
         "44 coins, 29,998 days" if GIVEN.exists() else "made up, 44 coins", _last_days(market(["BTC"], 7, date(2018, 1, 1)))
     )
     _grown(scene)

@@ -19,7 +19,7 @@ def accept(scene: AcceptanceEnvironment) -> None:
     subprocess.run([sys.executable, str(HERE / "train.py"), str(scene.folder)], check=True)
     file = scene.folder / "a_model.joblib"
     scene.check(file.exists(), f"a_model.joblib was written by plain scikit-learn, {file.stat().st_size} bytes")
-    manifest = scene.imported(file, "the model that was given", "--sample", str(HERE / "people.csv"))
+    manifest = scene.import_and_promote(file, "the model that was given", "--sample", str(HERE / "people.csv"))
     facts = manifest["data"]
     scene.check(
         facts["largest_difference"] == 0.0,
@@ -36,5 +36,7 @@ def accept(scene: AcceptanceEnvironment) -> None:
     wrong = scene.client.get(f"{scene.path}?height=tall&weight=72.5&shoe_size=41")
     scene.check(wrong.status == 422 and "height" in wrong.text, "a height that is no number: 422, and which field it is")
     rows = [{name: row[name] for name in ASKED} for row in csv.DictReader((HERE / "people.csv").open())]
-    scene.same_everywhere(rows + [{**ASKED, "height": str(150 + 5 * place)} for place in range(9)])
-    scene.told("11 rows, fitted outside; a_model.joblib imported", {name: float(value) for name, value in ASKED.items()})
+    scene.check_formats_agree(rows + [{**ASKED, "height": str(150 + 5 * place)} for place in range(9)])
+    scene.record_summary(
+        "11 rows, fitted outside; a_model.joblib imported", {name: float(value) for name, value in ASKED.items()}
+    )

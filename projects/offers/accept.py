@@ -29,14 +29,14 @@ def accept(scene: AcceptanceEnvironment) -> None:
     later = offers(ASKED, seed=1)
     _many(scene, later)
     rows = later.drop(columns="y").head(24).to_dict("records")
-    scene.same_everywhere(rows)
+    scene.check_formats_agree(rows)
     one = scene.client.post_json(f"{scene.path}?inputs=true", rows[0] | _numbers(rows[0])).json()["predictions"][0]
     names = list(one["inputs"])
     scene.check(
         names == sorted(names) and set(one) == {"prediction", "probabilities", "inputs"},
         f"an answer holds class {one['prediction']}, probabilities and {len(names)} inputs sorted by name",
     )
-    scene.told(f"generated, {TRAINED:,} × 100, stated truth", rows[0] | _numbers(rows[0]))
+    scene.record_summary(f"generated, {TRAINED:,} × 100, stated truth", rows[0] | _numbers(rows[0]))
     _from_outside(scene, table, later)
 
 
@@ -81,13 +81,13 @@ def _from_outside(scene: AcceptanceEnvironment, table: pd.DataFrame, later: pd.D
     table.to_csv(rows, index=False)
     subprocess.run([sys.executable, str(HERE / "outside.py"), str(rows), str(file)], check=True)
     later.head(2000).to_csv(rows, index=False)
-    given = AcceptanceEnvironment("offers-given", scene.cloud, scene.folder, scene.seen)  # needs no project file
-    facts = given.imported(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
+    given = AcceptanceEnvironment("offers-given", scene.cloud, scene.folder, scene.report)  # needs no project file
+    facts = given.import_and_promote(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
     scene.check(
         facts["kind"] == "statsmodels" and facts["largest_difference"] < 1e-9,
         f"a Logit pickled elsewhere, imported: differs by {facts['largest_difference']:.1g} on {facts['compared']} rows",
     )
-    given.wait_until_served()
+    given.wait_until_deployed()
     some = later.head(400).reset_index(drop=True)
     clean = outside.by_hand(pd.read_csv(io.StringIO(some.to_csv(index=False))))
     original = pickle.loads(file.read_bytes()).predict(clean).tolist()

@@ -31,16 +31,16 @@ def accept(scene: AcceptanceEnvironment) -> None:
     bare, answer = scene.client.post_json(scene.path, ARRAY), scene.client.post_json("/predict", ARRAY)
     same = bare.json()["predictions"] == answer.json()["predictions"]
     scene.check(answer.status == 200 and same, f"POST /predict with {ARRAY}: {answer.json()['predictions'][0]}")
-    named = scene.ask(dict(zip([c["name"] for c in manifest["signature"]["inputs"]], ARRAY, strict=True)))
+    named = scene.predict(dict(zip([c["name"] for c in manifest["signature"]["inputs"]], ARRAY, strict=True)))
     scene.check(named == answer.json()["predictions"][0], "named fields give the same")
     url = f"http://127.0.0.1:{scene.cloud.service_port}"
     some = ["predict", "--project", "pima", "--random", "5", "--seed", "1"]
     remote, local = scene.podium(*some, "--url", url), scene.podium(*some, "--local")
     scene.check(remote == local and len(remote.splitlines()) == 6, "five random rows of the table: service and local agree")
     rows = list(csv.DictReader(io.StringIO(table().decode())))[:20]
-    scene.same_everywhere([{name: cell for name, cell in row.items() if name != "target"} for row in rows])
+    scene.check_formats_agree([{name: cell for name, cell in row.items() if name != "target"} for row in rows])
     _refused(scene, version)
-    scene.told("768 rows × 8, from PyPI's faraway", ARRAY)
+    scene.record_summary("768 rows × 8, from PyPI's faraway", ARRAY)
 
 
 def _refused(scene: AcceptanceEnvironment, version: str) -> None:

@@ -229,7 +229,7 @@ def test_another_program_on_the_port_is_not_mistaken_for_the_started_process(tmp
     try:
         other.wait_for(f"http://127.0.0.1:{port}/")
         waits = Process([python, "-c", "import time; time.sleep(1); exit(7)"], tmp_path / "own.log", os.environ)
-        with pytest.raises(DidNotStart, match="ended with code 7"):
+        with pytest.raises(DidNotStart, match="exited with code 7"):
             waits.wait_for(f"http://127.0.0.1:{port}/")
     finally:
         other.stop()
