@@ -7,32 +7,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from markupsafe import Markup, escape
-
 from podium import formatting
 from podium.schema.data_errors import Problem
 
 SUGGESTION = re.compile(r"did you mean [^?)]*")
 
 
-def problem_html(problem: Problem | Mapping[str, Any]) -> Markup:
-    """Return a data problem as a sentence: where it is, what is wrong and what is expected."""
+def problem_parts(problem: Problem | Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return a data problem as a sentence in three parts: before the column name, the name, and after it."""
     fields = asdict(problem) if isinstance(problem, Problem) else dict(problem)
-    code, message, expected = fields["code"], str(fields["message"]), fields.get("expected")
-    column = Markup("<b>{}</b>").format(fields["column"]) if fields.get("column") else Markup()
-    row = f"Row {fields['row']}" if fields.get("row") else ""
-    where = Markup(", ").join(part for part in (escape(row), column) if part)
+    code, message, expected = fields["code"], str(fields["message"]), str(fields.get("expected") or "")
+    column, row = str(fields.get("column") or ""), fields.get("row")
+    before = f"Row {row}{', ' if column else ''}" if row else ""
     if code == "unknown-field" and column:
         suggestion = SUGGESTION.search(message)
-        return Markup("Unknown column {}. {}").format(column, f"D{suggestion[0][1:]}?" if suggestion else "Remove it.")
+        return "Unknown column ", column, f". D{suggestion[0][1:]}?".replace("`", "") if suggestion else ". Remove it."
     if code == "missing-field" and column:
-        subject = Markup("{}: required").format(where) if row else Markup("Missing column {}").format(column)
-        return Markup("{} ({})").format(subject, expected) if expected else subject
-    if code == "invalid-type" and where and expected:
-        return Markup("{}: expected {}").format(where, expected)
-    text = Markup("{}: {}").format(where, message) if where else escape(message[:1].upper() + message[1:])
-    hint = expected if expected and expected not in message else ""
-    return Markup('{} <span class="faint">(expected: {})</span>').format(text, hint) if hint else text
+        details = f" ({expected})" if expected else ""
+        return (before, column, f": required{details}") if row else ("Missing column ", column, details)
+    if not before and not column:
+        message = message[:1].upper() + message[1:]
+    elif code == "invalid-type" and expected:
+        return before, column, f": expected {expected}"
+    else:
+        message = f": {message}"
+    return before, column, f"{message} (expected: {expected})" if expected and expected not in message else message
 
 
 def field_error(problem: Problem) -> str:
@@ -54,14 +53,6 @@ def warning_text(warning: Problem) -> str:
     if warning.code == "unknown-category":
         return f"{column}: this category does not occur in the training data."
     return f"{column}: {warning.message}."
-
-
-def inline_code(text: str) -> Markup:
-    """Return text with its `quoted` parts as code."""
-    parts = text.split("`")
-    return Markup().join(
-        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
-    )
 
 
 def data_source(data: Mapping[str, Any]) -> str:
@@ -91,11 +82,10 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "duration": formatting.format_duration,
     "field_error": field_error,
     "gate_label": formatting.gate_label,
-    "inline_code": inline_code,
     "interval": formatting.format_interval,
     "metric_label": formatting.metric_label,
     "number": formatting.format_number,
-    "problem_html": problem_html,
+    "problem_parts": problem_parts,
     "score": formatting.format_score,
     "size": formatting.format_size,
     "time": formatting.format_time,

@@ -202,7 +202,7 @@ def test_the_service_describes_what_serves(service: Client) -> None:
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     versions = service.get("/projects/mixed/versions").json()
     (shown,) = [each for each in versions["versions"] if each["version"] == versions["serving"]]
-    assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
+    assert (shown["state"], shown["author"], shown["model"]) == ("serving", "trainer", board[0]["model"])
     assert shown["low"] <= shown["score"] <= shown["high"]
     status = service.get("/status").json()
     fast = {each["project"]: each["fast_path"] for each in status["serving"]}
