@@ -8,11 +8,11 @@ from podium.models.metrics import CLASSIFICATION, INFINITY_IN_CSV, REGRESSION
 
 MISSING = "n/a"
 METRIC_LABELS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
     "f1": "F1",
     "roc_auc": "ROC AUC",
-    "log_loss": "log loss",
+    "log_loss": "Log loss",
     "brier": "Brier score",
     "rmse": "RMSE",
     "mae": "MAE",
@@ -98,7 +98,7 @@ def format_interval(low: float | None, high: float | None, metric: str) -> str:
 
 def _four_digits(number: float) -> str:
     """Return a float with four significant digits, trailing zeros included, so that columns align."""
-    return f"{float(number):#.4g}" if 1e-3 <= abs(number) < 1e4 else format_number(float(number))
+    return f"{float(number):#.4g}".rstrip(".") if 1e-3 <= abs(number) < 1e4 else format_number(float(number))
 
 
 def gate_label(name: str) -> str:

@@ -59,6 +59,7 @@ def test_a_duration_has_one_unit(seconds: float, text: str) -> None:
 def test_error_metrics_are_positive() -> None:
     assert (format_score(-0.25, "log_loss"), format_interval(-0.3, -0.2, "log_loss")) == ("0.2500", "0.2000 – 0.3000")
     assert (format_score(0.995, "roc_auc"), format_interval(0.99, 1.0, "roc_auc")) == ("0.9950", "0.9900 – 1.000")
+    assert (format_score(-8056.0, "rmse"), format_score(-22545.0, "rmse")) == ("8056", "22,545")
     assert (format_score(None, "rmse"), format_interval(None, None, "rmse")) == ("n/a", "n/a")
 
 
