@@ -1,4 +1,4 @@
-"""The wheel by itself: installed elsewhere than in the checkout, with nothing of it in reach."""
+"""The wheel, installed and run outside of the checkout."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ app.state.podium = types.SimpleNamespace(pages=Pages(settings.templates), live=a
 async def guarded(scope, receive, send):
     await app({**scope, HEAD: Head(b"", b"localhost", 0)}, receive, send)
 
-async def ask():
+async def main():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as client:
         for path in ("/", "/docs", "/problems", "/static/style.css", "/static/icon.svg", "/openapi.json"):
-            answer = await client.get(path, headers={"accept": "text/html"})
-            assert answer.status_code == 200, (path, answer.text)
+            response = await client.get(path, headers={"accept": "text/html"})
+            assert response.status_code == 200, (path, response.text)
         missing = await client.get("/nothing", headers={"accept": "text/html"})
         assert (missing.status_code, "<h1>" in missing.text) == (404, True)
 
-asyncio.run(ask())
+asyncio.run(main())
 print(*sorted(path.name for path in settings.templates.iterdir() if path.suffix == ".html"))
 print(podium.__file__ if (podium := __import__("podium")) else "")
 """
@@ -49,7 +49,7 @@ print(podium.__file__ if (podium := __import__("podium")) else "")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the wheel is installed in; what it depends on comes from the environment of the tests."""
+    """Build and install the wheel and return its folder; dependencies come from the test environment."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in PACKAGES:
@@ -58,8 +58,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     offline = {**os.environ, "PIP_NO_INDEX": "1"}
-    built = [*pip, "wheel", str(source), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run(built, check=True, env=offline, capture_output=True, timeout=120)
+    build = [*pip, "wheel", str(source), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run(build, check=True, env=offline, capture_output=True, timeout=120)
     (wheel,) = folder.glob("*.whl")
     target = folder / "installed"
     command = [*pip, "install", "--no-deps", "--target", str(target), str(wheel)]
@@ -68,21 +68,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with the installed packages before those of the checkout, in an empty folder."""
-    own = {**os.environ, "PYTHONPATH": str(installed)}
+    """Run Python in `folder` with the installed packages first on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_installed_service_renders_its_pages(installed: Path, tmp_path: Path) -> None:
     result = run(installed, tmp_path, "-c", RENDER)
     assert result.returncode == 0, result.stderr
-    templates, place = result.stdout.splitlines()
+    templates, module = result.stdout.splitlines()
     assert templates.split() == sorted(path.name for path in (ROOT / "templates").glob("*.html"))
-    assert Path(place).is_relative_to(installed)
+    assert Path(module).is_relative_to(installed)
 
 
-def test_the_installed_demo_says_what_it_needs(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_demo_reports_what_it_needs(installed: Path, tmp_path: Path) -> None:
     assert run(installed, tmp_path, "-m", "podium.cli.main", "demo", "--help").returncode == 0
     result = run(installed, tmp_path, "-m", "podium.cli.main", "demo")
     assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
@@ -90,13 +90,13 @@ def test_the_installed_demo_says_what_it_needs(installed: Path, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_installation_has_the_releases_that_compute_like_those_of_the_lock() -> None:
-    """Champions made with another release of these are refused, so the requirements allow no other."""
+def test_the_requirements_allow_only_the_locked_releases_of_the_scoring_libraries() -> None:
+    """A service rejects champions trained with other releases of these libraries."""
     required = (ROOT / "requirements.in").read_text()
     locked = (ROOT / "requirements.lock").read_text()
     for name in set(SCORING_LIBRARIES) - {"python"}:
         allowed = re.findall(rf"^{name}==([0-9]+\.[0-9]+)\.\*", required, re.MULTILINE)
-        here = re.findall(rf"^{name}==([0-9]+\.[0-9]+)\.", locked, re.MULTILINE)
-        assert allowed == here, name
+        pinned = re.findall(rf"^{name}==([0-9]+\.[0-9]+)\.", locked, re.MULTILINE)
+        assert allowed == pinned, name
     others = [line for line in required.split("\n") if line and not line.startswith(SCORING_LIBRARIES)]
     assert all(">=" in line for line in others)
