@@ -110,8 +110,8 @@ def fsck_(as_json: bool) -> None:
     else:
         for line in inconsistencies:
             click.echo(line)
-        found = count(len(inconsistencies), "inconsistency", "inconsistencies")
-        click.echo(f"{found} found" if inconsistencies else "No inconsistencies found", err=True)
+        total = count(len(inconsistencies), "inconsistency", "inconsistencies") if inconsistencies else "No inconsistencies"
+        click.echo(f"{total} found", err=True)
     raise SystemExit(STORE_ERROR if inconsistencies else 0)
 
 

@@ -63,7 +63,7 @@ def test_one_record_is_predicted_and_downloaded(page: Page, service: Client) -> 
     assert page.locator("tr.champion").first.locator("td").first.inner_text() == "1"
     fill(page)
     page.locator("button", has_text="Predict").first.click()
-    shown = page.locator("#result .answer").inner_text()
+    shown = page.locator("#result .prediction").inner_text()
     expected = service.post_json("/projects/mixed/predict", tables.RECORD).json()["predictions"][0]["prediction"]
     assert shown == expected
     assert page.locator("#result tbody tr").count() == 4
@@ -83,7 +83,7 @@ def test_an_invalid_field_shows_its_error_and_can_be_corrected(page: Page) -> No
     assert (page.input_value("[name=income]"), page.input_value("[name=since]")) == ("much", "2022-05-17")
     page.fill("[name=income]", "40000")
     page.locator("button", has_text="Predict").first.click()
-    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+    assert page.locator("#result .prediction").inner_text() in ("yes", "no")
 
 
 def test_an_uploaded_file_gives_a_table_of_all_models_and_a_csv(page: Page, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_pages_work_without_scripts_on_a_phone_in_dark_mode(browser: Browser, se
     page.goto(f"http://{service.host}/projects/mixed")
     fill(page)
     page.locator("button", has_text="Predict").first.click()
-    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+    assert page.locator("#result .prediction").inner_text() in ("yes", "no")
     context.close()
 
 
@@ -124,7 +124,7 @@ def test_the_example_in_the_form_is_no_row_of_the_data(page: Page) -> None:
     assert income
     assert float(income) not in set(tables.mixed()["income"])
     page.click("button:text-is('Predict')")
-    assert page.locator("#result .answer").inner_text() in ("yes", "no")
+    assert page.locator("#result .prediction").inner_text() in ("yes", "no")
 
 
 def test_a_result_is_sorted_by_a_click_or_the_keyboard(page: Page, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def codes() -> Iterator[str]:
 
 
 def test_every_code_is_documented() -> None:
-    found = {code for code in codes() if SLUG.fullmatch(code)}
-    assert {"invalid-type", "overloaded", "unknown-project", "malformed-http", "gate-failed"} <= found
-    assert found - PROBLEM_TYPES.keys() == set()
+    used = {code for code in codes() if SLUG.fullmatch(code)}
+    assert {"invalid-type", "overloaded", "unknown-project", "malformed-http", "gate-failed"} <= used
+    assert used - PROBLEM_TYPES.keys() == set()
 
 
 def test_the_type_of_a_problem_is_the_path_of_its_documentation(service: Client) -> None:
@@ -83,14 +83,14 @@ def test_the_type_of_a_problem_is_the_path_of_its_documentation(service: Client)
     ],
 )
 def test_an_error_is_a_page_in_browsers_and_a_problem_otherwise(service: Client, path: str, status: int) -> None:
-    answer = get(service, path)
-    assert (answer.status, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
-    assert "<h1>" in answer.text
-    assert "secret" not in answer.text
-    assert answer.headers["content-security-policy"]
-    assert int(answer.headers["content-length"]) == len(answer.body)
-    program = service.get(path.replace(".html", ""))
-    assert (program.status, program.headers["content-type"]) == (status, "application/problem+json")
+    response = get(service, path)
+    assert (response.status, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "<h1>" in response.text
+    assert "secret" not in response.text
+    assert response.headers["content-security-policy"]
+    assert int(response.headers["content-length"]) == len(response.body)
+    as_json = service.get(path.replace(".html", ""))
+    assert (as_json.status, as_json.headers["content-type"]) == (status, "application/problem+json")
 
 
 def test_names_are_escaped_in_error_pages(service: Client) -> None:
