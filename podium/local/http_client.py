@@ -30,11 +30,11 @@ class Client:
     """A client of one service. The standard library suffices: httpx is only a development dependency."""
 
     def __init__(self, url: str, seconds: float = 60) -> None:
-        self.host, self._seconds = urlsplit(url).netloc, seconds
+        self._host, self._seconds = urlsplit(url).netloc, seconds
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Send a request. Raises OSError, also if the connection closes within the response."""
-        connection = HTTPConnection(self.host, timeout=self._seconds)
+        connection = HTTPConnection(self._host, timeout=self._seconds)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

@@ -39,7 +39,7 @@ WHOLE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 @contextmanager
 def connected(service: Client) -> Iterator[socket.socket]:
-    host, port = service.host.split(":")
+    host, port = service._host.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as link:
         yield link
 

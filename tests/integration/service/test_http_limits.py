@@ -52,7 +52,7 @@ def strict(cloud: LocalCloud, service: Client, tmp_path_factory: pytest.TempPath
 
 @contextmanager
 def connected(client: Client) -> Iterator[socket.socket]:
-    host, port = client.host.split(":")
+    host, port = client._host.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as link:
         yield link
 

@@ -163,7 +163,7 @@ def test_a_public_client_of_the_protocol_works_unchanged(service: Client, expect
         warnings.simplefilter("ignore")
         import tritonclient.http as public
 
-    client = public.InferenceServerClient(service.host)
+    client = public.InferenceServerClient(service._host)
     try:
         assert client.is_server_live()
         assert client.is_model_ready("mixed")

@@ -134,7 +134,7 @@ def test_the_generated_client_predicts(generated: str, service: Client) -> None:
         models.MixedRecord(**fields),
         service.post_json("/projects/mixed/predict", RECORD).json()["predictions"][0],
     )
-    with importlib.import_module(generated).Client(base_url=f"http://{service.host}", timeout=60) as client:
+    with importlib.import_module(generated).Client(base_url=f"http://{service._host}", timeout=60) as client:
         found = call("predictions", "predict_mixed", body=[record, list(RECORD.values())])
         assert [each.prediction for each in found.predictions] == [expected["prediction"]] * 2
         assert found.predictions[0].probabilities.additional_properties == expected["probabilities"]

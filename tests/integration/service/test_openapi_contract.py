@@ -15,7 +15,7 @@ from tests.conftest import PROMOTERS
 @pytest.mark.timeout(280)
 def test_no_request_made_from_the_description_is_a_fault(service: Client, tmp_path: Path) -> None:
     """schemathesis: examples, edges and violations of every operation; nothing may answer 5xx."""
-    command = [str(Path(sysconfig.get_path("scripts")) / "schemathesis"), "run", f"http://{service.host}/openapi.json"]
+    command = [str(Path(sysconfig.get_path("scripts")) / "schemathesis"), "run", f"http://{service._host}/openapi.json"]
     command += [
         "--checks",
         "not_a_server_error",

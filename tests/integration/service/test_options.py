@@ -151,7 +151,7 @@ def test_a_regression_tells_its_interval_on_every_path(service: Client) -> None:
 def test_the_command_line_gives_the_same_by_a_service_and_without(service: Client, cloud: LocalCloud, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     tables.mixed(30).assign(note="=1+1").to_csv(rows, index=False)
-    url = f"http://{service.host}"
+    url = f"http://{service._host}"
     remote = podium(cloud, "predict", "--project", "mixed", "--url", url, "--models", "all", str(rows))
     assert remote.returncode == 0, remote.stderr
     local = podium(cloud, "predict", "--project", "mixed", "--local", "--models", "all", str(rows))
@@ -167,7 +167,7 @@ def test_the_command_line_gives_the_same_by_a_service_and_without(service: Clien
 def test_the_command_line_says_what_is_wrong(service: Client, cloud: LocalCloud, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(f"{HEADER}\n{BAD}\n")
-    url = f"http://{service.host}"
+    url = f"http://{service._host}"
     cases = [
         (("--project", "mixed", "--url", url, str(rows)), 5, "invalid-type"),
         (("--project", "mixed", "--local", str(rows)), 3, "invalid-type"),

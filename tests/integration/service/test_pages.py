@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, service: Client) -> Iterator[Page]:
     """A browser page of the service; console errors and failed requests fail the test."""
     complaints: list[str] = []
-    opened = browser.new_page(base_url=f"http://{service.host}")
+    opened = browser.new_page(base_url=f"http://{service._host}")
     opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     opened.on("requestfailed", lambda request: complaints.append(request.url))
     yield opened
@@ -103,7 +103,7 @@ def test_an_uploaded_file_gives_a_table_of_all_models_and_a_csv(page: Page, tmp_
 def test_pages_work_without_scripts_on_a_phone_in_dark_mode(browser: Browser, service: Client) -> None:
     context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 800}, color_scheme="dark")
     page = context.new_page()
-    page.goto(f"http://{service.host}/projects/mixed")
+    page.goto(f"http://{service._host}/projects/mixed")
     fill(page)
     page.locator("button", has_text="Predict").first.click()
     assert page.locator("#result .prediction").inner_text() in ("yes", "no")
@@ -178,7 +178,7 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, service: Client, tmp_pa
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
     page = context.new_page()
     for path in ("/", "/projects/mixed", "/projects/mixed/card", "/projects/mixed/versions", "/status", "/docs"):
-        page.goto(f"http://{service.host}{path}")
+        page.goto(f"http://{service._host}{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     context.close()
 

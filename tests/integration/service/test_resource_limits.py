@@ -103,7 +103,7 @@ def head(path: str, media: str) -> str:
 
 
 def connected(client: Client) -> socket.socket:
-    host, port = client.host.split(":")
+    host, port = client._host.split(":")
     return socket.create_connection((host, int(port)), timeout=20)
 
 
@@ -179,7 +179,7 @@ def test_who_never_reads_is_closed_and_memory_stays(small_limits: Client) -> Non
     for _ in range(6):
         link = socket.socket()
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        link.connect(("127.0.0.1", int(small_limits.host.split(":")[1])))
+        link.connect(("127.0.0.1", int(small_limits._host.split(":")[1])))
         with link:
             for _ in range(6):  # so many answers are more than the system's buffers take
                 link.sendall(request)
