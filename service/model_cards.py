@@ -1,4 +1,4 @@
-"""The model card: what a version is, what it was made of, how good it is, who let it serve (after Mitchell et al., 2019)."""
+"""Model cards (Mitchell et al., 2019, https://arxiv.org/abs/1810.03993)."""
 
 from __future__ import annotations
 
@@ -6,50 +6,41 @@ from typing import Any
 
 from podium.inference.served_model import ServedModel
 from podium.registry.audit_entry import AuditEntry
-from service.json_schemas import describe_inputs
+from service.json_schemas import training_values
 
 NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "tied_with_best", "ci_low", "ci_high"}
-POLICIES = {
-    "warn": "an unknown value is answered with a warning",
-    "reject": "an unknown value is refused",
-    "ignore": "an unknown value is answered",
-}
+UNKNOWN_POLICIES = {"warn": "unseen values: predicted with a warning", "reject": "unseen values: rejected"}
 
 
-def build_model_card(snapshot: ServedModel, act: AuditEntry | None) -> dict[str, Any]:
-    """Everything that is known of what serves, as plain values; `act` is the one that let it serve."""
-    manifest, target = snapshot.manifest, snapshot.signature.target
+def build_model_card(served: ServedModel, entry: AuditEntry | None) -> dict[str, Any]:
+    """Return the card of a deployed model; `entry` is the promotion that deployed it, if known."""
+    manifest, target = served.manifest, served.signature.target
     best, configuration = manifest.leaderboard[0], manifest.configuration
     return {
-        "project": snapshot.project,
-        "title": configuration.get("title") or snapshot.project,
-        "intended_use": configuration.get("about", ""),
-        "version": snapshot.version,
-        "champion": snapshot.champion,
+        "project": served.project,
+        "title": configuration.get("title") or served.project,
+        "intended_use": configuration.get("intended_use", ""),
+        "version": served.version,
+        "champion": served.champion,
         "created": manifest.created,
         "author": manifest.author,
-        "manifest_sha256": snapshot.manifest_sha256,
+        "manifest_sha256": served.manifest_sha256,
         "target": {"name": target.name, "task": target.task, "classes": list(target.classes)},
         "inputs": [
             {
                 "name": column.name,
                 "kind": column.display_kind,
                 "optional": column.nullable,
-                "trained_on": describe_inputs(column),
-                "unknown": POLICIES.get(column.handle_unknown, "") if column.is_text else "",
+                "trained_on": training_values(column),
+                "unknown": UNKNOWN_POLICIES.get(column.handle_unknown, "") if column.is_text else "",
             }
-            for column in snapshot.signature.request_columns
+            for column in served.signature.request_columns
         ],
         "data": manifest.data,
         "split": configuration.get("split", {}),
         "metric": {key: best.get(key) for key in ("eval_metric", "score_val", "score_test", "ci_low", "ci_high")},
         "figures": {key: value for key, value in best.items() if key not in NOT_A_METRIC and isinstance(value, int | float)},
         "tied": [row["model"] for row in manifest.leaderboard[1:] if row.get("tied_with_best")],
-        "act": _event(act) if act else None,
+        "promotion": entry.model_dump(mode="json", exclude={"signatures"}) if entry else None,
         "code": {"git": manifest.git, "lock_sha256": manifest.lock_sha256, "libraries": manifest.libraries},
     }
-
-
-def _event(entry: AuditEntry) -> dict[str, Any]:
-    gates = [{"name": gate.name, "title": gate.title, "passed": gate.passed, "detail": gate.detail} for gate in entry.evidence]
-    return {**entry.model_dump(mode="json", exclude={"signatures"}), "evidence": gates}

@@ -1,4 +1,4 @@
-"""The description of the API as OpenAPI 3.1, with typed requests and answers of every project in service."""
+"""The OpenAPI 3.1 document, with typed requests and responses for every deployed project."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from podium.inference.served_model import ServedModel
+from podium.registry.audit_entry import AuditEntry
+from podium.registry.signing import SIGNATURES
 from service import openapi_models
 from service.active_models import ActiveModels
 from service.admission import HEALTH
@@ -27,11 +29,11 @@ JSON, CSV, HTML, PARQUET = "application/json", "text/csv", "text/html", "applica
 TEXT: dict[str, Any] = {"type": "string"}
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 OBJECT: dict[str, Any] = {"type": "object"}
-Answer = Mapping[str, type[BaseModel] | dict[str, Any]]
-"""The schema of each media type of a successful answer."""
+Content = Mapping[str, type[BaseModel] | dict[str, Any]]
+"""Schemas by media type."""
 
-PREDICTIONS: Answer = {JSON: openapi_models.Predictions, CSV: TEXT, HTML: TEXT, PARQUET: BYTES}
-ANSWERS: dict[str, Answer] = {
+PREDICTIONS: Content = {JSON: openapi_models.Predictions, CSV: TEXT, HTML: TEXT, PARQUET: BYTES}
+RESPONSES: dict[str, Content] = {
     "/livez": {JSON: openapi_models.Alive},
     "/readyz": {JSON: openapi_models.Ready},
     "/status": {JSON: openapi_models.Status, HTML: TEXT},
@@ -43,8 +45,8 @@ ANSWERS: dict[str, Answer] = {
     "/projects/{project}/versions": {JSON: openapi_models.Versions, HTML: TEXT},
     "/projects/{project}/card": {JSON: OBJECT, HTML: TEXT},
     "/projects/{project}/history": {JSON: openapi_models.History, HTML: TEXT},
-    "/projects/{project}/promote": {JSON: openapi_models.AuditEntryModel},
-    "/projects/{project}/rollback": {JSON: openapi_models.AuditEntryModel},
+    "/projects/{project}/promote": {JSON: AuditEntry},
+    "/projects/{project}/rollback": {JSON: AuditEntry},
     "/projects/{project}/leaderboard.csv": {CSV: TEXT},
     "/problems": {JSON: openapi_models.ProblemTypes, HTML: TEXT},
     "/problems/{code}": {JSON: openapi_models.ProblemType, HTML: TEXT},
@@ -63,135 +65,163 @@ ANSWERS: dict[str, Answer] = {
     "/v2/repository/models/{model}/unload": {JSON: OBJECT},
     "/invocations": {JSON: openapi_models.ScoringResponse},
 }
-BODIES: dict[str, type[BaseModel]] = {
+REQUEST_BODIES: dict[str, type[BaseModel]] = {
     "/v2/models/{model}/infer": openapi_models.InferRequest,
     "/v2/models/{model}/versions/{version}/infer": openapi_models.InferRequest,
     "/v2/repository/index": openapi_models.IndexRequest,
     "/invocations": openapi_models.ScoringRequest,
 }
-OF_PROMOTERS = ("/promote", "/rollback", "/load", "/unload")
-"""How the paths end that need a promoter's token."""
+OPTIONAL_BODIES = {"/v2/repository/index"}
+PROMOTER_SUFFIXES = ("/promote", "/rollback", "/load", "/unload")
+"""Suffixes of the paths that need a promoter's token."""
 SECOND_STATUS: dict[str, tuple[str, str]] = {
-    "/refresh": ("202", "A new hint: the service looks at the store"),
+    "/refresh": ("202", "New notification: the service checks the store"),
     "/v2/health/ready": ("503", "Not ready"),
 }
-PROJECT = {"name": "project", "in": "path", "required": True, "schema": TEXT}
-HEADERS = {
-    name: {"schema": TEXT, "description": text}
-    for name, text in (("X-Model-Version", "the version that answered"), ("X-Prediction-Id", "the id of this answer"))
+PROJECT_PARAMETER = {"name": "project", "in": "path", "required": True, "schema": TEXT}
+PREDICTION_HEADERS = {
+    "X-Model-Version": {"schema": TEXT, "description": "the version that made the predictions"},
+    "X-Prediction-Id": {"schema": TEXT, "description": "unique id of this response"},
 }
-TABLES = "CSV (`text/csv`), Parquet (`application/vnd.apache.parquet`) and gzipped CSV (`application/gzip`) are taken as well."
+TABLE_FORMATS = (
+    "The body can also be CSV (`text/csv`), Parquet (`application/vnd.apache.parquet`) or gzipped CSV (`application/gzip`)."
+)
 RECORD = {**OBJECT, "additionalProperties": CELL, "description": "The fields of a record by name"}
 
 
 def install_openapi(app: FastAPI, live: ActiveModels, settings: ServiceSettings) -> None:
-    """Describe the routes once and the models in service at every call."""
+    """Describe the routes once, and the deployed models whenever the document is requested."""
     base: dict[str, Any] = {}
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if not base:
-            base.update(_base(app, settings))
+            base.update(_base_document(app, settings))
         document = {**base, "paths": {**base["paths"]}, "components": {**base["components"]}}
-        components = {**document["components"]["schemas"]}
+        schemas = {**document["components"]["schemas"]}
         post = base["paths"]["/projects/{project}/predict"]["post"]
-        for snapshot in live.all():
-            components |= {f"record-{snapshot.project}": record_schema(snapshot), **prediction_schemas(snapshot)}
-            document["paths"][f"/projects/{snapshot.project}/predict"] = _operations_of(snapshot, post)
-        document["components"]["schemas"] = components
+        for served in live.all():
+            schemas |= {f"record-{served.project}": record_schema(served), **prediction_schemas(served)}
+            document["paths"][f"/projects/{served.project}/predict"] = _project_operations(served, post)
+        document["components"]["schemas"] = schemas
         return document
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _base(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
-    """The document without the models in service."""
-    with warnings.catch_warnings():  # GET and POST of predictions share a name; GET is described for each project
+def _base_document(app: FastAPI, settings: ServiceSettings) -> dict[str, Any]:
+    """Return the document without the deployed models."""
+    with warnings.catch_warnings():  # GET and POST of predictions share an id; GET is replaced by that of each project
         warnings.simplefilter("ignore", UserWarning)
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
-    _, found = models_json_schema(
-        [(model, "validation") for model in openapi_models.MODELS], ref_template="#/components/schemas/{model}"
-    )
-    own = {name: schema for name, schema in components.get("schemas", {}).items() if "ValidationError" not in name}
-    components["schemas"] = {**own, **found["$defs"], "Record": RECORD}
-    problem = {"description": "A problem", "content": {MEDIA_TYPE: {"schema": _schema(openapi_models.Problem)}}}
+    components["schemas"] = _schemas(components.get("schemas", {}))
+    problem = {"description": "Error", "content": {MEDIA_TYPE: {"schema": _schema(openapi_models.Problem)}}}
     components["responses"] = {"Problem": problem}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _describe(path, operation)
-            _protect(path, operation, settings)
+            _describe_operation(path, operation)
+            _describe_security(path, operation, settings)
     _describe_predictions(document["paths"])
-    components |= {"securitySchemes": _schemes(settings)} if _schemes(settings) else {}
+    components |= {"securitySchemes": _security_schemes(settings)} if _security_schemes(settings) else {}
     return document | ({"security": [{"bearer": []}, {"key": []}]} if settings.api_keys else {})
 
 
-def _describe(path: str, operation: dict[str, Any]) -> None:
-    """Bodies and answers; every error is a problem."""
+def _schemas(generated: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas that FastAPI generated, without its validation errors, and those of the models."""
+    _, described = models_json_schema(
+        [(model, "validation") for model in openapi_models.MODELS], ref_template="#/components/schemas/{model}"
+    )
+    definitions = described["$defs"]
+    del definitions[AuditEntry.__name__]["properties"][SIGNATURES]  # responses leave it out
+    own = {name: schema for name, schema in generated.items() if "ValidationError" not in name}
+    return {**own, **definitions, "Record": RECORD}
+
+
+def _describe_operation(path: str, operation: dict[str, Any]) -> None:
+    """Add the schemas of bodies and responses; every error is a problem."""
     success = next((status for status in operation["responses"] if status.startswith("2")), "200")
-    known = operation["responses"][success]
+    response = operation["responses"][success]
     if success == "204":
-        operation["responses"] = {"204": known, "default": {"$ref": "#/components/responses/Problem"}}
+        operation["responses"] = {"204": response, "default": {"$ref": "#/components/responses/Problem"}}
         return
-    if path in ANSWERS:
-        known = {"description": known.get("description", "Success"), **_answer(ANSWERS[path])}
-    operation["responses"] = {"200": known, "default": {"$ref": "#/components/responses/Problem"}}
+    if path in RESPONSES:
+        response = {"description": response.get("description", "Success"), **_content(RESPONSES[path])}
+    operation["responses"] = {"200": response, "default": {"$ref": "#/components/responses/Problem"}}
     if path in SECOND_STATUS:
         status, description = SECOND_STATUS[path]
-        operation["responses"][status] = {"description": description, **_answer(ANSWERS[path])}
-    if path in BODIES:
-        required = path != "/v2/repository/index"
-        operation["requestBody"] = {"required": required, "content": {JSON: {"schema": _schema(BODIES[path])}}}
+        operation["responses"][status] = {"description": description, **_content(RESPONSES[path])}
+    if path in REQUEST_BODIES:
+        content = {JSON: {"schema": _schema(REQUEST_BODIES[path])}}
+        operation["requestBody"] = {"required": path not in OPTIONAL_BODIES, "content": content}
     if path.endswith("/infer"):
-        operation["responses"]["200"]["headers"] = HEADERS
-        operation["description"] += f" Binary tensors may follow the JSON, whose length is then in {HEADER_LENGTH}."
+        operation["responses"]["200"]["headers"] = PREDICTION_HEADERS
+        operation["description"] += f" Binary tensors may follow the JSON; {HEADER_LENGTH} then gives the length of the JSON."
     if path == "/invocations":
-        operation["description"] += " CSV comes as `text/csv`."
+        operation["description"] += " The body can also be CSV (`text/csv`)."
 
 
 def _describe_predictions(paths: dict[str, Any]) -> None:
-    """The paths that take any project; those of a project in service are added at every call."""
+    """Describe the prediction paths that take any project."""
     for path in ("/projects/{project}/predict", "/projects/{project}/batch", "/predict"):
         post = {**paths[path]["post"], "requestBody": _records_body({"$ref": "#/components/schemas/Record"})}
-        post["parameters"] = [*([PROJECT] if "{" in path else []), *post.get("parameters", [])]
-        post["description"] = f"{post.get('description', '')}\n\n{TABLES}"
-        post["responses"]["200"] = {"description": "The predictions", "headers": HEADERS, **_answer(PREDICTIONS)}
+        post["parameters"] = [*([PROJECT_PARAMETER] if "{" in path else []), *post.get("parameters", [])]
+        post["description"] = f"{post.get('description', '')}\n\n{TABLE_FORMATS}"
+        post["responses"]["200"] = _predictions_response(PREDICTIONS)
         paths[path] = {"post": post}
-    paths["/projects/{project}/batch.json"] = {"post": _upload(paths["/projects/{project}/batch"]["post"])}
+    paths["/projects/{project}/batch.json"] = {"post": _upload_operation(paths["/projects/{project}/batch"]["post"])}
 
 
-def _upload(batch: dict[str, Any]) -> dict[str, Any]:
-    """A table as a file, answered as JSON."""
-    form = {"type": "object", "required": ["file"], "properties": {"file": {**BYTES, "description": "CSV, .csv.gz or Parquet"}}}
-    upload = {**batch, "operationId": "upload", "summary": "Predict for an uploaded table"}
-    upload["description"] = "The answer is JSON; a large table is answered with 202 and a job."
-    upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
-    done = {"description": "The predictions", "headers": HEADERS, **_answer({JSON: openapi_models.Predictions})}
-    job = {"description": "The job; `Location` says where it is", **_answer({JSON: openapi_models.Job})}
-    return upload | {"responses": {**batch["responses"], "200": done, "202": job}}
+def _upload_operation(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the operation that uploads a file and responds with JSON."""
+    file = {**BYTES, "description": "CSV, .csv.gz or Parquet"}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
+    job = {"description": "The job; `Location` is its path", **_content({JSON: openapi_models.Job})}
+    predictions = _predictions_response({JSON: openapi_models.Predictions})
+    return {
+        **batch,
+        "operationId": "upload",
+        "summary": "Predict an uploaded table",
+        "description": "Responds with JSON. A large table becomes a job (202).",
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
+        "responses": {**batch["responses"], "200": predictions, "202": job},
+    }
 
 
-def _operations_of(snapshot: ServedModel, post: dict[str, Any]) -> dict[str, Any]:
-    """Predict many records of a project, and, but for a panel, one record in the query."""
-    project, target = snapshot.project, snapshot.signature.target.name
-    options = [each for each in post["parameters"] if each["in"] == "query"]
-    answer = {**PREDICTIONS, JSON: {"$ref": f"#/components/schemas/predictions-{project}"}}
-    responses = {**post["responses"], "200": {"description": "The predictions", "headers": HEADERS, **_answer(answer)}}
-    own = {**post, "parameters": options, "responses": responses, "operationId": f"predict-{project}"}
-    own |= {"summary": f"Predict {target}", "requestBody": _records_body({"$ref": f"#/components/schemas/record-{project}"})}
-    if snapshot.signature.panel:
-        return {"post": own}
-    fields = query_parameters(snapshot)
-    others = [each for each in options if each["name"] not in snapshot.signature.names]
-    one = {**own, "operationId": f"ask-{project}", "summary": f"{target} of one record", "parameters": [*others, *fields]}
-    return {"get": {key: value for key, value in one.items() if key != "requestBody"}, "post": own}
+def _project_operations(served: ServedModel, post: dict[str, Any]) -> dict[str, Any]:
+    """Return POST for the records of a deployed project, and GET for one record unless the project is a panel."""
+    project, target = served.project, served.signature.target.name
+    options = [parameter for parameter in post["parameters"] if parameter["in"] == "query"]
+    content = {**PREDICTIONS, JSON: {"$ref": f"#/components/schemas/predictions-{project}"}}
+    predict = {
+        **post,
+        "operationId": f"predict-{project}",
+        "summary": f"Predict {target}",
+        "parameters": options,
+        "requestBody": _records_body({"$ref": f"#/components/schemas/record-{project}"}),
+        "responses": {**post["responses"], "200": _predictions_response(content)},
+    }
+    if served.signature.panel:
+        return {"post": predict}
+    other_options = [option for option in options if option["name"] not in served.signature.names]
+    predict_one = {
+        **{key: value for key, value in predict.items() if key != "requestBody"},
+        "operationId": f"predict-one-{project}",
+        "summary": f"Predict {target} for one record (query parameters)",
+        "parameters": [*other_options, *query_parameters(served)],
+    }
+    return {"get": predict_one, "post": predict}
+
+
+def _predictions_response(content: Content) -> dict[str, Any]:
+    return {"description": "The predictions", "headers": PREDICTION_HEADERS, **_content(content)}
 
 
 def _records_body(record: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {JSON: {"schema": records_schema(record)}}}
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    return {"content": {media: {"schema": _schema(schema)} for media, schema in answer.items()}}
+def _content(content: Content) -> dict[str, Any]:
+    return {"content": {media_type: {"schema": _schema(schema)} for media_type, schema in content.items()}}
 
 
 def _schema(schema: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +229,7 @@ def _schema(schema: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """A name that no other route has: that of its function, after `v2` and before `version` where the path has these."""
+    """Return a unique id: the name of the endpoint function, with `v2` and `version` where the path has them."""
     path = route.path_format
     if path.endswith(("/predict", "/batch")):
         return path.rsplit("/", 1)[1] + ("" if "{" in path else "_default")
@@ -208,22 +238,19 @@ def operation_id(route: APIRoute) -> str:
     return "_".join(words)
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------------
-
-
-def _schemes(settings: ServiceSettings) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _security_schemes(settings: ServiceSettings) -> dict[str, Any]:
+    schemes: dict[str, Any] = {}
     if settings.api_keys:
-        found["bearer"] = {"type": "http", "scheme": "bearer", "description": "an API key"}
-        found["key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "an API key"}
+        schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": "API key"}
+        schemes["key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "API key"}
     if settings.promoters:
-        found["promoter"] = {"type": "http", "scheme": "bearer", "description": "the token of a promoter"}
-    return found
+        schemes["promoter"] = {"type": "http", "scheme": "bearer", "description": "promoter's token"}
+    return schemes
 
 
-def _protect(path: str, operation: dict[str, Any], settings: ServiceSettings) -> None:
-    """What differs from the rule that every request needs an API key if any are set."""
-    if settings.promoters and path.endswith(OF_PROMOTERS):
+def _describe_security(path: str, operation: dict[str, Any], settings: ServiceSettings) -> None:
+    """Describe exceptions from the rule that every request needs an API key if any are configured."""
+    if settings.promoters and path.endswith(PROMOTER_SUFFIXES):
         operation["security"] = [{"promoter": [], **({"key": []} if settings.api_keys else {})}]
     elif settings.api_keys and (path in HEALTH or path in SIGNED_PATHS or (settings.public_status and path in PUBLIC_PATHS)):
         operation["security"] = []

@@ -1,4 +1,4 @@
-"""What the service answers, as models that only describe: the description of the API is made from them."""
+"""Request and response models that only describe the API; the OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from podium.registry.audit_entry import GateResult
+from podium.registry.audit_entry import AuditEntry
 
 
 class ProblemDetail(BaseModel):
-    """One wrong cell, row, column or parameter. It never holds the value."""
+    """An error in one cell, row, column or parameter, without the submitted value."""
 
     code: str
     message: str
-    row: int | None = Field(None, description="counted from 1, without the header")
+    row: int | None = Field(None, description="row number from 1, without the header")
     column: str | None = None
     expected: str | None = None
 
 
 class Problem(BaseModel):
-    """An error in the form of RFC 9457; `type` is the address of its documentation."""
+    """An error (RFC 9457); `type` is the path of its documentation."""
 
     type: str = Field(examples=["/problems/invalid-type"])
     title: str
@@ -34,18 +34,18 @@ class Problem(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The prediction of one record, in the form that all projects share; the schemas of a project say more."""
+    """The prediction of one record, as for any project; each deployed project has a more specific schema."""
 
     prediction: str | float | None = None
     probabilities: dict[str, float] | None = Field(None, description="by class")
-    interval: list[float] | None = Field(None, description="the ends of the 90 % prediction interval of a regression")
-    models: dict[str, Any] | None = Field(None, description="with several models, the prediction of each by name")
-    inputs: dict[str, Any] | None = Field(None, description="with ?inputs=true, what the model used")
+    interval: list[float] | None = Field(None, description="90 % prediction interval of a regression")
+    models: dict[str, Any] | None = Field(None, description="predictions by model name, if several models were requested")
+    inputs: dict[str, Any] | None = Field(None, description="with ?inputs=true, the parsed inputs")
     errors: list[ProblemDetail] | None = Field(None, description="with ?on_error=row, why this row has no prediction")
 
 
 class Predictions(BaseModel):
-    """The predictions of one version for the records of one request, in their order."""
+    """The predictions for the records of a request, in order, all by the same version."""
 
     project: str
     version: str
@@ -56,7 +56,7 @@ class Predictions(BaseModel):
 
 
 class Job(BaseModel):
-    """A large table that is predicted in the background."""
+    """A large table predicted in the background."""
 
     job: str
     project: str
@@ -67,7 +67,7 @@ class Job(BaseModel):
     warnings: int
     bytes: int
     seconds: float
-    result: str | None = Field(None, description="where the result is, once the job is done")
+    result: str | None = Field(None, description="path of the result, if the job is done")
     reason: str | None = None
     errors: list[ProblemDetail] | None = None
 
@@ -77,7 +77,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """`serving` has the version of each project."""
+    """`serving` maps projects to deployed versions."""
 
     status: str = Field(examples=["ready"])
     serving: dict[str, str]
@@ -95,7 +95,7 @@ class Serving(BaseModel):
 
 
 class Status(BaseModel):
-    """What serves, since when, and what went wrong."""
+    """Deployed models, workers, swaps and errors."""
 
     uptime_seconds: float
     serving: list[Serving]
@@ -110,16 +110,16 @@ class Status(BaseModel):
 
 
 class StoreCheck(BaseModel):
-    """Whether the hint was new."""
+    """`accepted` is false for a notification that was already received."""
 
     accepted: bool
 
 
 class Version(BaseModel):
-    """A published version; `score` is on the test rows, with its 95 % interval from `low` to `high`."""
+    """A published version; `score` is the test score, `low` and `high` its 95 % interval."""
 
     version: str
-    state: str = Field(description="`in service`, `refused`, `retired`, or empty")
+    state: str = Field(description="`serving`, `rejected`, `retired`, or empty")
     model: str
     score: float | None
     low: float | None
@@ -129,7 +129,7 @@ class Version(BaseModel):
 
 
 class Versions(BaseModel):
-    """The last published versions, the newest first, and the swaps of this process."""
+    """The latest versions, newest first, and the model swaps of this process."""
 
     project: str
     serving: str
@@ -137,35 +137,15 @@ class Versions(BaseModel):
     swaps: list[dict[str, Any]]
 
 
-class AuditEntryModel(BaseModel):
-    """One entry of the history: what was decided about which version, by whom, why and on what evidence."""
-
-    format: int
-    project: str
-    sequence: int
-    action: Literal["promote", "rollback", "refuse", "retire"]
-    version: str
-    champion: str | None
-    manifest_sha256: str | None
-    previous: str | None
-    by: str
-    reason: str
-    at: str
-    forced: bool
-    evidence: list[GateResult]
-    request: str
-    previous_entry: str | None
-
-
 class History(BaseModel):
-    """Every act, the newest last."""
+    """Promotions, rollbacks, rejections and retirements, newest last."""
 
     project: str
-    entries: list[AuditEntryModel]
+    entries: list[AuditEntry]
 
 
 class ProblemType(BaseModel):
-    """What a code of a problem means and what to do."""
+    """The meaning of an error code."""
 
     type: str
     code: str
@@ -201,7 +181,7 @@ class ModelReady(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor of a model; -1 is the number of rows."""
+    """A tensor of a model; -1 in the shape stands for the number of rows."""
 
     name: str
     datatype: str
@@ -221,7 +201,7 @@ Cell = str | float | bool | None
 
 
 class InputTensor(BaseModel):
-    """A tensor of a request: one column, of the shape [n] or [n, 1], or whole rows, of the shape [n, columns]."""
+    """An input tensor: one column of shape [n] or [n, 1], or whole rows of shape [n, columns]."""
 
     name: str = Field(examples=["income"])
     shape: list[int] = Field(examples=[[1, 1]])
@@ -231,18 +211,18 @@ class InputTensor(BaseModel):
 
 
 class OutputName(BaseModel):
-    """A tensor that the answer shall have."""
+    """A requested output tensor."""
 
     name: str = Field(examples=["prediction"])
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true for bytes")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true for binary data")
 
 
 class InferRequest(BaseModel):
-    """A request of the Open Inference Protocol; bytes may follow the JSON (binary tensor data extension)."""
+    """A request of the Open Inference Protocol; binary tensor data may follow the JSON."""
 
     inputs: list[InputTensor]
     id: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true for bytes")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true for binary data")
     outputs: list[OutputName] | None = None
 
 
@@ -263,7 +243,7 @@ class InferResponse(BaseModel):
 
 
 class IndexRequest(BaseModel):
-    ready: bool = Field(False, description="only the versions in service")
+    ready: bool = Field(False, description="list only deployed versions")
 
 
 class ModelState(BaseModel):
@@ -280,7 +260,7 @@ class DataframeSplit(BaseModel):
 
 
 class ScoringRequest(BaseModel):
-    """A request of MLflow's scoring protocol: exactly one of the four."""
+    """A request of MLflow's scoring protocol, with exactly one of the four fields."""
 
     dataframe_split: DataframeSplit | None = None
     dataframe_records: list[dict[str, Any]] | None = None
@@ -293,7 +273,7 @@ class ScoringResponse(BaseModel):
 
 
 MODELS: tuple[type[BaseModel], ...] = (
-    Problem, Predictions, Job, Alive, Ready, Status, StoreCheck, Versions, AuditEntryModel, History, Server,
+    Problem, Predictions, Job, Alive, Ready, Status, StoreCheck, Versions, AuditEntry, History, Server,
     Live, ServerReady, ModelNames, ModelReady, ModelMetadata, InferRequest, InferResponse, IndexRequest, ModelState,
     ScoringRequest, ScoringResponse, ProblemTypes,
 )  # fmt: skip

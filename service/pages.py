@@ -1,10 +1,10 @@
-"""The pages, rendered from what serves."""
+"""The HTML pages, rendered from the deployed models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,103 +16,105 @@ from podium.registry.audit_entry import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
 from podium.schema.columns import Column, Panel, Signature
 from podium.schema.data_errors import Problem
-from service.json_schemas import describe_inputs
+from service.json_schemas import describe_column, example_value, training_values
+from service.page_filters import FILTERS, TESTS
 from service.responses import one_prediction
 
-SHOWN_ROWS = 100
+MAX_SHOWN_ROWS = 100
 MAX_CHOICES = 200
+STATES = {"refuse": "rejected", "retire": "retired"}
 
 
 class Pages:
-    """Jinja templates with escaping on; no page needs a script."""
+    """Jinja templates with autoescaping; every page works without scripts."""
 
     def __init__(self, folder: Path) -> None:
-        self._pages = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        self._pages.filters["figure"] = _figure
-
-    def index(self, snapshots: Sequence[ServedModel], evicted: Sequence[str] = ()) -> str:
-        return self._pages.get_template("index.html").render(snapshots=snapshots, evicted=evicted, title=_title)
+        loader = FileSystemLoader(folder)
+        self._templates = Environment(
+            loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        self._templates.filters |= FILTERS
+        self._templates.tests |= TESTS
 
     def page(self, name: str, **values: Any) -> str:
-        """Any template with its values."""
-        return self._pages.get_template(name).render(**values)
+        """Render a template."""
+        return self._templates.get_template(name).render(**values)
+
+    def index(self, models: Sequence[ServedModel], evicted: Sequence[str] = ()) -> str:
+        return self.page("index.html", projects=[_summary(served) for served in models], evicted=evicted)
 
     def docs(self) -> str:
-        return self._pages.get_template("docs.html").render()
+        return self.page("docs.html")
 
-    def job(self, facts: Mapping[str, Any]) -> str:
-        """How far a job is; the page asks again by itself until it is done."""
-        return self._pages.get_template("job.html").render(job=facts, title=facts["project"])
+    def job(self, job: Mapping[str, Any]) -> str:
+        """Render the progress of a job; the page reloads itself until the job is done."""
+        return self.page("job.html", job=job)
 
     def card(self, card: Mapping[str, Any]) -> str:
-        return self._pages.get_template("card.html").render(card=card)
+        return self.page("card.html", card=card)
 
     def status(self, status: Mapping[str, Any]) -> str:
-        return self._pages.get_template("status.html").render(status=status)
+        return self.page("status.html", status=status, now=datetime.now(UTC))
 
     def versions(
         self,
-        snapshot: ServedModel,
+        served: ServedModel,
         manifests: Sequence[Manifest],
-        acts: Sequence[AuditEntry],
+        history: Sequence[AuditEntry],
         swaps: Sequence[Mapping[str, Any]],
     ) -> str:
-        """What there is, what was done and why, the newest first."""
-        rows = version_facts(snapshot, manifests, acts)
-        page = self._pages.get_template("versions.html")
-        return page.render(title=_title(snapshot), project=snapshot.project, versions=rows, acts=acts, swaps=swaps)
+        """Render the published versions and the promotion history, newest first."""
+        return self.page(
+            "versions.html",
+            title=_title(served),
+            project=served.project,
+            metric=served.manifest.leaderboard[0]["eval_metric"],
+            versions=version_facts(served, manifests, history),
+            history=history,
+            swaps=swaps,
+        )
 
     def project(
         self,
-        snapshot: ServedModel,
+        served: ServedModel,
         values: Mapping[str, str] | None = None,
         problems: Sequence[Problem] = (),
         result: dict[str, Any] | None = None,
         single: bool = False,
     ) -> str:
-        """The project page, with a result or with the problems of the last try."""
-        names = set(snapshot.signature.names) if not snapshot.signature.panel else set()
-        at_field = {
-            problem.column: problem for problem in problems if problem.column in names and (problem.row or 1) == 1 and values
-        }
-        return self._pages.get_template("project.html").render(
-            snapshot=snapshot,
-            title=_title(snapshot),
-            fields=[_field(column) for column in snapshot.signature.inputs] if not snapshot.signature.panel else [],
-            panel=snapshot.signature.panel,
+        """Render the project page, with a prediction or with the errors of the submitted data."""
+        signature, manifest = served.signature, served.manifest
+        names = set() if signature.panel or not values else set(signature.names)
+        field_errors = {problem.column: problem for problem in problems if problem.column in names and problem.row in (None, 1)}
+        return self.page(
+            "project.html",
+            **_summary(served),
+            rows=manifest.data.get("rows"),
+            fields=[] if signature.panel else [_form_field(column) for column in signature.inputs],
+            panel=signature.panel,
             values=values or {},
-            problems=[problem for problem in problems if problem not in at_field.values()],
-            at_field=at_field,
-            board=snapshot.manifest.leaderboard,
-            models=_models(snapshot, result) if result and single else None,
-            table=_rows(result, reorder=not snapshot.signature.panel) if result and not single else None,
+            problems=[problem for problem in problems if problem not in field_errors.values()],
+            field_errors=field_errors,
+            board=manifest.leaderboard,
+            predictions=_predictions(served, result) if result and single else None,
+            table=_table(result, prediction_first=not signature.panel) if result and not single else None,
             result=result,
-            has_report=REPORT_FILE in snapshot.manifest.files,
-            imported=_imported(snapshot.manifest.data),
+            has_report=REPORT_FILE in manifest.files,
+            imported=_import_note(manifest.data),
         )
 
 
-def _imported(data: Mapping[str, Any]) -> str:
-    """Where an imported model came from; nothing for one that was trained here."""
-    if "compared" not in data:
-        return ""
-    return (
-        f"Imported from {data['file']} ({data['kind']}). Compared with the original on {data['compared']} rows, it differs by "
-        f"{data['largest_difference']:.2g} at most."
-    )
+def version_facts(served: ServedModel, manifests: Sequence[Manifest], history: Sequence[AuditEntry]) -> list[dict[str, Any]]:
+    """Return the state, test score and author of each version."""
+    return [_version_facts(manifest, manifest.version == served.version, history) for manifest in manifests]
 
 
-def version_facts(snapshot: ServedModel, manifests: Sequence[Manifest], acts: Sequence[AuditEntry]) -> list[dict[str, Any]]:
-    """State, score and author of each version, for the page and for programs."""
-    return [_version(manifest, manifest.version == snapshot.version, acts) for manifest in manifests]
-
-
-def _version(manifest: Manifest, serving: bool, acts: Sequence[AuditEntry]) -> dict[str, Any]:
+def _version_facts(manifest: Manifest, is_serving: bool, history: Sequence[AuditEntry]) -> dict[str, Any]:
     best = manifest.leaderboard[0]
-    told = next((act.action for act in acts if act.version == manifest.version and act.action in ("refuse", "retire")), "")
+    states = (STATES[entry.action] for entry in history if entry.version == manifest.version and entry.action in STATES)
     return {
         "version": manifest.version,
-        "state": "in service" if serving else {"refuse": "refused", "retire": "retired"}.get(told, ""),
+        "state": "serving" if is_serving else next(states, ""),
         "model": manifest.champion,
         "score": best["score_test"],
         "low": best["ci_low"],
@@ -123,83 +125,87 @@ def _version(manifest: Manifest, serving: bool, acts: Sequence[AuditEntry]) -> d
 
 
 def example_of(signature: Signature) -> dict[str, str]:
-    """A record in the texts of a form, from the middle of each range and the first of each category."""
+    """Return synthetic form values: the middle of each range and the first of the categories."""
     if signature.panel:
         return {ROWS_FIELD: _example_rows(signature.panel)}
-    return {column.name: _example(column) for column in signature.inputs}
+    return {column.name: _example_text(column) for column in signature.inputs}
 
 
 def _example_rows(panel: Panel) -> str:
-    """As many days of one entity as a model sees, the last ones of the training."""
-    time = panel.time_column
+    """Return CSV rows of one entity for as many days as the model uses, up to the last day of training."""
+    days = panel.time_column
     lines = [",".join(column.name for column in panel.columns)]
-    for day in range(panel.lags, -1, -1):
-        here = replace(time, low=(time.high or 0.0) - day, high=(time.high or 0.0) - day)
-        lines.append(",".join(_example(here if column is time else column) for column in panel.columns))
+    for offset in range(panel.lags, -1, -1):
+        day = (days.high or 0.0) - offset
+        columns = (replace(column, low=day, high=day) if column is days else column for column in panel.columns)
+        lines.append(",".join(map(_example_text, columns)))
     return "\n".join(lines)
 
 
-def _example(column: Column) -> str:
-    if column.is_text:
-        return column.categories[0] if column.categories else "text"
-    if column.kind == "boolean":
-        return "true" if column.high else "false"
-    middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
-    if column.kind == "date":
-        return (date(1970, 1, 1) + timedelta(days=round(middle))).strftime(column.date_format)
-    return f"{middle:.0f}" if column.kind == "integer" else f"{middle:.3g}"
+def _example_text(column: Column) -> str:
+    value = example_value(column)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _title(snapshot: ServedModel) -> str:
-    return str(snapshot.manifest.configuration.get("title") or snapshot.project)
+def _title(served: ServedModel) -> str:
+    return str(served.manifest.configuration.get("title") or served.project)
 
 
-def _field(column: Column) -> dict[str, Any]:
-    """How a column is asked for."""
+def _summary(served: ServedModel) -> dict[str, Any]:
+    best = served.manifest.leaderboard[0]
+    return {
+        "project": served.project,
+        "title": _title(served),
+        "version": served.version,
+        "champion": served.champion,
+        "created": served.manifest.created,
+        "target": served.signature.target,
+        "features": len(served.signature.inputs),
+        "metric": best["eval_metric"],
+        "score": best["score_test"],
+    }
+
+
+def _form_field(column: Column) -> dict[str, Any]:
+    """Return the form control of a column."""
     kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
-    kind = kinds[column.kind]
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
-    odd_date = column.kind == "date" and column.date_format != "%Y-%m-%d"
-    if len(choices) > MAX_CHOICES or odd_date or column.number_format != "plain":
-        kind = "text"
+    has_own_date_format = column.kind == "date" and column.date_format != "%Y-%m-%d"
+    needs_text = len(choices) > MAX_CHOICES or has_own_date_format or column.number_format != "plain"
     return {
         "name": column.name,
-        "kind": kind,
+        "kind": "text" if needs_text else kinds[column.kind],
         "step": "1" if column.kind == "integer" else "any",
         "choices": choices,
         "unit": column.unit,
         "required": not column.nullable,
-        "hint": _range(column) if not column.is_text and column.kind != "boolean" else "",
-        "help": describe_inputs(column),
+        "hint": "" if column.is_text or column.kind == "boolean" else training_values(column).replace(" to ", " – "),
+        "help": describe_column(column),
     }
 
 
-def _range(column: Column) -> str:
-    if column.low is None or column.high is None:
-        return ""
-    return f"{column.format_value(column.low)} – {column.format_value(column.high)}"
-
-
-def _models(snapshot: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One line a model for a single record, the champion first."""
-    target = snapshot.signature.target
+def _predictions(served: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the prediction of each model for a single record, the champion's first."""
+    target = served.signature.target
     return [
         {
             "family": family,
-            "champion": family == snapshot.champion,
-            **one_prediction(list(map(float, rows[0])), target, snapshot.half_width(family)),
+            "champion": family == served.champion,
+            **one_prediction(list(map(float, rows[0])), target, served.half_width(family)),
         }
         for family, rows in result["scores"].items()
     ]
 
 
-def _rows(result: dict[str, Any], *, reorder: bool) -> dict[str, Any]:
-    """The first rows, what was predicted before what came."""
+def _table(result: dict[str, Any], *, prediction_first: bool) -> dict[str, Any]:
+    """Return the first rows of a result, with the predictions before the uploaded columns."""
     table = result["table"]
     names = table.column_names
-    place = names.index(result["champion_column"]) if reorder else 0
-    table = table.select([*names[place:], *names[:place]])
-    shown = table.slice(0, SHOWN_ROWS)
+    first = names.index(result["champion_column"]) if prediction_first else 0
+    table = table.select([*names[first:], *names[:first]])
+    shown = table.slice(0, MAX_SHOWN_ROWS)
     return {
         "count": table.num_rows,
         "shown": shown.num_rows,
@@ -208,8 +214,11 @@ def _rows(result: dict[str, Any], *, reorder: bool) -> dict[str, Any]:
     }
 
 
-def _figure(value: object) -> str:
-    """Numbers to four digits or to the unit, everything else as it is."""
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-    return "" if value is None else str(value)
+def _import_note(data: Mapping[str, Any]) -> str:
+    """Return where an imported model came from; empty for a model trained by Podium."""
+    if "compared" not in data:
+        return ""
+    return (
+        f"Imported from {data['file']} ({data['kind']}). Predictions differ from the original model by at most "
+        f"{data['largest_difference']:.2g} on {data['compared']} rows."
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from podium.cli.models import PATIENCE_SECONDS
+from podium.cli.common import PATIENCE_SECONDS
 from podium.models.metrics import CLASSIFICATION, REGRESSION
 from podium.project import BadProject, Project
 from podium.schema.suggestions import did_you_mean

@@ -1,4 +1,4 @@
-"""`podium models import`: a model that somebody else made becomes a version."""
+"""`podium models import`: publish a model that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from podium.cli.models import context_from_settings, format_number, json_option, report_errors
+from podium.cli.common import context_from_settings, json_option, report_errors
+from podium.formatting import format_score, format_size, metric_label
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.importers.importing import import_model
@@ -17,21 +18,20 @@ from podium.registry.promotion import utc_now
 from podium.registry.versions import Manifest, publish
 from podium.settings import StoreSettings
 
+INPUT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+MAX_SHOWN_CATEGORIES = 8
+
 
 @click.command("import")
 @click.argument("project")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--sample", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="rows to compare on, CSV or Parquet"
-)
-@click.option(
-    "--scalers", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="of a panel's network, as a pickle"
-)
-@click.option("--name", default="", help="of the model; the file's by default")
-@click.option("--target", default="", help="what it predicts; the project's target, or `prediction`")
-@click.option("--classes", default="", help="names of its classes in their order, separated by commas")
-@click.option("--seconds", default=120.0, show_default=True, help="what the import may take")
-@click.option("--other-release", is_flag=True, help="take a pickle of another release of scikit-learn")
+@click.argument("file", type=INPUT_FILE)
+@click.option("--sample", type=INPUT_FILE, help="CSV or Parquet rows to compare the models on")
+@click.option("--scalers", type=INPUT_FILE, help="pickle with the scalers of a panel network")
+@click.option("--name", default="", help="name of the model; the file name by default")
+@click.option("--target", default="", help="name of the target; from project.toml or `prediction` by default")
+@click.option("--classes", default="", help="comma-separated class names, in the model's order")
+@click.option("--seconds", default=120.0, show_default=True, help="time limit of the import")
+@click.option("--other-release", is_flag=True, help="accept a pickle of another scikit-learn release")
 @json_option
 @report_errors
 def import_(
@@ -46,24 +46,23 @@ def import_(
     other_release: bool,
     as_json: bool,
 ) -> None:
-    """Publish a model that somebody else made: scikit-learn, statsmodels, Keras, ONNX, LightGBM.
+    """Publish a model FILE of scikit-learn, LightGBM, statsmodels, Keras or ONNX as a version.
 
     \b
     podium models import shoes a_model.joblib --sample rows.csv --target sex
     podium models import loans logit.pkl --classes rejected,accepted
     podium models import coins model.h5
 
-    Nothing of the file is run before its names were looked through, and nothing but a child with limits touches it. The
-    model is turned into Podium's own form and compared with the original, on the rows of the sample or on made-up ones. A
-    sample that holds the target gives it a score.
+    The file is scanned before anything in it runs, and it is read only in a sandboxed child process. The model is converted
+    to Podium's own format and compared with the original on the rows of --sample, or on synthetic rows. A sample that contains
+    the target also gives the model a test score.
     """
     settings, context = StoreSettings(), context_from_settings(signing=True)
-    config = _project_of(settings, project, target)
-    if file.stat().st_size > config.gates.max_bytes:
-        raise ImportRefused(
-            f"{file} has {file.stat().st_size} bytes, at most {config.gates.max_bytes} are taken (gates.max_bytes)"
-        )
-    wish = ImportRequest(
+    config = _project_config(settings, project, target)
+    size, max_size = file.stat().st_size, config.gates.max_bytes
+    if size > max_size:
+        raise ImportRefused(f"{file} has {format_size(size)}; the limit is {format_size(max_size)} (gates.max_bytes)")
+    request = ImportRequest(
         file=file.name,
         data=file.read_bytes(),
         name=name or _slug(file.stem),
@@ -78,15 +77,18 @@ def import_(
         project=config,
         scalers=scalers.read_bytes() if scalers else None,
     )
-    standing = read_champion(context.store, project, context.trust.promoters)
-    parent = standing.champion if standing else None
-    manifest, files = import_model(wish, config, utc_now(), context.by, parent, seconds)
+    champion = read_champion(context.store, project, context.trust.promoters)
+    parent = champion.champion if champion else None
+    manifest, files = import_model(request, config, utc_now(), context.by, parent, seconds)
     publish(context.store, manifest, files, context.signer)
-    _say_imported(manifest, as_json)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+    else:
+        click.echo("\n".join(_summary(manifest)))
 
 
-def _project_of(settings: StoreSettings, name: str, target: str) -> Project:
-    """The project's file, or one without data when there is none."""
+def _project_config(settings: StoreSettings, name: str, target: str) -> Project:
+    """Return the project's configuration, or a minimal one if it has no project.toml. Raises BadProject."""
     if name in project_names(settings.projects):
         project = load_project(settings.projects, name)
         return project.model_copy(update={"target": target}) if target else project
@@ -97,27 +99,21 @@ def _slug(stem: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:64] or "imported"
 
 
-def _say_imported(manifest: Manifest, as_json: bool) -> None:
-    if as_json:
-        click.echo(manifest.model_dump_json(indent=1))
-        return
-    data, signature = manifest.data, manifest.signature
-    click.echo(f"{data['kind']}: {data['file']} is {manifest.project} {manifest.version}, the model {manifest.champion}")
-    for column in signature.inputs:
-        known = f": {', '.join(column.categories[:8])}" if column.categories else ""
-        click.echo(f"  takes {column.name}, {column.kind}{known}{', may be missing' if column.nullable else ''}")
-    classes = f", one of {', '.join(map(str, signature.target.classes))}" if signature.target.classes else ", a number"
-    click.echo(f"  gives {signature.target.name}{classes}")
-    click.echo(
-        f"  compared with the original on {data['compared']} rows: it differs by {data['largest_difference']:.2g} at most, "
-        f"{data['allowed_difference']:g} is allowed"
+def _summary(manifest: Manifest) -> list[str]:
+    data, target, best = manifest.data, manifest.signature.target, manifest.leaderboard[0]
+    lines = [f"Imported {data['file']} ({data['kind']}) as {manifest.project} {manifest.version}, model {manifest.champion}"]
+    for column in manifest.signature.inputs:
+        categories = f": {', '.join(column.categories[:MAX_SHOWN_CATEGORIES])}" if column.categories else ""
+        lines.append(f"  input {column.name}: {column.kind}{categories}{' (optional)' if column.nullable else ''}")
+    output = f"one of {', '.join(map(str, target.classes))}" if target.classes else "number"
+    lines.append(f"  output {target.name}: {output}")
+    lines.append(
+        f"  largest difference from the original on {data['compared']} rows: {data['largest_difference']:.2g} "
+        f"(limit {data['allowed_difference']:g})"
     )
-    best = manifest.leaderboard[0]
     if best["score_test"] is not None:
-        click.echo(
-            f"  scores {best['eval_metric']} {format_number(best['score_test'])} on the rows of the sample with a target"
-        )
-    if data["training_rows_left_out"]:
-        left_out = data["training_rows_left_out"]
-        click.echo(f"  {left_out} training rows embedded in the file were left out; the file itself was not stored")
-    click.echo(f'next: podium models promote {manifest.project} {manifest.version} --reason "…"')
+        metric = best["eval_metric"]
+        lines.append(f"  {metric_label(metric)} on the sample: {format_score(best['score_test'], metric)}")
+    if removed := data["training_rows_left_out"]:
+        lines.append(f"  removed {removed} training rows embedded in the file; the file itself is not stored")
+    return [*lines, f'Next: podium models promote {manifest.project} {manifest.version} --reason "…"']

@@ -1,73 +1,48 @@
-"""`podium models`: what there is, what serves, who changed it, and the way back."""
+"""`podium models`: list, compare, promote, roll back and verify versions."""
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from podium.importers.errors import ImportRefused
-from podium.inference.served_model import UnknownModel
-from podium.project import BadProject
-from podium.registry import provenance
+from podium.cli.common import STORE_ERROR, context_from_settings, echo_json, json_option, report_errors
+from podium.formatting import (
+    action_label,
+    count,
+    format_interval,
+    format_score,
+    format_time,
+    gate_label,
+    metric_label,
+)
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import AliasMoved, check_history, entries_since, read_champion, read_history, retired_versions
-from podium.registry.identity import signed_name
+from podium.registry.audit_log import (
+    check_history,
+    entries_since,
+    read_champion,
+    read_history,
+    retired_versions,
+)
 from podium.registry.promotion import ANY_CHAMPION, GateFailed, PromotionContext, promote, rollback, utc_now
-from podium.registry.signing import BadKey, Signer, Unsigned
+from podium.registry.signing import Unsigned
 from podium.registry.versions import (
     IntegrityError,
     Manifest,
-    fetch_from,
     list_versions,
     projects_with_versions,
     read_file,
     read_manifest,
 )
-from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError, TooLarge
 
-PATIENCE_SECONDS = 3.0
-"""Commands that only read wait so long for an answer of the store, twice at most."""
-REFUSED, MOVED, WRONG = 3, 4, 5
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def report_errors(command: Command) -> Command:
-    """Errors as a sentence and an exit code."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except (GateFailed, AliasMoved, StoreError, BadKey, BadProject, ImportRefused, UnknownModel) as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
-            codes = {GateFailed: REFUSED, AliasMoved: MOVED, BadKey: 1, BadProject: 1, ImportRefused: REFUSED}
-            raise SystemExit(codes.get(type(error), WRONG)) from None
-
-    return run  # type: ignore[return-value]
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="for programs")
-reason_option = click.option("--reason", required=True, help="why, for the history")
-expect_option = click.option("--expect", default=ANY_CHAMPION, help="only if this version serves now")
-
-
-def context_from_settings(signing: bool) -> PromotionContext:
-    """Where the commands promote and look."""
-    settings = StoreSettings()
-    store = settings.store() if signing else settings.store(PATIENCE_SECONDS)
-    signer = settings.signer() if signing else Signer.new()  # looking needs no key
-    by = signed_name(provenance.actor(settings.actor), signer)
-    return PromotionContext(store, settings.trust(), signer, by, fetch_from(store), rules=settings.rules_for)
+reason_option = click.option("--reason", required=True, help="why, recorded in the history")
+expect_option = click.option("--expect", default=ANY_CHAMPION, help="fail unless this version is the current champion")
 
 
 @click.group()
 def models() -> None:
-    """Versions, champions and their history.
+    """List, compare, promote and roll back versions.
 
     \b
     podium models list pima
@@ -81,32 +56,34 @@ def models() -> None:
 @json_option
 @report_errors
 def list_(project: str, as_json: bool) -> None:
-    """Every version, the newest last, and which serves."""
+    """List all versions, newest last, and mark the champion."""
     context = context_from_settings(signing=False)
     _require_project(context, project)
-    standing = read_champion(context.store, project, context.trust.promoters)
+    champion = read_champion(context.store, project, context.trust.promoters)
     retired = retired_versions(entries_since(context.store, project, context.trust.promoters))
-    rows, wrong = [], []
+    rows, errors = [], []
     for version in list_versions(context.store, project):
         try:
-            rows.append(_row(_manifest(context, project, version), standing, retired))
+            rows.append(_version_facts(_manifest(context, project, version), champion, retired))
         except (Unsigned, IntegrityError, TooLarge) as error:
-            wrong.append(f"{type(error).__name__}: {error}")
-    _print_rows(rows, as_json)
-    for line in wrong:
-        click.echo(line, err=True)
-    raise SystemExit(WRONG if wrong else 0)
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+            errors.append(str(error))
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
+        echo_json(rows)
+    else:
+        _print_versions(rows)
+    for message in errors:
+        click.echo(f"Error: {message}", err=True)
+    raise SystemExit(STORE_ERROR if errors else 0)
+
+
+def _print_versions(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        mark = "champion" if row["champion"] else "retired" if row["retired"] else ""
-        test_score, low, high = (format_number(row[name]) for name in ("score_test", "ci_low", "ci_high"))
-        score = f"{row['metric']} {test_score} ({low} … {high})"
-        click.echo(f"{row['version']:<28} {mark:<9} {row['model']:<14} {score:<34} by {row['author']}")
+        state = "champion" if row["champion"] else "retired" if row["retired"] else ""
+        metric = row["metric"]
+        score = f"{metric_label(metric)} {format_score(row['score_test'], metric)}"
+        if row["ci_low"] is not None:
+            score += f" (95% CI {format_interval(row['ci_low'], row['ci_high'], metric)})"
+        click.echo(f"{row['version']:<26} {state:<8} {row['model']:<14} {score:<40} by {row['author']}")
 
 
 @models.command()
@@ -114,23 +91,27 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 @click.argument("version", default="")
 @report_errors
 def show(project: str, version: str) -> None:
-    """A version's manifest as JSON; the champion's when none is named."""
+    """Print the manifest of VERSION, by default of the champion, as JSON."""
     context = context_from_settings(signing=False)
-    click.echo(json.dumps(_manifest(context, project, version or _serving(context, project)).model_dump(mode="json"), indent=1))
+    manifest = _manifest(context, project, version or champion_version(context, project))
+    echo_json(manifest.model_dump(mode="json"))
 
 
 @models.command()
 @click.argument("project")
-@click.argument("one")
-@click.argument("other")
+@click.argument("old")
+@click.argument("new")
 @report_errors
-def diff(project: str, one: str, other: str) -> None:
-    """What differs between two versions, as JSON: scores with intervals, signature, data, configuration, libraries."""
+def diff(project: str, old: str, new: str) -> None:
+    """Print the differences between two versions as JSON.
+
+    Compares scores, signature, data, configuration and libraries.
+    """
     context = context_from_settings(signing=False)
-    sides = [_facts(_manifest(context, project, version)) for version in (one, other)]
-    names = sorted(sides[0].keys() | sides[1].keys())
-    changed = {name: [side.get(name) for side in sides] for name in names if sides[0].get(name) != sides[1].get(name)}
-    click.echo(json.dumps({"versions": [one, other], "changed": changed}, indent=1))
+    before, after = (_comparable_facts(_manifest(context, project, version)) for version in (old, new))
+    names = sorted(before.keys() | after.keys())
+    changed = {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
+    echo_json({"versions": [old, new], "changed": changed})
 
 
 @models.command("promote")
@@ -138,35 +119,37 @@ def diff(project: str, one: str, other: str) -> None:
 @click.argument("version")
 @reason_option
 @expect_option
-@click.option("--dry-run", is_flag=True, help="judge and write nothing")
-@click.option("--force", is_flag=True, help="past failed gates; the history will say so")
+@click.option("--dry-run", is_flag=True, help="run the checks without changing anything")
+@click.option("--force", is_flag=True, help="promote despite failed checks (recorded in the history)")
 @json_option
 @report_errors
 def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool, force: bool, as_json: bool) -> None:
-    """Judge a version by its gates and make it the champion."""
+    """Check a version against the project's gates and make it the champion."""
     context = context_from_settings(signing=True)
-    standing = read_champion(context.store, project, context.trust.promoters)
+    champion = read_champion(context.store, project, context.trust.promoters)
     try:
         entry = promote(context, project, version, reason, utc_now, expect=expect, force=force, dry_run=dry_run)
-    except GateFailed as refusal:
-        _print_json(refusal.entry, as_json)
+    except GateFailed as rejection:
+        _print_entry(rejection.entry, as_json, dry_run)
         raise
-    already = standing is not None and standing.champion == version
-    _print_json(entry, as_json, "already is" if already else "would be" if dry_run else "is")
+    if champion and champion.champion == version and not as_json:
+        click.echo(f"{version} is already the champion of {project}")
+    else:
+        _print_entry(entry, as_json, dry_run)
 
 
 @models.command("rollback")
 @click.argument("project")
 @reason_option
 @expect_option
-@click.option("--to", help="a version that served; the one before the present one by default")
-@click.option("--dry-run", is_flag=True, help="load what it would go back to, and write nothing")
+@click.option("--to", help="an earlier champion; the previous one by default")
+@click.option("--dry-run", is_flag=True, help="load the earlier version without changing anything")
 @json_option
 @report_errors
 def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: bool, as_json: bool) -> None:
-    """Go back to the version that served before."""
+    """Make an earlier champion the champion again."""
     entry = rollback(context_from_settings(signing=True), project, reason, utc_now, to=to, expect=expect, dry_run=dry_run)
-    _print_json(entry, as_json, "would be" if dry_run else "is")
+    _print_entry(entry, as_json, dry_run)
 
 
 @models.command()
@@ -174,51 +157,52 @@ def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: b
 @json_option
 @report_errors
 def history(project: str, as_json: bool) -> None:
-    """Every promotion, rollback and refusal, the newest last."""
+    """List promotions, rollbacks and rejections, newest last."""
     context = context_from_settings(signing=False)
     _require_project(context, project)
     entries = entries_since(context.store, project, context.trust.promoters)
     if as_json:
-        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+        echo_json([entry.model_dump(mode="json") for entry in entries])
         return
     for entry in entries:
-        forced = " (forced)" if entry.forced else ""
-        click.echo(f"{entry.sequence:>4} {entry.at[:19]} {entry.action:<8} {entry.version} by {entry.by}{forced}: {entry.why}")
+        action = action_label(entry.action) + (" (forced)" if entry.forced else "")
+        click.echo(f"{entry.sequence:>4}  {format_time(entry.at)}  {action:<11} {entry.version} by {entry.by}: {entry.why}")
 
 
 @models.command()
 @click.argument("project")
+@json_option
 @report_errors
-def verify(project: str) -> None:
-    """Check the history, the alias, and every version's signature and files."""
+def verify(project: str, as_json: bool) -> None:
+    """Verify the history, the champion alias, and all versions' signatures and files.
+
+    Exits with code 5 if anything is wrong.
+    """
     context = context_from_settings(signing=False)
     _require_project(context, project)
-    wrong = check_history(context.store, project, context.trust.promoters)
+    errors = check_history(context.store, project, context.trust.promoters)
     versions = list_versions(context.store, project)
-    retired = set() if wrong else retired_versions(entries_since(context.store, project, context.trust.promoters))
+    retired = set() if errors else retired_versions(entries_since(context.store, project, context.trust.promoters))
     for version in versions:
         try:
             manifest = _manifest(context, project, version)
             for name in [] if version in retired else manifest.files:
                 read_file(manifest, name, context.fetch)
         except StoreError as error:
-            wrong.append(str(error))
-    for line in wrong:
-        click.echo(line, err=True)
-    click.echo(f"{len(versions)} versions, {len(read_history(context.store, project))} entries, {len(wrong)} wrong")
-    raise SystemExit(WRONG if wrong else 0)
+            errors.append(str(error))
+    entries = len(read_history(context.store, project))
+    if as_json:
+        echo_json({"versions": len(versions), "entries": entries, "errors": errors})
+    else:
+        _print_verification(len(versions), entries, errors)
+    raise SystemExit(STORE_ERROR if errors else 0)
 
 
-@click.group()
-def keys() -> None:
-    """Keys that sign versions and promotions."""
-
-
-@keys.command()
-def new() -> None:
-    """Make an ed25519 key and print the variables that use it."""
-    signer = Signer.new()
-    click.echo(f"PODIUM_SIGNING_KEY={signer.private}\nPODIUM_TRAINER_KEYS='{json.dumps([signer.public])}'")
+def _print_verification(versions: int, entries: int, errors: list[str]) -> None:
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+    checked = f"{count(versions, 'version')}, {count(entries, 'history entry', 'history entries')}"
+    click.echo(f"{count(len(errors), 'error')} in {checked}" if errors else f"OK: {checked} verified")
 
 
 def _manifest(context: PromotionContext, project: str, version: str) -> Manifest:
@@ -226,24 +210,25 @@ def _manifest(context: PromotionContext, project: str, version: str) -> Manifest
 
 
 def _require_project(context: PromotionContext, project: str) -> None:
-    """Raises StoreError for a project of which the bucket knows nothing."""
+    """Raise StoreError if the bucket has no version and no history of the project."""
     if not any(True for prefix in ("versions", "history") for _ in context.store.list_objects(f"{prefix}/{project}/")):
         names = ", ".join(projects_with_versions(context.store))
-        raise StoreError(f"the bucket has no project {project} (it has: {names or 'none'})")
+        raise StoreError(f'project "{project}" not found in the bucket (available: {names or "none"})')
 
 
-def _serving(context: PromotionContext, project: str) -> str:
-    standing = read_champion(context.store, project, context.trust.promoters)
-    if standing is None or standing.champion is None:
-        raise StoreError(f"{project} has no champion")
-    return standing.champion
+def champion_version(context: PromotionContext, project: str) -> str:
+    """Return the version of the champion. Raises StoreError if there is none."""
+    entry = read_champion(context.store, project, context.trust.promoters)
+    if entry is None or entry.champion is None:
+        raise StoreError(f"{project} has no champion; promote a version with `podium models promote`")
+    return entry.champion
 
 
-def _row(manifest: Manifest, standing: AuditEntry | None, retired: set[str]) -> dict[str, Any]:
+def _version_facts(manifest: Manifest, champion: AuditEntry | None, retired: set[str]) -> dict[str, Any]:
     best = manifest.leaderboard[0]
     return {
         "version": manifest.version,
-        "champion": standing is not None and standing.champion == manifest.version,
+        "champion": champion is not None and champion.champion == manifest.version,
         "retired": manifest.version in retired,
         "model": manifest.champion,
         "metric": best["eval_metric"],
@@ -252,32 +237,29 @@ def _row(manifest: Manifest, standing: AuditEntry | None, retired: set[str]) -> 
     }
 
 
-def format_number(number: float | None) -> str:
-    return "not known" if number is None else f"{number:.4g}"
-
-
-def _facts(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as flat facts that can be compared one by one."""
+def _comparable_facts(manifest: Manifest) -> dict[str, Any]:
+    """Return a manifest as a flat dictionary."""
     document = manifest.model_dump(mode="json")
-    columns = {column["name"]: column for column in document["signature"]["inputs"]}
-    facts = {f"signature.{name}": column for name, column in columns.items()}
+    facts = {f"signature.{column['name']}": column for column in document["signature"]["inputs"]}
     facts |= {
         f"score.{row['model']}": {key: row[key] for key in ("score_test", "ci_low", "ci_high")}
         for row in document["leaderboard"]
     }
-    for part in ("data", "configuration", "libraries"):
-        facts |= {f"{part}.{name}": value for name, value in document[part].items()}
+    for section in ("data", "configuration", "libraries"):
+        facts |= {f"{section}.{name}": value for name, value in document[section].items()}
     return facts | {name: document[name] for name in ("champion", "git", "lock_sha256", "author", "predictions_sha256")}
 
 
-def _print_json(entry: AuditEntry, as_json: bool, verb: str = "is") -> None:
+def _print_entry(entry: AuditEntry, as_json: bool, dry_run: bool) -> None:
     if as_json:
         click.echo(entry.model_dump_json(indent=1))
         return
     for gate in entry.evidence:
-        click.echo(f"{'✓' if gate.passed else '✗'} {gate}")
+        click.echo(f"{'✓' if gate.passed else '✗'} {gate_label(gate.name)}: {gate.detail}")
     if entry.action == "refuse":
-        click.echo(f"{entry.version} was refused", err=True)
-    else:
-        place = f"number {entry.sequence}, before: {entry.previous or 'none'}"
-        click.echo(f"{entry.champion} {verb} the champion of {entry.project} ({place})")
+        click.echo(f"{entry.version} {'would be' if dry_run else 'was'} rejected", err=True)
+        return
+    details = [] if dry_run else [f"promotion #{entry.sequence}"]
+    details += [f"previously {entry.previous}"] if entry.previous else []
+    verb = "would become" if dry_run else "is now"
+    click.echo(f"{entry.champion} {verb} the champion of {entry.project}" + (f" ({'; '.join(details)})" if details else ""))

@@ -1,4 +1,4 @@
-"""The cloud on a laptop: a real S3 server, its events and the real Lambda runtime, all on loopback."""
+"""A local cloud on loopback: an S3 server, its events and the Lambda runtime; demo, smoke and acceptance runs on it."""
 
 from podium.local.cloud import LocalCloud
 

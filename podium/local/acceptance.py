@@ -1,4 +1,4 @@
-"""`podium accept`: a project from its data to served answers on the embedded S3, saying what was seen."""
+"""`podium accept`: run example projects from their data to their predictions on a local cloud."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import click
 
+from podium.formatting import count
 from podium.local import LocalCloud
 from podium.local.check_report import CheckReport
 from podium.local.http_client import Client
@@ -29,17 +30,17 @@ from podium.local.services import promotion_context, run_pipeline, start_service
 from podium.registry.promotion import PromotionContext
 from podium.settings import ROOT
 
-SECONDS = 60
-ASKED = 300
+WAIT_SECONDS = 60
+TIMED_REQUESTS = 300
 Rows = Sequence[Mapping[str, str]]
 
 
 class AcceptanceEnvironment:
-    """The embedded cloud, a service on it, and what is done and seen there by one project."""
+    """A local cloud with a service, and the steps and checks of one project's acceptance run."""
 
-    def __init__(self, project: str, cloud: LocalCloud, folder: Path, seen: CheckReport) -> None:
-        self.project, self.cloud, self.folder, self.seen = project, cloud, folder, seen
-        self.check, self.figure = seen.check, seen.figure
+    def __init__(self, project: str, cloud: LocalCloud, folder: Path, report: CheckReport) -> None:
+        self.project, self.cloud, self.folder, self.report = project, cloud, folder, report
+        self.check, self.figure = report.check, report.figure
         self.client = Client(f"http://127.0.0.1:{cloud.service_port}", 600)
         self.stop: Callable[[], None] = lambda: None
 
@@ -50,58 +51,58 @@ class AcceptanceEnvironment:
     def put(self, key: str, data: bytes) -> None:
         self.cloud.client().put_object(Bucket=self.context.store.bucket, Key=key, Body=data)
 
-    def train(self, task: str = "Pipeline", *more: str) -> float:
-        """The luigi command; seconds."""
-        return run_pipeline(self.cloud.environment, self.project, task, *more, quiet=True)
+    def train(self, task: str = "Pipeline", *options: str) -> float:
+        """Run a Luigi task for the project and return its seconds."""
+        return run_pipeline(self.cloud.environment, self.project, task, *options, quiet=True)
 
-    def luigi(self, task: str, *more: str) -> float:
-        """A task that names no project; seconds."""
-        return run_pipeline(self.cloud.environment, "", task, *more, quiet=True)
+    def luigi(self, task: str, *options: str) -> float:
+        """Run a Luigi task without a project and return its seconds."""
+        return run_pipeline(self.cloud.environment, "", task, *options, quiet=True)
 
     def podium(self, *arguments: str) -> str:
-        """A `podium` command; what it printed. Raises CalledProcessError."""
+        """Run a `podium` command and return its standard output. Raises CalledProcessError."""
         command = [sys.executable, "-m", "podium.cli.main", *arguments]
-        done = subprocess.run(command, env=self.cloud.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout
+        result = subprocess.run(command, env=self.cloud.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        return result.stdout
 
-    def imported(self, file: Path, reason: str, *options: str) -> dict[str, Any]:
-        """A model file imported and promoted; its manifest."""
+    def import_and_promote(self, file: Path, reason: str, *options: str) -> dict[str, Any]:
+        """Import a model file, promote it and return its manifest."""
         manifest: dict[str, Any] = json.loads(self.podium("models", "import", self.project, str(file), *options, "--json"))
         self.podium("models", "promote", self.project, manifest["version"], "--reason", reason)
         return manifest
 
     def serve(self) -> None:
-        """Start the service, and wait until it serves the champion with its Dask cluster."""
+        """Start the service, and wait until the champion is deployed and the Dask cluster runs."""
         process = start_service({**self.cloud.environment, "PODIUM_POLL_SECONDS": "2"}, self.cloud.service_port, self.folder)
         self.stop = process.stop
-        self.wait_until_served()
-        self.client.wait_until(lambda: self.client.get("/status.json").json()["dask"]["mode"] == "cluster", SECONDS)
+        self.wait_until_deployed()
+        self.client.wait_until(lambda: self.client.get("/status.json").json()["dask"]["mode"] == "cluster", WAIT_SECONDS)
 
-    def wait_until_served(self) -> None:
-        self.client.wait_until(lambda: self.client.get(f"/projects/{self.project}/schema").status == 200, SECONDS)
+    def wait_until_deployed(self) -> None:
+        self.client.wait_until(lambda: self.client.get(f"/projects/{self.project}/schema").status == 200, WAIT_SECONDS)
 
     @property
     def path(self) -> str:
         return f"/projects/{quote(self.project)}/predict"
 
     def manifest(self) -> dict[str, Any]:
-        """The champion's."""
-        found: dict[str, Any] = json.loads(self.podium("models", "show", self.project))
-        return found
+        """Return the champion's manifest."""
+        manifest: dict[str, Any] = json.loads(self.podium("models", "show", self.project))
+        return manifest
 
-    def ask(self, record: object) -> dict[str, Any]:
-        """The one prediction of a record as JSON."""
-        answer = self.client.post_json(self.path, record)
-        if answer.status != 200:
-            raise AssertionError(f"{answer.status}: {answer.text[:500]}")
-        found: dict[str, Any] = answer.json()["predictions"][0]
-        return found
+    def predict(self, record: object) -> dict[str, Any]:
+        """Post a record as JSON and return its prediction."""
+        response = self.client.post_json(self.path, record)
+        if response.status != 200:
+            raise AssertionError(f"{response.status}: {response.text[:500]}")
+        prediction: dict[str, Any] = response.json()["predictions"][0]
+        return prediction
 
     def latency(self, record: object) -> float:
-        """Median milliseconds of a record as JSON on one connection."""
+        """Return the median milliseconds of a JSON record on one connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.cloud.service_port)
         body, times = json.dumps(record).encode(), []
-        for _ in range(ASKED):
+        for _ in range(TIMED_REQUESTS):
             started = time.perf_counter()
             connection.request("POST", self.path, body, {"content-type": "application/json"})
             connection.getresponse().read()
@@ -109,32 +110,36 @@ class AcceptanceEnvironment:
         connection.close()
         return statistics.median(times)
 
-    def same_everywhere(self, rows: Rows) -> None:
-        """The same rows, more than ten, by CSV, JSON, form and Dask: what the model took and what it said are identical."""
+    def check_formats_agree(self, rows: Rows) -> None:
+        """Check that CSV, JSON, forms, single rows and Dask give identical inputs and predictions; needs over ten rows."""
         schema = self.client.get(f"/projects/{self.project}/schema").json()
         records = [as_json(row, schema) for row in rows]
-        together = [self._answers("application/json", json.dumps(records).encode())]  # over Dask
-        together.append(self._answers("text/csv", to_csv(rows)))
-        alone = [
-            [one for record in records for one in self._answers("application/json", json.dumps(record).encode())],
-            [one for row in rows for one in self._answers("text/csv", to_csv([row]))],
-            [one for row in rows for one in self._form(row)],
+        results = [
+            self._predictions("application/json", json.dumps(records).encode()),  # over Dask
+            self._predictions("text/csv", to_csv(rows)),
+            [
+                prediction
+                for record in records
+                for prediction in self._predictions("application/json", json.dumps(record).encode())
+            ],
+            [prediction for row in rows for prediction in self._predictions("text/csv", to_csv([row]))],
+            [prediction for row in rows for prediction in self._form_predictions(row)],
         ]
-        same = all(found == together[0] for found in (*together, *alone))
-        self.check(same, f"{len(rows)} rows as JSON, CSV, form, one by one and over Dask: the same inputs and bits")
+        agree = all(result == results[0] for result in results)
+        self.check(agree, f"{len(rows)} rows as JSON, CSV, form, one by one and over Dask: identical inputs and predictions")
 
-    def _answers(self, media: str, body: bytes) -> list[Any]:
-        headers = {"content-type": media, "accept": "application/json"}
-        answer = self.client.post(f"{self.path}?inputs=true", body, headers)
-        found: list[Any] = answer.json().get("predictions") or [answer.text]
-        return found
+    def _predictions(self, media_type: str, body: bytes) -> list[Any]:
+        headers = {"content-type": media_type, "accept": "application/json"}
+        response = self.client.post(f"{self.path}?inputs=true", body, headers)
+        predictions: list[Any] = response.json().get("predictions") or [response.text]
+        return predictions
 
-    def _form(self, row: Mapping[str, str]) -> list[Any]:
+    def _form_predictions(self, row: Mapping[str, str]) -> list[Any]:
         body = "&".join(f"{quote(name)}={quote(value)}" for name, value in row.items())
-        return self._answers("application/x-www-form-urlencoded", body.encode())
+        return self._predictions("application/x-www-form-urlencoded", body.encode())
 
-    def told(self, data: str, record: object) -> None:
-        """A line for the table of projects."""
+    def record_summary(self, data: str, record: object) -> None:
+        """Record the data, champion, score and latency of the project."""
         manifest = self.manifest()
         best = next(row for row in manifest["leaderboard"] if row["model"] == manifest["champion"])
         score = f"{best['eval_metric']} {best['score_test']:.4g} ({best['ci_low']:.4g} … {best['ci_high']:.4g})"
@@ -145,18 +150,18 @@ class AcceptanceEnvironment:
 
 
 def as_json(row: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of texts as a client writes it in JSON: plain numbers as numbers, blanks as null, the rest as it is."""
-    made: dict[str, Any] = {}
+    """Return a row of texts as a JSON record: numbers as numbers, blanks as null, other texts unchanged."""
+    record: dict[str, Any] = {}
     for name, text in row.items():
-        kinds = schema["properties"][name]["type"]
-        kinds = [kinds] if isinstance(kinds, str) else kinds
+        types = schema["properties"][name]["type"]
+        types = [types] if isinstance(types, str) else types
         if not text.strip():
-            made[name] = None
-        elif "string" not in kinds:
-            made[name] = text.lower() == "true" if "boolean" in kinds else json.loads(text)
+            record[name] = None
+        elif "string" not in types:
+            record[name] = text.lower() == "true" if "boolean" in types else json.loads(text)
         else:
-            made[name] = text
-    return made
+            record[name] = text
+    return record
 
 
 def to_csv(rows: Rows) -> bytes:
@@ -168,38 +173,39 @@ def to_csv(rows: Rows) -> bytes:
 
 
 @contextmanager
-def acceptance_environment(project: str, folder: Path | None, seen: CheckReport) -> Iterator[AcceptanceEnvironment]:
-    """An embedded cloud for one project; everything in it is stopped at the end."""
+def acceptance_environment(project: str, folder: Path | None, report: CheckReport) -> Iterator[AcceptanceEnvironment]:
+    """Start a local cloud for one project, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="podium-accept-") as temporary:
-        place = folder / project if folder else Path(temporary)
-        with LocalCloud(place, free_ports(1)[0]) as cloud:
-            made = AcceptanceEnvironment(project, cloud, place, seen)
+        output = folder / project if folder else Path(temporary)
+        with LocalCloud(output, free_ports(1)[0]) as cloud:
+            environment = AcceptanceEnvironment(project, cloud, output, report)
             try:
-                yield made
+                yield environment
             finally:
-                made.stop()
+                environment.stop()
 
 
-def acceptable(folder: Path) -> list[str]:
-    """The projects with a run of their own."""
+def project_names(folder: Path) -> list[str]:
+    """Return the projects that have an acceptance run."""
     return sorted(path.parent.name for path in folder.glob("*/accept.py"))
 
 
 def run_acceptance(names: Sequence[str], folder: Path | None, as_json: bool) -> int:
-    """Returns 0 if everything was right, in all of them."""
+    """Run the projects and print their results; return 0 if all checks passed."""
     sys.path.insert(0, str(ROOT))
-    found = {}
+    reports = {}
     for name in names:
-        seen = found[name] = CheckReport()
+        report = reports[name] = CheckReport()
         click.echo(f"— {name}", err=True)
         started = time.perf_counter()
-        with acceptance_environment(name, folder, seen) as made:
-            importlib.import_module(f"projects.{name}.accept").accept(made)
-        seen.figure("seconds", time.perf_counter() - started)
+        with acceptance_environment(name, folder, report) as environment:
+            importlib.import_module(f"projects.{name}.accept").accept(environment)
+        report.figure("seconds", time.perf_counter() - started)
         if not as_json:
-            seen.say(False)
+            report.print_summary(False)
+    failed = sum(report.failed for report in reports.values())
     if as_json:
-        click.echo(json.dumps({name: seen.as_dict() for name, seen in found.items()}, indent=1))
+        click.echo(json.dumps({name: report.as_dict() for name, report in reports.items()}, indent=1))
     elif len(names) > 1:
-        click.echo(f"{len(names)} projects, {sum(seen.wrong for seen in found.values())} wrong")
-    return 1 if any(seen.wrong for seen in found.values()) else 0
+        click.echo(f"{count(len(names), 'project')}, {count(failed, 'failed check')}")
+    return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""What a run that checks itself has seen."""
+"""Results of the checks and measurements of a smoke or acceptance run."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ import click
 
 @dataclass
 class CheckReport:
-    """What was checked, and the figures."""
+    """Checks in order, each passed or failed, and measurements by name."""
 
-    lines: list[tuple[bool, str]] = field(default_factory=list)
+    checks: list[tuple[bool, str]] = field(default_factory=list)
     figures: dict[str, float | int | str] = field(default_factory=dict)
 
-    def check(self, right: bool, text: str) -> None:
-        self.lines.append((right, text))
-        click.secho(f"{'✓' if right else '✗'} {text}", fg=None if right else "red", err=True)
+    def check(self, passed: bool, text: str) -> None:
+        """Record a check and print it to standard error."""
+        self.checks.append((passed, text))
+        click.secho(f"{'✓' if passed else '✗'} {text}", fg=None if passed else "red", err=True)
 
     def figure(self, name: str, value: float | int | str) -> None:
+        """Record a measurement."""
         self.figures[name] = round(value, 3) if isinstance(value, float) else value
 
     @property
-    def wrong(self) -> int:
-        return sum(not right for right, _ in self.lines)
+    def failed(self) -> int:
+        return sum(not passed for passed, _ in self.checks)
 
     def as_dict(self) -> dict[str, object]:
-        return {"wrong": self.wrong, "figures": self.figures, "checks": self.lines}
+        return {"failed": self.failed, "figures": self.figures, "checks": self.checks}
 
-    def say(self, as_json: bool) -> None:
-        """The figures, and how many checks were right."""
+    def print_summary(self, as_json: bool) -> None:
+        """Print the measurements and the number of passed and failed checks."""
         if as_json:
             click.echo(json.dumps(self.as_dict(), indent=1))
             return
-        width = max(map(len, self.figures))
+        width = max(map(len, self.figures), default=0)
         for name, value in self.figures.items():
             click.echo(f"  {name.replace('_', ' '):<{width}}  {value}")
-        click.echo(f"{len(self.lines) - self.wrong} right, {self.wrong} wrong")
+        click.echo(f"{len(self.checks) - self.failed} passed, {self.failed} failed")

@@ -1,4 +1,4 @@
-"""S3, events and Lambda together: started in order, stopped in reverse."""
+"""The embedded S3 server, event bridge and Lambda runtime as one context manager."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BUCKET = "podium"
 
 
 class LocalCloud:
-    """The embedded cloud with its data under `folder`; `environment` is what its clients need.
+    """The embedded cloud with its data in `folder`; `environment` configures its clients.
 
-    The credentials and the hint's secret are made at the first start and kept beside the data, readable by the owner only.
+    The first start creates the credentials and keys in `folder`, readable only by the owner.
     """
 
     def __init__(self, folder: Path, service_port: int, s3_port: int | None = None) -> None:
@@ -39,12 +39,12 @@ class LocalCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for Podium's own processes."""
+        """The environment of Podium's own processes."""
         return {**os.environ, **self.variables}
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a process needs to know of this cloud."""
+        """The variables that point to this cloud."""
         return {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._ports[0]}",
             "AWS_ACCESS_KEY_ID": self._secrets["access"],
@@ -76,7 +76,7 @@ class LocalCloud:
         return self
 
     def start_events(self) -> None:
-        """The bridge and the Lambda runtime."""
+        """Start the event bridge and the Lambda runtime."""
         logs, python = self.folder / "logs", sys.executable
         self._bridge = Process([python, "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ)
         self._bridge.wait_for(f"{self.events_url}/status")
@@ -90,7 +90,7 @@ class LocalCloud:
         self._lambda = Process(command, logs / "lambda.log", environment)
 
     def write_variables(self) -> Path:
-        """A file for `source`, readable by the owner only."""
+        """Write the variables as a shell script, readable only by the owner, and return its path."""
         path = self.folder / "env"
         path.touch(mode=0o600)
         path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()))
@@ -109,7 +109,7 @@ class LocalCloud:
             self._s3 = None
 
     def client(self) -> Any:
-        """A boto3 client of this S3."""
+        """Return a boto3 client of this S3."""
         return boto3.client(
             "s3",
             endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],

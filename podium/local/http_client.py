@@ -1,4 +1,4 @@
-"""A small HTTP client of the service, one connection a call."""
+"""A small HTTP client for the service, with one connection per request."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Answer:
 
 
 class Client:
-    """Calls to one service."""
+    """A client of one service. The standard library suffices: httpx is only a development dependency."""
 
     def __init__(self, url: str, seconds: float = 60) -> None:
         self.host, self._seconds = urlsplit(url).netloc, seconds
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Raises OSError, also for an answer that breaks off."""
+        """Send a request. Raises OSError, also if the connection closes within the response."""
         connection = HTTPConnection(self.host, timeout=self._seconds)
         try:
             connection.request(method, path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
         except IncompleteRead as error:
-            raise ConnectionError("the answer broke off") from error
+            raise ConnectionError("the connection closed within the response") from error
         finally:
             connection.close()
 
@@ -57,16 +57,17 @@ class Client:
         return self.post(path, urlencode(fields).encode(), {"content-type": "application/x-www-form-urlencoded"})
 
     def post_file(self, path: str, data: bytes, name: str = "rows.csv") -> Answer:
-        mark = uuid.uuid4().hex
-        head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: text/csv\r\n\r\n'
-        body = head.encode() + data + f"\r\n--{mark}--\r\n".encode()
-        return self.post(path, body, {"content-type": f"multipart/form-data; boundary={mark}"})
+        boundary = uuid.uuid4().hex
+        disposition = f'form-data; name="file"; filename="{name}"'
+        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: text/csv\r\n\r\n"
+        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        return self.post(path, body, {"content-type": f"multipart/form-data; boundary={boundary}"})
 
     @staticmethod
-    def wait_until(happened: Callable[[], bool], seconds: float) -> None:
-        """Raises TimeoutError."""
+    def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+        """Poll a condition. Raises TimeoutError."""
         end = time.monotonic() + seconds
-        while not happened():
+        while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"not within {seconds} s")
+                raise TimeoutError(f"condition not met within {seconds} s")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Child processes that end when their owner ends them, and free ports for them."""
+"""Child processes with log files, and free ports for them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from urllib.parse import urlsplit
 import psutil
 
 PORTS = 12_000, 32_000
+"""Below the range that Linux uses for outgoing connections."""
 
 
 class DidNotStart(Exception):
-    """A child process ended or stayed silent instead of serving; its log is named."""
+    """A child process exited or did not respond; the message names its log."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that are free now, and none of those that connections to elsewhere are given in the meantime."""
-    found: set[int] = set()
-    while len(found) < count:
+    """Return distinct loopback ports that are free now."""
+    ports: set[int] = set()
+    while len(ports) < count:
         port = random.SystemRandom().randrange(*PORTS)
         if is_free(port):
-            found.add(port)
-    return list(found)
+            ports.add(port)
+    return list(ports)
 
 
 def is_free(port: int) -> bool:
@@ -44,7 +45,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1):
             return True
@@ -57,12 +58,12 @@ def _answers(url: str) -> bool:
 def _listens(process: psutil.Process, port: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         connections = process.net_connections("tcp")
-        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
+        return any(item.status == psutil.CONN_LISTEN and item.laddr.port == port for item in connections)
     return False
 
 
 class Process:
-    """A child process in a group of its own, its output in a log file."""
+    """A child process in its own process group, with its output in a log file."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -85,33 +86,33 @@ class Process:
         return self._child.poll() is None
 
     def wait_for(self, url: str, seconds: float = 30) -> None:
-        """Wait until this process, or one that it started, gives any HTTP answer at `url`; raises DidNotStart.
+        """Wait until the process responds to HTTP at `url`. Raises DidNotStart.
 
-        Another program that has taken the port in the meantime may answer there, so who listens is looked at as well.
+        Also checks that the process or a child of it listens on the port, as another program may respond there.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.running():
                 raise DidNotStart(
-                    f"{self.name} ended with code {self._child.returncode}; {self.log} ends with:\n{self._told()}"
+                    f"{self.name} exited with code {self._child.returncode}; end of {self.log}:\n{self._log_tail()}"
                 )
-            if _answers(url) and self.listens(urlsplit(url).port or 80):
+            if _responds(url) and self.listens(urlsplit(url).port or 80):
                 return
             time.sleep(0.02)
-        raise DidNotStart(f"nothing answers at {url}; see {self.log}")
+        raise DidNotStart(f"no response from {url} within {seconds:g} s; see {self.log}")
 
     def listens(self, port: int) -> bool:
-        """Whether this process or one that it started accepts connections on a port."""
+        """Return whether the process or a child of it listens on a port."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            owner = psutil.Process(self.pid)
-            return any(_listens(process, port) for process in (owner, *owner.children(recursive=True)))
+            process = psutil.Process(self.pid)
+            return any(_listens(member, port) for member in (process, *process.children(recursive=True)))
         return False
 
-    def _told(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
     def stop(self, seconds: float = 15) -> None:
-        """Ask it to end, and kill what is left of its group after a while."""
+        """Send SIGTERM, and kill the process group after `seconds`."""
         if self.running():
             self._child.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

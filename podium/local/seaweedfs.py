@@ -1,4 +1,4 @@
-"""SeaweedFS as the embedded S3 server: conditional writes, credentials and change notifications."""
+"""SeaweedFS as the embedded S3 server."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from podium.local.processes import Process
 
-WATCHED = ("aliases", "inbox", "drop")
+WATCHED_PREFIXES = ("aliases", "inbox", "drop")
 
 
 def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str, webhook: str) -> Process:
-    """Start `weed mini` with its data under `folder`, S3 on the first of ten ports, and wait until it answers.
+    """Start `weed mini` with its data in `folder`, S3 on the first of ten ports, and wait until it responds.
 
-    Changes under the watched prefixes are posted to `webhook`: at most once and in no order.
+    Changes under the watched prefixes are posted to `webhook`, at most once and unordered.
     """
     settings = folder / "settings"
     settings.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
-    (folder / "data" / "mini.options").unlink(missing_ok=True)  # it remembers the ports of the last start
+    (folder / "data" / "mini.options").unlink(missing_ok=True)  # it holds the ports of the last start
     identity = {"name": "podium", "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}], "actions": ["Admin"]}
     access = settings / "s3.json"
     access.touch(mode=0o600)
     access.write_text(json.dumps({"identities": [identity]}))
-    prefixes = json.dumps([f"/buckets/{bucket}/{name}/" for name in WATCHED])
+    prefixes = json.dumps([f"/buckets/{bucket}/{name}/" for name in WATCHED_PREFIXES])
     (settings / "notification.toml").write_text(
         f'[notification.webhook]\nenabled = true\nendpoint = "{webhook}"\npath_prefixes = {prefixes}\n'
         'event_types = ["create", "update", "rename"]\nworkers = 2\nmax_retries = 1\nbackoff_seconds = 1\n'

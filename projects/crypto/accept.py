@@ -31,7 +31,7 @@ SIZES = (2_500, 10_000)
 
 def accept(env: AcceptanceEnvironment) -> None:
     network, scalers, history = _given_files(env)
-    facts = env.imported(network, "the given network", "--scalers", str(scalers), "--sample", str(history))["data"]
+    facts = env.import_and_promote(network, "the given network", "--scalers", str(scalers), "--sample", str(history))["data"]
     env.check(
         facts["kind"] == "Keras" and facts["largest_difference"] < 1e-3,
         f"network and scalers imported: equal to Keras 2's formulas on {facts['compared']} windows, to "
@@ -43,7 +43,7 @@ def accept(env: AcceptanceEnvironment) -> None:
     _check_daily_files(env, pd.read_csv(history, dtype=str, keep_default_na=False))
     _check_input_formats(env)
     _check_weekly_retraining(env)
-    env.told(
+    env.record_summary(
         "44 coins, 29,998 days" if GIVEN_FILES.exists() else "generated, 44 coins",
         _last_days(market(["BTC"], 7, date(2018, 1, 1))),
     )

@@ -19,7 +19,7 @@ def accept(env: AcceptanceEnvironment) -> None:
     subprocess.run([sys.executable, str(HERE / "train.py"), str(env.folder)], check=True)
     file = env.folder / "a_model.joblib"
     env.check(file.exists(), f"a_model.joblib was written by plain scikit-learn, {file.stat().st_size} bytes")
-    manifest = env.imported(file, "the given model", "--sample", str(HERE / "people.csv"))
+    manifest = env.import_and_promote(file, "the given model", "--sample", str(HERE / "people.csv"))
     facts = manifest["data"]
     env.check(
         facts["largest_difference"] == 0.0,
@@ -39,5 +39,7 @@ def accept(env: AcceptanceEnvironment) -> None:
     invalid = env.client.get(f"{env.path}?height=tall&weight=72.5&shoe_size=41")
     env.check(invalid.status == 422 and "height" in invalid.text, "a height that is not a number: 422, naming the field")
     rows = [{name: row[name] for name in RECORD} for row in csv.DictReader((HERE / "people.csv").open())]
-    env.same_everywhere(rows + [{**RECORD, "height": str(150 + 5 * number)} for number in range(9)])
-    env.told("11 rows, fitted elsewhere; a_model.joblib imported", {name: float(value) for name, value in RECORD.items()})
+    env.check_formats_agree(rows + [{**RECORD, "height": str(150 + 5 * number)} for number in range(9)])
+    env.record_summary(
+        "11 rows, fitted elsewhere; a_model.joblib imported", {name: float(value) for name, value in RECORD.items()}
+    )

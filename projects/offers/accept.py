@@ -29,14 +29,14 @@ def accept(env: AcceptanceEnvironment) -> None:
     later = offers(NEW_ROWS, seed=1)
     _check_file(env, later)
     rows = later.drop(columns="y").head(24).to_dict("records")
-    env.same_everywhere(rows)
+    env.check_formats_agree(rows)
     prediction = env.client.post_json(f"{env.path}?inputs=true", rows[0] | _plain_numbers(rows[0])).json()["predictions"][0]
     names = list(prediction["inputs"])
     env.check(
         names == sorted(names) and set(prediction) == {"prediction", "probabilities", "inputs"},
         f"a response has class {prediction['prediction']}, probabilities and {len(names)} inputs sorted by name",
     )
-    env.told(f"generated, {TRAINING_ROWS:,} × 100, known coefficients", rows[0] | _plain_numbers(rows[0]))
+    env.record_summary(f"generated, {TRAINING_ROWS:,} × 100, known coefficients", rows[0] | _plain_numbers(rows[0]))
     _check_import(env, table, later)
 
 
@@ -81,13 +81,13 @@ def _check_import(env: AcceptanceEnvironment, table: pd.DataFrame, later: pd.Dat
     table.to_csv(rows, index=False)
     subprocess.run([sys.executable, str(HERE / "outside.py"), str(rows), str(file)], check=True)
     later.head(2000).to_csv(rows, index=False)
-    given = AcceptanceEnvironment("offers-given", env.cloud, env.folder, env.seen)  # without a project file
-    facts = given.imported(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
+    given = AcceptanceEnvironment("offers-given", env.cloud, env.folder, env.report)  # without a project file
+    facts = given.import_and_promote(file, "given", "--sample", str(rows), "--target", "y", "--classes", "0,1")["data"]
     env.check(
         facts["kind"] == "statsmodels" and facts["largest_difference"] < 1e-9,
         f"a Logit fitted elsewhere, imported: differs by {facts['largest_difference']:.1g} on {facts['compared']} rows",
     )
-    given.wait_until_served()
+    given.wait_until_deployed()
     sample = later.head(400).reset_index(drop=True)
     clean = outside.clean_by_hand(pd.read_csv(io.StringIO(sample.to_csv(index=False))))
     original = pickle.loads(file.read_bytes()).predict(clean).tolist()

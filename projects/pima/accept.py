@@ -31,16 +31,16 @@ def accept(env: AcceptanceEnvironment) -> None:
     by_project, default = env.client.post_json(env.path, ARRAY), env.client.post_json("/predict", ARRAY)
     same = by_project.json()["predictions"] == default.json()["predictions"]
     env.check(default.status == 200 and same, f"POST /predict with {ARRAY}: {default.json()['predictions'][0]}")
-    named = env.ask(dict(zip([c["name"] for c in manifest["signature"]["inputs"]], ARRAY, strict=True)))
+    named = env.predict(dict(zip([c["name"] for c in manifest["signature"]["inputs"]], ARRAY, strict=True)))
     env.check(named == default.json()["predictions"][0], "named fields give the same prediction")
     url = f"http://127.0.0.1:{env.cloud.service_port}"
     arguments = ["predict", "--project", "pima", "--random", "5", "--seed", "1"]
     remote, local = env.podium(*arguments, "--url", url), env.podium(*arguments, "--local")
     env.check(remote == local and len(remote.splitlines()) == 6, "five random rows: service and local prediction agree")
     rows = list(csv.DictReader(io.StringIO(table().decode())))[:20]
-    env.same_everywhere([{name: cell for name, cell in row.items() if name != "target"} for row in rows])
+    env.check_formats_agree([{name: cell for name, cell in row.items() if name != "target"} for row in rows])
     _check_rejection(env, version)
-    env.told("768 rows × 8, from PyPI's faraway", ARRAY)
+    env.record_summary("768 rows × 8, from PyPI's faraway", ARRAY)
 
 
 def _check_rejection(env: AcceptanceEnvironment, version: str) -> None:

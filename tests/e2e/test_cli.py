@@ -1,4 +1,4 @@
-"""The `podium` command as a person types it."""
+"""The `podium` command in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,71 +25,71 @@ from podium.registry.versions import Manifest
 from podium.settings import ROOT
 from tests import tables
 from tests.conftest import Put, publish_version
-from tests.unit.importers import model_files as files
+from tests.unit.importers import model_files
 from tests.unit.importers.payloads import payloads
 
 
-def podium(cloud: LocalCloud, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "podium.cli.main", *words]
+def podium(cloud: LocalCloud, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "podium.cli.main", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env={**cloud.environment, **variables}, capture_output=True, text=True, timeout=100
     )
 
 
 @pytest.fixture(scope="module")
-def versions(put_champion: Put, cloud_context: PromotionContext) -> list[Manifest]:
-    """A champion, and a version that waits."""
+def versions(put_champion: Put, cloud_desk: PromotionContext) -> list[Manifest]:
+    """Return a champion and a newer version that is not promoted."""
     entries: dict[str, Any] = {"name": "cli", "target": "kind", "families": ("linear",), "n_trials": 1}
     first = put_champion(tables.flowers(600), **entries)
     return [
         first,
-        publish_version(cloud_context, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
+        publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
     ]
 
 
-def test_from_looking_to_promoting_and_back(cloud: LocalCloud, versions: list[Manifest]) -> None:
-    one, two = (manifest.version for manifest in versions)
+def test_versions_are_listed_promoted_and_rolled_back(cloud: LocalCloud, versions: list[Manifest]) -> None:
+    old, new = (manifest.version for manifest in versions)
     listed = json.loads(podium(cloud, "models", "list", "cli", "--json").stdout)
-    assert {row["version"]: row["champion"] for row in listed} == {one: True, two: False}
+    assert {row["version"]: row["champion"] for row in listed} == {old: True, new: False}
     assert "champion" in podium(cloud, "models", "list", "cli").stdout
     shown = json.loads(podium(cloud, "models", "show", "cli").stdout)
-    assert shown["version"] == one
-    changed = json.loads(podium(cloud, "models", "diff", "cli", one, two).stdout)["changed"]
+    assert shown["version"] == old
+    changed = json.loads(podium(cloud, "models", "diff", "cli", old, new).stdout)["changed"]
     assert changed["configuration.seed"] == [0, 1]
     assert "score.linear" in changed
-    dry = podium(cloud, "models", "promote", "cli", two, "--reason", "try", "--dry-run")
-    assert (dry.returncode, "would be the champion" in dry.stdout) == (0, True)
-    late = podium(cloud, "models", "promote", "cli", two, "--reason", "late", "--expect", two)
-    assert (late.returncode, "AliasMoved" in late.stderr) == (4, True)
-    promoted = podium(cloud, "models", "promote", "cli", two, "--reason", "better", "--expect", one, PODIUM_ACTOR="eve")
+    dry = podium(cloud, "models", "promote", "cli", new, "--reason", "try", "--dry-run")
+    assert (dry.returncode, "would become the champion" in dry.stdout) == (0, True)
+    late = podium(cloud, "models", "promote", "cli", new, "--reason", "late", "--expect", new)
+    assert (late.returncode, old in late.stderr) == (4, True)
+    promoted = podium(cloud, "models", "promote", "cli", new, "--reason", "better", "--expect", old, PODIUM_ACTOR="eve")
     assert promoted.returncode == 0, promoted.stderr
     assert "✓ Golden rows" in promoted.stdout
     trial = podium(cloud, "models", "rollback", "cli", "--reason", "try", "--dry-run")
-    assert (trial.returncode, f"{one} would be the champion" in trial.stdout) == (0, True)
+    assert (trial.returncode, f"{old} would become the champion" in trial.stdout) == (0, True)
     back = podium(cloud, "models", "rollback", "cli", "--reason", "wrong since noon", "--json")
-    assert json.loads(back.stdout)["champion"] == one
+    assert json.loads(back.stdout)["champion"] == old
     history = podium(cloud, "models", "history", "cli").stdout.splitlines()
     assert len(history) == 3
     assert "by eve (key " in history[1] and "): better" in history[1]
     verified = podium(cloud, "models", "verify", "cli")
-    assert (verified.returncode, verified.stdout) == (0, "2 versions, 3 entries, 0 wrong\n")
+    assert (verified.returncode, verified.stdout) == (0, "OK: 2 versions, 3 history entries verified\n")
 
 
 @pytest.mark.timeout(200)
-def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: LocalCloud, tmp_path: Path) -> None:
-    (tmp_path / "shoes.joblib").write_bytes(files.MODELS["xz.joblib"]())
-    (tmp_path / "rows.csv").write_text(files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False))
-    words = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
-    bare = podium(cloud, *words, "--name", "forest")
+def test_an_imported_model_is_promoted_and_an_unused_version_deleted(cloud: LocalCloud, tmp_path: Path) -> None:
+    (tmp_path / "shoes.joblib").write_bytes(model_files.MODELS["xz.joblib"]())
+    (tmp_path / "rows.csv").write_text(model_files.people()[[*model_files.NUMBERS, "sex"]].to_csv(index=False))
+    arguments = ("models", "import", "shoes", str(tmp_path / "shoes.joblib"), "--target", "sex")
+    bare = podium(cloud, *arguments, "--name", "forest")
     assert bare.returncode == 0, bare.stderr
-    assert "takes x1, number" in bare.stdout
-    assert "gives sex, one of female, male" in bare.stdout
-    assert "is the model" not in bare.stderr
-    named = json.loads(podium(cloud, *words, "--sample", str(tmp_path / "rows.csv"), "--json").stdout)
+    assert "input x1: number" in bare.stdout
+    assert "output sex: one of female, male" in bare.stdout
+    assert bare.stderr == ""
+    named = json.loads(podium(cloud, *arguments, "--sample", str(tmp_path / "rows.csv"), "--json").stdout)
     assert (named["champion"], named["data"]["kind"]) == ("shoes", "scikit-learn")
     assert named["leaderboard"][0]["score_test"] > 0.9
     listed = podium(cloud, "models", "list", "shoes").stdout
-    assert "roc_auc not known" in listed
+    assert "ROC AUC n/a" in listed
     promoted = podium(cloud, "models", "promote", "shoes", named["version"], "--reason", "given to us")
     assert promoted.returncode == 0, promoted.stderr
     first = next(
@@ -97,34 +97,34 @@ def test_a_foreign_model_is_imported_promoted_and_its_rival_collected(cloud: Loc
     )
     dry = podium(cloud, "gc", "shoes", "--days", "0", "--dry-run")
     assert (dry.returncode, first in dry.stdout, "would be deleted" in dry.stderr) == (0, True, True)
-    done = json.loads(podium(cloud, "gc", "shoes", "--days", "0", "--json").stdout)
-    assert [each["version"] for each in done] == [first]
+    deleted = json.loads(podium(cloud, "gc", "shoes", "--days", "0", "--json").stdout)
+    assert [row["version"] for row in deleted] == [first]
     assert "retired" in podium(cloud, "models", "list", "shoes").stdout
     gone = podium(cloud, "models", "promote", "shoes", first, "--reason", "x")
     assert (gone.returncode, "collected as garbage" in gone.stderr) == (5, True)
     assert podium(cloud, "models", "verify", "shoes").returncode == 0
 
 
-def test_a_malicious_file_is_refused_with_what_to_do(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_malicious_file_is_rejected_with_advice(cloud: LocalCloud, tmp_path: Path) -> None:
     file = tmp_path / "model.pkl"
     file.write_bytes(payloads(tmp_path)["os-system"])
-    refused = podium(cloud, "models", "import", "shoes", str(file))
-    assert (refused.returncode, "Export the model to ONNX" in refused.stderr) == (3, True)
+    rejected = podium(cloud, "models", "import", "shoes", str(file))
+    assert (rejected.returncode, "Export the model to ONNX" in rejected.stderr) == (3, True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pkl"]
 
 
-def test_what_goes_wrong_is_a_sentence_and_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
+def test_an_error_prints_a_message_and_sets_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
     cases = [
-        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "version not found"),
+        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "has no version"),
         (("models", "rollback", "nobody", "--reason", "x"), {}, 5, "never had a champion"),
         (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": "[]"}, 1, "podium keys new"),
         (("models", "rollback", "cli", "--reason", "x"), {"PODIUM_SIGNING_KEY": ""}, 1, "podium keys new"),
         (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": json.dumps([Signer.new().public])}, 5, "not signed"),
         (("models", "promote", "cli"), {}, 2, "Usage"),
     ]
-    for words, variables, code, text in cases:
-        result = podium(cloud, *words, **variables)
-        assert (result.returncode, text in result.stderr) == (code, True), (words, result.stderr)
+    for arguments, variables, code, text in cases:
+        result = podium(cloud, *arguments, **variables)
+        assert (result.returncode, text in result.stderr) == (code, True), (arguments, result.stderr)
         assert "Traceback" not in result.stderr
 
 
@@ -159,15 +159,14 @@ def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
     assert "needs a panel" in podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).stderr
     (tmp_path / "bad" / "project.toml").write_text(f'{naive}\npanel = {{ entity = "e", time = "t" }}')
     assert podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path)).returncode == 0
-    told = podium(cloud, "predict", "--project", "bad", "--random", "2", "--local", PODIUM_PROJECTS=str(tmp_path))
-    assert told.returncode == 1 and "have no days before them" in told.stderr
+    rejected = podium(cloud, "predict", "--project", "bad", "--random", "2", "--local", PODIUM_PROJECTS=str(tmp_path))
+    assert rejected.returncode == 1 and "random rows have no history" in rejected.stderr
 
 
 CHECKED = [
-    ('metric = "auc"', "did you mean `roc_auc`?"),
-    ('metric = "mape"\ntask = "binary"', 'unknown metric "mape"; choose one of accuracy'),
-    ('split = { kind = "grouped", column = "family" }', "split.column names an unknown column `family`"),
-    ("columns.Petal.ignore = true", "columns names an unknown column `Petal`; did you mean `petal`?"),
+    ('metric = "auc"', "did you mean roc_auc?"),
+    ('metric = "mape"\ntask = "binary"', "metric is none of accuracy"),
+    ('split = { kind = "grouped", column = "family" }', "has no column family; it has petal, sepal, kind"),
 ]
 
 
@@ -189,30 +188,30 @@ def test_a_project_is_checked_against_the_metrics_and_its_table(cloud: LocalClou
     project("unseen", 'target = "kind"', "not-there.csv")
     result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
     wrong = result.stderr.splitlines()
-    assert (result.returncode, len(wrong)) == (1, 7), result.stderr
-    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 4, wrong
-    assert all("target names an unknown column `sort`" in line for line in wrong[:3])
+    assert (result.returncode, len(wrong)) == (1, 6), result.stderr
+    assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 3, wrong
+    assert all("has no column sort" in line for line in wrong[:3])
     right, unseen = result.stdout.splitlines()
-    assert (right, "unseen: valid, but its columns were not looked at: there is no" in unseen) == ("right: valid", True)
+    assert (right, "unseen: valid, columns not checked: there is no" in unseen) == ("right: valid", True)
 
 
-def test_a_folder_without_projects_is_said_to_be_empty(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_folder_without_projects_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
     result = podium(cloud, "projects", "check", PODIUM_PROJECTS=str(tmp_path))
-    assert (result.returncode, "there is no project in" in result.stderr) == (1, True)
+    assert (result.returncode, "no project in" in result.stderr) == (1, True)
 
 
-def test_commands_that_read_do_not_wait_for_a_store_that_hangs(cloud: LocalCloud) -> None:
+def test_reading_commands_time_out_when_the_store_hangs(cloud: LocalCloud) -> None:
     runner = CliRunner()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        for words in (("models", "list", "cli"), ("models", "history", "cli"), ("fsck",)):
+        for arguments in (("models", "list", "cli"), ("models", "history", "cli"), ("fsck",)):
             started = time.monotonic()
-            result = runner.invoke(podium_command, words, env={**cloud.variables, "AWS_ENDPOINT_URL_S3": url})
+            result = runner.invoke(podium_command, arguments, env={**cloud.variables, "AWS_ENDPOINT_URL_S3": url})
             assert time.monotonic() - started < 10
             assert (result.exit_code, "Read timeout" in result.stderr) == (5, True), result.output
 
 
-def test_a_version_that_is_not_signed_is_named_beside_the_others(cloud: LocalCloud, versions: list[Manifest]) -> None:
+def test_listing_reports_an_unsigned_version(cloud: LocalCloud, versions: list[Manifest]) -> None:
     key = "versions/cli/bogus/manifest.json"
     cloud.client().put_object(Bucket="podium", Key=key, Body=b"{}")
     try:
@@ -223,23 +222,23 @@ def test_a_version_that_is_not_signed_is_named_beside_the_others(cloud: LocalClo
     assert "the manifest of cli bogus is not signed" in result.stderr
 
 
-def test_another_program_at_the_port_is_not_taken_for_the_own_process(tmp_path: Path) -> None:
-    """It answers, but the process that was started does not listen there."""
+def test_another_program_on_the_port_is_not_mistaken_for_the_started_process(tmp_path: Path) -> None:
+    """The other program responds, but the started process does not listen on the port."""
     python, port = sys.executable, free_ports(1)[0]
     other = Process([python, "-m", "http.server", "--bind", "127.0.0.1", str(port)], tmp_path / "other.log", os.environ)
     try:
         other.wait_for(f"http://127.0.0.1:{port}/")
         waits = Process([python, "-c", "import time; time.sleep(1); exit(7)"], tmp_path / "own.log", os.environ)
-        with pytest.raises(DidNotStart, match="ended with code 7"):
+        with pytest.raises(DidNotStart, match="exited with code 7"):
             waits.wait_for(f"http://127.0.0.1:{port}/")
     finally:
         other.stop()
 
 
-def test_predictions_are_asked_for_where_the_demo_serves(cloud: LocalCloud, tmp_path: Path) -> None:
-    """At PODIUM_URL, which the file of the demo's variables sets."""
+def test_predict_uses_the_url_of_the_demo(cloud: LocalCloud, tmp_path: Path) -> None:
+    """The demo's environment file sets PODIUM_URL."""
     assert f"export PODIUM_URL=http://127.0.0.1:{cloud.service_port}\n" in cloud.write_variables().read_text()
     (tmp_path / "rows.csv").write_text("x\n1\n")
-    words = ("predict", "--project", "cli", str(tmp_path / "rows.csv"))
-    result = CliRunner().invoke(podium_command, words, env={"PODIUM_URL": f"http://127.0.0.1:{free_ports(1)[0]}/at"})
+    arguments = ("predict", "--project", "cli", str(tmp_path / "rows.csv"))
+    result = CliRunner().invoke(podium_command, arguments, env={"PODIUM_URL": f"http://127.0.0.1:{free_ports(1)[0]}/at"})
     assert (result.exit_code, "/at (" in result.stderr) == (5, True), result.stderr

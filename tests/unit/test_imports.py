@@ -70,7 +70,7 @@ def test_dependencies_within_the_library_point_one_way(package: str) -> None:
 def test_every_package_of_the_library_has_its_dependencies_stated() -> None:
     folders = {path.parent.name for path in (ROOT / "podium").glob("*/__init__.py")}
     assert folders - COMMANDS == PACKAGES.keys()
-    assert {path.stem for path in (ROOT / "podium").glob("*.py")} == {"__init__", "project", "settings"}
+    assert {path.stem for path in (ROOT / "podium").glob("*.py")} == {"__init__", "formatting", "project", "settings"}
 
 
 def test_the_lambda_needs_the_standard_library_only() -> None:

@@ -139,7 +139,7 @@ def test_the_generated_client_predicts(generated: str, service: Client) -> None:
         assert [row.prediction for row in predicted.predictions] == [expected["prediction"]] * 2
         assert predicted.predictions[0].probabilities.additional_properties == expected["probabilities"]
         assert call("predictions", "predict_mixed", body=record).version == predicted.version
-        assert call("predictions", "ask_mixed", **fields).predictions[0].prediction == expected["prediction"]
+        assert call("predictions", "predict_one_mixed", **fields).predictions[0].prediction == expected["prediction"]
         price = call("predictions", "predict_prices", body=models.PricesRecord(area=100.0, rooms=3)).predictions[0]
         assert price.interval[0] < price.prediction < price.interval[1]
         rows = models.Record.from_dict(RECORD)

@@ -1,4 +1,4 @@
-"""Problems: documented at their address, and pages for browsers."""
+"""Errors: documented at the path of their type, and shown as pages in browsers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_status(node: ast.AST) -> bool:
 
 
 def codes() -> Iterator[str]:
-    """Every code in the sources: after a status, as a problem's first argument, or before the message of a fault."""
+    """Yield the error codes in the sources: after a status, as a problem's first argument, or before a message."""
     for node in sources():
         values = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
         yield from (text(code) for status, code in itertools.pairwise(values) if is_status(status))
@@ -49,19 +49,19 @@ def codes() -> Iterator[str]:
 
 
 def test_every_code_is_documented() -> None:
-    found = {code for code in codes() if SLUG.fullmatch(code)}
-    assert {"invalid-type", "overloaded", "unknown-project", "malformed-http", "gate-failed"} <= found
-    assert found - PROBLEM_TYPES.keys() == set()
+    used = {code for code in codes() if SLUG.fullmatch(code)}
+    assert {"invalid-type", "overloaded", "unknown-project", "malformed-http", "gate-failed"} <= used
+    assert used - PROBLEM_TYPES.keys() == set()
 
 
-def test_the_type_of_a_problem_is_the_address_of_its_documentation(service: Client) -> None:
+def test_the_type_of_a_problem_is_the_path_of_its_documentation(service: Client) -> None:
     for body in ({}, {"income": "much"}, [], 5):
         problem = service.post_json("/projects/mixed/predict", body).json()
-        found = service.get(problem["type"]).json()
-        assert (found["code"], found["type"]) == (problem["code"], problem["type"])
-        assert found["title"] in get(service, problem["type"]).text
+        documented = service.get(problem["type"]).json()
+        assert (documented["code"], documented["type"]) == (problem["code"], problem["type"])
+        assert documented["title"] in get(service, problem["type"]).text
     listed = service.get("/problems").json()["problems"]
-    assert {each["code"] for each in listed} == PROBLEM_TYPES.keys()
+    assert {item["code"] for item in listed} == PROBLEM_TYPES.keys()
     page = get(service, "/problems")
     assert all(f'href="/problems/{code}"' in page.text for code in PROBLEM_TYPES)
     for code in PROBLEM_TYPES:
@@ -82,30 +82,30 @@ def test_the_type_of_a_problem_is_the_address_of_its_documentation(service: Clie
         ("/static/nothing.css", 404),
     ],
 )
-def test_a_browser_gets_a_page_for_an_error_and_a_program_a_problem(service: Client, path: str, status: int) -> None:
-    answer = get(service, path)
-    assert (answer.status, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
-    assert "<h1>" in answer.text
-    assert "secret" not in answer.text
-    assert answer.headers["content-security-policy"]
-    assert int(answer.headers["content-length"]) == len(answer.body)
-    program = service.get(path.replace(".html", ""))
-    assert (program.status, program.headers["content-type"]) == (status, "application/problem+json")
+def test_an_error_is_a_page_in_browsers_and_a_problem_otherwise(service: Client, path: str, status: int) -> None:
+    response = get(service, path)
+    assert (response.status, response.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "<h1>" in response.text
+    assert "secret" not in response.text
+    assert response.headers["content-security-policy"]
+    assert int(response.headers["content-length"]) == len(response.body)
+    as_json = service.get(path.replace(".html", ""))
+    assert (as_json.status, as_json.headers["content-type"]) == (status, "application/problem+json")
 
 
 def test_names_are_escaped_in_error_pages(service: Client) -> None:
     assert "<script>" not in get(service, "/projects/mixed?%3Cscript%3E=1").text
 
 
-def test_an_error_is_json_where_the_path_says_so(service: Client) -> None:
+def test_an_error_is_json_for_a_json_path(service: Client) -> None:
     assert get(service, "/projects/nothing/schema.json").headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("name", ["history", "schema", "versions", "card"])
-def test_a_browser_gets_pages_and_a_program_json(service: Client, name: str) -> None:
+def test_documents_are_pages_in_browsers_and_json_otherwise(service: Client, name: str) -> None:
     page = get(service, f"/projects/mixed/{name}")
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert f'href="/projects/mixed/{name}.json"' in page.text or name == "versions"
+    assert f'href="/projects/mixed/{name}.json"' in page.text
     as_json = get(service, f"/projects/mixed/{name}.json")
     assert as_json.headers["content-type"] == "application/json"
     assert service.get(f"/projects/mixed/{name}").json() == as_json.json()

@@ -205,7 +205,7 @@ def test_the_service_describes_the_deployed_model(service: Client) -> None:
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     versions = service.get("/projects/mixed/versions").json()
     (shown,) = [item for item in versions["versions"] if item["version"] == versions["serving"]]
-    assert (shown["state"], shown["author"], shown["model"]) == ("in service", "trainer", board[0]["model"])
+    assert (shown["state"], shown["author"], shown["model"]) == ("serving", "trainer", board[0]["model"])
     assert shown["low"] <= shown["score"] <= shown["high"]
     status = service.get("/status").json()
     fast = {item["project"]: item["fast_path"] for item in status["serving"]}
