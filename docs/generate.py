@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ Names in `panel.derived_columns` are computed by a rule: {code(RULES)}. See [pan
 
 ## Model families
 
-{table(("family", "settings tried", "trained by default"), [family_row(name) for name in FAMILIES])}
+`persistence` is for panels only. `n_trials` limits the settings tried for each family.
+
+{table(("family", "trained by default"), [family_row(name) for name in FAMILIES])}
 
 ## Metrics
 
@@ -162,10 +165,8 @@ The default is `roc_auc` for binary targets, `log_loss` for several classes, `rm
 
 
 def family_row(name: str) -> tuple[str, ...]:
-    family = FAMILIES[name]
     tables, panels = name in DEFAULT_FAMILIES, name in PANEL_FAMILIES
-    default = "tables and panels" if tables and panels else "tables" if tables else "panels" if panels else "no"
-    return f"`{name}`" + (" (panels only)" if family.panels_only else ""), str(len(family.tried)), default
+    return f"`{name}`", "tables and panels" if tables and panels else "tables" if tables else "panels" if panels else "no"
 
 
 def settings_page() -> str:
@@ -385,6 +386,9 @@ def bucket_page() -> str:
     snapshot = snapshot_key("PROJECT", "SHA256")
     receipt = receipt_key("PROJECT", "", "").rpartition("/")[0]
     entry = entry_key("PROJECT", 1).rpartition("/")[0]
+    retrain = luigi_tasks.Retrain(project="PROJECT", date=date(2026, 11, 27)).output().key
+    change = luigi_tasks.Rollback(project="PROJECT", reason="").output().key.rpartition("/")[0]
+    batch = luigi_tasks.PredictBatch(project="PROJECT", date=date(2026, 11, 27)).output().key
     files = [
         (f"{version}{model_file('FAMILY')}", "one model per family"),
         (f"{version}{LEADERBOARD_FILE}", "scores of all models"),
@@ -400,8 +404,8 @@ def bucket_page() -> str:
         (f"{receipt}/DIGEST.json", "which snapshot a state of the source became"),
         ("datasets/PROJECT/parts/MONTH/SHA256.parquet", "daily files, merged into monthly partitions"),
         *[(f"runs/PROJECT/RUN/{file}", f"output of `{name}`") for name, file in sorted(stage_files().items())],
-        ("runs/PROJECT/retrains/DATE.json", "receipt of `Retrain`"),
-        ("runs/PROJECT/acts/NAME.json", "receipt of `PromoteVersion` or `Rollback`"),
+        (retrain.replace("2026-11-27", "DATE"), "receipt of `Retrain`"),
+        (f"{change}/NAME.json", "receipt of `PromoteVersion` or `Rollback`"),
         *files,
         (alias_key("PROJECT"), "the current champion; moved by compare-and-set"),
         (f"{entry}/NUMBER.json", "the audit log: one signed entry per event, each with the digest of the one before"),
@@ -409,7 +413,7 @@ def bucket_page() -> str:
         (f"{OUTBOX}PROJECT/FILE", "their predictions"),
         (f"{OUTBOX}PROJECT/FILE.receipt.json", "state of the input, version and number of rows of a result"),
         (f"{OUTBOX}PROJECT/FILE.error.json", "why a table cannot be predicted: rows and reasons"),
-        ("predictions/PROJECT/dt=DATE/predictions.csv", "result of `PredictBatch`, with its receipt"),
+        (batch.replace("2026-11-27", "DATE").removesuffix(".receipt.json"), "result of `PredictBatch`, with its receipt"),
     ]
     return f"""# Bucket layout
 
@@ -446,7 +450,7 @@ def main(check: bool) -> int:
         del os.environ[name]  # pages show defaults, not the settings of this shell
     differing = []
     for name, page in PAGES.items():
-        path, text = REFERENCE / name, NOTE + "\n" + page().rstrip() + "\n"
+        path, text = REFERENCE / name, f"{page().rstrip()}\n\n{NOTE}"
         if not path.exists() or path.read_text() != text:
             differing.append(name)
             if not check:
