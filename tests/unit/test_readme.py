@@ -68,6 +68,14 @@ def test_every_podium_command_exists() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_every_luigi_task_and_module_exists() -> None:
+    for name in re.findall(r"(?:luigi_tasks|--of) ([A-Z]\w+)", EVERYTHING):
+        assert hasattr(luigi_tasks, name), name
+    for module in re.findall(r"python -m ((?:benchmarks|projects|service|podium)[\w.]*)", EVERYTHING):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
 def test_every_setting_is_documented() -> None:
     for name in ServiceSettings.model_fields:
         assert f"`PODIUM_{name.upper()}`" in DOCS["reference/settings.md"]
