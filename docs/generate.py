@@ -314,9 +314,10 @@ def http_page() -> str:
     ]
     return f"""# HTTP
 
-`/docs` shows the same as OpenAPI with the fields of the loaded models, without assets from other hosts. `/openapi.json` serves the
-document. A typed client can be generated from it. HEAD works wherever GET does. The format of a response follows the suffix of the path (`.json`, `.csv`, `.parquet`,
-`.html`), else the `Accept` header, else the format of the request. [Serving](../explanation/serving.md) has examples.
+`/docs` shows the same as OpenAPI with the fields of the loaded models, without assets from other hosts. `/openapi.json`
+serves the document, and a typed client can be generated from it. HEAD works wherever GET does. The format of a response
+follows the suffix of the path (`.json`, `.csv`, `.parquet`, `.html`), else the `Accept` header, else the format of the
+request. [Serving](../explanation/serving.md) has examples.
 For a project in service, `GET /projects/P/predict` predicts one record whose fields are in the query.
 
 {text}

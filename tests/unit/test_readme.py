@@ -69,7 +69,7 @@ def test_every_podium_command_exists() -> None:
 
 
 def test_every_luigi_task_and_module_exists() -> None:
-    for name in re.findall(r"(?:luigi_tasks|--of) ([A-Z]\w+)", EVERYTHING):
+    for name in re.findall(r"(?:luigi_tasks|--of) ([A-Z][a-z]\w+)", EVERYTHING):
         assert hasattr(luigi_tasks, name), name
     for module in re.findall(r"python -m ((?:benchmarks|projects|service|podium)[\w.]*)", EVERYTHING):
         path = ROOT / module.replace(".", "/")
