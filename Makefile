@@ -4,7 +4,7 @@ BIN := .venv/bin
 SHELL := bash
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo smoke projects test lint lock bench clean
+.PHONY: help setup demo smoke projects test lint docs lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,11 +37,16 @@ project-%: setup
 test: setup ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: setup ## style, types, Dockerfiles
+lint: setup ## style, types, Dockerfiles, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.train Dockerfile.serve
+	$(BIN)/codespell
+
+docs: setup ## regenerate docs/reference from the code and build the website in build/site
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
 lock: setup ## resolve the dependencies again (ARGS=--upgrade for newer ones)
 	.ci/lock $(ARGS)

@@ -1,3 +1,3 @@
-"""Podium: from a table on S3 to the best model in service."""
+"""Train models on a table in S3 and serve the best one over HTTP."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
