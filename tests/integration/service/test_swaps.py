@@ -206,11 +206,11 @@ import sys
 if "serve" in sys.orig_argv:
     import time
     import podium.registry.validation as validator
-    load = validator.Prover.load
+    load = validator.Validator.load
     def slowly(*given):
         time.sleep(3)
         return load(*given)
-    validator.Prover.load = slowly
+    validator.Validator.load = slowly
 """
 
 
