@@ -181,7 +181,7 @@ def read_manifest(store: Store, project: str, version: str, trainers: VerifyingK
     try:
         data = store.read(version_prefix(project, version) + MANIFEST, max_bytes=MAX_MANIFEST_BYTES).data
     except NotFound:
-        raise NotPublished(f"version not found: {project} has no version {version}") from None
+        raise NotPublished(f'{project}: version not found: "{version}"') from None
     return parse_manifest(data, project, version, trainers), data
 
 

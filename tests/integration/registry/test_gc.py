@@ -12,8 +12,8 @@ from podium.registry.gc import GcCandidate, delete_garbage, find_garbage
 from podium.registry.promotion import PromotionContext, StillReferenced, promote, rollback
 from podium.registry.versions import TOMBSTONE, publish, read_manifest
 from podium.storage.object_store import StoreError
-from tests.integration.registry.test_audit_log import published
 from tests.integration.registry.test_fsck import publish_and_promote, trained
+from tests.integration.registry.test_promotion import published
 
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
 

@@ -8,6 +8,7 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,7 +53,7 @@ class Bucket:
             raise _error("NoSuchKey", "GetObject")
         data = self.objects[arguments["Key"]]
         self.reads.append(arguments["Key"])
-        return {"Body": io.BytesIO(data), "ETag": _etag(data)}
+        return {"Body": io.BytesIO(data), "ETag": _etag(data), "ContentLength": len(data)}
 
     def get_paginator(self, _: str) -> Bucket:
         return self
@@ -60,7 +61,8 @@ class Bucket:
     def paginate(self, **arguments: str) -> Iterator[dict[str, Any]]:
         self._count("ListObjectsV2")
         objects = [(key, data) for key, data in sorted(self.objects.items()) if key.startswith(arguments["Prefix"])]
-        yield {"Contents": [{"Key": key, "ETag": _etag(data)} for key, data in objects]}
+        facts = {"LastModified": datetime(2026, 1, 1, tzinfo=UTC)}
+        yield {"Contents": [{"Key": key, "ETag": _etag(data), "Size": len(data), **facts} for key, data in objects]}
 
     def _count(self, verb: str) -> None:
         self.calls += 1
