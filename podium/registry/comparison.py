@@ -19,7 +19,7 @@ from podium.schema.arrays import BoolMask, IndexArray
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_by_row
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.split_keys import ALL, row_hash, split_keys, strata
+from podium.tables.split_keys import SINGLE_STRATUM, row_hash, split_keys, strata
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def unseen_by(rows: LabeledRows, split: SplitBoundary, project: Project) -> Bool
     assert order is not None, "panels have days, and other rows come with their texts"
     by = order.to_numpy()
     if split.kind == "time":
-        beyond: BoolMask = by > split.borders[ALL]
+        beyond: BoolMask = by > split.borders[SINGLE_STRATUM]
         return beyond
     border = [split.borders.get(stratum, 2**64 - 1) for stratum in strata(rows, split.kind)]
     fresh: BoolMask = row_hash(by, project.seed) < np.array(border, dtype=np.uint64)

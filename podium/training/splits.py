@@ -20,7 +20,7 @@ from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import window_columns
 from podium.tables.schema_inference import with_statistics
-from podium.tables.split_keys import ALL, row_hash, strata
+from podium.tables.split_keys import SINGLE_STRATUM, row_hash, strata
 from podium.training.panel import with_known_entities
 
 
@@ -42,7 +42,7 @@ def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, Ind
     chance = row_hash(_split_keys(data), project.seed)
     if kind == "grouped":
         names, group = np.unique(chance, return_inverse=True)
-        test = _lowest_hashes(names, np.full(len(names), ALL), size)[group]
+        test = _lowest_hashes(names, np.full(len(names), SINGLE_STRATUM), size)[group]
     else:
         test = _lowest_hashes(chance, strata(data, kind), size)
     return np.flatnonzero(~test), np.flatnonzero(test)
@@ -53,7 +53,7 @@ def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
     kind, train = split_kind(data, project), train_and_test(data, project)[0]
     columns = tuple(data.raw.column_names) if data.raw is not None else ()
     if kind == "time":
-        return SplitBoundary(kind="time", columns=columns, borders={ALL: float(_split_keys(data)[train].max())})
+        return SplitBoundary(kind="time", columns=columns, borders={SINGLE_STRATUM: float(_split_keys(data)[train].max())})
     learned = pd.Series(row_hash(_split_keys(data), project.seed)[train]).groupby(strata(data, kind)[train]).min()
     return SplitBoundary(kind=kind, columns=columns, borders={str(stratum): int(least) for stratum, least in learned.items()})
 

@@ -106,7 +106,7 @@ def test_parquet_that_fits_is_read(tmp_path: Path) -> None:
 
 def test_long_texts_in_a_file_come_in_small_pieces(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(parquet(pa.table({"x": repeated("y" * 10_000, 1_000)})))
-    pieces = list(read_in_pieces(tmp_path / "t", piece=MB))
+    pieces = list(read_in_pieces(tmp_path / "t", chunk_bytes=MB))
     assert sum(piece.num_rows for piece in pieces) == 1_000
     assert max(piece.nbytes for piece in pieces) < 2 * MB
 

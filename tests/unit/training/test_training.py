@@ -41,7 +41,7 @@ def test_cleaning_leaves_out_what_cannot_be_learned_from_and_says_so() -> None:
     assert rows.notes == (
         "1 rows without a target were left out",
         "1 repeated rows were left out",
-        "column same was left out: the same in every row",
+        "column same was left out: constant",
     )
 
 
