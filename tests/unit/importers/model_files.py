@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "none of"),
     "a-cut-off-joblib": (lambda: joblibbed(fitted(RandomForestClassifier(5)))[:-300], "damaged"),
     "a-cut-off-zlib": (lambda: joblibbed(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
-    "a-cut-off-lightgbm": (lambda: boosted().booster_.model_to_string().encode()[:1500], "no whole LightGBM model"),
+    "a-cut-off-lightgbm": (lambda: boosted().booster_.model_to_string().encode()[:1500], "not a complete LightGBM model"),
     "a-cut-off-onnx": (lambda: plain_onnx()[:-20], "none of|no valid"),
     "a-zip": (lambda: b"PK\x03\x04 and more", "no whole Keras network"),
 }

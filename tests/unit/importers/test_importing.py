@@ -25,7 +25,7 @@ def test_an_imported_model_answers_as_the_original(name: str) -> None:
     assert found.compared >= 200
     model = load(found.files[model_file("m")])
     golden = GOLDEN.validate_json(found.files[GOLDEN_FILE])
-    assert golden.close == found.allowed_difference <= 1e-5
+    assert golden.tolerance == found.allowed_difference <= 1e-5
     assert np.isfinite(verify_golden_rows(model, golden))
     assert verified_fast_path(model, golden) is not None
 

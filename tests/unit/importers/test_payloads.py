@@ -99,7 +99,7 @@ def test_a_network_may_not_fetch_its_weights_from_elsewhere(tmp_path: Path) -> N
         shape = weights[layer][path].shape
         del weights[layer][path]
         weights[layer].create_dataset(path, shape, dtype="f8", external=[(str(secret), 0, int(np.prod(shape)) * 8)])
-    with pytest.raises(ImportRefused, match="weights lie in another file"):
+    with pytest.raises(ImportRefused, match="weights are in another file"):
         convert(ImportRequest("x.h5", data.getvalue(), "m", "y"))
 
 
