@@ -1,4 +1,4 @@
-"""Made-up tables with a learnable target."""
+"""Synthetic tables with a learnable target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIXED_COLUMNS: dict[str, Any] = {"visits": {"na_values": ["-1"]}, "income": {"un
 
 
 def mixed(rows: int = 300, seed: int = 0) -> pd.DataFrame:
-    """Every kind of column, optional ones too; two classes in words."""
+    """Every kind of column, with missing values, and two text classes."""
     random = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -29,7 +29,7 @@ def mixed(rows: int = 300, seed: int = 0) -> pd.DataFrame:
 
 
 RECORD: dict[str, Any] = {"income": 41000.5, "visits": 3, "city": "Bonn", "member": True, "since": "2022-05-17", "score": 0.25}
-"""A record of `mixed` that every way in takes without a warning."""
+"""A record of `mixed` that every input format accepts without a warning."""
 
 
 def prices(rows: int = 200, seed: int = 1) -> pd.DataFrame:
@@ -39,7 +39,7 @@ def prices(rows: int = 200, seed: int = 1) -> pd.DataFrame:
 
 
 def flowers(rows: int = 240, seed: int = 2) -> pd.DataFrame:
-    """Three classes as whole numbers."""
+    """Three integer classes."""
     random = np.random.default_rng(seed)
     kind = random.integers(1, 4, rows)
     return pd.DataFrame(
@@ -48,7 +48,7 @@ def flowers(rows: int = 240, seed: int = 2) -> pd.DataFrame:
 
 
 def odd(rows: int = 120, seed: int = 3) -> pd.DataFrame:
-    """Names that must be escaped, every input optional, a flag of one value, and a column that is called like an answer."""
+    """A name that needs escaping, optional inputs, a boolean without false, and a column named `prediction`."""
     random = np.random.default_rng(seed)
     number = random.normal(size=rows).round(3)
     frame = pd.DataFrame(

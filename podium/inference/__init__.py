@@ -1,1 +1,1 @@
-"""From what came to what is answered: typed rows, scores beside them, whole files piece by piece."""
+"""Request rows, served models, batch predictions and result tables."""

@@ -1,1 +1,1 @@
-"""The model file: encoding and estimator in one object with two ways in, a frame and a single record."""
+"""Encoders, scorers and metrics, and the loading and verification of model files."""

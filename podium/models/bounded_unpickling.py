@@ -1,7 +1,7 @@
-"""Unpickling with a bound on what the objects hold in all, where shared parts count each time.
+"""Unpickling with a bound on the total size of the objects, counting shared parts each time.
 
-A few bytes can describe a structure that repeats its parts exponentially often ("billion laughs"): it is built at once, but to
-hash, to compare or to walk it never ends. So each object is weighed while it is put together, before anything is hashed.
+A few bytes can describe a structure that repeats its parts exponentially often ("billion laughs"). Building it is fast, but
+hashing, comparing or walking it never ends. So each object is weighed while it is built, before anything is hashed.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MAX_WEIGHT, MAX_DEPTH, MAX_SECONDS = 50_000_000, 200, 30.0
-"""Bounds of the steps and of the weight of all parts, each time that they are put into another; of nesting; of time."""
+"""Bounds of the steps plus the weight of all parts whenever they are put into a container, of nesting, and of CPU time."""
 
-CHECKED_EVERY = 1000
-"""Steps between two looks at the clock."""
+STEPS_PER_TIME_CHECK = 1000
 
-STACK_TAKES = {
+STACK_OPERANDS = {
     pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3, pickle.APPEND: 1, pickle.SETITEM: 2, pickle.REDUCE: 1,
     pickle.NEWOBJ: 1, pickle.NEWOBJ_EX: 2, pickle.BUILD: 1,
 }  # fmt: skip
-"""Operations to the number of objects on the stack that they put into the one that is then on top."""
+"""Operation to the number of stack items that it puts into the object that is on top afterwards."""
 
-MARKED_TAKES = {
+MARK_OPERATIONS = {
     pickle.TUPLE, pickle.LIST, pickle.DICT, pickle.FROZENSET, pickle.APPENDS, pickle.SETITEMS, pickle.ADDITEMS, pickle.INST,
     pickle.OBJ,
 }  # fmt: skip
-"""Operations that take everything since the last mark."""
+"""Operations that consume all items since the last mark."""
 
 CALLS = {pickle.REDUCE, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.BUILD, pickle.INST, pickle.OBJ}
 
@@ -36,16 +35,16 @@ Operation = Callable[[Any], None]
 
 
 class TooLarge(ValueError):
-    """A pickle describes more than it may."""
+    """The pickle exceeds a bound."""
 
 
 class PickleBudget:
-    """For a class that inherits from Python's own Unpickler; its `dispatch` comes from `check_pickle_size`."""
+    """Mixin for subclasses of the pure-Python Unpickler whose `dispatch` comes from `check_pickle_size`."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._left, self._steps, self._end = MAX_WEIGHT, 0, time.process_time() + MAX_SECONDS
-        self._weights: dict[int, tuple[int, int, Any]] = {}  # with the object, so that no other gets its id
+        self._weights: dict[int, tuple[int, int, Any]] = {}  # with the object, so that its id is not reused
         self._marked: Sequence[Any] = ()
 
     def pop_mark(self) -> Any:
@@ -54,20 +53,20 @@ class PickleBudget:
         return self._marked
 
     def pay(self, items: Sequence[Any]) -> None:
-        """Before these are put into another object. Raises TooLarge."""
+        """Charge the weight of items before they are put into another object. Raises TooLarge."""
         self._left -= sum(self._weight(item) for item in items)
         if self._left < 0:
             raise TooLarge("the pickle repeats its parts too often")
 
     def step(self, calls: bool) -> None:
-        """Before each operation. Raises TooLarge."""
+        """Charge one step before each operation. Raises TooLarge."""
         self._left -= 1
         self._steps += 1
-        if (calls or self._steps % CHECKED_EVERY == 0) and time.process_time() > self._end:
+        if (calls or self._steps % STEPS_PER_TIME_CHECK == 0) and time.process_time() > self._end:
             raise TooLarge("the pickle takes too long to read")
 
-    def placed(self, items: Sequence[Any]) -> None:
-        """After these were put into the object on top of the stack. Raises TooLarge."""
+    def record(self, items: Sequence[Any]) -> None:
+        """Add the weight of items to the object on top of the stack, which now contains them. Raises TooLarge."""
         top = self.stack[-1]  # type: ignore[attr-defined]
         weight, depth, _ = self._weights.get(id(top), (1, 0, None))
         weight += sum(self._weight(item) for item in items)
@@ -77,8 +76,9 @@ class PickleBudget:
         self._weights[id(top)] = weight, depth, top
 
     def _weight(self, item: Any) -> int:
-        known = self._weights.get(id(item))
-        return known[0] if known else 1 + len(item) // 1000 if isinstance(item, str | bytes | bytearray) else 1
+        if recorded := self._weights.get(id(item)):
+            return recorded[0]
+        return 1 + len(item) // 1000 if isinstance(item, str | bytes | bytearray) else 1
 
     @property
     def marked(self) -> Sequence[Any]:
@@ -86,14 +86,14 @@ class PickleBudget:
 
 
 def check_pickle_size(dispatch: Mapping[int, Operation]) -> dict[int, Operation]:
-    """The operations of an Unpickler, each weighed."""
-    return {code: _weighed(bytes([code]), operation) for code, operation in dispatch.items()} | {
-        pickle.BYTEARRAY8[0]: _bytearray
+    """Return the operations of an Unpickler with weighing added to each."""
+    return {code: _with_weighing(bytes([code]), operation) for code, operation in dispatch.items()} | {
+        pickle.BYTEARRAY8[0]: _read_bytearray
     }
 
 
-def _weighed(code: bytes, operation: Operation) -> Operation:
-    count, marked, calls = STACK_TAKES.get(code, 0), code in MARKED_TAKES, code in CALLS
+def _with_weighing(code: bytes, operation: Operation) -> Operation:
+    count, marked, calls = STACK_OPERANDS.get(code, 0), code in MARK_OPERATIONS, code in CALLS
 
     def weighed(reader: Any) -> None:
         reader.step(calls)
@@ -101,12 +101,12 @@ def _weighed(code: bytes, operation: Operation) -> Operation:
         reader.pay(items)
         operation(reader)
         if count or marked:
-            reader.placed(reader.marked if marked else items)
+            reader.record(reader.marked if marked else items)
 
     return weighed
 
 
-def _bytearray(reader: Any) -> None:
-    """Without memory for bytes that are not there."""
+def _read_bytearray(reader: Any) -> None:
+    """Read a bytearray without first allocating the stated length."""
     (length,) = struct.unpack("<Q", reader.read(8))
     reader.append(bytearray(reader.read(length)))

@@ -1,4 +1,4 @@
-"""scikit-learn's forests in LightGBM's text form: the same splits, leaves and order of summation."""
+"""scikit-learn's tree ensembles in LightGBM's text format, with the same splits, leaves and order of summation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from podium.models.scorers import LightGBMScorer
 
 
 def forest_trees(forest: Any, features: int) -> LightGBMScorer:
-    """A fitted forest whose scores are the mean of its trees' leaves: class probabilities or a value.
+    """Convert a fitted forest, whose scores are the mean of its trees' leaves.
 
-    Thresholds and leaves are written with all their digits; rows must be rounded to 32 bits, as scikit-learn does.
+    Thresholds and leaves are written with all digits. Features are rounded to float32, as in scikit-learn.
     """
     outputs = int(getattr(forest, "n_classes_", 1))
     blocks = [_tree(tree.tree_, output) for tree in forest.estimators_ for output in range(outputs)]
@@ -21,23 +21,26 @@ def forest_trees(forest: Any, features: int) -> LightGBMScorer:
 
 
 def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
-    """A fitted gradient boosting of classes or numbers, that starts from a constant. Raises KeyError for other losses."""
+    """Convert a fitted gradient boosting with a constant initial prediction. Raises KeyError for unsupported losses."""
     baseline = np.ravel(boosting._raw_predict_init(np.zeros((1, features)))).tolist()
     outputs = len(baseline)
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
     blocks = [_one_leaf(value) for value in baseline]
-    blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for turn in boosting.estimators_ for tree in turn]
+    blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for iteration in boosting.estimators_ for tree in iteration]
     text = lightgbm_text(blocks, features, outputs, objective)
     return LightGBMScorer(text, features, outputs, float32=True, binary_probability="binary" in objective)
 
 
 def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
-    """A fitted histogram gradient boosting of numbers; its baseline is a tree of one leaf. Raises ValueError for categories."""
+    """Convert a fitted histogram gradient boosting; its baseline becomes a tree of one leaf.
+
+    Raises ValueError for categorical splits, KeyError for unsupported losses.
+    """
     baseline = np.ravel(boosting._baseline_prediction).tolist()
     outputs = len(baseline)
-    trees = [tree.nodes for turn in boosting._predictors for tree in turn]
+    trees = [tree.nodes for iteration in boosting._predictors for tree in iteration]
     if any(nodes["is_categorical"].any() for nodes in trees):
-        raise ValueError("splits by category")
+        raise ValueError("categorical splits are not supported")
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
     blocks = [_one_leaf(value) for value in baseline] + [_histogram_tree(nodes) for nodes in trees]
     text = lightgbm_text(blocks, features, outputs, objective)
@@ -54,7 +57,7 @@ OBJECTIVES = {
     "HalfPoissonLoss": "objective=poisson",
     "HalfGammaLoss": "objective=gamma",
 }
-"""scikit-learn's losses and LightGBM's objectives with the same link."""
+"""scikit-learn's losses to LightGBM's objectives with the same link."""
 
 DEFAULT_LEFT, MISSING_IS_NAN = 2, 8
 
@@ -83,8 +86,8 @@ def _histogram_tree(nodes: np.ndarray) -> str:
     return "\n".join([*lines, _line("leaf_value", nodes["value"][leaf]), "is_linear=0", "shrinkage=1", "", ""])
 
 
-def lightgbm_text(blocks: list[str], features: int, outputs: int, how: str) -> str:
-    """A model file of these trees, `outputs` of them for each turn; `how` says what is made of their sum."""
+def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str) -> str:
+    """Return a model file of these trees, `outputs` of them per iteration; `objective` is the header line for their sum."""
     head = [
         "tree",
         "version=v4",
@@ -92,16 +95,16 @@ def lightgbm_text(blocks: list[str], features: int, outputs: int, how: str) -> s
         f"num_tree_per_iteration={outputs}",
         "label_index=0",
         f"max_feature_idx={features - 1}",
-        how,
-        f"feature_names={' '.join(f'f{place}' for place in range(features))}",
+        objective,
+        f"feature_names={' '.join(f'f{index}' for index in range(features))}",
         f"feature_infos={' '.join(['none'] * features)}",
     ]
-    numbered = [f"Tree={place}\n{block}" for place, block in enumerate(blocks)]
+    numbered = [f"Tree={index}\n{block}" for index, block in enumerate(blocks)]
     return "\n".join([*head, "", *numbered, "end of trees", ""])
 
 
 def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
-    """One tree, its leaves times `rate`; LightGBM numbers inner nodes from 0 and leaves from -1 downwards."""
+    """Return one tree with leaves times `rate`. LightGBM numbers inner nodes from 0 up and leaves from -1 down."""
     nodes = tree.__getstate__()["nodes"]
     inner = np.flatnonzero(tree.children_left >= 0)
     leaves = np.flatnonzero(tree.children_left < 0)

@@ -1,7 +1,7 @@
 """Structural checks of LightGBM's text format.
 
-LightGBM trusts its model files: an index out of range is read or written as it stands. So every field that it uses as an index,
-a length or an offset is checked here, and text that LightGBM could split into lines or fields in another way is refused.
+LightGBM trusts its model files and does not check indices. So every field that it uses as an index, length or offset is
+checked here, and text that LightGBM could split differently into lines or fields is rejected.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-MAX_LEAVES, MAX_NODES, MAX_DEPTH = 1 << 20, 1 << 26, 10_000
-"""Bounds of one tree's leaves, of all trees' leaves, and of the number of decisions for a row."""
+MAX_LEAVES, MAX_TOTAL_LEAVES, MAX_DEPTH = 1 << 20, 1 << 26, 10_000
+"""Bounds of the leaves of one tree, of the leaves of all trees, and of the depth."""
 
 HEADER = {
     "tree", "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective", "average_output",
@@ -20,13 +20,13 @@ HEADER = {
 }  # fmt: skip
 REQUIRED = {"tree", "version", "num_class", "num_tree_per_iteration", "max_feature_idx", "feature_names", "feature_infos"}
 
-NODES = {"split_feature", "threshold", "decision_type", "left_child", "right_child"}
-NODE_FIGURES = {"split_gain", "internal_value", "internal_weight", "internal_count"}
-LEAF_FIGURES = {"leaf_weight", "leaf_count"}
-CATEGORIES = {"cat_boundaries", "cat_threshold"}
-ONCE = {"num_leaves", "num_cat", "leaf_value", "is_linear", "shrinkage"}
-FIELDS = ONCE | NODES | NODE_FIGURES | LEAF_FIGURES | CATEGORIES
-LINEAR = {"leaf_const", "num_features", "leaf_features", "leaf_coeff"}
+NODE_FIELDS = {"split_feature", "threshold", "decision_type", "left_child", "right_child"}
+NODE_STATISTICS = {"split_gain", "internal_value", "internal_weight", "internal_count"}
+LEAF_STATISTICS = {"leaf_weight", "leaf_count"}
+CATEGORY_FIELDS = {"cat_boundaries", "cat_threshold"}
+TREE_FIELDS = {"num_leaves", "num_cat", "leaf_value", "is_linear", "shrinkage"}
+FIELDS = TREE_FIELDS | NODE_FIELDS | NODE_STATISTICS | LEAF_STATISTICS | CATEGORY_FIELDS
+LINEAR_FIELDS = {"leaf_const", "num_features", "leaf_features", "leaf_coeff"}
 
 INTEGERS, FLOATS = re.compile(r"-?[0-9]+(?: -?[0-9]+)*"), re.compile(r"[-+0-9.eEinfa ]+")
 CATEGORICAL, MISSING_TYPES = 1, 3
@@ -43,59 +43,61 @@ Fields = Mapping[str, str]
 
 
 def check_trees(text: str, features: int, outputs: int) -> None:
-    """Check that LightGBM reads nothing but these trees, and that they give `outputs` numbers for `features` numbers.
+    """Check that the text is a valid model with these numbers of features and outputs.
 
-    Raises ValueError, which names the tree and the field.
+    Raises ValueError that names the tree and the field.
     """
     if "\0" in text or "\r" in text:
-        raise ValueError("the LightGBM text has control characters: save the model again")
+        raise ValueError("the LightGBM text contains control characters: save the model again")
     head, blank, rest = text.partition("\n\n")
     body, end, _ = rest.partition("end of trees\n")
     starts = [match.start() for match in re.finditer(r"^Tree=", body, re.MULTILINE)]
     if not blank or not end or not starts or starts[0] != 0:
-        raise ValueError("the text is no whole LightGBM model")
+        raise ValueError("the text is not a complete LightGBM model")
     trees = [body[start:stop] for start, stop in zip(starts, [*starts[1:], len(body)], strict=True)]
-    _check_header(_fields(head.split("\n"), HEADER, "the header"), features, outputs, [len(tree.encode()) for tree in trees])
-    if sum(_check_tree(tree, place, features) for place, tree in enumerate(trees)) > MAX_NODES:
-        raise ValueError(f"the trees have more than {MAX_NODES} leaves")
+    _check_header(
+        _parse_fields(head.split("\n"), HEADER, "the header"), features, outputs, [len(tree.encode()) for tree in trees]
+    )
+    if sum(_check_tree(tree, index, features) for index, tree in enumerate(trees)) > MAX_TOTAL_LEAVES:
+        raise ValueError(f"the trees have more than {MAX_TOTAL_LEAVES} leaves")
 
 
-def _fields(lines: list[str], known: set[str], where: str) -> dict[str, str]:
-    """Lines of `name=value`, each name once. Raises ValueError."""
-    found: dict[str, str] = {}
+def _parse_fields(lines: list[str], known: set[str], where: str) -> dict[str, str]:
+    """Parse lines of `name=value` with unique names. Raises ValueError."""
+    parsed: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition("=")
-        if name in LINEAR:
+        if name in LINEAR_FIELDS:
             raise ValueError(f"{where} has linear models in its leaves: train with linear_tree=false")
-        if name not in known or name in found:
+        if name not in known or name in parsed:
             raise ValueError(f"{where} has an unknown or repeated field")
-        found[name] = value
-    return found
+        parsed[name] = value
+    return parsed
 
 
 def _check_header(head: Fields, features: int, outputs: int, sizes: list[int]) -> None:
     if missing := sorted(REQUIRED - head.keys()):
         raise ValueError(f"the header lacks {', '.join(missing)}")
     if head["tree"] or head["version"] not in ("v3", "v4") or head.get("average_output"):
-        raise ValueError("the header is not one of LightGBM's versions v3 and v4")
-    _expect(head, "num_class", outputs)
-    _expect(head, "num_tree_per_iteration", outputs)
-    _expect(head, "max_feature_idx", features - 1)
+        raise ValueError("the header is not of version v3 or v4")
+    _require_value(head, "num_class", outputs)
+    _require_value(head, "num_tree_per_iteration", outputs)
+    _require_value(head, "max_feature_idx", features - 1)
     if len(sizes) % outputs:
-        raise ValueError(f"the number of trees is no multiple of {outputs}, the number of outputs")
+        raise ValueError(f"the number of trees is not a multiple of {outputs}, the number of outputs")
     for name in ("feature_names", "feature_infos"):
         if len(head[name].split(" ")) != features:
             raise ValueError(f"the header needs {features} entries in {name}")
     if "monotone_constraints" in head:
         _integers(head, "monotone_constraints", features, "the header")
     if not re.fullmatch(r"-?[0-9]{1,6}", head.get("label_index", "0")):
-        raise ValueError("the header has no sound label_index")
+        raise ValueError("the header has an invalid label_index")
     if "tree_sizes" in head and _integers(head, "tree_sizes", len(sizes), "the header").tolist() != sizes:
-        raise ValueError("the header's tree_sizes are not the sizes of the trees")
+        raise ValueError("the header's tree_sizes do not match the trees")
     _check_objective(head.get("objective", ""), outputs)
 
 
-def _expect(head: Fields, name: str, value: int) -> None:
+def _require_value(head: Fields, name: str, value: int) -> None:
     if head[name] != str(value):
         raise ValueError(f"the header needs {name}={value}")
 
@@ -111,13 +113,13 @@ def _check_objective(objective: str, outputs: int) -> None:
         raise ValueError("the objective has a parameter out of range")
 
 
-def _check_tree(text: str, place: int, features: int) -> int:
-    """The number of leaves. Raises ValueError."""
-    where = f"tree {place}"
+def _check_tree(text: str, index: int, features: int) -> int:
+    """Return the number of leaves. Raises ValueError."""
+    where = f"tree {index}"
     first, *lines = text.rstrip("\n").split("\n")
-    if first != f"Tree={place}" or not text.endswith("\n\n") or text.endswith("\n" * 4):
+    if first != f"Tree={index}" or not text.endswith("\n\n") or text.endswith("\n" * 4):
         raise ValueError(f"{where} is not numbered, or does not end in a blank line")
-    tree = _fields(lines, FIELDS, where)
+    tree = _parse_fields(lines, FIELDS, where)
     try:
         return _check_fields(tree, features, where)
     except KeyError as error:
@@ -132,17 +134,17 @@ def _check_fields(tree: Fields, features: int, where: str) -> int:
     _floats(tree, "shrinkage", 1, where, np.isfinite)
     if tree.get("is_linear", "0") != "0":
         raise ValueError(f"{where} has linear models in its leaves: train with linear_tree=false")
-    if leaves < 1 or (leaves == 1 and categorical) or (categorical == 0 and CATEGORIES & tree.keys()):
+    if leaves < 1 or (leaves == 1 and categorical) or (categorical == 0 and CATEGORY_FIELDS & tree.keys()):
         raise ValueError(f"{where} has a wrong number of leaves or of splits by category")
-    for names, count in ((NODE_FIGURES, leaves - 1), (LEAF_FIGURES, leaves)):
+    for names, count in ((NODE_STATISTICS, leaves - 1), (LEAF_STATISTICS, leaves)):
         for name in names & tree.keys():
             if leaves == 1 and not tree[name]:
-                continue  # as LightGBM writes a tree that found no split
+                continue  # LightGBM writes empty fields for a tree without splits
             _check_length(tree, name, count, where)
     if leaves > 1:
         _check_nodes(tree, leaves, categorical, features, where)
-    elif any(tree.get(name) for name in NODES):
-        raise ValueError(f"{where} has one leaf and yet splits")
+    elif any(tree.get(name) for name in NODE_FIELDS):
+        raise ValueError(f"{where} has one leaf but also splits")
     return leaves
 
 
@@ -151,7 +153,7 @@ def _check_nodes(tree: Fields, leaves: int, categorical: int, features: int, whe
     _check_children(left, right, leaves, where)
     feature = _integers(tree, "split_feature", leaves - 1, where)
     if ((feature < 0) | (feature >= features)).any():
-        raise ValueError(f"{where} splits by a feature that is not there")
+        raise ValueError(f"{where} splits by a feature that does not exist")
     kind = _integers(tree, "decision_type", leaves - 1, where)
     if ((kind < 0) | (kind >> 2 >= MISSING_TYPES)).any():
         raise ValueError(f"{where} has an unknown decision_type")
@@ -160,45 +162,45 @@ def _check_nodes(tree: Fields, leaves: int, categorical: int, features: int, whe
 
 
 def _check_children(left: np.ndarray, right: np.ndarray, leaves: int, where: str) -> None:
-    """Every node but the root, and every leaf, is the child of one earlier node, so that there is no cycle."""
-    place = np.arange(leaves - 1)
+    """Check that every leaf and every node except the root is the child of exactly one earlier node. Raises ValueError."""
+    index = np.arange(leaves - 1)
     ends = np.concatenate([left, right])
-    if not np.array_equal(np.sort(ends), np.concatenate([np.arange(-leaves, 0), place[1:]])):
-        raise ValueError(f"{where} does not reach each of its nodes and leaves once")
-    if any(((side >= 0) & (side <= place)).any() for side in (left, right)):
-        raise ValueError(f"{where} leads back to an earlier node")
+    if not np.array_equal(np.sort(ends), np.concatenate([np.arange(-leaves, 0), index[1:]])):
+        raise ValueError(f"{where} does not reach each of its nodes and leaves exactly once")
+    if any(((side >= 0) & (side <= index)).any() for side in (left, right)):
+        raise ValueError(f"{where} has a child that precedes its parent")
     if leaves > MAX_DEPTH and _depth(left.tolist(), right.tolist()) > MAX_DEPTH:
         raise ValueError(f"{where} is deeper than {MAX_DEPTH}")
 
 
 def _depth(left: list[int], right: list[int]) -> int:
     depth = [1] * len(left)
-    for place, ends in enumerate(zip(left, right, strict=True)):
+    for node, ends in enumerate(zip(left, right, strict=True)):
         for end in ends:
             if end >= 0:
-                depth[end] = depth[place] + 1
+                depth[end] = depth[node] + 1
     return max(depth)
 
 
-def _check_categories(tree: Fields, places: np.ndarray, categorical: int, where: str) -> None:
-    """Each split by category has a bit set of its own."""
+def _check_categories(tree: Fields, bitset_indices: np.ndarray, categorical: int, where: str) -> None:
+    """Check the bit sets of categorical splits. Raises ValueError."""
     if categorical == 0:
-        if len(places):
-            raise ValueError(f"{where} splits by categories that it does not have")
+        if len(bitset_indices):
+            raise ValueError(f"{where} splits by categories without a bit set")
         return
     borders = _integers(tree, "cat_boundaries", categorical + 1, where)
-    if borders[0] != 0 or (np.diff(borders) < 1).any() or borders[-1] > MAX_NODES:
-        raise ValueError(f"{where} has cat_boundaries that do not increase")
+    if borders[0] != 0 or (np.diff(borders) < 1).any() or borders[-1] > MAX_TOTAL_LEAVES:
+        raise ValueError(f"{where} has cat_boundaries that do not increase from 0")
     bits = _integers(tree, "cat_threshold", int(borders[-1]), where)
     if ((bits < 0) | (bits >= 1 << 32)).any():
         raise ValueError(f"{where} has a cat_threshold out of range")
-    if not np.isin(places, np.arange(categorical)).all():
-        raise ValueError(f"{where} splits by categories that it does not have")
+    if not np.isin(bitset_indices, np.arange(categorical)).all():
+        raise ValueError(f"{where} splits by categories without a bit set")
 
 
-def _count(tree: Fields, name: str, highest: int, where: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", tree[name]) or int(tree[name]) > highest:
-        raise ValueError(f"{where} has no sound {name}")
+def _count(tree: Fields, name: str, maximum: int, where: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", tree[name]) or int(tree[name]) > maximum:
+        raise ValueError(f"{where} has an invalid {name}")
     return int(tree[name])
 
 
@@ -212,15 +214,15 @@ def _check_length(tree: Fields, name: str, count: int, where: str) -> str:
 def _integers(tree: Fields, name: str, count: int, where: str) -> np.ndarray:
     values = _check_length(tree, name, count, where)
     if not INTEGERS.fullmatch(values):
-        raise ValueError(f"{where} needs {count} whole numbers in {name}")
+        raise ValueError(f"{where} needs {count} integers in {name}")
     return np.array(list(map(int, values.split(" "))), dtype=np.int64)
 
 
-def _floats(tree: Fields, name: str, count: int, where: str, sound: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _floats(tree: Fields, name: str, count: int, where: str, is_valid: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     try:
         numbers = np.array(list(map(float, _check_length(tree, name, count, where).split(" "))))
     except ValueError:
         raise ValueError(f"{where} needs {count} numbers in {name}") from None
-    if not sound(numbers).all():
+    if not is_valid(numbers).all():
         raise ValueError(f"{where} has a number in {name} that is not finite")
     return numbers

@@ -20,7 +20,7 @@ from podium.schema.arrays import BoolMask, IndexArray
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_by_row
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.split_keys import ALL, row_hash, split_keys, strata
+from podium.tables.split_keys import SINGLE_STRATUM, row_hash, split_keys, strata
 
 CURRENT_CHAMPION = "(current champion)"
 
@@ -138,7 +138,7 @@ def unseen_by(rows: LabeledRows, split: SplitBoundary, project: Project) -> Bool
     assert order is not None, "rows of a panel have days, and other rows have their raw text"
     keys = order.to_numpy()
     if split.kind == "time":
-        later: BoolMask = keys > split.boundaries[ALL]
+        later: BoolMask = keys > split.boundaries[SINGLE_STRATUM]
         return later
     boundaries = [split.boundaries.get(stratum, 2**64 - 1) for stratum in strata(rows, split.kind)]
     unseen: BoolMask = row_hash(keys, project.seed) < np.array(boundaries, dtype=np.uint64)

@@ -1,1 +1,1 @@
-"""Tables: bytes to raw text columns to typed columns, the same code for training and for serving."""
+"""Table readers, typed cells, fuzzy categories, panels, and warnings about inputs."""

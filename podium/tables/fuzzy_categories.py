@@ -1,4 +1,4 @@
-"""What a misspelt or mixed-case text means: the category that was meant, decided once and stored with the column."""
+"""Misspelled and differently cased texts to categories."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from functools import lru_cache
 from podium.schema.columns import Column, FuzzyMatching
 
 MIN_LENGTH = 4
-"""Letters of the shortest word that may be misspelt."""
+"""Letters of the shortest word that may be misspelled."""
 MAX_LENGTH = 100
 """Longer texts are not compared with categories."""
-RARE, MOST_FREQUENT, MOST_LEVELS = 0.005, 50, 2_000
-"""A level of a smaller share of the rows may be a misspelling; columns with more levels than this are not looked at."""
-EXPLAINED = 0.8
-"""Share of the rare levels that must be near a frequent one, before any of them is taken for a misspelling."""
+RARE_FRACTION, MAX_FREQUENT, MAX_TEXTS = 0.005, 50, 2_000
+"""A text in a smaller fraction of the rows may be a misspelling. Columns with more frequent or distinct texts are skipped."""
+MIN_EXPLAINED_FRACTION = 0.8
+"""Fraction of the rare texts that must be near a frequent one before any is treated as a misspelling."""
 
 WEEKDAYS = {"Monday": "mon", "Tuesday": "tue tues", "Wednesday": "wed", "Thursday": "thu thur thurs", "Friday": "fri",
             "Saturday": "sat", "Sunday": "sun"}  # fmt: skip
 MONTHS = {"January": "jan", "February": "feb", "March": "mar", "April": "apr", "May": "", "June": "jun", "July": "jul",
           "August": "aug", "September": "sep sept", "October": "oct", "November": "nov", "December": "dec"}  # fmt: skip
 VOCABULARIES = {"weekday": WEEKDAYS, "month": MONTHS}
-"""Names that every table spells differently, with what they are cut to."""
+"""Names with their abbreviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuzzySpellings:
-    """How the texts of a column are read."""
+    """How the texts of a column are matched to categories; see `Column`."""
 
     fuzzy: FuzzyMatching
     aliases: tuple[tuple[str, str], ...] = ()
 
 
 def normalize_text(text: str) -> str:
-    """A text as it is compared when case, blanks and a dot at the end do not matter."""
+    """Return the text without differences in case, whitespace and a trailing dot."""
     return " ".join(text.casefold().split()).rstrip(".")
 
 
 def resolve_category(text: str, column: Column) -> str:
-    """The category that a text means, or the text itself when it means none."""
+    """Return the category that the text means, or the text itself if there is none."""
     if column.fuzzy == "exact" or len(text) > MAX_LENGTH:
         return text
     return known_spellings(column).get(normalize_text(text)) or _nearest(text, column)
@@ -47,7 +47,7 @@ def resolve_category(text: str, column: Column) -> str:
 
 @lru_cache(maxsize=4096)
 def known_spellings(column: Column) -> Mapping[str, str]:
-    """Folded texts and the categories they stand for."""
+    """Return normalized texts with the categories they mean."""
     return {**{normalize_text(level): level for level in column.categories}, **dict(column.aliases)}
 
 
@@ -56,103 +56,103 @@ def _nearest(text: str, column: Column) -> str:
     if column.fuzzy != "nearest":
         return text
     known = known_spellings(column)
-    found = nearest_text(normalize_text(text), known, known)
-    return known[found] if found else text
+    nearest = nearest_text(normalize_text(text), known, known)
+    return known[nearest] if nearest else text
 
 
 def nearest_text(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
-    """The one that is a letter away, when all that are mean the same."""
-    half = max(0, (len(text) - 3) // 2)  # one mistake leaves the beginning or the end as it is
+    """Return the known text one edit away if all such texts have the same meaning, else None."""
+    half = max(0, (len(text) - 3) // 2)  # one edit leaves the first or the last half unchanged
     head, tail = text[:half], text[len(text) - half :]
-    alike = (other for other in known if other.startswith(head) or other.endswith(tail))
-    near = [other for other in alike if _is_misspelt(text, other)]
+    candidates = (other for other in known if other.startswith(head) or other.endswith(tail))
+    near = [other for other in candidates if _is_misspelling(text, other)]
     return near[0] if near and len({meaning[other] for other in near}) == 1 else None
 
 
-def _is_misspelt(text: str, right: str) -> bool:
-    """Whether one word of some letters has one wrong: left out, added, another, or two that changed places; digits never."""
-    words, others = text.split(), right.split()
-    if abs(len(text) - len(right)) > 1 or len(words) != len(others):
+def _is_misspelling(text: str, correct: str) -> bool:
+    """Return whether the texts differ by one edit in one alphabetic word of at least MIN_LENGTH letters."""
+    words, correct_words = text.split(), correct.split()
+    if abs(len(text) - len(correct)) > 1 or len(words) != len(correct_words):
         return False
-    wrong = [(one, other) for one, other in zip(words, others, strict=True) if one != other]
-    if len(wrong) != 1 or min(map(len, wrong[0])) < MIN_LENGTH or not "".join(wrong[0]).isalpha():
+    different = [pair for pair in zip(words, correct_words, strict=True) if pair[0] != pair[1]]
+    if len(different) != 1 or min(map(len, different[0])) < MIN_LENGTH or not "".join(different[0]).isalpha():
         return False
-    return _one_edit(*wrong[0])
+    return _is_one_edit(*different[0])
 
 
-def _one_edit(one: str, other: str) -> bool:
-    """Damerau (1964): whether a single mistake of typing makes one of the other."""
-    pairs = zip(one, other, strict=False)
-    start = next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
-    rest, others = one[start:], other[start:]
-    if len(one) == len(other):
-        swapped = rest[:2] == others[:2][::-1] and rest[2:] == others[2:]
-        return swapped or rest[1:] == others[1:]
-    longer, shorter = (rest, others) if len(one) > len(other) else (others, rest)
+def _is_one_edit(a: str, b: str) -> bool:
+    """Return whether one insertion, deletion, substitution or transposition turns `a` into `b` (Damerau, 1964)."""
+    pairs = zip(a, b, strict=False)
+    start = next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(a), len(b)))
+    a, b = a[start:], b[start:]
+    if len(a) == len(b):
+        is_transposed = a[:2] == b[:2][::-1] and a[2:] == b[2:]
+        return is_transposed or a[1:] == b[1:]
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
     return longer[1:] == shorter
 
 
-# --- what training rows show -------------------------------------------------------------------------------------------
+# --- inference from training rows -------------------------------------------------------------------------------------------
 
 
-def vocabulary_of(counts: Mapping[str, int]) -> str | None:
-    """`weekday` or `month`, when all texts are such names or near one; a column of "May" alone is not."""
-    folded = _folded(counts)
+def infer_vocabulary(counts: Mapping[str, int]) -> str | None:
+    """Return `weekday` or `month` if all texts are close to such names and at least three of them occur."""
+    normalized = _normalized_counts(counts)
     for name in VOCABULARIES:
         known = dict(vocabulary_aliases(name))
-        right = {text: count for text, count in folded.items() if text in known}
-        rest = [text for text in folded if text not in known]
-        enough = len({known[text] for text in right}) > 2 and sum(right.values()) >= 0.5 * sum(folded.values())
-        if enough and all(nearest_text(text, known, known) for text in rest):
+        correct = {text: count for text, count in normalized.items() if text in known}
+        rest = [text for text in normalized if text not in known]
+        is_typical = len({known[text] for text in correct}) > 2 and sum(correct.values()) >= 0.5 * sum(normalized.values())
+        if is_typical and all(nearest_text(text, known, known) for text in rest):
             return name
     return None
 
 
 def vocabulary_aliases(name: str) -> tuple[tuple[str, str], ...]:
-    """Every folded form of the names, and what it stands for."""
+    """Return every normalized form of the names with the full name."""
     names = VOCABULARIES[name]
     return tuple((form, full) for full, short in names.items() for form in (normalize_text(full), *short.split()))
 
 
-def spellings_of(counts: Mapping[str, int], asked: FuzzyMatching | None = None) -> FuzzySpellings:
-    """How the texts of a column should be read, from how often each comes.
+def infer_spellings(counts: Mapping[str, int], configured: FuzzyMatching | None = None) -> FuzzySpellings:
+    """Infer how to match the texts of a column from how often each occurs.
 
-    Texts that differ in case alone mean the same; rare ones near a frequent one are misspellings if nearly all rare ones are,
-    or if it is asked for.
+    Texts that differ only in case mean the same. Rare texts near a frequent one are misspellings if nearly all rare texts
+    are, or if matching is configured.
     """
-    if asked == "loose" or asked == "exact" or len(counts) > MOST_LEVELS:
-        return FuzzySpellings(asked or "exact")
-    folded = _folded(counts)
-    best = _most_frequent(counts)
-    total = sum(folded.values())
-    frequent = {text for text, count in folded.items() if count >= RARE * total}
-    rare = sorted(folded.keys() - frequent)
-    if len(rare) >= 2 and 2 <= len(frequent) <= MOST_FREQUENT:
-        found = {text: nearest_text(text, frequent, best) for text in rare}
-        known = {text: best[other] for text, other in found.items() if other}
-        if asked or len(known) >= EXPLAINED * len(rare):
-            return FuzzySpellings("nearest", tuple(known.items()))
-    if asked:
-        return FuzzySpellings(asked)
-    return FuzzySpellings("loose" if len(folded) < len(counts) else "exact")
+    if configured == "loose" or configured == "exact" or len(counts) > MAX_TEXTS:
+        return FuzzySpellings(configured or "exact")
+    normalized = _normalized_counts(counts)
+    usual_forms = _most_frequent_forms(counts)
+    total = sum(normalized.values())
+    frequent = {text for text, count in normalized.items() if count >= RARE_FRACTION * total}
+    rare = sorted(normalized.keys() - frequent)
+    if len(rare) >= 2 and 2 <= len(frequent) <= MAX_FREQUENT:
+        nearest = {text: nearest_text(text, frequent, usual_forms) for text in rare}
+        aliases = {text: usual_forms[other] for text, other in nearest.items() if other}
+        if configured or len(aliases) >= MIN_EXPLAINED_FRACTION * len(rare):
+            return FuzzySpellings("nearest", tuple(aliases.items()))
+    if configured:
+        return FuzzySpellings(configured)
+    return FuzzySpellings("loose" if len(normalized) < len(counts) else "exact")
 
 
-def _folded(counts: Mapping[str, int]) -> dict[str, int]:
-    folded: dict[str, int] = {}
+def _normalized_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    normalized: dict[str, int] = {}
     for text, count in counts.items():
-        folded[normalize_text(text)] = folded.get(normalize_text(text), 0) + count
-    return folded
+        normalized[normalize_text(text)] = normalized.get(normalize_text(text), 0) + count
+    return normalized
 
 
-def _most_frequent(counts: Mapping[str, int]) -> dict[str, str]:
-    """For each folded text its most frequent form, the first in order of equals."""
-    best: dict[str, str] = {}
+def _most_frequent_forms(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return the most frequent form of each normalized text; ties break alphabetically."""
+    forms: dict[str, str] = {}
     for text in sorted(counts, key=lambda text: (-counts[text], text)):
-        best.setdefault(normalize_text(text), text)
-    return best
+        forms.setdefault(normalize_text(text), text)
+    return forms
 
 
 def apply_corrections(counts: Mapping[str, int], aliases: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """The categories that remain when every fuzzy means its category."""
-    known = {**_most_frequent(counts), **dict(aliases)}
+    """Return the categories that remain when every alias is replaced by its category."""
+    known = {**_most_frequent_forms(counts), **dict(aliases)}
     return tuple(sorted({known[normalize_text(text)] for text in counts}))

@@ -1,6 +1,6 @@
-"""What the pages of a Parquet file unpack to, by their headers, before any is unpacked.
+"""Sizes of the pages of a Parquet file from their headers, before any page is decompressed.
 
-A footer may state any size; the reader allocates what the headers of the pages state.
+Readers allocate the sizes in the page headers, which may differ from those in the footer.
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
@@ -14,16 +14,16 @@ from podium.tables.thrift import I32, I64, Fields, Reader, integer, structure, s
 MAGIC = b"PAR1"
 ROW_GROUPS, COLUMNS, ROWS, META_DATA = 4, 1, 3, 3
 CHUNK_VALUES, CHUNK_BYTES, DATA_OFFSET, DICTIONARY_OFFSET = 5, 7, 9, 11
-TYPE, UNPACKED, PACKED, VALUES = 1, 2, 3, 1
+TYPE, DECOMPRESSED, COMPRESSED, VALUES = 1, 2, 3, 1
 DICTIONARY, SKIPPED = 2, -1
-KINDS = {0: (5, 2), DICTIONARY: (7, 2), 3: (8, 4)}
-"""For each type of page, the field of its own header, and the field of its encoding within that."""
+PAGE_HEADERS = {0: (5, 2), DICTIONARY: (7, 2), 3: (8, 4)}
+"""Page type to the field ID of its header and, within the header, of its encoding."""
 PADDING = 100
-"""Bytes by which some writers understate the size of a column; readers allow for them."""
+"""Some writers understate the size of a column by up to this many bytes; readers tolerate that."""
 
 
 def footer_bytes(data: memoryview) -> int:
-    """Raises ValueError where there is no footer."""
+    """Return the length of the footer. Raises ValueError if there is no footer."""
     length = int.from_bytes(data[-8:-4], "little")
     if data[-4:] != MAGIC or length > len(data) - 12:
         raise ValueError("the footer is missing")
@@ -32,31 +32,31 @@ def footer_bytes(data: memoryview) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page as its header describes it; `column` is the place of its column."""
+    """A page as described by its header; `column` is the index of its column."""
 
     column: int
-    unpacked: int
+    decompressed_bytes: int
     encoding: int
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """The part of a footer that says where pages are."""
+    """The row groups of a footer, which locate the pages."""
 
     row_groups: list[Fields]
 
     @classmethod
     def of(cls, data: memoryview) -> Footer:
-        """Raises ValueError."""
+        """Parse the footer of a file. Raises ValueError."""
         return cls(structures(Reader(data[-8 - footer_bytes(data) : -8]).struct(), ROW_GROUPS))
 
     @property
     def rows(self) -> int:
-        """Raises ValueError."""
+        """Return the number of rows. Raises ValueError."""
         return sum(integer(group, ROWS, I64) for group in self.row_groups)
 
     def pages(self, data: memoryview) -> Iterator[Page]:
-        """Raises ValueError."""
+        """Yield the pages of all columns. Raises ValueError."""
         chunks = [
             (column, structure(chunk, META_DATA))
             for group in self.row_groups
@@ -65,36 +65,36 @@ class Footer:
         end = 0
         for start, size in sorted((_start(chunk), integer(chunk, CHUNK_BYTES, I64)) for _, chunk in chunks):
             if start < end:
-                raise ValueError("two columns share their pages")
+                raise ValueError("the pages of two columns overlap")
             end = start + size
         for column, chunk in chunks:
             yield from _pages(data, column, chunk)
 
 
 def _pages(data: memoryview, column: int, chunk: Fields) -> Iterator[Page]:
-    """Every page of a column in a row group, until they hold all its values. Raises ValueError."""
-    place = _start(chunk)
-    end = min(len(data), place + integer(chunk, CHUNK_BYTES, I64) + PADDING)
+    """Yield the pages of a column in a row group until all its values are covered. Raises ValueError."""
+    position = _start(chunk)
+    end = min(len(data), position + integer(chunk, CHUNK_BYTES, I64) + PADDING)
     values = integer(chunk, CHUNK_VALUES, I64)
-    while place < end and values > 0:
-        reader = Reader(data[place:end])
+    while position < end and values > 0:
+        reader = Reader(data[position:end])
         header = reader.struct()
-        place += reader.place + integer(header, PACKED, I32)
-        kind, unpacked = integer(header, TYPE, I32), integer(header, UNPACKED, I32)
-        if kind not in KINDS:
-            yield Page(column, 0, SKIPPED)  # as readers do, but it is counted
+        position += reader.position + integer(header, COMPRESSED, I32)
+        kind, decompressed_bytes = integer(header, TYPE, I32), integer(header, DECOMPRESSED, I32)
+        if kind not in PAGE_HEADERS:
+            yield Page(column, 0, SKIPPED)  # readers skip unknown types too; yielded so that it counts as a page
             continue
-        own, encoding = KINDS[kind]
-        page = structure(header, own)
+        header_field, encoding = PAGE_HEADERS[kind]
+        page = structure(header, header_field)
         values -= 0 if kind == DICTIONARY else integer(page, VALUES, I32)
-        yield Page(column, unpacked, integer(page, encoding, I32))
+        yield Page(column, decompressed_bytes, integer(page, encoding, I32))
 
 
 def _start(chunk: Fields) -> int:
-    """Where the pages of a column begin. Raises ValueError."""
-    place = integer(chunk, DATA_OFFSET, I64)
+    """Return the offset of a column's first page. Raises ValueError."""
+    offset = integer(chunk, DATA_OFFSET, I64)
     if DICTIONARY_OFFSET in chunk:
-        place = min(place, integer(chunk, DICTIONARY_OFFSET, I64) or place)
-    if place < len(MAGIC):
+        offset = min(offset, integer(chunk, DICTIONARY_OFFSET, I64) or offset)
+    if offset < len(MAGIC):
         raise ValueError("a column begins outside the file")
-    return place
+    return offset

@@ -1,23 +1,23 @@
-"""How much a table may hold once it is decoded."""
+"""Limits of decoded tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_EXTRA = 1_000
-"""Columns or fields of a request that the model does not know."""
-OFFSET = 4
-"""Bytes that a cell of text takes besides its letters."""
+"""Columns or fields in a request that the model does not know."""
+OFFSET_BYTES = 4
+"""Bytes that a text cell takes in addition to its characters."""
 TEXT_COPIES = 3
-"""A text that Parquet stores once for many rows is copied for each row, and up to this many times on its way."""
+"""Copies of a text per row while dictionary-encoded Parquet is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Upper bounds that hold before anything is copied or cast, whatever form the table comes in.
+    """Upper bounds, checked before anything is copied or cast.
 
-    `decoded_bytes` counts the letters of all cells and four bytes a cell for CSV; for Parquet, the columns in memory and
-    every text as often as rows repeat it.
+    `decoded_bytes` counts the characters of all cells plus four bytes per cell for CSV. For Parquet, it counts the columns
+    in memory, with each text once per row.
     """
 
     rows: int = 1 << 40
@@ -27,12 +27,12 @@ class Limits:
 
     @property
     def footer_bytes(self) -> int:
-        """The structures of a Parquet footer take up to 300 times their encoded size."""
+        """Limit of a Parquet footer, whose structures take up to 300 times their encoded size in memory."""
         return self.decoded_bytes // 256
 
 
 TRAINING = Limits()
 REQUEST = Limits(decoded_bytes=400_000_000)
-"""A table that is answered from memory."""
+"""A table processed in memory."""
 FILE = Limits(decoded_bytes=600_000_000)
-"""A table that is answered piece by piece."""
+"""A table processed in chunks."""

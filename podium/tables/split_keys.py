@@ -1,4 +1,4 @@
-"""What decides whether a row trains or tests: its own content, so that it stays on its side when the table grows."""
+"""Split keys: content, group or time of each row, so that rows keep their side of the split as the table grows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from podium.tables.labeled_rows import LabeledRows
 from podium.tables.schema_inference import infer_column
 from podium.tables.text_columns import coerce_column
 
-ALL = "all"
+SINGLE_STRATUM = "all"
 
 
 def split_keys(table: pa.Table, project: Project) -> pd.Series:
-    """What a split goes by: a number of each row's texts, the texts of a group, or the numbers or dates of a time.
+    """Return the key of each row: a hash of its texts, the text of its group, or its time as a number.
 
-    The texts are those that came, so that no option of a column moves a row to the other side. Raises BadData.
+    Raw texts are hashed, so that no column option moves a row to the other side. Raises BadData.
     """
     name = project.split.column
     if name is None:
@@ -30,17 +30,18 @@ def split_keys(table: pa.Table, project: Project) -> pd.Series:
     column = infer_column(name, table[name], project.columns.get(name, ColumnOptions()))
     values, _ = coerce_column(table[name], column)
     if column.kind not in ("date", "number", "integer") or values.isna().any():
-        message = "a split by time needs a number or a date in every row (give its `format` if it is another than %Y-%m-%d)"
+        message = "needs a number or a date in every row, to split by time (set its `date_format` if it is not %Y-%m-%d)"
         raise BadData([Problem("split", message, column=name)])
     return values
 
 
-def row_hash(by: np.ndarray, seed: int) -> np.ndarray:
-    """A number that only content and seed decide."""
-    return pd.util.hash_array(pd.util.hash_array(by) ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
+def row_hash(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Return a hash of each key and the seed."""
+    return pd.util.hash_array(pd.util.hash_array(keys) ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
 
 
 def strata(data: LabeledRows, kind: str) -> np.ndarray:
+    """Return the stratum of each row: its class for stratified splits."""
     if kind == "stratified":
         return data.target.astype(int).astype(str).to_numpy()
-    return np.full(len(data.target), ALL)
+    return np.full(len(data.target), SINGLE_STRATUM)

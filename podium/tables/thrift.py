@@ -1,4 +1,4 @@
-"""Structures of Thrift's compact protocol, as Parquet writes them.
+"""Reader of Thrift's compact protocol, as far as Parquet uses it.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -9,55 +9,55 @@ from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 SIZES = {TRUE: 1, FALSE: 1, BYTE: 1, DOUBLE: 8}
-"""Bytes of the elements of a list."""
+"""Bytes of values with a fixed size."""
 MAX_DEPTH = 12
 Fields = dict[int, tuple[int, Any]]
-"""For each field its type and value; texts and numbers that no size is made of are None."""
+"""Field ID to type and value. Values that are neither integers, structures nor lists of structures are None."""
 
 
 def integer(fields: Fields, number: int, kind: int) -> int:
-    """A field of this type and not below zero. Raises ValueError; readers pass over a field of another type."""
-    found, value = fields.get(number, (0, None))
-    if found != kind or value < 0:
-        raise ValueError("a size is missing or below zero")
+    """Return a non-negative integer field. Raises ValueError if it is missing, negative or of another type."""
+    field_type, value = fields.get(number, (0, None))
+    if field_type != kind or value < 0:
+        raise ValueError("a size is missing or negative")
     return int(value)
 
 
 def structure(fields: Fields, number: int) -> Fields:
-    """Raises ValueError."""
-    found, value = fields.get(number, (0, None))
-    if found != STRUCT:
+    """Return a structure field. Raises ValueError if it is missing."""
+    field_type, value = fields.get(number, (0, None))
+    if field_type != STRUCT:
         raise ValueError("a structure is missing")
-    made: Fields = value
-    return made
+    result: Fields = value
+    return result
 
 
 def structures(fields: Fields, number: int) -> list[Fields]:
-    """A list of structures. Raises ValueError."""
-    found, value = fields.get(number, (0, None))
-    if found != LIST or value is None:
+    """Return a list of structures. Raises ValueError if it is missing."""
+    field_type, value = fields.get(number, (0, None))
+    if field_type != LIST or value is None:
         raise ValueError("a list of structures is missing")
-    made: list[Fields] = value
-    return made
+    result: list[Fields] = value
+    return result
 
 
 class Reader:
-    """Reads one structure from the beginning of some bytes; `place` is where it ends."""
+    """Reads one structure from the start of `data`; `position` is the end of what was read."""
 
     def __init__(self, data: memoryview) -> None:
-        self._data, self.place = data, 0
+        self._data, self.position = data, 0
 
     def struct(self, depth: int = 0) -> Fields:
-        """Raises ValueError."""
+        """Return the fields of the structure. Raises ValueError."""
         if depth > MAX_DEPTH:
-            raise ValueError("a structure is nested too deep")
+            raise ValueError("a structure is nested too deeply")
         fields: Fields = {}
         number = 0
         while head := self._byte():
             step, kind = head >> 4, head & 15
             number = number + step if step else self._integer()
             if number in fields:
-                raise ValueError("a structure names a field twice")
+                raise ValueError("a structure has a duplicate field")
             fields[number] = kind, self._field(kind, depth)
         return fields
 
@@ -74,12 +74,12 @@ class Reader:
         length = self._varint() if kind == BINARY else SIZES.get(kind)
         if length is None:
             raise ValueError("a structure has a field of an unknown type")
-        self.place += length
+        self.position += length
         return None
 
     def _list(self, depth: int) -> list[Fields] | None:
         if depth > MAX_DEPTH:
-            raise ValueError("a structure is nested too deep")
+            raise ValueError("a structure is nested too deeply")
         head = self._byte()
         size, kind = head >> 4, head & 15
         size = self._varint() if size == 15 else size
@@ -87,7 +87,7 @@ class Reader:
             return [self.struct(depth + 1) for _ in range(size)]
         for _ in range(size):
             self._value(kind, depth + 1)
-            if self.place > len(self._data):
+            if self.position > len(self._data):
                 break
         return None
 
@@ -103,10 +103,10 @@ class Reader:
             if byte < 128:
                 return number
             shift += 7
-        raise ValueError("a number does not end")
+        raise ValueError("an integer has too many bytes")
 
     def _byte(self) -> int:
-        if self.place >= len(self._data):
+        if self.position >= len(self._data):
             raise ValueError("a structure is cut off")
-        self.place += 1
-        return self._data[self.place - 1]
+        self.position += 1
+        return self._data[self.position - 1]

@@ -18,7 +18,7 @@ from podium.registry.versions import SplitBoundary
 from podium.schema.arrays import IndexArray
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.split_keys import ALL, row_hash, strata
+from podium.tables.split_keys import SINGLE_STRATUM, row_hash, strata
 from podium.training.tasks import task_of
 
 
@@ -34,7 +34,7 @@ def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, Ind
     hashes = row_hash(keys, project.seed)
     if kind == "grouped":
         groups, group = np.unique(hashes, return_inverse=True)
-        test = _lowest_hashes(groups, np.full(len(groups), ALL), test_size)[group]
+        test = _lowest_hashes(groups, np.full(len(groups), SINGLE_STRATUM), test_size)[group]
     else:
         test = _lowest_hashes(hashes, strata(data, kind), test_size)
     return np.flatnonzero(~test), np.flatnonzero(test)
@@ -46,7 +46,7 @@ def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
     columns = tuple(data.raw.column_names) if data.raw is not None else ()
     keys = _split_keys(data)
     if kind == "time":
-        return SplitBoundary(kind="time", columns=columns, boundaries={ALL: float(keys[train].max())})
+        return SplitBoundary(kind="time", columns=columns, boundaries={SINGLE_STRATUM: float(keys[train].max())})
     lowest = pd.Series(row_hash(keys, project.seed)[train]).groupby(strata(data, kind)[train]).min()
     return SplitBoundary(
         kind=kind, columns=columns, boundaries={str(stratum): int(border) for stratum, border in lowest.items()}

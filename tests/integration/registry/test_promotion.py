@@ -34,7 +34,7 @@ from podium.settings import BadRules, StoreSettings
 from podium.storage.object_store import StoreError
 from podium.tables.labeled_rows import labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.tables.readers import read_csv
-from podium.training.families import FAMILIES, Family
+from podium.training.families import FAMILIES
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 from tests import tables
@@ -150,7 +150,7 @@ def test_a_dry_run_writes_nothing(context: PromotionContext) -> None:
 def test_a_worse_or_incompatible_version_is_rejected(context: PromotionContext, monkeypatch: pytest.MonkeyPatch) -> None:
     good = publish_version(context, tables.flowers(600), FLOWERS).version
     promote(context, "p", good, "first", now)
-    monkeypatch.setitem(FAMILIES, "linear", Family(FAMILIES["linear"].build, FAMILIES["linear"].export, ({"strength": 1e-6},)))
+    monkeypatch.setitem(FAMILIES, "linear", replace(FAMILIES["linear"], param_grid=({"C": 1e-6},)))
     with pytest.raises(GateFailed, match="Not worse than champion: log_loss: worse by"):
         promote(context, "p", publish_version(context, tables.flowers(600), FLOWERS).version, "worse", now)
     more = tables.flowers(600).rename(columns={"sepal": "colour"})

@@ -125,7 +125,7 @@ def test_reading_in_chunks_equals_reading_at_once(data: bytes, tmp_path: Path) -
 
     def read(whole: bool) -> object:
         try:
-            pieces = [read_table(data)] if whole else list(read_in_pieces(tmp_path / "t", piece=1 << 16))
+            pieces = [read_table(data)] if whole else list(read_in_pieces(tmp_path / "t", chunk_bytes=1 << 16))
         except BadData as error:
             return error.code
         return pa.concat_tables(pieces).to_pydict()
@@ -136,13 +136,13 @@ def test_reading_in_chunks_equals_reading_at_once(data: bytes, tmp_path: Path) -
 def test_an_unclosed_quote_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b'a,b\n"1,2\n' + b"3,4\n" * 100_000)
     with pytest.raises(BadData):
-        list(read_in_pieces(tmp_path / "t", piece=1 << 16))
+        list(read_in_pieces(tmp_path / "t", chunk_bytes=1 << 16))
 
 
 def test_a_table_of_several_chunks_has_all_its_rows(tmp_path: Path) -> None:
     frame = tables.mixed(5000)
     frame.to_csv(tmp_path / "t", index=False)
-    pieces = list(read_in_pieces(tmp_path / "t", piece=1 << 16))
+    pieces = list(read_in_pieces(tmp_path / "t", chunk_bytes=1 << 16))
     assert len(pieces) > 2
     assert pa.concat_tables(pieces).to_pydict() == read_table((tmp_path / "t").read_bytes()).to_pydict()
 

@@ -25,7 +25,7 @@ def test_an_imported_model_predicts_like_the_original(name: str) -> None:
     assert result.compared >= 200
     model = load(result.files[model_file("m")])
     golden = GOLDEN.validate_json(result.files[GOLDEN_FILE])
-    assert golden.close == result.allowed_difference <= 1e-5
+    assert golden.tolerance == result.allowed_difference <= 1e-5
     assert np.isfinite(verify_golden_rows(model, golden))
     assert verified_fast_path(model, golden) is not None
 

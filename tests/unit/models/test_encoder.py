@@ -1,4 +1,4 @@
-"""The encoder gives one record the very numbers that it gives a frame."""
+"""The encoder gives one row the same bits as a frame."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ROWS: list[tuple[Any, ...]] = [
 ]
 
 
-def fitted(max_categories: int = 2) -> Encoder:
+def fit_example(max_categories: int = 2) -> Encoder:
     return fit_encoder(rows_to_frame(ROWS, COLUMNS), COLUMNS, max_categories)
 
 
-def test_what_is_fitted_reads_like_the_table() -> None:
-    assert fitted().names == [
+def test_feature_names_describe_the_columns() -> None:
+    assert fit_example().names == [
         "n",
         "n is missing",
         "flag",
@@ -50,8 +50,8 @@ def test_what_is_fitted_reads_like_the_table() -> None:
     ]
 
 
-def test_known_values_are_encoded_as_the_rules_say() -> None:
-    matrix = dict(zip(fitted().names, fitted().transform(rows_to_frame(ROWS, COLUMNS)).T, strict=True))
+def test_values_are_encoded_by_the_documented_rules() -> None:
+    matrix = dict(zip(fit_example().names, fit_example().transform(rows_to_frame(ROWS, COLUMNS)).T, strict=True))
     numbers = np.array([1.0, 2.5, 5.5, 2.0, 2.5, 2.5])
     present = np.array([1.0, 5.5, 2.0, 2.5, 2.5])
     assert np.allclose(matrix["n"], (numbers - present.mean()) / present.std())
@@ -71,8 +71,8 @@ ROW = st.tuples(
 
 
 @given(st.lists(ROW, min_size=1, max_size=5), st.integers(2, 5))
-def test_one_record_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], max_categories: int) -> None:
-    encoder = fitted(max_categories)
+def test_one_row_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], max_categories: int) -> None:
+    encoder = fit_example(max_categories)
     vector = [7.0] * len(encoder.features)
     write = encoder.compile_row_writer(vector)
     for row, expected in zip(rows, encoder.transform(rows_to_frame(rows, COLUMNS)).tolist(), strict=True):
@@ -80,14 +80,14 @@ def test_one_record_and_a_frame_give_the_same_bits(rows: list[tuple[Any, ...]], 
         assert vector == expected
 
 
-def test_no_input_leaves_the_range_of_a_narrow_tree() -> None:
-    encoder = fitted()
+def test_extreme_inputs_are_clipped_to_the_range_of_float32_trees() -> None:
+    encoder = fit_example()
     for number in (1e30, -1e30):
         assert np.abs(encoder.transform(rows_to_frame([(number, 1.0, 0.0, "a")], COLUMNS))).max() <= CLIP
 
 
-def test_selected_features_keep_their_numbers() -> None:
-    encoder = fitted()
-    some = encoder.subset([0, 7])
+def test_selected_features_keep_their_values() -> None:
+    encoder = fit_example()
+    selected = encoder.subset([0, 7])
     whole = encoder.transform(rows_to_frame(ROWS, COLUMNS))
-    assert np.array_equal(some.transform(rows_to_frame(ROWS, COLUMNS)), whole[:, [0, 7]])
+    assert np.array_equal(selected.transform(rows_to_frame(ROWS, COLUMNS)), whole[:, [0, 7]])

@@ -1,4 +1,4 @@
-"""Every family: the estimator, the scorer for a matrix and the one for a vector say the same."""
+"""For every family, the estimator, the matrix scorer and the vector scorer agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = {
     "regression": Target("y", "regression"),
     "forecast": Target("y", "forecast"),
 }
-OF_CLASSES = [family for family in FAMILIES if not FAMILIES[family].requires_panel]
+CLASSIFIERS = [family for family in FAMILIES if not FAMILIES[family].requires_panel]
 
 
 def data(task: str) -> tuple[Any, Any]:
@@ -64,8 +64,8 @@ def test_a_tree_without_a_split_is_a_constant() -> None:
     assert entry.to_scorer(forest, TARGETS["regression"], 2).scores(features[:3]).tolist() == [[3.5], [3.5], [3.5]]
 
 
-@pytest.mark.parametrize("family", OF_CLASSES)
-def test_scores_do_not_depend_on_the_rows_beside(family: str) -> None:
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_scores_do_not_depend_on_the_other_rows(family: str) -> None:
     features, target = data("multiclass")
     entry = FAMILIES[family]
     estimator = entry.make_estimator(TARGETS["multiclass"], 0, entry.param_grid[0]).fit(features, target)
@@ -75,8 +75,8 @@ def test_scores_do_not_depend_on_the_rows_beside(family: str) -> None:
     assert np.array_equal(whole, pieces)
 
 
-@pytest.mark.parametrize("family", OF_CLASSES)
-def test_a_scorer_survives_its_pickle(family: str) -> None:
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_a_pickled_scorer_gives_the_same_scores(family: str) -> None:
     features, target = data("binary")
     entry = FAMILIES[family]
     scorer = entry.to_scorer(

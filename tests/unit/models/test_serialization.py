@@ -1,4 +1,4 @@
-"""A model file holds a model and nothing that runs."""
+"""Model files contain a model and nothing executable."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def inputs() -> object:
     return prepare(read_csv(tables.mixed().to_csv(index=False).encode()), project).inputs
 
 
-def test_every_family_is_read_back_and_proved(models: list[Model], inputs: object) -> None:
+def test_every_family_is_loaded_and_reproduces_its_golden_rows(models: list[Model], inputs: object) -> None:
     golden = GOLDEN.validate_json(GOLDEN.dump_json(record_golden(models, inputs, 0)))  # type: ignore[arg-type]
     for model in models:
-        read = load(dump(model))
-        assert verify_golden_rows(read, golden) == 0
-        fast = verified_fast_path(read, golden)
+        loaded = load(dump(model))
+        assert verify_golden_rows(loaded, golden) == 0
+        fast = verified_fast_path(loaded, golden)
         assert fast is not None
         assert [list(fast(row)) for row in golden.rows] == golden.scores[model.family]
 
 
-def test_a_model_that_answers_otherwise_is_found_out(models: list[Model], inputs: object) -> None:
+def test_a_model_with_other_scores_fails_verification(models: list[Model], inputs: object) -> None:
     golden = record_golden(models, inputs, 0)  # type: ignore[arg-type]
     golden.scores[models[0].family][3][0] += 1e-6
     with pytest.raises(GoldenMismatch):
         verify_golden_rows(models[0], golden)
 
 
-def test_a_fast_path_that_is_not_the_same_to_the_bit_is_not_used(models: list[Model], inputs: object) -> None:
+def test_a_fast_path_with_other_bits_is_not_used(models: list[Model], inputs: object) -> None:
     from dataclasses import replace
 
     linear = next(model for model in models if model.family == "linear")
@@ -71,7 +71,7 @@ class Payload:
         return self.function, self.arguments
 
 
-def test_nothing_but_models_is_constructed(tmp_path: Path) -> None:
+def test_pickles_cannot_execute_code(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     for payload in (
         Payload(os.system, f"touch {marker}"),
@@ -84,6 +84,6 @@ def test_nothing_but_models_is_constructed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x05", b"garbage", pickle.dumps({"a": 1})])
-def test_what_is_no_model_is_refused(data: bytes) -> None:
+def test_other_data_is_rejected(data: bytes) -> None:
     with pytest.raises(UnsafePickle):
         load(data)

@@ -1,4 +1,4 @@
-"""What LightGBM would read or write out of bounds is refused before LightGBM sees it."""
+"""Model texts that would make LightGBM read or write out of bounds are rejected before LightGBM parses them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def without_sizes(model: str) -> str:
         ("poisson", 1),
     ],
 )
-def test_what_lightgbm_writes_is_sound(objective: str, outputs: int) -> None:
+def test_models_written_by_lightgbm_are_accepted(objective: str, outputs: int) -> None:
     if objective in ("regression", "multiclass", "multiclassova", "quantile"):
         check_trees(text(objective, outputs), FEATURES, outputs)
     dice = np.random.default_rng(0)
@@ -72,12 +72,12 @@ def test_what_lightgbm_writes_is_sound(objective: str, outputs: int) -> None:
 
 
 FORGED = {
-    "a category far away": (r"^threshold=0 ", "threshold=400000000 ", "categories that it does not have|not have"),
+    "a category far away": (r"^threshold=0 ", "threshold=400000000 ", "without a bit set"),
     "a child far away": (r"^left_child=\S+", "left_child=400000000", "reach"),
     "a leaf far away": (r"^right_child=\S+", "right_child=-400000000", "reach"),
     "a cycle": (r"^left_child=\S+", "left_child=0", "reach"),
-    "a feature far away": (r"^split_feature=\S+", "split_feature=400000000", "feature that is not there"),
-    "a negative feature": (r"^split_feature=\S+", "split_feature=-1", "feature that is not there"),
+    "a feature far away": (r"^split_feature=\S+", "split_feature=400000000", "feature that does not exist"),
+    "a negative feature": (r"^split_feature=\S+", "split_feature=-1", "feature that does not exist"),
     "an unknown decision": (r"^decision_type=\S+", "decision_type=12", "decision_type"),
     "a decision of eight bits": (r"^decision_type=\S+", "decision_type=257", "decision_type"),
     "fewer leaves": (r"^num_leaves=\d+", "num_leaves=2", "needs 2 numbers"),
@@ -109,13 +109,13 @@ FORGED = {
     "an unknown objective": (r"^objective=.*", "objective=nonsense", "objective"),
     "sizes that lie": (r"^tree_sizes=\d+", "tree_sizes=1", "tree_sizes"),
     "sizes far away": (r"^tree_sizes=\d+", "tree_sizes=400000000", "tree_sizes"),
-    "a model twice": (r"^end of trees\n", "", "whole"),
+    "a model twice": (r"^end of trees\n", "", "complete"),
     "no version": (r"^version=v4\n", "", "version"),
 }
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_a_forged_field_is_refused_at_import_and_at_load(what: str) -> None:
+def test_a_forged_field_is_rejected_at_import_and_at_load(what: str) -> None:
     pattern, forged, reason = FORGED[what]
     model, count = re.subn(pattern, forged, text(), count=1, flags=re.MULTILINE)
     assert count == 1
@@ -130,15 +130,15 @@ def test_a_forged_field_is_refused_at_import_and_at_load(what: str) -> None:
             load(data)
 
 
-def test_trees_for_other_features_or_outputs_are_refused() -> None:
+def test_trees_with_wrong_features_or_outputs_are_rejected() -> None:
     for features, outputs in ((4, 1), (6, 1), (5, 2)):
         with pytest.raises(ValueError, match="header"):
             check_trees(text(), features, outputs)
 
 
 @pytest.mark.timeout(60)
-def test_no_mutation_of_a_model_crashes_what_scores_it() -> None:
-    """300 changes of fields: each is refused, or harmless in the child that scores it."""
+def test_no_mutation_of_a_model_crashes_the_scoring_process() -> None:
+    """Each of 300 mutations is rejected, or scored without a crash in a child process."""
     dice = random.Random(0)
     models = [without_sizes(text()), without_sizes(text("multiclass", 3))]
     accepted = []
@@ -155,7 +155,7 @@ def test_no_mutation_of_a_model_crashes_what_scores_it() -> None:
 
 
 def mutated(model: str, dice: random.Random) -> str:
-    """One value of one field of one line replaced, removed or doubled."""
+    """Replace, remove or duplicate one value of one field."""
     lines = model.partition("\nfeature_importances")[0].split("\n")
     place = dice.choice([place for place, line in enumerate(lines) if "=" in line])
     name, _, values = lines[place].partition("=")
@@ -189,8 +189,8 @@ def score_all(models: list[tuple[str, int]]) -> str:
     return str(len(models))
 
 
-def test_an_unchecked_category_would_end_the_process() -> None:
-    """Else the tests above would show nothing."""
+def test_an_unchecked_category_would_crash_the_process() -> None:
+    """Otherwise the tests above would prove nothing."""
     model = re.sub(r"^threshold=0 ", "threshold=400000000 ", without_sizes(text()), flags=re.MULTILINE)
     child = os.fork()
     if child == 0:

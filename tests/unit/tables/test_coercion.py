@@ -1,4 +1,4 @@
-"""A cell means the same as text and as a JSON value."""
+"""A cell has the same meaning as text and as a JSON value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from podium.tables.frames import coerce_frame, frame_to_rows, rows_to_frame
 from podium.tables.json_values import coerce_rows
 
 NUMBER = Column("x", "number")
-MARKED = Column("x", "number", nullable=True, na_values=("0", "?"))
+WITH_NA_VALUES = Column("x", "number", nullable=True, na_values=("0", "?"))
 
 TEXTS: list[tuple[Column, str, Any]] = [
     (NUMBER, "1.5", 1.5),
@@ -31,10 +31,10 @@ TEXTS: list[tuple[Column, str, Any]] = [
     (Column("x", "date"), "0001-01-01", -719162.0),
     (Column("x", "category"), " e\u0301te\u0301 ", "été"),
     (Column("x", "category"), "NA", "NA"),
-    (MARKED, "0", None),
-    (MARKED, "0.0", None),
-    (MARKED, "?", None),
-    (MARKED, "", None),
+    (WITH_NA_VALUES, "0", None),
+    (WITH_NA_VALUES, "0.0", None),
+    (WITH_NA_VALUES, "?", None),
+    (WITH_NA_VALUES, "", None),
 ]
 
 
@@ -51,9 +51,9 @@ VALUES: list[tuple[Column, Any, Any]] = [
     (Column("x", "date"), "1970-01-11", 10.0),
     (Column("x", "category"), "e\u0301", "é"),
     (Column("x", "category"), 5, "5"),
-    (MARKED, 0, None),
-    (MARKED, "?", None),
-    (MARKED, None, None),
+    (WITH_NA_VALUES, 0, None),
+    (WITH_NA_VALUES, "?", None),
+    (WITH_NA_VALUES, None, None),
 ]
 
 
@@ -62,7 +62,7 @@ def test_a_json_value_becomes_a_typed_cell(column: Column, value: Any, cell: Any
     assert coerce_rows([{"x": value}], [column]) == [(cell,)]
 
 
-WRONG_TEXTS = [
+INVALID_TEXTS = [
     (NUMBER, "1,5", "invalid-type"),
     (NUMBER, "0x1F", "invalid-type"),
     (NUMBER, "1_000", "invalid-type"),
@@ -82,14 +82,14 @@ WRONG_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("column", "text", "code"), WRONG_TEXTS)
-def test_a_wrong_text_is_named(column: Column, text: str, code: str) -> None:
+@pytest.mark.parametrize(("column", "text", "code"), INVALID_TEXTS)
+def test_an_invalid_text_is_reported(column: Column, text: str, code: str) -> None:
     with pytest.raises(BadData) as caught:
         coerce_frame(pa.table({"x": [text]}), [column])
     assert [problem.code for problem in caught.value.problems] == [code]
 
 
-WRONG_VALUES = [
+INVALID_VALUES = [
     (NUMBER, "1", "invalid-type"),
     (NUMBER, True, "invalid-type"),
     (NUMBER, [1], "invalid-type"),
@@ -108,20 +108,20 @@ WRONG_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("column", "value", "code"), WRONG_VALUES)
-def test_a_wrong_value_is_named(column: Column, value: Any, code: str) -> None:
+@pytest.mark.parametrize(("column", "value", "code"), INVALID_VALUES)
+def test_an_invalid_value_is_reported(column: Column, value: Any, code: str) -> None:
     with pytest.raises(BadData) as caught:
         coerce_rows([{"x": value}], [column])
     assert [problem.code for problem in caught.value.problems] == [code]
 
 
-def test_all_wrong_rows_are_named_with_their_places() -> None:
+def test_all_invalid_rows_are_reported_with_their_numbers() -> None:
     with pytest.raises(BadData) as caught:
         coerce_frame(pa.table({"x": ["1", "a", "2", "b"]}), [NUMBER])
     assert [(problem.row, problem.column) for problem in caught.value.problems] == [(2, "x"), (4, "x")]
 
 
-def test_unknown_fields_are_named_and_ignored_ones_left_out() -> None:
+def test_unknown_fields_are_reported_and_ignored_ones_dropped() -> None:
     with pytest.raises(BadData) as caught:
         coerce_rows([{"x": 1, "X": 2, "__proto__": 3}], [NUMBER])
     assert {problem.column for problem in caught.value.problems} == {"X", "__proto__"}
@@ -129,12 +129,12 @@ def test_unknown_fields_are_named_and_ignored_ones_left_out() -> None:
 
 
 @given(st.floats(-1e30, 1e30, allow_nan=False))
-def test_a_number_is_the_same_by_text_and_by_json(number: float) -> None:
+def test_a_number_is_the_same_as_text_and_as_json(number: float) -> None:
     by_text = coerce_frame(pa.table({"x": [repr(number)]}), [NUMBER])["x"].iloc[0]
     assert by_text == coerce_rows([{"x": number}], [NUMBER])[0][0]
 
 
 @given(st.lists(st.tuples(st.none() | st.floats(-1e30, 1e30), st.none() | st.text(min_size=1)), min_size=1, max_size=5))
-def test_rows_and_frames_are_each_others_inverse(rows: list[tuple[Any, ...]]) -> None:
+def test_rows_to_frame_is_the_inverse_of_frame_to_rows(rows: list[tuple[Any, ...]]) -> None:
     columns = [Column("n", "number", nullable=True), Column("t", "category", nullable=True)]
     assert frame_to_rows(rows_to_frame(rows, columns)) == rows

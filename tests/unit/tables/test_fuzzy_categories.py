@@ -1,4 +1,4 @@
-"""Texts as people write them: amounts, percentages, names of days, other case, misspelt."""
+"""Formatted numbers, day and month names, other case, and misspellings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def chunked(cells: list[str]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(cells, pa.string())])
 
 
-def both_ways(column: Column, cells: list[str]) -> list[Value]:
-    """As a column of a CSV and one by one as JSON, which must be the same."""
+def coerce_both(column: Column, cells: list[str]) -> list[Value]:
+    """Return the cells as a text column, after checking that JSON values give the same."""
     values, problems = coerce_column(chunked(cells), column)
     assert not problems
-    alone = [coerce_rows([{"x": cell}], [column])[0][0] for cell in cells]
-    found = [None if cell != cell else cell for cell in values.tolist()]
-    assert found == alone
-    return found
+    by_value = [coerce_rows([{"x": cell}], [column])[0][0] for cell in cells]
+    by_column = [None if cell != cell else cell for cell in values.tolist()]
+    assert by_column == by_value
+    return by_column
 
 
 AMOUNTS = {
@@ -37,97 +37,95 @@ AMOUNTS = {
 }  # fmt: skip
 
 
-def test_amounts() -> None:
+def test_amounts_are_parsed() -> None:
     column = inferred(list(AMOUNTS))
     assert (column.kind, column.number_format, column.nullable) == ("number", "money", True)
-    assert both_ways(column, list(AMOUNTS)) == list(AMOUNTS.values())
-    assert coerce_rows([{"x": 12.5}], [column]) == [(12.5,)]  # a JSON number is one
+    assert coerce_both(column, list(AMOUNTS)) == list(AMOUNTS.values())
+    assert coerce_rows([{"x": 12.5}], [column]) == [(12.5,)]  # a JSON number is accepted too
 
 
 @pytest.mark.parametrize("text", ["$1,23", "$", "()", "12$34", "--5", "1.2.3", "$1,234,5", "(5", "5)", "-(5)", "£x"])
-def test_what_is_no_amount(text: str) -> None:
+def test_other_texts_are_not_amounts(text: str) -> None:
     column = inferred(["$1", "$2"])
     with pytest.raises(BadData, match="is not"):
         coerce_rows([{"x": text}], [column])
     assert coerce_column(chunked([text]), column)[1][0].code == "invalid-type"
 
 
-def test_percentages_stay_percentages() -> None:
+def test_percentages_are_parsed_without_division_by_100() -> None:
     shares = {"12%": 12.0, "-3.5 %": -3.5, "(1%)": -1.0, "7": 7.0}
     column = inferred(list(shares))
-    assert (column.number_format, both_ways(column, list(shares))) == ("percent", list(shares.values()))
+    assert (column.number_format, coerce_both(column, list(shares))) == ("percent", list(shares.values()))
 
 
-def test_plain_numbers_stay_plain() -> None:
+def test_plain_numbers_have_the_plain_format() -> None:
     assert inferred(["1", "2.5", "(3"]).kind == "category"
     assert inferred(["1", "2.5"]).number_format == "plain"
     with pytest.raises(BadData):
         coerce_rows([{"x": "$1"}], [inferred(["1", "2.5"])])
 
 
-def test_days_and_months_by_any_name() -> None:
+def test_days_and_months_are_recognized_by_any_name() -> None:
     days = ["Monday", "tue", "WEDNESDAY", "thur.", " Friday", "sat", "Wednesdya"] * 3
     column = inferred(days)
     meant = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Wednesday"]
-    assert both_ways(column, days[:7]) == meant
-    assert both_ways(column, ["Sunday"]) == ["Sunday"]  # no category of the training rows, so a warning and no other day
-    assert both_ways(inferred(["jan", "Sept", "decembre"] * 9, kind="month"), ["JAN", "sep"]) == ["January", "September"]
+    assert coerce_both(column, days[:7]) == meant
+    assert coerce_both(column, ["Sunday"]) == ["Sunday"]  # not in the training rows, but not a misspelling of another day
+    assert coerce_both(inferred(["jan", "Sept", "decembre"] * 9, kind="month"), ["JAN", "sep"]) == ["January", "September"]
 
 
-def test_other_case_is_the_same_category() -> None:
+def test_case_does_not_matter_where_texts_differ_only_in_case() -> None:
     column = inferred(["Asia"] * 5 + ["ASIA", "asia", "Europe", "europe"])
     assert (column.fuzzy, column.categories) == ("loose", ("Asia", "Europe"))
-    assert both_ways(column, ["aSIA", "EUROPE ", "Africa"]) == ["Asia", "Europe", "Africa"]
+    assert coerce_both(column, ["aSIA", "EUROPE ", "Africa"]) == ["Asia", "Europe", "Africa"]
 
 
-def test_misspellings_are_understood_where_rare_texts_are_nearly_all_such() -> None:
+def test_misspellings_are_corrected_if_nearly_all_rare_texts_are_misspelled() -> None:
     column = inferred(["america"] * 300 + ["europe"] * 300 + ["asia"] * 300 + ["amreica", "europ", "asai"])
     assert (column.fuzzy, column.categories) == ("nearest", ("america", "asia", "europe"))
-    assert both_ways(column, ["amercia", "Eurpe", "asai", "mars"]) == ["america", "europe", "asia", "mars"]
+    assert coerce_both(column, ["amercia", "Eurpe", "asai", "mars"]) == ["america", "europe", "asia", "mars"]
 
 
 @pytest.mark.parametrize(
     "cells",
     [
-        ["Iran"] * 300 + ["Chad"] * 300 + ["Iraq", "Togo"],  # rare, but no misspellings
-        ["grade A1"] * 300 + ["grade B1"] * 300 + ["grade A2", "grade B2"],  # other digits are other things
+        ["Iran"] * 300 + ["Chad"] * 300 + ["Iraq", "Togo"],  # rare, but not misspelled
+        ["grade A1"] * 300 + ["grade B1"] * 300 + ["grade A2", "grade B2"],  # digits are never misspelled
         ["male"] * 1500 + ["other"] * 300 + ["female"] * 5 + ["divers", "none"],
         ["active"] * 600 + ["closed"] * 600 + ["inactive"] * 4 + ["reclosed"],
         ["Grade A"] * 900 + ["Not graded"] * 300 + ["Grade B"] * 3 + ["Grade C"] * 2,
     ],
 )
-def test_what_is_merely_alike_stays_apart(cells: list[str]) -> None:
+def test_similar_categories_stay_separate(cells: list[str]) -> None:
     assert inferred(cells).fuzzy == "exact"
     assert set(inferred(cells).categories) == set(cells)
 
 
-def test_the_project_has_the_last_word() -> None:
+def test_project_options_override_inference() -> None:
     cells = ["america"] * 300 + ["europe"] * 300 + ["amreica", "europ"]
     assert inferred(cells, fuzzy="exact").categories == ("america", "amreica", "europ", "europe")
-    assert both_ways(inferred(["a1"] * 9 + ["b1"] * 9, fuzzy="loose"), ["A1"]) == ["a1"]
-    assert both_ways(inferred(["5", "6"], number_format="money"), ["$1,000"]) == [1000.0]
+    assert coerce_both(inferred(["a1"] * 9 + ["b1"] * 9, fuzzy="loose"), ["A1"]) == ["a1"]
+    assert coerce_both(inferred(["5", "6"], number_format="money"), ["$1,000"]) == [1000.0]
     days = inferred(["Monday", "Tuesday", "Sunday"] * 9, kind="category", fuzzy="exact")
-    assert both_ways(days, ["mon"]) == ["mon"]
+    assert coerce_both(days, ["mon"]) == ["mon"]
 
 
-def test_decimals_with_a_comma_are_not_taken_for_thousands() -> None:
+def test_decimal_commas_are_not_read_as_thousands_separators() -> None:
     assert inferred(["0,125", "0,250", "1,500", "2,375"]).kind == "category"
-    assert (
-        inferred(["1,500", "2,375", "3,125"]).kind == "category"
-    )  # may be either: the project can say number_format = "money"
+    assert inferred(["1,500", "2,375", "3,125"]).kind == "category"  # ambiguous: set number_format = "money"
     assert inferred(["1,500", "2,375", "7"]).number_format == "money"
-    assert both_ways(inferred(["1,500", "2,375"], number_format="money"), ["1,500"]) == [1500.0]
+    assert coerce_both(inferred(["1,500", "2,375"], number_format="money"), ["1,500"]) == [1500.0]
 
 
-def test_marks_of_missing_amounts_are_read_like_amounts() -> None:
+def test_na_values_of_amounts_are_parsed_like_amounts() -> None:
     column = inferred(["$5", "($1)", "$7"], na_values=["-1"])
-    assert both_ways(column, ["$5", "($1)", "-$1", "$-1"]) == [5.0, None, None, None]
+    assert coerce_both(column, ["$5", "($1)", "-$1", "$-1"]) == [5.0, None, None, None]
 
 
-def test_a_text_without_end_costs_no_time() -> None:
+def test_very_long_texts_are_handled_quickly() -> None:
     column = inferred(["$1", "$2"])
     for text in ("9" * 100_000 + "x", "1," * 50_000):
         with pytest.raises(BadData):
             coerce_rows([{"x": text}], [column])
     near = inferred(["america"] * 300 + ["europe"] * 300 + ["amreica", "europ"])
-    assert both_ways(near, ["a" * 9_000]) == ["a" * 9_000]
+    assert coerce_both(near, ["a" * 9_000]) == ["a" * 9_000]

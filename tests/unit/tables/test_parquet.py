@@ -1,4 +1,4 @@
-"""Parquet footers and page headers that are made to cost time."""
+"""Parquet footers and page headers crafted to cost time are rejected quickly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def with_footer(body: bytes, footer: bytes) -> bytes:
 
 
 def skipped_pages(groups: int, pages: int, *, shared: bool) -> bytes:
-    """Row groups whose column has many pages of a type that readers skip; all have the same ones when `shared`."""
+    """Row groups whose column has many pages of a type that readers skip; all use the same pages if `shared`."""
     skip = field(1, I32, number(1)) + field(1, I32, number(0)) + field(1, I32, number(0)) + b"\0"
     own = skip * pages
     chunks = []
@@ -71,7 +71,7 @@ def skipped_pages(groups: int, pages: int, *, shared: bool) -> bytes:
     ],
     ids=["shared pages", "skipped pages", "nested lists", "nested structures"],
 )
-def test_headers_cost_little_and_end_in_a_refusal(data: bytes) -> None:
+def test_crafted_headers_are_rejected_quickly(data: bytes) -> None:
     started = time.process_time()
     with pytest.raises(BadData):
         read_table(data, limits=REQUEST)

@@ -1,4 +1,4 @@
-"""One reader for all tables."""
+"""The reader of CSV, gzip and Parquet tables."""
 
 from __future__ import annotations
 
@@ -50,37 +50,37 @@ def test_a_table_is_read_as_text(data: bytes, columns: dict[str, list[str]]) -> 
 
 
 @pytest.mark.parametrize(("data", "code"), BAD)
-def test_what_is_no_table_is_named(data: bytes, code: str) -> None:
+def test_an_invalid_table_is_rejected_with_a_code(data: bytes, code: str) -> None:
     with pytest.raises(BadData) as caught:
         read_table(data)
     assert caught.value.code == code
 
 
-def test_rows_of_a_wrong_length_are_all_named() -> None:
+def test_all_rows_of_wrong_length_are_reported() -> None:
     with pytest.raises(BadData) as caught:
         read_table(b"a,b\n1,2\n1\n1,2\n1,2,3\n")
     assert [problem.row for problem in caught.value.problems] == [2, 4]
 
 
 @pytest.mark.parametrize("data", [b"PK\x03\x04rest", gzip.compress(b"a,b\n1,2\n"), "a,b\n1,2\n".encode("utf-16")])
-def test_other_media_are_refused(data: bytes) -> None:
+def test_other_media_types_are_rejected(data: bytes) -> None:
     with pytest.raises(WrongType):
         read_table(data)
 
 
-def test_gzip_is_opened_when_declared() -> None:
+def test_gzip_is_decompressed_only_if_declared() -> None:
     assert read_table(gzip.compress(b"a,b\n1,2\n"), gzipped=True).to_pydict() == {"a": ["1"], "b": ["2"]}
     with pytest.raises(Malformed):
         read_table(gzip.compress(b"a,b\n1,2\n")[:-9], gzipped=True)
 
 
-def test_a_packed_bomb_is_stopped() -> None:
+def test_a_decompression_bomb_is_rejected() -> None:
     with pytest.raises(BadData) as caught:
         read_table(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000), gzipped=True, limits=Limits(decoded_bytes=10_000))
     assert caught.value.code == "too-large"
 
 
-def test_parquet_gives_the_text_that_csv_gives() -> None:
+def test_parquet_gives_the_same_text_as_csv() -> None:
     frame = pd.DataFrame(
         {"n": [1.5, None], "t": ["x", "y"], "d": pd.to_datetime(["2020-01-02", "2021-03-04"]), "b": [True, False]}
     )
@@ -98,12 +98,12 @@ def parquet(table: pa.Table) -> bytes:
     return file.getvalue()
 
 
-def test_parquet_is_measured_before_it_is_unpacked() -> None:
+def test_parquet_is_measured_before_it_is_decoded() -> None:
     with pytest.raises(TooLarge):
         read_table(parquet(pa.table({"x": pa.nulls(1_000_000, pa.float64())})), limits=Limits(rows=1000))
 
 
-def test_parquet_that_holds_no_text_is_named() -> None:
+def test_parquet_with_an_unsupported_type_is_rejected() -> None:
     broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     for column in (broken, pa.array([[1]]), pa.array(["a\0b"])):
         with pytest.raises(BadData):

@@ -1,4 +1,4 @@
-"""What is decoded is bounded before it is copied or cast, in every form that a table may come in."""
+"""Size limits hold before anything is copied or cast, for every table format."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def repeated(text: str | bytes, rows: int) -> pa.Array:
 
 
 def varint(number: int, length: int) -> bytes:
-    """A number of Thrift's compact protocol, filled up to a length."""
+    """A varint of Thrift's compact protocol, padded to a length."""
     number <<= 1
     return bytes((number >> 7 * place & 127) | (128 if place < length - 1 else 0) for place in range(length))
 
 
 def with_false_sizes(data: bytes) -> bytes:
-    """The same file with a footer that says that its pages hold next to nothing."""
+    """Return the file with a footer that claims tiny pages."""
     length = int.from_bytes(data[-8:-4], "little")
     body, footer = data[: -8 - length], data[-8 - length :]
     facts = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
@@ -83,7 +83,7 @@ PARQUET = {
 
 
 @pytest.mark.parametrize("name", PARQUET)
-def test_parquet_is_refused_before_it_is_unpacked(name: str, tmp_path: Path) -> None:
+def test_too_large_parquet_is_rejected_before_it_is_decoded(name: str, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(BadData) as caught:
         read_table(PARQUET[name], limits=LIMITS)
@@ -94,7 +94,7 @@ def test_parquet_is_refused_before_it_is_unpacked(name: str, tmp_path: Path) -> 
     assert caught.value.status in (413, 415, 422)
 
 
-def test_parquet_that_fits_is_read(tmp_path: Path) -> None:
+def test_parquet_within_the_limits_is_read(tmp_path: Path) -> None:
     table = pa.table({"x": np.arange(100_000.0), "y": repeated("text", 100_000), "z": pa.array([None, True] * 50_000)})
     for options in ({}, {"use_dictionary": False}, {"data_page_version": "2.0"}, {"row_group_size": 999}):
         data = parquet(table, **options)
@@ -104,14 +104,14 @@ def test_parquet_that_fits_is_read(tmp_path: Path) -> None:
         assert pa.concat_tables(read_in_pieces(tmp_path / "t", limits=LIMITS)).equals(found.combine_chunks())
 
 
-def test_long_texts_in_a_file_come_in_small_pieces(tmp_path: Path) -> None:
+def test_long_texts_are_read_in_small_chunks(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(parquet(pa.table({"x": repeated("y" * 10_000, 1_000)})))
-    pieces = list(read_in_pieces(tmp_path / "t", piece=MB))
+    pieces = list(read_in_pieces(tmp_path / "t", chunk_bytes=MB))
     assert sum(piece.num_rows for piece in pieces) == 1_000
     assert max(piece.nbytes for piece in pieces) < 2 * MB
 
 
-def test_a_damaged_parquet_file_is_never_an_error_of_ours() -> None:
+def test_a_damaged_parquet_file_is_always_reported_as_bad_data() -> None:
     data = parquet(pa.table({"x": ["a", "b", None] * 50, "y": np.arange(150.0)}))
     generator = random.Random(1)
     for _ in range(500):
@@ -136,7 +136,7 @@ GZIP = {
 
 
 @pytest.mark.parametrize("name", GZIP)
-def test_gzip_is_refused_at_the_limit(name: str, tmp_path: Path) -> None:
+def test_gzip_is_rejected_at_the_limit(name: str, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(BadData):
         read_table(GZIP[name], gzipped=True, limits=LIMITS)
@@ -162,13 +162,13 @@ def test_gzip_is_refused_at_the_limit(name: str, tmp_path: Path) -> None:
         (b'a,"b\n' + b"1,2\n" * MB + b'"\n1,2\n', "csv-header"),
     ],
 )
-def test_csv_is_refused_before_it_is_kept(data: bytes, code: str) -> None:
+def test_too_large_csv_is_rejected_before_it_is_parsed(data: bytes, code: str) -> None:
     with pytest.raises(BadData) as caught:
         read_table(data, limits=LIMITS)
     assert caught.value.code == code
 
 
-def test_many_columns_and_rows_of_a_wrong_length_take_little_time() -> None:
+def test_many_columns_and_rows_of_wrong_length_are_rejected_quickly() -> None:
     names = ",".join(f"c{n}" for n in range(10_000)).encode()
     assert read_table(names + b"\n" + b"," * 9_999 + b"\n").num_columns == 10_000
     with pytest.raises(BadData) as caught:
@@ -176,7 +176,7 @@ def test_many_columns_and_rows_of_a_wrong_length_take_little_time() -> None:
     assert len(caught.value.problems) == 100
 
 
-def test_columns_that_are_not_wanted_are_refused_before_a_row_is_read(tmp_path: Path) -> None:
+def test_unknown_columns_are_rejected_before_rows_are_read(tmp_path: Path) -> None:
     class Refused(Exception):
         pass
 
