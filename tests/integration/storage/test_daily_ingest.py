@@ -156,7 +156,9 @@ def test_a_collected_history_can_be_learned_from(store: Store) -> None:
 
 def test_what_could_not_be_read_is_read_again_when_the_project_says_how(store: Store) -> None:
     put(store, "1.csv", file("01/02/2026", "a=1"))
-    with pytest.raises(StoreError, match=r"none of the 1 files in .* can be read; raw/shop/1.csv: row 1, column day"):
+    with pytest.raises(
+        StoreError, match=r"none of the 1 files in .* can be read; raw/shop/1.csv: row 1: \"day\" is not a date"
+    ):
         ingest(store)
     put(store, "2.csv", file("2026-01-01", "a=1"))
     _, history = ingest(store)
