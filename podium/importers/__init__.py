@@ -1,1 +1,1 @@
-"""Model files that somebody else made: looked through before anything is constructed, and turned into Podium's own."""
+"""Import model files of other libraries: scan, read, convert and compare with the original."""

@@ -1,1 +1,1 @@
-"""From a clean table to ranked candidates: pure functions, each the body of one task."""
+"""Train candidates from a table: preparation, features, families, ranking and reports."""

@@ -1,4 +1,4 @@
-"""The workflow for pushes is one."""
+"""The GitHub workflow for pushes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from podium.settings import ROOT
 WORKFLOW = ROOT / ".github" / "workflows" / "push.yml"
 
 
-def test_the_workflow_has_the_form_of_one() -> None:
+def test_the_workflow_matches_the_schema() -> None:
     tool = Path(sysconfig.get_path("scripts")) / "check-jsonschema"
     command = [str(tool), "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_workflow_runs_what_is_there() -> None:
+def test_the_workflow_refers_to_existing_files() -> None:
     text = WORKFLOW.read_text()
     assert (ROOT / ".ci" / "run").exists() and ".ci/run" in text
     for file in re.findall(r"-f (Dockerfile\.\w+)", text):

@@ -1,4 +1,4 @@
-"""The task graph by its own command line, on SeaweedFS."""
+"""The task graph, run with the luigi command on SeaweedFS."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def project(environment: dict[str, str], name: str, **entries: Any) -> None:
     (folder / "project.toml").write_text("\n".join(lines))
 
 
-def luigi(environment: dict[str, str], task: str, name: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [LUIGI, "--module", "luigi_tasks", task, "--project", name, *(more or ("--local-scheduler",))]
+def luigi(environment: dict[str, str], task: str, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [LUIGI, "--module", "luigi_tasks", task, "--project", name, *(options or ("--local-scheduler",))]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
@@ -66,7 +66,7 @@ def keys(store: Store, prefix: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a project whose pipeline ran once."""
+    """Run the pipeline of a project once; return its environment."""
     folder = tmp_path_factory.mktemp("projects")
     environment = {**cloud.environment, "PODIUM_PROJECTS": str(folder)}
     project(environment, "flowers", target="kind")
@@ -94,23 +94,23 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     return environment
 
 
-def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
-    found = champion(cloud_desk, "flowers")
-    assert found is not None
-    manifest, _ = read_manifest(cloud_desk.store, "flowers", found.version, cloud_desk.trust.trainers)
+def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
+    entry = champion(cloud_desk, "flowers")
+    assert entry is not None
+    manifest, _ = read_manifest(cloud_desk.store, "flowers", entry.version, cloud_desk.trust.trainers)
     prefix = f"versions/flowers/{manifest.version}/"
     assert {key.removeprefix(prefix) for key in keys(cloud_desk.store, prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
     board = list(csv.DictReader(io.StringIO(cloud_desk.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
-    named = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
+    metric_columns = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
     assert list(board[0]) == [
         "rank",
         "model",
         "eval_metric",
         "score_val",
         "score_test",
-        *named,
+        *metric_columns,
         "ci_low",
         "ci_high",
         "tied_with_best",
@@ -119,7 +119,7 @@ def test_a_run_leaves_a_whole_version(finished: dict[str, str], cloud_desk: Prom
     assert manifest.configuration["target"] == "kind"
 
 
-def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
+def test_a_finished_run_is_not_repeated(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
     before = keys(cloud_desk.store, "")
     again = luigi(finished, "Pipeline", "flowers")
     assert (again.returncode, stages(again)) == (0, [])
@@ -127,7 +127,7 @@ def test_a_finished_run_does_nothing(finished: dict[str, str], cloud_desk: Promo
     assert keys(cloud_desk.store, "") == before
 
 
-def test_stages_need_no_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
+def test_only_publishing_needs_a_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
     keyless = {**finished, "PODIUM_SIGNING_KEY": ""}
     project(finished, "keyless", target="kind", families=["linear"])
     put_table(cloud, "raw/keyless.csv", tables.flowers())
@@ -139,7 +139,7 @@ def test_stages_need_no_signing_key(finished: dict[str, str], cloud: LocalCloud)
 
 
 class Touch:
-    """Unpickled, it makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -148,28 +148,30 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_in_the_place_of_an_intermediate_does_nothing(
+def test_a_pickle_in_place_of_a_stage_output_is_not_executed(
     environment: dict[str, str], cloud: LocalCloud, cloud_store: Store, tmp_path: Path
 ) -> None:
     project(environment, "poisoned", target="kind", families=["linear"])
     put_table(cloud, "raw/poisoned.csv", tables.flowers())
     assert luigi(environment, "Clean", "poisoned").returncode == 0
-    (place,) = (key.removesuffix("clean.parquet") for key in keys(cloud_store, "runs/poisoned/") if "clean" in key)
-    mark = tmp_path / "ran"
-    bad = pickle.dumps(Touch(mark))
-    claim = json.dumps({"version": "../x", "created": "", "run": "", "snapshot": "", "parent": None}).encode()
+    (prefix,) = (key.removesuffix("clean.parquet") for key in keys(cloud_store, "runs/poisoned/") if "clean" in key)
+    marker = tmp_path / "executed"
+    malicious = pickle.dumps(Touch(marker))
+    reservation = json.dumps({"version": "../x", "created": "", "run": "", "snapshot": "", "parent": None}).encode()
     candidates = ["candidates/linear.pkl", "candidates/linear.arrow"]
     for name in ["features.json", "features.pkl", *candidates, "reservation.json", "publish.json"]:
-        cloud.client().put_object(Bucket="podium", Key=place + name, Body=claim if name == "reservation.json" else bad)
+        cloud.client().put_object(
+            Bucket="podium", Key=prefix + name, Body=reservation if name == "reservation.json" else malicious
+        )
     for stage in ("Select", "Rank", "Promote"):
         result = luigi(environment, stage, "poisoned")
         assert result.returncode == 30, (stage, result.stdout + result.stderr)
         assert "Traceback" not in result.stdout and "cannot be read" in result.stdout, result.stdout
-    assert not mark.exists()
+    assert not marker.exists()
     assert not keys(cloud_store, "versions/poisoned/")
 
 
-def test_a_day_is_todays_when_the_task_is_made() -> None:
+def test_the_default_day_is_today_when_the_task_is_created() -> None:
     today = [date(2026, 1, 1)]
 
     class Daily(luigi_package.Task):
@@ -181,13 +183,13 @@ def test_a_day_is_todays_when_the_task_is_made() -> None:
     assert Daily(day=date(2025, 5, 5)).day == date(2025, 5, 5)
 
 
-def test_every_stage_can_be_asked_for_by_itself(finished: dict[str, str]) -> None:
+def test_every_stage_can_run_by_itself(finished: dict[str, str]) -> None:
     for stage in ("Clean", "Explore", "Rank", "Publish"):
         result = luigi(finished, stage, "flowers")
         assert (result.returncode, stages(result)) == (0, []), result.stderr
 
 
-def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(
+def test_a_changed_option_starts_a_new_run_and_a_changed_title_does_not(
     finished: dict[str, str], cloud_desk: PromotionContext
 ) -> None:
     project(finished, "flowers", target="kind", title="Flowers")
@@ -198,13 +200,13 @@ def test_changed_configuration_is_a_new_run_and_a_changed_title_is_not(
     assert "Ingest" not in stages(result)
     assert "Clean" in stages(result)
     assert stages(result).count("Train") == 3
-    found = champion(cloud_desk, "flowers")
-    assert found is not None
-    assert found.version == list_versions(cloud_desk.store, "flowers")[-1]
-    assert found.sequence == 2
+    entry = champion(cloud_desk, "flowers")
+    assert entry is not None
+    assert entry.version == list_versions(cloud_desk.store, "flowers")[-1]
+    assert entry.sequence == 2
 
 
-def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
+def test_changed_data_starts_a_new_run_and_identical_bytes_do_not(
     environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext
 ) -> None:
     project(environment, "prices-luigi", target="price", families=["linear"])
@@ -217,14 +219,14 @@ def test_changed_data_is_a_new_run_and_the_same_bytes_are_not(
     second = luigi(environment, "Pipeline", "prices-luigi")
     assert stages(second)[0] == "Ingest"
     assert len(list_versions(cloud_desk.store, "prices-luigi")) == 2
-    found = champion(cloud_desk, "prices-luigi")
-    assert found is not None
-    newest = found.version
+    entry = champion(cloud_desk, "prices-luigi")
+    assert entry is not None
+    newest = entry.version
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
     assert luigi(environment, "Pipeline", "prices-luigi").returncode == 0
-    found = champion(cloud_desk, "prices-luigi")
-    assert found is not None
-    assert found.version == newest, "a finished old run does not move production back"
+    entry = champion(cloud_desk, "prices-luigi")
+    assert entry is not None
+    assert entry.version == newest, "a finished old run must not replace the champion"
 
 
 FAILURES = [
@@ -237,7 +239,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("entries", "code", "text"), FAILURES)
-def test_failures_have_a_reason_and_an_exit_code(
+def test_a_failure_has_a_reason_and_an_exit_code(
     environment: dict[str, str], cloud: LocalCloud, entries: Any, code: int, text: str
 ) -> None:
     put_table(cloud, "raw/bad.csv", tables.flowers())
@@ -247,14 +249,16 @@ def test_failures_have_a_reason_and_an_exit_code(
     assert text in result.stdout + result.stderr
 
 
-def test_a_project_that_does_not_exist_is_named(environment: dict[str, str]) -> None:
+def test_an_unknown_project_is_reported(environment: dict[str, str]) -> None:
     result = luigi(environment, "Pipeline", "nothing")
     assert result.returncode == 1
     assert "project not found" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext) -> None:
+def test_a_killed_run_resumes_where_it_stopped(
+    environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext
+) -> None:
     project(environment, "killed", target="kind", n_trials=4)
     put_table(cloud, "raw/killed.csv", tables.flowers(900))
     command = [LUIGI, "--module", "luigi_tasks", "Pipeline", "--project", "killed", "--local-scheduler"]
@@ -276,7 +280,7 @@ def test_a_killed_run_is_resumed(environment: dict[str, str], cloud: LocalCloud,
     assert len(list_versions(cloud_desk.store, "killed")) == 1
 
 
-def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:
+def test_the_pipeline_runs_with_luigid(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:
     project(environment, "central", target="price", families=["linear"])
     put_table(cloud, "raw/central.csv", tables.prices())
     port = free_ports(1)[0]
@@ -300,14 +304,14 @@ def test_it_runs_with_luigid_as_well(environment: dict[str, str], cloud: LocalCl
 def new_tables(shared: Path | None) -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
     from sklearn import datasets
 
-    found: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+    frames: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
         "wine": (datasets.load_wine(as_frame=True).frame, {"target": "target"}),
         "diabetes": (datasets.load_diabetes(as_frame=True, scaled=False).frame, {"target": "target"}),
     }
     if shared:
-        marks = {column: {"na_values": ["0"]} for column in ("PlGlcConc", "BloodP", "SkinThick", "TwoHourSerIns", "BMI")}
-        found["pima"] = pd.read_csv(shared / "pima" / "pima.csv"), {"target": "target", "columns": marks}
-    return found
+        columns = {column: {"na_values": ["0"]} for column in ("PlGlcConc", "BloodP", "SkinThick", "TwoHourSerIns", "BMI")}
+        frames["pima"] = pd.read_csv(shared / "pima" / "pima.csv"), {"target": "target", "columns": columns}
+    return frames
 
 
 def toml(value: Any) -> str:
@@ -318,7 +322,7 @@ def toml(value: Any) -> str:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["wine", "diabetes", "pima"])
-def test_a_new_table_needs_a_few_lines_and_no_code(
+def test_a_new_table_needs_only_a_short_project_file(
     name: str, environment: dict[str, str], cloud: LocalCloud, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     shared = request.getfixturevalue("shared_data") if name == "pima" else None
@@ -336,15 +340,17 @@ def test_a_new_table_needs_a_few_lines_and_no_code(
         client = Client(f"http://127.0.0.1:{port}")
         client.wait_until(lambda: client.get("/readyz").status == 200, 60)
         inputs = frame.drop(columns="target")
-        middle = inputs.median().tolist()
-        whole = [int(value) if (inputs[column] % 1 == 0).all() else value for column, value in zip(inputs, middle, strict=True)]
-        answer = client.post_json("/predict", whole)
-        assert answer.status == 200, answer.text
-        kinds = {"wine": (0, 1, 2), "diabetes": None, "pima": (0, 1)}
-        expected = kinds[name]
-        got = answer.json()["predictions"][0]["prediction"]
-        assert got in expected if expected else 50 < got < 300
-        status = next(each for each in client.get("/status").json()["serving"] if each["project"] == name)
+        medians = inputs.median().tolist()
+        record = [
+            int(value) if (inputs[column] % 1 == 0).all() else value for column, value in zip(inputs, medians, strict=True)
+        ]
+        response = client.post_json("/predict", record)
+        assert response.status == 200, response.text
+        classes = {"wine": (0, 1, 2), "diabetes": None, "pima": (0, 1)}
+        expected = classes[name]
+        prediction = response.json()["predictions"][0]["prediction"]
+        assert prediction in expected if expected else 50 < prediction < 300
+        status = next(model for model in client.get("/status").json()["serving"] if model["project"] == name)
         assert status["fast_path"]
         if name == "pima":
             zero = client.post_json("/predict", [6, 148, 72, 35, 0, 33.6, 0.627, 50])
@@ -354,36 +360,36 @@ def test_a_new_table_needs_a_few_lines_and_no_code(
         service.stop()
 
 
-def test_acts_by_hand_are_done_once_a_request(
+def test_a_manual_promotion_or_rollback_runs_once_per_request(
     environment: dict[str, str], cloud_desk: PromotionContext, put_champion: Put
 ) -> None:
     entries: dict[str, Any] = {"name": "by-hand", "target": "kind", "families": ("linear",), "n_trials": 1}
-    one = put_champion(tables.flowers(600), **entries).version
-    two = publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
+    first = put_champion(tables.flowers(600), **entries).version
+    second = publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
 
-    def act(task: str, *more: str) -> subprocess.CompletedProcess[str]:
-        return luigi(environment, task, "by-hand", "--reason", "by hand", "--local-scheduler", *more)
+    def run(task: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return luigi(environment, task, "by-hand", "--reason", "by hand", "--local-scheduler", *options)
 
-    def stands() -> tuple[str | None, int]:
+    def current() -> tuple[str | None, int]:
         entry = champion(cloud_desk, "by-hand")
         return (entry.champion, entry.sequence) if entry else (None, 0)
 
-    assert act("PromoteVersion", "--version", two).returncode == 0
-    assert stands() == (two, 2)
-    assert act("PromoteVersion", "--version", two).returncode == 0
-    assert act("Rollback").returncode == 0
-    assert stands() == (one, 3)
-    assert act("Rollback").returncode == 0
-    assert act("PromoteVersion", "--version", two).returncode == 0  # that request was met
-    assert stands() == (one, 3)
-    assert act("PromoteVersion", "--version", two, "--request", "again").returncode == 0
-    assert stands() == (two, 4)
+    assert run("PromoteVersion", "--version", second).returncode == 0
+    assert current() == (second, 2)
+    assert run("PromoteVersion", "--version", second).returncode == 0
+    assert run("Rollback").returncode == 0
+    assert current() == (first, 3)
+    assert run("Rollback").returncode == 0
+    assert run("PromoteVersion", "--version", second).returncode == 0  # this request has already run
+    assert current() == (first, 3)
+    assert run("PromoteVersion", "--version", second, "--request", "again").returncode == 0
+    assert current() == (second, 4)
     receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/receipts/") if "Rollback" in key)
-    cloud_desk.store.delete(receipt)  # as if the process had died before it wrote it
-    assert act("Rollback").returncode == 0
-    assert stands() == (two, 4)
+    cloud_desk.store.delete(receipt)  # as if the process had ended before writing it
+    assert run("Rollback").returncode == 0
+    assert current() == (second, 4)
     assert receipt in keys(cloud_desk.store, "runs/by-hand/receipts/")
-    late = act("PromoteVersion", "--version", one, "--expect", one)
-    assert late.returncode != 0
-    assert "AliasMoved" in late.stdout
-    assert stands() == (two, 4)
+    stale = run("PromoteVersion", "--version", first, "--expect", first)
+    assert stale.returncode != 0
+    assert "AliasMoved" in stale.stdout
+    assert current() == (second, 4)

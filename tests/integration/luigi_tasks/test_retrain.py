@@ -1,4 +1,4 @@
-"""A panel by the luigi command: daily files, a run as of a day, a range of weeks."""
+"""Retraining of a panel with the luigi command: daily files, a run as of a day, a range of weeks."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ entity = "shop"
 time = "day"
 lags = 2
 """
-CLOSED = "2026-01-11"
+CLOSED_SUNDAY = "2026-01-11"
 
 
 @pytest.fixture(scope="module")
 def weeks(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Four weeks of daily files, but for a Sunday when nothing was sold, and the environment of their project."""
+    """Put four weeks of daily files without one Sunday; return the environment of their project."""
     folder = tmp_path_factory.mktemp("projects")
     (folder / "weeks").mkdir()
     (folder / "weeks" / "project.toml").write_text(PROJECT)
-    for day, rows in shops(days=28).query(f"day != '{CLOSED}'").groupby("day"):
+    for day, rows in shops(days=28).query(f"day != '{CLOSED_SUNDAY}'").groupby("day"):
         put(cloud, str(day), rows.to_csv(index=False).encode())
     return {**cloud.environment, "PODIUM_PROJECTS": str(folder)}
 
@@ -46,51 +46,51 @@ def put(cloud: LocalCloud, day: str, data: bytes) -> None:
     cloud.client().put_object(Bucket="podium", Key=f"raw/weeks/{day}.csv", Body=data)
 
 
-def every_sunday(environment: dict[str, str], start: str, stop: str) -> subprocess.CompletedProcess[str]:
+def retrain_sundays(environment: dict[str, str], start: str, stop: str) -> subprocess.CompletedProcess[str]:
     command = [LUIGI, "--module", "luigi_tasks", "RangeWeekly", "--of", "Retrain", "--of-params", '{"project": "weeks"}']
     command += ["--start", start, "--stop", stop, "--local-scheduler"]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 def receipts(store: Store) -> dict[str, dict[str, object]]:
-    return {Path(info.key).stem: json.loads(store.read(info.key).data) for info in store.list_objects("runs/weeks/retrains/")}
+    return {Path(key).stem: json.loads(store.read(key).data) for key in store.list_objects("runs/weeks/retrains/")}
 
 
-def test_each_week_is_learned_once_and_only_from_what_was_known(
-    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_context: PromotionContext
+def test_each_week_is_trained_once_on_the_data_up_to_its_day(
+    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_desk: PromotionContext
 ) -> None:
-    result = every_sunday(weeks, "2026-01-12", "2026-01-26")
+    result = retrain_sundays(weeks, "2026-01-12", "2026-01-26")
     assert result.returncode == 0, result.stdout + result.stderr
     done = receipts(cloud_store)
     assert list(done) == ["2026-01-18", "2026-01-25"]
     first, second = done.values()
     assert second["promoted"]
-    assert first["promoted"] or "No older data" in str(first["reason"])  # Luigi may take the later week first
-    standing = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
-    assert standing and standing.champion == done["2026-01-25"]["version"]
-    manifest = json.loads(cloud_store.read(f"versions/weeks/{standing.champion}/manifest.json").data)
+    assert first["promoted"] or "no-older-data" in str(first["reason"])  # Luigi may run the later week first
+    current = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    assert current and current.champion == done["2026-01-25"]["version"]
+    manifest = json.loads(cloud_store.read(f"versions/weeks/{current.champion}/manifest.json").data)
     assert manifest["data"]["until"] == "2026-01-25"
 
     put(cloud, "2026-01-20-again", shops(days=28).query("day == '2026-01-20'").to_csv(index=False).encode())
-    again = every_sunday(weeks, "2026-01-12", "2026-01-26")
+    again = retrain_sundays(weeks, "2026-01-12", "2026-01-26")
     assert again.returncode == 0 and receipts(cloud_store) == done
     assert not [stage for stage in stages(again) if stage == "Train"]
 
-    early = every_sunday(weeks, "2026-01-05", "2026-01-12")
+    early = retrain_sundays(weeks, "2026-01-05", "2026-01-12")
     assert early.returncode == 0, early.stdout + early.stderr
-    assert "No older data" in str(receipts(cloud_store)[CLOSED]["reason"])
-    still = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
-    assert still and still.champion == standing.champion
+    assert "no-older-data" in str(receipts(cloud_store)[CLOSED_SUNDAY]["reason"])
+    unchanged = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    assert unchanged and unchanged.champion == current.champion
 
 
-def test_a_day_that_the_data_do_not_reach_waits(weeks: dict[str, str], cloud_store: Store) -> None:
+def test_a_day_after_the_end_of_the_data_is_not_trained(weeks: dict[str, str], cloud_store: Store) -> None:
     result = luigi(weeks, "Retrain", "weeks", "--date", "2026-02-01", "--local-scheduler")
     assert result.returncode != 0
-    assert "end at 2026-01-28" in result.stdout + result.stderr
+    assert "ends at 2026-01-28" in result.stdout + result.stderr
     assert "2026-02-01" not in receipts(cloud_store)
 
 
-def test_a_folder_without_files_says_so(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "project.toml").write_text(PROJECT.replace("raw/weeks/", "raw/nothing/"))
     result = luigi({**cloud.environment, "PODIUM_PROJECTS": str(tmp_path)}, "Pipeline", "empty", "--local-scheduler")

@@ -106,7 +106,7 @@ class Network:
                     continue
                 if kind == "Bidirectional":
                     inner = config["layer"]
-                    wanted = {
+                    expected = {
                         "return_sequences": False,
                         "go_backwards": False,
                         "activation": "tanh",
@@ -114,8 +114,8 @@ class Network:
                         "use_bias": True,
                         "reset_after": False,
                     }
-                    for setting in wanted:
-                        if inner["config"][setting] != wanted[setting]:
+                    for setting in expected:
+                        if inner["config"][setting] != expected[setting]:
                             raise ValueError(f"{name}: {setting} is {inner['config'][setting]}")
                     if inner["class_name"] != "GRU" or config["merge_mode"] != "concat":
                         raise ValueError(f"{name} is not two concatenated GRUs")
