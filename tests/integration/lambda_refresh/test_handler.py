@@ -188,7 +188,7 @@ def test_a_signature_holds_for_its_body_its_time_and_its_key_only() -> None:
     with pytest.raises(InvalidSignature):
         Webhooks([]).accept(headers, b"{}", now)
     for short in ("", "whsec_", "whsec_b3RoZXI="):
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(ValueError, match="at least 16 bytes"):
             Webhooks([short])
 
 
