@@ -188,7 +188,7 @@ def test_a_signature_is_valid_only_for_its_body_time_and_key() -> None:
     with pytest.raises(InvalidSignature):
         Webhooks([]).accept(headers, b"{}", now)
     for short in ("", "whsec_", "whsec_b3RoZXI="):
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(ValueError, match="at least 16 bytes"):
             Webhooks([short])
 
 
