@@ -53,7 +53,7 @@ def retrain_sundays(environment: dict[str, str], start: str, stop: str) -> subpr
 
 
 def receipts(store: Store) -> dict[str, dict[str, object]]:
-    return {Path(key).stem: json.loads(store.read(key).data) for key in store.list_objects("runs/weeks/retrains/")}
+    return {Path(info.key).stem: json.loads(store.read(info.key).data) for info in store.list_objects("runs/weeks/retrains/")}
 
 
 def test_each_week_is_trained_once_on_the_data_up_to_its_day(
