@@ -37,13 +37,13 @@ def podium(cloud: LocalCloud, *arguments: str, **variables: str) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def versions(put_champion: Put, cloud_desk: PromotionContext) -> list[Manifest]:
+def versions(put_champion: Put, cloud_context: PromotionContext) -> list[Manifest]:
     """Return a champion and a newer version that is not promoted."""
     entries: dict[str, Any] = {"name": "cli", "target": "kind", "families": ("linear",), "n_trials": 1}
     first = put_champion(tables.flowers(600), **entries)
     return [
         first,
-        publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
+        publish_version(cloud_context, tables.flowers(600, seed=9), Project(data="s3://podium/none", seed=1, **entries)),
     ]
 
 

@@ -94,14 +94,14 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     return environment
 
 
-def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
-    entry = champion(cloud_desk, "flowers")
+def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_context: PromotionContext) -> None:
+    entry = champion(cloud_context, "flowers")
     assert entry is not None
-    manifest, _ = read_manifest(cloud_desk.store, "flowers", entry.version, cloud_desk.trust.trainers)
+    manifest, _ = read_manifest(cloud_context.store, "flowers", entry.version, cloud_context.trust.trainers)
     prefix = f"versions/flowers/{manifest.version}/"
-    assert {key.removeprefix(prefix) for key in keys(cloud_desk.store, prefix)} == {*manifest.files, "manifest.json"}
+    assert {key.removeprefix(prefix) for key in keys(cloud_context.store, prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
-    board = list(csv.DictReader(io.StringIO(cloud_desk.store.read(prefix + "leaderboard.csv").data.decode())))
+    board = list(csv.DictReader(io.StringIO(cloud_context.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
     metric_columns = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
     assert list(board[0]) == [
@@ -119,12 +119,12 @@ def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_desk
     assert manifest.configuration["target"] == "kind"
 
 
-def test_a_finished_run_is_not_repeated(finished: dict[str, str], cloud_desk: PromotionContext) -> None:
-    before = keys(cloud_desk.store, "")
+def test_a_finished_run_is_not_repeated(finished: dict[str, str], cloud_context: PromotionContext) -> None:
+    before = keys(cloud_context.store, "")
     again = luigi(finished, "Pipeline", "flowers")
     assert (again.returncode, stages(again)) == (0, [])
     assert "done before" in again.stdout
-    assert keys(cloud_desk.store, "") == before
+    assert keys(cloud_context.store, "") == before
 
 
 def test_only_publishing_needs_a_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
@@ -190,7 +190,7 @@ def test_every_stage_can_run_by_itself(finished: dict[str, str]) -> None:
 
 
 def test_a_changed_option_starts_a_new_run_and_a_changed_title_does_not(
-    finished: dict[str, str], cloud_desk: PromotionContext
+    finished: dict[str, str], cloud_context: PromotionContext
 ) -> None:
     project(finished, "flowers", target="kind", title="Flowers")
     assert stages(luigi(finished, "Pipeline", "flowers")) == []
@@ -200,14 +200,14 @@ def test_a_changed_option_starts_a_new_run_and_a_changed_title_does_not(
     assert "Ingest" not in stages(result)
     assert "Clean" in stages(result)
     assert stages(result).count("Train") == 3
-    entry = champion(cloud_desk, "flowers")
+    entry = champion(cloud_context, "flowers")
     assert entry is not None
-    assert entry.version == list_versions(cloud_desk.store, "flowers")[-1]
+    assert entry.version == list_versions(cloud_context.store, "flowers")[-1]
     assert entry.sequence == 2
 
 
 def test_changed_data_starts_a_new_run_and_identical_bytes_do_not(
-    environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext
+    environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
 ) -> None:
     project(environment, "prices-luigi", target="price", families=["linear"])
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
@@ -218,13 +218,13 @@ def test_changed_data_starts_a_new_run_and_identical_bytes_do_not(
     put_table(cloud, "raw/prices-luigi.csv", tables.prices(seed=7))
     second = luigi(environment, "Pipeline", "prices-luigi")
     assert stages(second)[0] == "Ingest"
-    assert len(list_versions(cloud_desk.store, "prices-luigi")) == 2
-    entry = champion(cloud_desk, "prices-luigi")
+    assert len(list_versions(cloud_context.store, "prices-luigi")) == 2
+    entry = champion(cloud_context, "prices-luigi")
     assert entry is not None
     newest = entry.version
     put_table(cloud, "raw/prices-luigi.csv", tables.prices())
     assert luigi(environment, "Pipeline", "prices-luigi").returncode == 0
-    entry = champion(cloud_desk, "prices-luigi")
+    entry = champion(cloud_context, "prices-luigi")
     assert entry is not None
     assert entry.version == newest, "a finished old run must not replace the champion"
 
@@ -257,7 +257,7 @@ def test_an_unknown_project_is_reported(environment: dict[str, str]) -> None:
 
 
 def test_a_killed_run_resumes_where_it_stopped(
-    environment: dict[str, str], cloud: LocalCloud, cloud_desk: PromotionContext
+    environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
 ) -> None:
     project(environment, "killed", target="kind", n_trials=4)
     put_table(cloud, "raw/killed.csv", tables.flowers(900))
@@ -272,12 +272,12 @@ def test_a_killed_run_resumes_where_it_stopped(
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert champion(cloud_desk, "killed") is None
+    assert champion(cloud_context, "killed") is None
     result = luigi(environment, "Pipeline", "killed")
     assert result.returncode == 0, result.stderr
     assert done + len(stages(result)) >= 13
     assert "Clean" not in stages(result)
-    assert len(list_versions(cloud_desk.store, "killed")) == 1
+    assert len(list_versions(cloud_context.store, "killed")) == 1
 
 
 def test_the_pipeline_runs_with_luigid(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:
@@ -361,17 +361,17 @@ def test_a_new_table_needs_only_a_short_project_file(
 
 
 def test_a_manual_promotion_or_rollback_runs_once_per_request(
-    environment: dict[str, str], cloud_desk: PromotionContext, put_champion: Put
+    environment: dict[str, str], cloud_context: PromotionContext, put_champion: Put
 ) -> None:
     entries: dict[str, Any] = {"name": "by-hand", "target": "kind", "families": ("linear",), "n_trials": 1}
     first = put_champion(tables.flowers(600), **entries).version
-    second = publish_version(cloud_desk, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
+    second = publish_version(cloud_context, tables.flowers(600, seed=9), Project(data="s3://podium/none", **entries)).version
 
     def run(task: str, *options: str) -> subprocess.CompletedProcess[str]:
         return luigi(environment, task, "by-hand", "--reason", "by hand", "--local-scheduler", *options)
 
     def current() -> tuple[str | None, int]:
-        entry = champion(cloud_desk, "by-hand")
+        entry = champion(cloud_context, "by-hand")
         return (entry.champion, entry.sequence) if entry else (None, 0)
 
     assert run("PromoteVersion", "--version", second).returncode == 0
@@ -384,11 +384,11 @@ def test_a_manual_promotion_or_rollback_runs_once_per_request(
     assert current() == (first, 3)
     assert run("PromoteVersion", "--version", second, "--request", "again").returncode == 0
     assert current() == (second, 4)
-    receipt = next(key for key in keys(cloud_desk.store, "runs/by-hand/receipts/") if "Rollback" in key)
-    cloud_desk.store.delete(receipt)  # as if the process had ended before writing it
+    receipt = next(key for key in keys(cloud_context.store, "runs/by-hand/receipts/") if "Rollback" in key)
+    cloud_context.store.delete(receipt)  # as if the process had ended before writing it
     assert run("Rollback").returncode == 0
     assert current() == (second, 4)
-    assert receipt in keys(cloud_desk.store, "runs/by-hand/receipts/")
+    assert receipt in keys(cloud_context.store, "runs/by-hand/receipts/")
     stale = run("PromoteVersion", "--version", first, "--expect", first)
     assert stale.returncode != 0
     assert "AliasMoved" in stale.stdout

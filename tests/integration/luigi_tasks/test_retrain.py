@@ -57,7 +57,7 @@ def receipts(store: Store) -> dict[str, dict[str, object]]:
 
 
 def test_each_week_is_trained_once_on_the_data_up_to_its_day(
-    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_desk: PromotionContext
+    weeks: dict[str, str], cloud: LocalCloud, cloud_store: Store, cloud_context: PromotionContext
 ) -> None:
     result = retrain_sundays(weeks, "2026-01-12", "2026-01-26")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -66,7 +66,7 @@ def test_each_week_is_trained_once_on_the_data_up_to_its_day(
     first, second = done.values()
     assert second["promoted"]
     assert first["promoted"] or "no-older-data" in str(first["reason"])  # Luigi may run the later week first
-    current = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    current = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert current and current.champion == done["2026-01-25"]["version"]
     manifest = json.loads(cloud_store.read(f"versions/weeks/{current.champion}/manifest.json").data)
     assert manifest["data"]["until"] == "2026-01-25"
@@ -79,7 +79,7 @@ def test_each_week_is_trained_once_on_the_data_up_to_its_day(
     early = retrain_sundays(weeks, "2026-01-05", "2026-01-12")
     assert early.returncode == 0, early.stdout + early.stderr
     assert "no-older-data" in str(receipts(cloud_store)[CLOSED_SUNDAY]["reason"])
-    unchanged = read_champion(cloud_store, "weeks", cloud_desk.trust.promoters)
+    unchanged = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert unchanged and unchanged.champion == current.champion
 
 

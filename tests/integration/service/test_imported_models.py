@@ -50,15 +50,15 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def imported(service: Client, cloud_desk: PromotionContext) -> dict[str, str]:
+def imported(service: Client, cloud_context: PromotionContext) -> dict[str, str]:
     """Import, publish and promote every case; returns the versions."""
     versions = {}
     for name, case in CASES.items():
         project = Project(name=f"imported-{name}", target="sex")
         request = ImportRequest(f"{name}.bin", case.data(), "theirs", "sex", case.sample)
         manifest, model_files = import_model(request, project, datetime.now(UTC), "ann", None, 60)
-        publish(cloud_desk.store, manifest, model_files, cloud_desk.signer)
-        promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
+        publish(cloud_context.store, manifest, model_files, cloud_context.signer)
+        promote(cloud_context, project.name, manifest.version, "a test", utc_now)
         versions[name] = manifest.version
 
     def serves() -> bool:
@@ -109,23 +109,23 @@ def test_imported_models_use_the_fast_path(service: Client, imported: dict[str, 
     assert all(model["fast_path"] for model in serving if model["project"].startswith("imported-"))
 
 
-def test_a_model_file_with_training_rows_is_not_stored(imported: dict[str, str], cloud_desk: PromotionContext) -> None:
+def test_a_model_file_with_training_rows_is_not_stored(imported: dict[str, str], cloud_context: PromotionContext) -> None:
     def kept(name: str) -> list[str]:
-        keys = (info.key for info in cloud_desk.store.list_objects(f"versions/imported-{name}/{imported[name]}/"))
-        return [key for key in keys if "/foreign/" in key]
+        keys = (info.key for info in cloud_context.store.list_objects(f"versions/imported-{name}/{imported[name]}/"))
+        return [key for key in keys if "/imported/" in key]
 
     assert len(kept("keras")) == 1
     assert kept("logit") == []
 
 
-def test_the_crypto_network_is_served(service: Client, cloud_desk: PromotionContext, shared_data: Path) -> None:
+def test_the_crypto_network_is_served(service: Client, cloud_context: PromotionContext, shared_data: Path) -> None:
     data = (shared_data / "crypto" / "model.h5").read_bytes()
     project = Project(name="imported-given", target="v_open")
     manifest, model_files = import_model(
         ImportRequest("model.h5", data, "gru", "v_open"), project, datetime.now(UTC), "ann", None, 60
     )
-    publish(cloud_desk.store, manifest, model_files, cloud_desk.signer)
-    promote(cloud_desk, project.name, manifest.version, "a test", utc_now)
+    publish(cloud_context.store, manifest, model_files, cloud_context.signer)
+    promote(cloud_context, project.name, manifest.version, "a test", utc_now)
     service.wait_until(lambda: service.get("/projects/imported-given/schema").status == 200, 30)
     row = np.random.default_rng(2).normal(size=65).round(4).tolist()
     response = service.post_json("/projects/imported-given/predict", row).json()["predictions"][0]["prediction"]

@@ -132,13 +132,13 @@ def serving(client: Client) -> str:
 
 @pytest.fixture(scope="module")
 def outage(
-    cloud: LocalCloud, cloud_desk: PromotionContext, put_champion: Put, tmp_path_factory: pytest.TempPathFactory
+    cloud: LocalCloud, cloud_context: PromotionContext, put_champion: Put, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outage]:
     manifests = [
         put_champion(tables.flowers(seed=seed), name="swap", target="kind", families=["linear", "lightgbm"], n_trials=1)
         for seed in (11, 12, 13)
     ]
-    store = cloud_desk.store
+    store = cloud_context.store
     digests = {m.version: digest(store.read(f"versions/swap/{m.version}/manifest.json").data) for m in manifests}
     folder, (port,) = tmp_path_factory.mktemp("outage"), free_ports(1)
     with FaultyStore(cloud.environment["AWS_ENDPOINT_URL_S3"]) as proxy:
@@ -147,7 +147,7 @@ def outage(
         try:
             service, expected = Client(f"http://127.0.0.1:{port}"), {}
             for version in digests:
-                append_promotion(cloud_desk, version, digests[version])
+                append_promotion(cloud_context, version, digests[version])
                 service.wait_until(lambda version=version: serving(service) == version, 30)
                 expected[version] = service.post_json(PATH, {"petal": 2.5, "sepal": 5.1}).json()["predictions"]
             yield Outage(service, proxy, folder / "cache", digests, expected)
@@ -160,7 +160,7 @@ def outage(
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_predictions_continue_and_the_service_catches_up(
-    outage: Outage, cloud_desk: PromotionContext, fault: str, call: str
+    outage: Outage, cloud_context: PromotionContext, fault: str, call: str
 ) -> None:
     service, before, target = outage.service, serving(outage.service), outage.next()
     for path in outage.cache.glob("[0-9a-f]*"):
@@ -169,7 +169,7 @@ def test_predictions_continue_and_the_service_catches_up(
     outage.proxy.begin(fault, CALLS[call])
     try:
         with Load(service, outage.expected, 2) as load:
-            append_promotion(cloud_desk, target, outage.digests[target])
+            append_promotion(cloud_context, target, outage.digests[target])
             service.wait_until(lambda: outage.proxy.hit > 0, 20)
             sent = load.requests
             service.wait_until(lambda: load.requests - sent > 200, 20)
@@ -188,7 +188,7 @@ def stale(client: Client) -> bool:
 
 @pytest.mark.parametrize("fetched", [False, True])
 def test_a_start_without_the_store_serves_the_last_champion(
-    outage: Outage, cloud: LocalCloud, cloud_desk: PromotionContext, tmp_path: Path, fetched: bool
+    outage: Outage, cloud: LocalCloud, cloud_context: PromotionContext, tmp_path: Path, fetched: bool
 ) -> None:
     """The cache is from an earlier run or from `podium champions`. It is verified again, and a modified cache is rejected."""
     last = serving(outage.service)

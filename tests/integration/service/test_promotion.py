@@ -22,7 +22,7 @@ PROMOTE, ROLLBACK = "/projects/guarded/promote", "/projects/guarded/rollback"
 
 
 @pytest.fixture(scope="module")
-def versions(service: Client, put_champion: Put, cloud_desk: PromotionContext) -> list[Manifest]:
+def versions(service: Client, put_champion: Put, cloud_context: PromotionContext) -> list[Manifest]:
     """A champion, a valid successor, and an incompatible version whose manifest disables the gates."""
     project = Project(data="s3://podium/none", **ENTRIES)
     loose = project.model_copy(update={"gates": GateOptions(compatible=False, non_inferiority=False)})
@@ -30,8 +30,8 @@ def versions(service: Client, put_champion: Put, cloud_desk: PromotionContext) -
     narrower = tables.flowers(600).rename(columns={"sepal": "colour"})
     return [
         first,
-        publish_version(cloud_desk, tables.flowers(600, seed=9), project),
-        publish_version(cloud_desk, narrower, loose),
+        publish_version(cloud_context, tables.flowers(600, seed=9), project),
+        publish_version(cloud_context, narrower, loose),
     ]
 
 

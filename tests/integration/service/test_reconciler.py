@@ -85,8 +85,16 @@ def entry(project: str, sequence: int, version: str) -> bytes:
     """Return a signed audit-log entry."""
     key = project, sequence, version
     if key not in ENTRIES:
-        event = {"action": "promote", "version": version, "champion": version, "manifest": version, "previous": None}
-        fields = {"project": project, "sequence": sequence, **event, "by": "a", "reason": "b", "at": "c", "before": None}
+        event = {"action": "promote", "version": version, "champion": version, "manifest_sha256": version, "previous": None}
+        fields = {
+            "project": project,
+            "sequence": sequence,
+            **event,
+            "by": "a",
+            "reason": "b",
+            "at": "c",
+            "previous_entry": None,
+        }
         document = AuditEntry.model_validate(fields).model_dump(mode="json")
         ENTRIES[key] = json.dumps({**document, "signatures": SIGNER.sign(document)}).encode()
     return ENTRIES[key]

@@ -102,18 +102,18 @@ class Load:
 
 
 def test_swaps_under_load_fail_no_request_and_never_mix_versions(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
     expected = {}
     for manifest in versions:
-        move(cloud_desk, manifest.version)
+        move(cloud_context, manifest.version)
         service.wait_until(lambda target=manifest.version: serving(service) == target, 20)
         expected[manifest.version] = service.post_json(PATH, RECORD).json()["predictions"]
     assert expected[versions[0].version] != expected[versions[1].version]
     with Load(service, expected) as load:
         for number in range(12):
             target = versions[number % 2].version
-            move(cloud_desk, target)
+            move(cloud_context, target)
             service.wait_until(lambda target=target: serving(service) == target, 20)
     assert load.errors == []
     assert load.requests > 100
@@ -149,15 +149,15 @@ def served_version(client: Client) -> str:
 
 def append_promotion(context: PromotionContext, version: str, manifest: str) -> AuditEntry:
     """Append a promotion to the audit log without gates and validation."""
-    event = {"version": version, "champion": version, "manifest": manifest, "previous": None}
+    event = {"version": version, "champion": version, "manifest_sha256": manifest, "previous": None}
     fields = {"action": "promote", **event, "by": "a test", "reason": "swap", "at": "now"}
     return append(context.store, "swap", context.signer, context.trust.promoters, lambda _: fields)
 
 
 def test_a_thousand_swaps_fail_no_request_mix_no_versions_and_never_go_back(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
-    load = swap_under_load(service, cloud_desk, versions, SWAPS)
+    load = swap_under_load(service, cloud_context, versions, SWAPS)
     assert load.errors == []
     assert load.requests > SWAPS
     assert load.max_changes <= SWAPS + 1
@@ -195,10 +195,10 @@ if "serve" in sys.orig_argv:
 
 
 def test_the_load_detects_a_service_that_resolves_the_model_twice(
-    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
+    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
     with patched(cloud, tmp_path, READS_TWICE_PATCH) as mutant:
-        assert swap_under_load(mutant, cloud_desk, versions, 100).errors
+        assert swap_under_load(mutant, cloud_context, versions, 100).errors
 
 
 SLOW_PATCH = """
@@ -215,15 +215,15 @@ if "serve" in sys.orig_argv:
 
 
 def test_three_seconds_of_loading_fail_no_request(
-    cloud: LocalCloud, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path: Path
+    cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
     one, other = (manifest.version for manifest in versions)
-    move(cloud_desk, one)
+    move(cloud_context, one)
     with patched(cloud, tmp_path, SLOW_PATCH) as slow:
         slow.wait_until(lambda: serving(slow) == one, 20)
         expected = {one: slow.post_json(PATH, RECORD).json()["predictions"]}
         with Load(slow, expected) as load:
-            move(cloud_desk, other)
+            move(cloud_context, other)
             sent = load.requests
             slow.wait_until(lambda: load.requests - sent > 1000, 20)
             assert serving(slow) == one  # the other version is still loading
@@ -240,7 +240,7 @@ def publish_unchecked(context: PromotionContext, manifest: Manifest, files: dict
         context.store.create(f"versions/swap/{manifest.version}/{name}", content)
 
     def draft(head: AuditEntry | None) -> dict[str, Any]:
-        event = {"version": manifest.version, "champion": manifest.version, "manifest": digest(data), "previous": None}
+        event = {"version": manifest.version, "champion": manifest.version, "manifest_sha256": digest(data), "previous": None}
         return {"action": "promote", **event, "by": "mallory", "reason": "bad", "at": "now"}
 
     return append(context.store, "swap", context.signer, context.trust.promoters, draft)
@@ -343,7 +343,7 @@ def too_much_memory(manifest: Manifest, files: dict[str, bytes]) -> tuple[Manife
 
 HARMFUL_PATCH = """
 import sys
-if "podium.registry.validation" in sys.orig_argv:
+if "podium.registry.validation_worker" in sys.orig_argv:
     import time, numpy
     import podium.registry.loading as loading
     validate_version = loading.validate_version
@@ -358,15 +358,15 @@ if "podium.registry.validation" in sys.orig_argv:
 """Makes two versions misbehave in the validation process, selected by their names."""
 
 BAD: list[tuple[Corrupt, str]] = [
-    (wrong_schema, "another signature"),
-    (wrong_libraries, "was made with lightgbm 3.3.5"),
-    (huge_file, "more than a proof may have"),
-    (too_slow, "did not load within"),
-    (too_much_memory, "more memory than a proof may have"),
+    (wrong_schema, "differs from the manifest"),
+    (wrong_libraries, "trained with lightgbm 3.3.5"),
+    (huge_file, "validation accepts at most"),
+    (too_slow, "the validation process did not finish within"),
+    (too_much_memory, "needs more memory than the sandbox allows"),
     (unsigned, "not signed"),
-    (flipped_bit, "is not what was published"),
-    (truncated_file, "is not what was published"),
-    (missing_file, "there is no"),
+    (flipped_bit, "differs from the published file"),
+    (truncated_file, "differs from the published file"),
+    (missing_file, "is missing"),
     (wrong_golden_score, "golden rows"),
     (missing_golden_scores, "KeyError"),
     (endless_tree, "tree"),
@@ -378,19 +378,19 @@ BAD: list[tuple[Corrupt, str]] = [
 
 @pytest.mark.parametrize(("corrupt", "reason"), BAD, ids=[corrupt.__name__ for corrupt, _ in BAD])
 def test_an_invalid_version_is_never_served(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], corrupt: Corrupt, reason: str
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest], corrupt: Corrupt, reason: str
 ) -> None:
     good = versions[1].version
-    move(cloud_desk, good)
+    move(cloud_context, good)
     service.wait_until(lambda: serving(service) == good, 20)
-    manifest = read_manifest(cloud_desk.store, "swap", good, cloud_desk.trust.trainers)[0]
+    manifest = read_manifest(cloud_context.store, "swap", good, cloud_context.trust.trainers)[0]
     salt = b"\n" * (1 + [function for function, _ in BAD].index(corrupt))  # makes the files unique, so that none is cached
-    files = {name: cloud_desk.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
+    files = {name: cloud_context.store.read(f"versions/swap/{good}/{name}").data + salt for name in manifest.files}
     named = manifest.model_copy(update={"version": f"bad-{corrupt.__name__.replace('_', '-')}", "files": file_digests(files)})
     bad, corrupted = corrupt(named, files)
     expected = {good: service.post_json(PATH, RECORD).json()["predictions"]}
     with Load(service, expected) as load:
-        publish_unchecked(cloud_desk, bad, corrupted, sign=corrupt is not unsigned)
+        publish_unchecked(cloud_context, bad, corrupted, sign=corrupt is not unsigned)
         service.wait_until(lambda: "swap" in service.get("/status").json()["failures"], 20)
     assert load.errors == []
     assert reason in service.get("/status").json()["failures"]["swap"]
@@ -401,21 +401,21 @@ def test_an_invalid_version_is_never_served(
 
 
 @pytest.fixture(autouse=True)
-def restore_champion(service: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
+def restore_champion(service: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> Iterator[None]:
     """Restore a valid champion after each test."""
     yield
     if service.get("/status").json()["failures"]:
-        move(cloud_desk, versions[1].version)
+        move(cloud_context, versions[1].version)
     service.wait_until(lambda: not service.get("/status").json()["failures"], 20)
 
 
 def test_a_forged_or_older_alias_changes_nothing(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest]
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
-    store = cloud_desk.store
+    store = cloud_context.store
     old = store.read(alias_key("swap")).data
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_desk, other)
+    move(cloud_context, other)
     service.wait_until(lambda: serving(service) == other, 20)
     blob = store.read(alias_key("swap"))
     etag = blob.etag
@@ -430,14 +430,14 @@ def test_a_forged_or_older_alias_changes_nothing(
 
 
 def test_a_deleted_cache_is_recreated(
-    service: Client, cloud_desk: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
+    service: Client, cloud_context: PromotionContext, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     caches = list(tmp_path_factory.getbasetemp().glob("swap*/cache"))
     assert caches
     for cache in caches:
         shutil.rmtree(cache, ignore_errors=True)
     other = next(manifest.version for manifest in versions if manifest.version != serving(service))
-    move(cloud_desk, other)
+    move(cloud_context, other)
     service.wait_until(lambda: serving(service) == other, 20)
 
 

@@ -59,12 +59,12 @@ def all_serve(client: Client, version: str) -> bool:
     return [worker["serving"].get("many") for worker in workers(client)] == [version] * 2
 
 
-def test_both_workers_serve_and_swap(two_workers: Client, cloud_desk: PromotionContext, versions: list[Manifest]) -> None:
-    promote(cloud_desk, "many", versions[0].version, "a test", utc_now, force=True)
+def test_both_workers_serve_and_swap(two_workers: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> None:
+    promote(cloud_context, "many", versions[0].version, "a test", utc_now, force=True)
     two_workers.wait_until(lambda: all_serve(two_workers, versions[0].version), 20)
     assert len({worker["pid"] for worker in workers(two_workers)}) == 2
     assert two_workers.get("/status").json()["oldest_check_seconds"] < 60
-    promote(cloud_desk, "many", versions[1].version, "a test", utc_now, force=True)
+    promote(cloud_context, "many", versions[1].version, "a test", utc_now, force=True)
     two_workers.wait_until(lambda: all_serve(two_workers, versions[1].version), 20)
 
 
