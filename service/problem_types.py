@@ -17,7 +17,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "too-slow": ("The request timed out", "Send the request without long pauses, or split it into smaller ones."),
     "deadline-exceeded": ("The request took too long", "Send fewer records, or upload the table to `/batch`."),
     "overloaded": ("The server is busy", "Wait for the time in `Retry-After`, then send the request again."),
-    "client-gone": ("The client closed the connection", "Send the request again and keep the connection open."),
+    "client-disconnected": ("The client closed the connection", "Send the request again and keep the connection open."),
     "not-acceptable": ("Response format not available", "Accept JSON, CSV, HTML or Parquet."),
     "unsupported-media-type": (
         "Unsupported media type",
@@ -28,7 +28,10 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- authentication ---
     "key-missing": ("Authentication required", "Send the API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
     "not-a-promoter": ("Promoter token required", "Send it as `Authorization: Bearer TOKEN`."),
-    "promotion-off": ("Promotion over HTTP is disabled", "Set `PODIUM_PROMOTERS` and a signing key, or use the command line."),
+    "promotion-disabled": (
+        "Promotion over HTTP is disabled",
+        "Set `PODIUM_PROMOTERS` and a signing key, or use the command line.",
+    ),
     "bad-signature": ("Invalid webhook signature", "Sign the notification with a key of `PODIUM_REFRESH_SECRETS`."),
     # --- projects, models and versions ---
     "unknown-project": ("Project not found", "`/` lists the deployed projects."),
@@ -36,7 +39,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "unknown-version": ("Version not found or not deployed", "Only the champion is deployed; see the project's `/versions`."),
     "model-not-ready": ("Model not ready", "Wait for the time in `Retry-After`. `/status` shows what is missing."),
     "no-report": ("No data report available", "Imported models come without their training data."),
-    "not-unloaded": ("A champion cannot be unloaded", "Promote another version or roll back instead."),
+    "unload-not-allowed": ("A champion cannot be unloaded", "Promote another version or roll back instead."),
     "store-unavailable": ("Object store unavailable", "Predictions are not affected. Send this request again later."),
     "unsafe-server": (
         "The server was started without HTTP limits",
@@ -46,7 +49,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- promotion ---
     "condition-missing": ("Precondition required", 'Send `If-Match: "VERSION"` with the champion to replace.'),
     "alias-moved": ("The champion has changed", "Check the promotion history, then decide again."),
-    "nothing-before": ("No earlier champion", "Promote a version instead of rolling back."),
+    "no-previous-champion": ("No earlier champion", "Promote a version instead of rolling back."),
     "gate-failed": ("The version failed a gate", "`errors` lists the failed gates with their values."),
     "retired": ("The files of this version were deleted", "Train it again, or choose a version that still has its files."),
     "unsigned": ("The version is not signed by a trusted key", "Publish it with a key of `PODIUM_TRAINER_KEYS`."),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from podium.cli.common import STORE_ERROR, context_from_settings, echo_json, json_option, report_errors
+from podium.cli.lazy_group import LazyGroup
 from podium.formatting import (
     action_label,
     count,
@@ -40,7 +41,7 @@ reason_option = click.option("--reason", required=True, help="why, recorded in t
 expect_option = click.option("--expect", default=ANY_CHAMPION, help="fail unless this version is the current champion")
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy_commands={"import": "podium.cli.import_model:import_"})
 def models() -> None:
     """List, compare, promote and roll back versions.
 

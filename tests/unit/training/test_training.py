@@ -41,7 +41,7 @@ def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
     assert rows.notes == (
         "1 rows without a target were dropped",
         "1 repeated rows were dropped",
-        "same dropped: the same in every row",
+        "same dropped: constant",
     )
 
 
