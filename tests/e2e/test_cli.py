@@ -101,7 +101,7 @@ def test_an_imported_model_is_promoted_and_an_unused_version_deleted(cloud: Loca
     assert [row["version"] for row in deleted] == [first]
     assert "retired" in podium(cloud, "models", "list", "shoes").stdout
     gone = podium(cloud, "models", "promote", "shoes", first, "--reason", "x")
-    assert (gone.returncode, "collected as garbage" in gone.stderr) == (5, True)
+    assert (gone.returncode, "retired" in gone.stderr) == (5, True)
     assert podium(cloud, "models", "verify", "shoes").returncode == 0
 
 
@@ -115,7 +115,7 @@ def test_a_malicious_file_is_rejected_with_advice(cloud: LocalCloud, tmp_path: P
 
 def test_an_error_prints_a_message_and_sets_an_exit_code(cloud: LocalCloud, versions: list[Manifest]) -> None:
     cases = [
-        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "has no version"),
+        (("models", "promote", "cli", "20200101T000000Z-00000000", "--reason", "x"), {}, 5, "version not found"),
         (("models", "rollback", "nobody", "--reason", "x"), {}, 5, "never had a champion"),
         (("models", "list", "cli"), {"PODIUM_TRAINER_KEYS": "[]"}, 1, "podium keys new"),
         (("models", "rollback", "cli", "--reason", "x"), {"PODIUM_SIGNING_KEY": ""}, 1, "podium keys new"),
@@ -164,9 +164,12 @@ def test_projects_are_checked(cloud: LocalCloud, tmp_path: Path) -> None:
 
 
 CHECKED = [
-    ('metric = "auc"', "did you mean roc_auc?"),
-    ('metric = "mape"\ntask = "binary"', "metric is none of accuracy"),
-    ('split = { kind = "grouped", column = "family" }', "has no column family; it has petal, sepal, kind"),
+    ('metric = "auc"', "did you mean `roc_auc`?"),
+    ('metric = "mape"\ntask = "binary"', 'unknown metric "mape"; choose one of accuracy'),
+    (
+        'split = { kind = "grouped", column = "family" }',
+        "unknown column `family` (columns of s3://podium/raw/checked.csv: petal, sepal, kind)",
+    ),
 ]
 
 
@@ -190,7 +193,7 @@ def test_a_project_is_checked_against_the_metrics_and_its_table(cloud: LocalClou
     wrong = result.stderr.splitlines()
     assert (result.returncode, len(wrong)) == (1, 6), result.stderr
     assert [words in line for (_, words), line in zip(CHECKED, wrong[3:], strict=True)] == [True] * 3, wrong
-    assert all("has no column sort" in line for line in wrong[:3])
+    assert all("unknown column `sort`" in line for line in wrong[:3])
     right, unseen = result.stdout.splitlines()
     assert (right, "unseen: valid, columns not checked: there is no" in unseen) == ("right: valid", True)
 

@@ -230,7 +230,7 @@ def test_changed_data_starts_a_new_run_and_identical_bytes_do_not(
 
 
 FAILURES = [
-    ({"target": "nothing"}, 30, "it has: petal, sepal, kind"),
+    ({"target": "nothing"}, 30, "columns: petal, sepal, kind"),
     ({"target": "kind", "metric": "rmse"}, 30, "accuracy"),
     ({"target": "kind", "data": "s3://podium/raw/absent.csv"}, 35, "there is no s3://podium/raw/absent.csv"),
     ({"target": "kind", "data": "s3://elsewhere/x.csv"}, 35, "PODIUM_SOURCE_BUCKETS"),

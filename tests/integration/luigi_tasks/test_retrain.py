@@ -65,7 +65,7 @@ def test_each_week_is_trained_once_on_the_data_up_to_its_day(
     assert list(done) == ["2026-01-18", "2026-01-25"]
     first, second = done.values()
     assert second["promoted"]
-    assert first["promoted"] or "no-older-data" in str(first["reason"])  # Luigi may run the later week first
+    assert first["promoted"] or "No older data" in str(first["reason"])  # Luigi may run the later week first
     current = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert current and current.champion == done["2026-01-25"]["version"]
     manifest = json.loads(cloud_store.read(f"versions/weeks/{current.champion}/manifest.json").data)
@@ -78,7 +78,7 @@ def test_each_week_is_trained_once_on_the_data_up_to_its_day(
 
     early = retrain_sundays(weeks, "2026-01-05", "2026-01-12")
     assert early.returncode == 0, early.stdout + early.stderr
-    assert "no-older-data" in str(receipts(cloud_store)[CLOSED_SUNDAY]["reason"])
+    assert "No older data" in str(receipts(cloud_store)[CLOSED_SUNDAY]["reason"])
     unchanged = read_champion(cloud_store, "weeks", cloud_context.trust.promoters)
     assert unchanged and unchanged.champion == current.champion
 
@@ -95,4 +95,4 @@ def test_an_empty_folder_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
     (tmp_path / "empty" / "project.toml").write_text(PROJECT.replace("raw/weeks/", "raw/nothing/"))
     result = luigi({**cloud.environment, "PODIUM_PROJECTS": str(tmp_path)}, "Pipeline", "empty", "--local-scheduler")
     assert result.returncode != 0
-    assert "there is no file in s3://podium/raw/nothing/" in result.stdout + result.stderr
+    assert "there are no files in s3://podium/raw/nothing/" in result.stdout + result.stderr

@@ -70,7 +70,7 @@ def test_invalid_tables_get_a_problem_as_body_and_as_upload(service: Client, bod
     assert (response_to_body.status, response_to_body.json()["code"]) == (status, code), response_to_body.text[:300]
     response_to_upload = service.post_file("/projects/mixed/batch?extra=refuse", body)
     assert response_to_upload.status == status
-    assert "cannot be predicted" in response_to_upload.text
+    assert "please fix the following" in response_to_upload.text
 
 
 def test_invalid_cells_are_named_even_if_a_column_is_missing(service: Client) -> None:

@@ -273,7 +273,7 @@ def test_the_daily_task_predicts_once_a_day(cloud: LocalCloud, cloud_store: Stor
     assert cloud_store.etag("predictions/boxed/dt=2026-11-20/predictions.csv") == result.etag
     assert receipt_for(cloud_store, "drop/predictions.csv", "drop/test.csv")["rows"] == 3
     repeated = run("--date", "2026-11-20", "--source", "s3://podium/drop/nothing.csv")
-    assert repeated.returncode != 0 and "there is no s3://podium/drop/nothing.csv yet" in repeated.stdout + repeated.stderr
+    assert repeated.returncode != 0 and "s3://podium/drop/nothing.csv does not exist yet" in repeated.stdout + repeated.stderr
     assert "done before" in run("--date", "2026-11-20").stdout
     put(cloud_store, "bad.csv", b"area,rooms\nmuch,3\n")
     invalid = run("--date", "2026-11-21", "--source", "s3://podium/bad.csv")

@@ -188,7 +188,7 @@ def test_the_page_of_a_panel_accepts_rows_and_shows_forecasts(served: Client) ->
     assert invalid.status == 422 and "a date of the form" in invalid.text
     assert served.post_form("/projects/shops/predict", {"rows": " "}).status == 422
     last = served.post_form("/projects/shops/predict", {"rows": "shop,day,sold,visits\ns0,9999-12-31,1,2\n"})
-    assert last.status == 422 and "has no day after it" in last.text
+    assert last.status == 422 and "has no next day" in last.text
     assert served.get("/projects/shops/card").status == 200
 
 

@@ -70,7 +70,7 @@ def test_every_format_becomes_a_job(service: Client, kind: str) -> None:
     else:
         page = service.post_file(BATCH, text())
         assert page.status == 303
-        service.wait_until(lambda: "It is done" in service.request("GET", page.headers["location"], None, HTML).text, 60)
+        service.wait_until(lambda: "<h2>Done<" in service.request("GET", page.headers["location"], None, HTML).text, 60)
         assert "Download as CSV" in service.request("GET", page.headers["location"], None, HTML).text
         return
     assert wait_until_finished(service, response)["rows"] == ROWS

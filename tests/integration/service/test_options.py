@@ -171,9 +171,9 @@ def test_the_command_line_reports_errors(service: Client, cloud: LocalCloud, tmp
     rows.write_text(f"{HEADER}\n{BAD}\n")
     url = f"http://{service.host}"
     cases = [
-        (("--project", "mixed", "--url", url, str(rows)), 5, "invalid-type"),
+        (("--project", "mixed", "--url", url, str(rows)), 5, "is not a number"),
         (("--project", "mixed", "--local", str(rows)), 3, "invalid-type"),
-        (("--project", "mixed", "--url", "http://127.0.0.1:1", str(rows)), 5, "--local needs none"),
+        (("--project", "mixed", "--url", "http://127.0.0.1:1", str(rows)), 5, "use --local"),
         (("--project", "nobody", "--local", str(rows)), 5, "no champion"),
         (("--project", "mixed"), 2, "--random"),
     ]

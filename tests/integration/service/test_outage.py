@@ -279,7 +279,7 @@ def test_a_hanging_store_is_reported_as_stale_and_down(hanging_service: Client) 
     error = hanging_service.get("/status").json()["store"]["error"]
     assert error.startswith("store-unavailable: ")
     assert "127.0.0.1" not in hanging_service.get("/status").text
-    assert "is as of" in hanging_service.request("GET", "/status", headers={"accept": "text/html"}).text
+    assert "Object store unreachable since" in hanging_service.request("GET", "/status", headers={"accept": "text/html"}).text
 
 
 def test_an_unsigned_alias_does_not_affect_readiness(outage: Outage, cloud_store: Store) -> None:

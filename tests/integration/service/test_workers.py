@@ -151,7 +151,7 @@ def test_evicted_models_are_reloaded_on_the_next_request(validator: Validator, t
                 assert name not in status["evicted"]
             assert "lru-0" in client.get("/status").json()["evicted"]
             assert client.get("/readyz").status == 200
-            assert "Not in memory now" in client.get("/").text
+            assert "Unloaded to save memory" in client.get("/").text
             cloud.client().put_object(Bucket="podium", Key="inbox/lru-0/x.csv", Body=b"petal,sepal\n2.5,5.1\n")
             client.wait_until(lambda: client.get("/status").json()["inbox"].get("done", 0) == 1, 20)
         finally:
