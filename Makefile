@@ -1,10 +1,12 @@
 # Everything a person types. `make help` lists it.
 PYTHON ?= python3
 BIN := .venv/bin
+# two test files at a time; the fixed seed keeps the order of parametrized tests the same in both processes
+PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 2 --dist loadfile
 SHELL := bash
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo smoke projects test lint docs lock bench clean
+.PHONY: help setup demo smoke projects test test-all lint docs lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,8 +36,12 @@ projects: setup ## the five systems, each from its data to served answers
 project-%: setup
 	@$(BIN)/podium accept $* $(ARGS)
 
-test: setup ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## the tests of a few minutes
+	$(PYTEST) -m "not slow" $(ARGS)
+	@echo 'left out: the tests marked slow ("deselected"); `make test-all` runs all'
+
+test-all: setup ## all tests
+	$(PYTEST) $(ARGS)
 
 lint: setup ## style, types, Dockerfiles, spelling
 	$(BIN)/ruff format --check .

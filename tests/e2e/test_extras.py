@@ -17,6 +17,8 @@ from podium.local.processes import Process, free_ports
 from podium.settings import ROOT
 from tests import tables
 
+pytestmark = pytest.mark.slow
+
 PROJECT = 'data = "s3://podium/raw/wheel.csv"\ntarget = "price"\nfamilies = ["linear", "lightgbm"]\nn_trials = 1\n'
 
 
@@ -66,6 +68,7 @@ def test_the_wheel_trains_and_serves_outside_the_checkout(wheel: Path, cloud: Lo
     command = [str(serve / "podium"), "serve", "--port", str(port)]
     process = Process(command, tmp_path / "serve.log", {**environment, "PODIUM_DASK_WORKERS": "0"})
     try:
+        process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
         client = Client(f"http://127.0.0.1:{port}")
         client.wait_until(lambda: client.get("/readyz").status == 200, 60)
         record = json.loads(tables.prices().drop(columns="price").iloc[:1].to_json(orient="records"))

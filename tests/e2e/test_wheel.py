@@ -15,6 +15,8 @@ import pytest
 from podium.registry.provenance import SCORING_LIBRARIES
 from podium.settings import ROOT
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ("podium", "luigi_tasks", "service", "lambda_refresh", "templates")
 FILES = ("setup.cfg", "pyproject.toml", "README.md")
 

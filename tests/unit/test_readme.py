@@ -51,6 +51,7 @@ def commands() -> list[str]:
     return sorted({name.strip() for text in texts for name in re.findall(r"podium ((?:[a-z]+(?: |$))+)", text, re.MULTILINE)})
 
 
+@pytest.mark.slow
 def test_every_podium_command_exists() -> None:
     found = commands()
     assert {"config show", "models promote", "projects check", "serve", "fsck"} <= {

@@ -127,6 +127,7 @@ def test_a_finished_run_is_not_repeated(finished: dict[str, str], cloud_context:
     assert keys(cloud_context.store, "") == before
 
 
+@pytest.mark.slow
 def test_only_publishing_needs_a_signing_key(finished: dict[str, str], cloud: LocalCloud) -> None:
     keyless = {**finished, "PODIUM_SIGNING_KEY": ""}
     project(finished, "keyless", target="kind", families=["linear"])
@@ -148,6 +149,7 @@ class Touch:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.slow
 def test_a_pickle_in_place_of_a_stage_output_is_not_executed(
     environment: dict[str, str], cloud: LocalCloud, cloud_store: Store, tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_the_default_day_is_today_when_the_task_is_created() -> None:
     assert Daily(day=date(2025, 5, 5)).day == date(2025, 5, 5)
 
 
+@pytest.mark.slow
 def test_every_stage_can_run_by_itself(finished: dict[str, str]) -> None:
     for stage in ("Clean", "Explore", "Rank", "Publish"):
         result = luigi(finished, stage, "flowers")
@@ -256,6 +259,7 @@ def test_an_unknown_project_is_reported(environment: dict[str, str]) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_where_it_stopped(
     environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
 ) -> None:
@@ -280,6 +284,7 @@ def test_a_killed_run_resumes_where_it_stopped(
     assert len(list_versions(cloud_context.store, "killed")) == 1
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_with_luigid(environment: dict[str, str], cloud: LocalCloud, tmp_path: Path) -> None:
     project(environment, "central", target="price", families=["linear"])
     put_table(cloud, "raw/central.csv", tables.prices())
@@ -320,6 +325,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["wine", "diabetes", "pima"])
 def test_a_new_table_needs_only_a_short_project_file(

@@ -16,6 +16,8 @@ from podium.storage.object_store import Store
 from tests.integration.luigi_tasks.test_pipeline import LUIGI, luigi, stages
 from tests.unit.training.test_panel import shops
 
+pytestmark = pytest.mark.slow
+
 PROJECT = """
 data = "s3://podium/raw/weeks/"
 target = "sold"

@@ -15,6 +15,8 @@ import pytest
 from podium.local.http_client import Client
 from tests.tables import RECORD
 
+pytestmark = pytest.mark.slow
+
 MEDIA = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SUFFIXES = [".json", ".csv", ".html", ".parquet"]
 OPTIONS = [

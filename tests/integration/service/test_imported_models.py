@@ -25,6 +25,8 @@ from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_keras import FOLDER
 
+pytestmark = pytest.mark.slow
+
 SHOES = files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False).encode()
 
 

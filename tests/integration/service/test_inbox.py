@@ -257,6 +257,7 @@ def test_a_scan_finds_files_without_events(cloud: LocalCloud, cloud_store: Store
         cloud.start_events()
 
 
+@pytest.mark.slow
 def test_the_daily_task_predicts_once_a_day(cloud: LocalCloud, cloud_store: Store, boxed: str) -> None:
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")

@@ -19,6 +19,8 @@ from podium.local.services import start_service
 from service.access_log import AccessLog
 from service.worker_directory import LOCK, PREFIX, TemporaryFolder
 
+pytestmark = pytest.mark.slow
+
 ANN, EVE = "key-of-ann-0123456789", "key-of-eve-0123456789"
 BATCH = "/projects/prices/batch"
 SLOW_PATCH = """

@@ -176,6 +176,7 @@ def cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 def test_a_job_loses_no_row_when_workers_are_killed(workers: tuple[Client, Callable[[], list[psutil.Process]]]) -> None:
     """Both workers are killed at 10%, 50% and 90%; the result must be byte-identical."""
     service, current_workers = workers

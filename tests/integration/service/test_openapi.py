@@ -25,6 +25,8 @@ from service.app import create_app
 from service.settings import ServiceSettings
 from tests.tables import RECORD
 
+pytestmark = pytest.mark.slow
+
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 

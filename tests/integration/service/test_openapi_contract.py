@@ -11,6 +11,8 @@ import pytest
 from podium.local.http_client import Client
 from tests.conftest import PROMOTERS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(280)
 def test_no_generated_request_causes_a_server_error(service: Client, tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_a_regression_returns_its_interval_on_every_path(service: Client) -> Non
     assert all_models["linear.prediction_low"] < all_models["linear.prediction"] < all_models["linear.prediction_high"]
 
 
+@pytest.mark.slow
 def test_the_command_line_predicts_the_same_with_and_without_a_service(
     service: Client, cloud: LocalCloud, tmp_path: Path
 ) -> None:
@@ -172,7 +173,7 @@ def test_the_command_line_reports_errors(service: Client, cloud: LocalCloud, tmp
     url = f"http://{service.host}"
     cases = [
         (("--project", "mixed", "--url", url, str(rows)), 5, "is not a number"),
-        (("--project", "mixed", "--local", str(rows)), 3, "invalid-type"),
+        (("--project", "mixed", "--local", str(rows)), 3, "is not a number"),
         (("--project", "mixed", "--url", "http://127.0.0.1:1", str(rows)), 5, "use --local"),
         (("--project", "nobody", "--local", str(rows)), 5, "no champion"),
         (("--project", "mixed"), 2, "--random"),

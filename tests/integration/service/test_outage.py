@@ -32,6 +32,8 @@ from tests import tables
 from tests.conftest import Put
 from tests.integration.service.test_swaps import Load, append_promotion
 
+pytestmark = pytest.mark.slow
+
 FAULTS = ("refuse", "hang", "500", "503", "truncate", "reset")
 CALLS = {"list": "list-type=2", "alias": "/aliases/", "manifest": "manifest.json", "model": "/models/"}
 PATH = "/projects/swap/predict"

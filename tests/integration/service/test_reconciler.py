@@ -154,6 +154,7 @@ class World:
             self.served_sequences.append(served.sequence)
 
 
+@pytest.mark.slow
 def test_ten_thousand_random_schedules_end_at_the_alias(tmp_path: Path) -> None:
     """Alias moves with lost, duplicate, late and reordered events, while the store fails and recovers."""
 

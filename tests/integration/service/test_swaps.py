@@ -154,6 +154,7 @@ def append_promotion(context: PromotionContext, version: str, manifest: str) -> 
     return append(context.store, "swap", context.signer, context.trust.promoters, lambda _: fields)
 
 
+@pytest.mark.slow
 def test_a_thousand_swaps_fail_no_request_mix_no_versions_and_never_go_back(
     service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
@@ -194,6 +195,7 @@ if "serve" in sys.orig_argv:
 """A mutant that resolves the model twice: once for the version header, once for the prediction."""
 
 
+@pytest.mark.slow
 def test_the_load_detects_a_service_that_resolves_the_model_twice(
     cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
@@ -376,6 +378,7 @@ BAD: list[tuple[Corrupt, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("corrupt", "reason"), BAD, ids=[corrupt.__name__ for corrupt, _ in BAD])
 def test_an_invalid_version_is_never_served(
     service: Client, cloud_context: PromotionContext, versions: list[Manifest], corrupt: Corrupt, reason: str

@@ -26,6 +26,8 @@ from podium.registry.versions import Manifest
 from tests import tables
 from tests.conftest import Put, publish_champion
 
+pytestmark = pytest.mark.slow
+
 CSV = {"content-type": "text/csv"}
 RECORD = {"petal": 2.5, "sepal": 5.1}
 PATH = "/projects/many/predict"
