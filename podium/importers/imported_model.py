@@ -90,5 +90,5 @@ def check_column_count(count: int, names: Sequence[str]) -> None:
 
 
 def numbered_names(count: int) -> list[str]:
-    """Return names for inputs without names: x1, x2, …"""
+    """Return names for inputs without names: x1, x2, …."""
     return [f"x{number}" for number in range(1, count + 1)]

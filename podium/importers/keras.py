@@ -75,7 +75,7 @@ def read_keras(data: bytes, target: str, class_names: tuple[str, ...]) -> Import
 
 
 def _input_names(shape: tuple[int, ...]) -> list[str]:
-    """x1, x2, …; for a sequence step1_x1, …"""
+    """x1, x2, …; for a sequence step1_x1, …."""
     names = numbered_names(shape[-1])
     return names if len(shape) == 1 else [f"step{step}_{name}" for step in range(1, shape[0] + 1) for name in names]
 

@@ -132,7 +132,7 @@ def _referenced(current: AuditEntry | None, entries: list[AuditEntry]) -> set[st
 
 
 def _in_prediction_log(context: PromotionContext, project: str) -> set[str | None]:
-    """Return the versions with keys predictions/PROJECT/dt=DAY/VERSION/…"""
+    """Return the versions with keys predictions/PROJECT/dt=DAY/VERSION/…."""
     keys = (info.key for info in context.store.list_objects(f"predictions/{project}/"))
     return {key.split("/")[3] for key in keys if key.count("/") >= 4}
 

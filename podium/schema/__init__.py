@@ -1,1 +1,1 @@
-""" "Column and signature definitions that every package shares."""
+"""Column and signature definitions that every package shares."""
