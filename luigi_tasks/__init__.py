@@ -2,6 +2,7 @@
 
 from luigi_tasks import progress as progress
 from luigi_tasks.batch import PredictBatch
+from luigi_tasks.default_configuration import apply_default_configuration
 from luigi_tasks.promotion_tasks import PromoteVersion, Rollback
 from luigi_tasks.retrain import RangeWeekly, Retrain
 from luigi_tasks.stage import Ingest, SnapshotInput
@@ -17,6 +18,8 @@ from luigi_tasks.tasks import (
     Select,
     Train,
 )
+
+apply_default_configuration()
 
 __all__ = [
     "Clean",

@@ -61,6 +61,11 @@ def test_the_wheel_trains_and_serves_outside_the_checkout(wheel: Path, cloud: Lo
     luigi = [str(train / "luigi"), "--module", "luigi_tasks", "Pipeline", "--project", "wheel", "--local-scheduler"]
     result = subprocess.run(luigi, cwd=empty, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
+    (empty / "projects" / "wrong").mkdir()
+    (empty / "projects" / "wrong" / "project.toml").write_text(PROJECT.replace('"price"', '"nothing"'))
+    failing = ["wrong" if argument == "wheel" else argument for argument in luigi]
+    result = subprocess.run(failing, cwd=empty, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 30, "the wheel brings the return codes of luigi.cfg"
 
     serve = installed(wheel, tmp_path / "serve", "serve")
     assert not list((tmp_path / "serve").glob("lib/*/site-packages/sklearn"))
