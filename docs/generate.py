@@ -22,7 +22,8 @@ from podium.cli.main import podium
 from podium.inference.inbox import INBOX, OUTBOX
 from podium.models.metrics import CLASSIFICATION, REGRESSION
 from podium.project import Project
-from podium.registry.audit_log import alias_key, entry_key
+from podium.registry.audit_log import entry_key
+from podium.registry.champion_alias import alias_key
 from podium.registry.versions import (
     COMPARISON_FILE,
     GOLDEN_FILE,

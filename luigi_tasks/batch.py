@@ -22,7 +22,7 @@ from podium.inference.inbox import (
     read_receipt,
 )
 from podium.inference.served_model import ServedModel, scores_here
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
 

@@ -13,7 +13,7 @@ import pandas as pd
 from luigi_tasks.stage import SnapshotInput, Stage
 from luigi_tasks.target import promotion_context, store
 from podium.registry import provenance
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.comparison import Incumbent, compare, incumbent_of
 from podium.registry.promotion import GateFailed, promote_with_retries, utc_now
 from podium.registry.publication import publish_checked
@@ -26,7 +26,7 @@ from podium.training.candidates import Candidate, train
 from podium.training.data_report import build_data_report, report_html
 from podium.training.families import select_families
 from podium.training.feature_selection import decisions_from_json, decisions_to_json, kept_indices, select_features
-from podium.training.ranking import rank
+from podium.training.leaderboard import rank
 from podium.training.run_outputs import candidate_from_arrow, candidate_to_arrow, encoder_from_json, encoder_to_json
 from podium.training.splits import held_out_rows, training_rows
 from podium.training.tasks import task_of

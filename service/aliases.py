@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from podium.registry.audit_entry import AuditEntry, parse_entry
-from podium.registry.audit_log import alias_key, alias_states
+from podium.registry.champion_alias import alias_key, alias_states
 from podium.registry.signing import VerifyingKeys
 from podium.storage.object_store import NotFound, Store, StoreError
 from service.metrics import Metrics

@@ -32,7 +32,7 @@ from service.dask_executor import DaskExecutor
 from service.deadline import Deadline
 from service.error_pages import ErrorPages
 from service.fast_path import FastPathMiddleware
-from service.inbox import InboxWorker, InboxWorkerOptions
+from service.inbox_worker import InboxWorker, InboxWorkerOptions
 from service.jobs import JobLimits, Jobs
 from service.metrics import Metrics
 from service.openapi import install_openapi, operation_id

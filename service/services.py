@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from podium.storage.object_store import Store
 from service.active_models import ActiveModels
 from service.dask_executor import DaskExecutor
-from service.inbox import InboxWorker
+from service.inbox_worker import InboxWorker
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pages import Pages

@@ -21,7 +21,7 @@ from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import promotion_context, start_service
 from podium.project import Project
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.registry.validation import Validator

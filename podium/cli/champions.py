@@ -8,7 +8,7 @@ import click
 
 from podium.cli.common import context_from_settings, report_errors
 from podium.registry.audit_entry import parse_entry
-from podium.registry.audit_log import alias_key, project_names
+from podium.registry.champion_alias import alias_key, project_names
 from podium.registry.loading import fetcher
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError

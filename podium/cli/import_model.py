@@ -13,7 +13,7 @@ from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.importers.importing import import_model
 from podium.project import Project, load_project, parse_project, project_names
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import utc_now
 from podium.registry.versions import Manifest, publish
 from podium.settings import StoreSettings

@@ -18,13 +18,8 @@ from podium.formatting import (
     metric_label,
 )
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import (
-    check_history,
-    entries_since,
-    read_champion,
-    read_history,
-    retired_versions,
-)
+from podium.registry.audit_log import check_history, entries_since, read_history, retired_versions
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import ANY_CHAMPION, GateFailed, PromotionContext, promote, rollback, utc_now
 from podium.registry.signing import Unsigned
 from podium.registry.versions import (

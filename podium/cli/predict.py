@@ -21,7 +21,7 @@ from podium.inference.result_tables import result_table, table_to_csv
 from podium.inference.served_model import ServedModel, scores_here
 from podium.inference.table_rows import rows_from_text
 from podium.project import BadProject, load_project, project_names
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
 from podium.schema.data_errors import BadData, Problem
 from podium.settings import StoreSettings

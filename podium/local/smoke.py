@@ -24,7 +24,7 @@ from podium.local.load import RequestLoad
 from podium.local.processes import free_ports
 from podium.local.services import breast_cancer, promotion_context, put_table, run_pipeline, start_service
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext, promote, rollback, utc_now
 from podium.registry.versions import publish, read_manifest, version_prefix
 from podium.storage.datasets import split_url

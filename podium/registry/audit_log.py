@@ -15,23 +15,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from podium.project import NAME
 from podium.registry.audit_entry import AuditEntry, parse_entry, parse_next_entry
-from podium.registry.signing import SIGNATURES, Signer, Unsigned, VerifyingKeys
+from podium.registry.champion_alias import FOREIGN_ERRORS, alias_key, read_alias, read_document, update_alias
+from podium.registry.signing import SIGNATURES, Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
 from podium.storage.object_store import (
     MAX_DOCUMENT_BYTES,
     AlreadyExists,
-    Blob,
     NotFound,
-    PreconditionFailed,
     Store,
     StoreError,
     TooLarge,
     digest,
 )
 
-CHAMPION = "champion"
 MAX_ATTEMPTS = 200
 MAX_FOREIGN = 1000
 """Maximum number of consecutive foreign objects that a promotion skips."""
@@ -44,8 +41,6 @@ class AliasMoved(StoreError):
 class Retired(StoreError):
     """The files of this version were deleted by garbage collection; its manifest and audit-log entries remain."""
 
-
-FOREIGN_ERRORS = (Unsigned, IntegrityError, TooLarge)
 
 EntryBuilder = Callable[[AuditEntry | None], dict[str, Any]]
 """Returns the fields of the next entry, given the last one. May raise AliasMoved."""
@@ -62,24 +57,12 @@ class Head:
     alias_is_current: bool
 
 
-def alias_key(project: str) -> str:
-    return f"aliases/{project}/{CHAMPION}.json"
-
-
 def log_prefix(project: str) -> str:
     return f"history/{project}/"
 
 
 def entry_key(project: str, sequence: int) -> str:
     return f"{log_prefix(project)}{sequence:08d}.json"
-
-
-def read_champion(store: Store, project: str, promoters: VerifyingKeys) -> AuditEntry | None:
-    """Return the entry in the alias, or None if there never was a champion. Raises Unsigned, IntegrityError, TooLarge."""
-    try:
-        return parse_entry(_read(store, alias_key(project)).data, project, promoters)
-    except NotFound:
-        return None
 
 
 def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys, build: EntryBuilder) -> AuditEntry:
@@ -96,7 +79,7 @@ def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys,
             store.create(entry_key(project, head.next_sequence), data)
         except AlreadyExists:
             continue  # another writer took this number
-        _update_alias(store, project, data, head.alias_etag)
+        update_alias(store, project, data, head.alias_etag)
         return parse_entry(data, project, promoters)
     raise StoreError(f"too many concurrent changes in the audit log of {project}; try again")
 
@@ -121,7 +104,7 @@ def entries_since(
     head = _find_head(store, project, promoters)
     last = head.entry.sequence if head.entry else 0
     end = last if upto is None else min(upto, last)
-    previous = _digest(_read(store, entry_key(project, after)).data) if 0 < after < end else None
+    previous = _digest(read_document(store, entry_key(project, after)).data) if 0 < after < end else None
     entries: list[AuditEntry] = []
     for number in _entry_numbers(store, project):
         if not after < number <= end:
@@ -161,36 +144,21 @@ def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[
     return errors
 
 
-def alias_states(store: Store) -> dict[str, str]:
-    """Return the ETag of each project's champion alias, from one listing."""
-    states = {}
-    for info in store.list_objects("aliases/"):
-        project = info.key.removeprefix("aliases/").removesuffix(f"/{CHAMPION}.json")
-        if re.fullmatch(NAME, project) and info.key == alias_key(project):
-            states[project] = info.etag
-    return states
-
-
-def project_names(store: Store) -> list[str]:
-    """Return the projects that have a champion."""
-    return sorted(alias_states(store))
-
-
 def _synced_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
     while True:
         head = _find_head(store, project, promoters)
         if head.alias_is_current or head.data is None:
             return head
-        _update_alias(store, project, head.data, head.alias_etag)
+        update_alias(store, project, head.data, head.alias_etag)
 
 
 def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
     """Read from the entry in the alias, or else from the first, to the last."""
-    entry, alias, etag = _read_alias(store, project, promoters)
+    entry, alias, etag = read_alias(store, project, promoters)
     data, number, foreign = alias, entry.sequence + 1 if entry else 1, 0
     while foreign <= MAX_FOREIGN:
         try:
-            candidate = _read(store, entry_key(project, number)).data
+            candidate = read_document(store, entry_key(project, number)).data
             entry, data = parse_next_entry(candidate, project, number, promoters, _digest(data)), candidate
             foreign = 0
         except NotFound:
@@ -204,44 +172,16 @@ def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
     )
 
 
-def _read_alias(store: Store, project: str, promoters: VerifyingKeys) -> tuple[AuditEntry | None, bytes | None, str | None]:
-    """Return the entry in the alias, its bytes and its ETag; only the ETag if the alias is foreign."""
-    try:
-        blob = _read(store, alias_key(project))
-    except NotFound:
-        return None, None, None
-    except TooLarge:
-        return None, None, store.etag(alias_key(project))
-    try:
-        return parse_entry(blob.data, project, promoters), blob.data, blob.etag
-    except FOREIGN_ERRORS:
-        return None, None, blob.etag
-
-
-def _update_alias(store: Store, project: str, data: bytes, etag: str | None) -> None:
-    try:
-        if etag:
-            store.replace(alias_key(project), data, etag)
-        else:
-            store.create(alias_key(project), data)
-    except (PreconditionFailed, AlreadyExists):
-        pass  # another process has updated the alias to this entry or a later one
-
-
 def _entry_numbers(store: Store, project: str) -> list[int]:
     """Return the numbers of the objects that may be entries, in order."""
     names = (info.key.removeprefix(log_prefix(project)) for info in store.list_objects(log_prefix(project)))
     return [int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name)]
 
 
-def _read(store: Store, key: str) -> Blob:
-    return store.read(key, max_bytes=MAX_DOCUMENT_BYTES)
-
-
 def _read_small(store: Store, key: str) -> bytes:
     """Return the bytes of an object, or nothing if it is larger than any entry."""
     try:
-        return _read(store, key).data
+        return read_document(store, key).data
     except TooLarge:
         return b""
 

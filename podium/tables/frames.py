@@ -15,7 +15,7 @@ from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, max_proble
 from podium.tables.cell_rules import NUMBER, expected
 from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE
 from podium.tables.parquet import column_as_text
-from podium.tables.text_columns import InvalidCells, coerce_cells, coerce_column
+from podium.tables.typed_columns import InvalidCells, coerce_cells, coerce_column
 
 
 def coerce_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()) -> pd.DataFrame:

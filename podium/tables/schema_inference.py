@@ -23,7 +23,7 @@ from podium.tables.fuzzy_categories import (
     vocabulary_aliases,
 )
 from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
-from podium.tables.text_columns import coerce_column, mask_missing
+from podium.tables.typed_columns import coerce_column, mask_missing
 
 NA_TEXTS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
 """Texts that mean "missing" if all other cells are numbers, dates or booleans; in a text column they are text."""

@@ -11,7 +11,7 @@ from podium.project import ColumnOptions, Project
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.schema_inference import infer_column
-from podium.tables.text_columns import coerce_column
+from podium.tables.typed_columns import coerce_column
 
 SINGLE_STRATUM = "all"
 

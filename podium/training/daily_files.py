@@ -14,7 +14,7 @@ from podium.schema.data_errors import BadData, Problem
 from podium.storage.object_store import digest
 from podium.tables.frames import coerce_frame
 from podium.tables.readers import read_table
-from podium.tables.text_columns import coerce_column
+from podium.tables.typed_columns import coerce_column
 
 
 def panel_options(project: Project) -> PanelOptions:

@@ -9,7 +9,7 @@ from podium.registry.versions import LEADERBOARD_FILE, Manifest
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, train, with_selected_features
 from podium.training.families import select_families
-from podium.training.ranking import rank
+from podium.training.leaderboard import rank
 from podium.training.splits import held_out_rows, training_rows
 from podium.training.tasks import prepare, task_of
 from podium.training.version_files import TrainedRun, VersionReservation

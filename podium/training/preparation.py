@@ -15,7 +15,7 @@ from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.schema_inference import infer_signature, target_codes
 from podium.tables.split_keys import split_keys
-from podium.tables.text_columns import coerce_column, mask_missing
+from podium.tables.typed_columns import coerce_column, mask_missing
 
 MIN_ROWS = 20
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from podium.project import NAME
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import AliasMoved, Retired, entries_since, read_champion
+from podium.registry.audit_log import AliasMoved, Retired, entries_since
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, rollback, utc_now
 from podium.registry.signing import BadKey, Unsigned
 from podium.registry.versions import IntegrityError, NotPublished

@@ -26,7 +26,7 @@ from podium.local.processes import Process, free_ports
 from podium.local.services import put_table, start_service
 from podium.project import Project
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
 from podium.registry.versions import list_versions, read_manifest
 from podium.settings import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from podium.local import LocalCloud
-from podium.registry.audit_log import read_champion
+from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
 from podium.settings import ROOT
 from podium.storage.object_store import Store

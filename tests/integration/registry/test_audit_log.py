@@ -13,15 +13,14 @@ import pytest
 from podium.registry.audit_entry import AuditEntry, GateResult
 from podium.registry.audit_log import (
     AliasMoved,
-    alias_key,
     append,
     check_history,
     entries_since,
     entry_key,
     finish_alias_update,
-    read_champion,
     read_history,
 )
+from podium.registry.champion_alias import alias_key, read_champion
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, Unsigned, VerifyingKeys
 from podium.registry.versions import (

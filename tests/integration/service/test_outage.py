@@ -24,7 +24,7 @@ from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import free_ports
 from podium.local.services import start_service
-from podium.registry.audit_log import alias_key
+from podium.registry.champion_alias import alias_key
 from podium.registry.promotion import PromotionContext
 from podium.settings import ROOT
 from podium.storage.object_store import Store, digest

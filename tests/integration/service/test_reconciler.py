@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import alias_key
+from podium.registry.champion_alias import alias_key
 from podium.registry.loading import ModelLoadError, fetcher
 from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.storage.model_cache import ModelCache

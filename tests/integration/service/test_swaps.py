@@ -25,7 +25,8 @@ from podium.models.scorers import LightGBMScorer
 from podium.models.serialization import dump, load
 from podium.project import Project
 from podium.registry.audit_entry import AuditEntry
-from podium.registry.audit_log import alias_key, append
+from podium.registry.audit_log import append
+from podium.registry.champion_alias import alias_key
 from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.validation import Validator
 from podium.registry.versions import Manifest, file_digests, read_manifest

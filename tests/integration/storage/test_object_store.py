@@ -9,7 +9,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from podium.registry.audit_log import alias_states, project_names
+from podium.registry.champion_alias import alias_states, project_names
 from podium.registry.signing import Signer, Unsigned, VerifyingKeys
 from podium.registry.versions import (
     IntegrityError,

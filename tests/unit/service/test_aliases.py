@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from podium.registry.audit_log import alias_key
+from podium.registry.champion_alias import alias_key
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
 from service.aliases import MAX_LISTED, MAX_NEW

@@ -10,7 +10,7 @@ from podium.schema.columns import Column, Value
 from podium.schema.data_errors import BadData
 from podium.tables.json_values import coerce_rows
 from podium.tables.schema_inference import infer_column
-from podium.tables.text_columns import coerce_column
+from podium.tables.typed_columns import coerce_column
 
 
 def inferred(cells: list[str], **options: object) -> Column:

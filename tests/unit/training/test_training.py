@@ -16,8 +16,8 @@ from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, l
 from podium.tables.readers import read_csv
 from podium.training.data_report import build_data_report, report_html
 from podium.training.feature_selection import select_features
+from podium.training.leaderboard import rank
 from podium.training.local_run import train_candidates, train_locally
-from podium.training.ranking import rank
 from podium.training.splits import folds, train_and_test, training_rows
 from podium.training.tasks import prepare
 from podium.training.version_files import VersionReservation
