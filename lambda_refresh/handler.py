@@ -1,6 +1,6 @@
 """Turn S3 events into signed notifications, which tell every replica of the service to check the store.
 
-Notifications are signed as Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store themselves, so a
+Notifications are signed according to Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store themselves, so a
 notification may be lost, repeated or late. Environment variables:
 
 PODIUM_REFRESH_TARGETS     comma-separated URLs of /refresh; every address of a host name counts as a replica
@@ -134,7 +134,7 @@ def secret(refresh: bool = False) -> str:
 
 
 def signed_headers(body: bytes, key: str, now: int) -> dict[str, str]:
-    """Return the Standard Webhooks headers. The id is the digest of the body, so that receivers can detect repetitions."""
+    """Return the Standard Webhooks headers. The id is the digest of the body, so that receivers can detect duplicates."""
     message_id = "msg_" + hashlib.sha256(body).hexdigest()[:32]
     content = b".".join([message_id.encode(), str(now).encode(), body])
     signature = hmac.new(base64.b64decode(key.removeprefix("whsec_")), content, hashlib.sha256).digest()

@@ -68,7 +68,7 @@ class PredictBatch(luigi.Task):
         return self.output().exists() and self.output().document().get("state") == "done"
 
     def run(self) -> None:
-        """Raises StoreError; for an invalid table the message lists its errors."""
+        """Predict the table. Raises StoreError; for an invalid table, the message lists its errors."""
         model = self._champion()
         urls = model.manifest.configuration.get("inbox") or {}
         source_url, output_url = self.source or urls.get("input_url"), urls.get("output_url")

@@ -1,4 +1,4 @@
-"""Training as of a day, with a receipt, so that a range of weeks can be requested and repeated."""
+"""Train on data up to a given day and write a receipt, so that a range of weeks can be requested and repeated."""
 
 from __future__ import annotations
 

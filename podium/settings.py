@@ -16,11 +16,11 @@ FILE_PREFIX = "file:"
 
 
 class BadRules(StoreError):
-    """The project file that gives the promotion rules is not valid."""
+    """The project file that defines the promotion rules is not valid."""
 
 
 class StoreSettings(BaseSettings):
-    """Settings that every part reads. The connection to S3 is configured by the standard AWS_… variables."""
+    """Settings that all parts of Podium share. The connection to S3 is configured by the standard AWS_… variables."""
 
     model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore")
 

@@ -1,1 +1,1 @@
-"""The `podium` command: it sees every room, and no room sees it."""
+"""The `podium` command. It may import every other package; no package imports it."""

@@ -124,5 +124,5 @@ def accepts(rows: pd.DataFrame, original: Callable[[pd.DataFrame], FloatMatrix])
     """True if every row gets finite scores."""
     try:
         return bool(np.isfinite(original(rows)).all())
-    except Exception:  # libraries raise any class for rows they do not accept
+    except Exception:  # libraries may raise any exception for rows they do not accept
         return False

@@ -113,7 +113,7 @@ def _sample_table(request: ImportRequest) -> pa.Table | None:
 
 
 def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.AllowedGlobals) -> ImportedModel:
-    """Read the file by its first bytes, whatever its name. Raises ImportRefused."""
+    """Detect the format from the first bytes, whatever the file name, and read it. Raises ImportRefused."""
     data, target, classes = request.data, request.target, request.classes
     names = [name for name in table.column_names if name != target] if table is not None else None
     if data.startswith(LIGHTGBM_START):
@@ -236,7 +236,7 @@ def _first_equal(model: ImportedModel, rows: pd.DataFrame) -> tuple[Conversion, 
         raise ImportRefused("the original returns infinite or missing scores for some rows: pass --sample with typical rows")
     closest = float("inf")
     for conversion in model.conversions:
-        with contextlib.suppress(Exception):  # a failing conversion is skipped; onnxruntime raises classes of its own
+        with contextlib.suppress(Exception):  # a failing conversion is skipped; onnxruntime raises its own exception classes
             scores = conversion.scorer.scores(conversion.encoder.transform(rows))
             difference = float(np.abs(scores - expected).max())
             tolerance = conversion.tolerance

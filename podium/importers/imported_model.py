@@ -16,7 +16,7 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Label, Target
 
 FLOAT64_TOLERANCE, FLOAT32_TOLERANCE = 1e-9, 1e-5
-"""Allowed absolute and relative difference to the original's scores."""
+"""Allowed absolute and relative difference from the original's scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _label(label: object) -> Label:
 
 
 def check_column_count(count: int, names: Sequence[str]) -> None:
-    """Raises ImportRefused if the sample has not as many columns as the model."""
+    """Check that the sample has as many columns as the model. Raises ImportRefused."""
     if len(names) != count:
         columns = ", ".join(names[:12])
         raise ImportRefused(

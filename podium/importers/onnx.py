@@ -152,7 +152,7 @@ def _kind_and_shape(tensor: Any) -> tuple[str, tuple[int, ...]]:
     shape = tuple(dim.dim_value for dim in tensor_type.shape.dim)[1:]
     if tensor_type.elem_type not in ELEMENT_TYPES or not all(0 < size <= 10_000 for size in shape):
         raise ImportRefused(
-            f"the input {tensor.name} must be a tensor of numbers or text with a fixed shape per row: export it so"
+            f"the input {tensor.name} must be a tensor of numbers or text with a fixed shape per row: export it in this form"
         )
     kind = ELEMENT_TYPES[tensor_type.elem_type]
     if kind == "text" and math.prod(shape) > 1:
@@ -178,7 +178,7 @@ def _output_width(session: Any, inputs: tuple[OnnxInput, ...], output: str, colu
     row = np.zeros(len(columns))
     try:
         result = session.run([output], {tensor.name: tensor.tensor(row) for tensor in inputs})[0]
-    except Exception as error:  # onnxruntime raises classes of its own
+    except Exception as error:  # onnxruntime raises its own exception classes
         raise ImportRefused("the model fails on one row of zeros: export it again") from error
     if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiu":
         raise ImportRefused(f"the output {output} is not a tensor of numbers: export the model with numeric outputs")

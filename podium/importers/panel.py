@@ -111,7 +111,9 @@ def import_panel(network: ImportedModel, scalers: Scalers, project: Project, tab
     samples = samples.take(np.flatnonzero(usable))
     if not len(samples.keys):
         entities = ", ".join(list(scalers.table)[:8])
-        raise ImportRefused(f"the sample needs two days of an entity that has scalers ({entities} …): add such rows")
+        raise ImportRefused(
+            f"the sample needs two days of an entity that has scalers ({entities} …): add rows of these entities"
+        )
     compared = np.unique(np.linspace(0, len(samples.keys) - 1, MAX_COMPARED_ROWS).astype(int))
     rows = samples.inputs.iloc[compared].reset_index(drop=True)
     return PanelImport(model, panel, ignored, rows, _test_rows(samples, panel, project))
@@ -125,7 +127,7 @@ def _with_scaled_entities(column: Column, panel: Panel, scalers: Scalers) -> Col
 
 
 def _check(network: ImportedModel, scalers: Scalers, panel: Panel) -> None:
-    """Raises ImportRefused if network, scalers and panel do not fit together."""
+    """Check that network, scalers and panel fit together. Raises ImportRefused."""
     width, bases = len(network.encoder.columns), [name.removeprefix(CHANGE) for name in scalers.features]
     if scalers.steps != panel.lags or width != panel.lags * len(scalers.features):
         raise ImportRefused(

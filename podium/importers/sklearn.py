@@ -62,7 +62,7 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 
 def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
-    """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without. Raises ImportRefused."""
+    """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
     estimator = getattr(estimator, "best_estimator_", estimator)  # of a parameter search
     if isinstance(estimator, LGBMModel):
         labels = getattr(estimator, "classes_", None)
@@ -161,7 +161,7 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
         (FloatTensorType, "float32", FLOAT32_TOLERANCE),
     ):
         for by_column in (False, True):
-            with contextlib.suppress(Exception):  # skl2onnx and onnxruntime raise any class for unsupported estimators
+            with contextlib.suppress(Exception):  # skl2onnx and onnxruntime may raise any exception for unsupported estimators
                 types, inputs = _onnx_inputs(columns, tensor_type, kind, by_column)
                 scorer = _onnx_scorer(estimator, types, inputs, len(columns), classification)
                 yield Conversion(encoder, scorer, tolerance)
@@ -209,7 +209,7 @@ OnnxTypes = list[tuple[str, Any]]
 def _onnx_inputs(
     columns: list[Column], tensor_type: Any, kind: str, by_column: bool
 ) -> tuple[OnnxTypes, tuple[OnnxInput, ...]]:
-    """One tensor, or one input per column, as text and a ColumnTransformer with names need it. Raises ValueError."""
+    """One tensor, or one input per column, as required by text and by a ColumnTransformer with names. Raises ValueError."""
     if not by_column:
         if any(column.is_text for column in columns):
             raise ValueError("text needs one input per column")
@@ -226,7 +226,7 @@ def _onnx_inputs(
 def _onnx_scorer(
     estimator: Any, types: OnnxTypes, inputs: tuple[OnnxInput, ...], n_features: int, classification: bool
 ) -> OnnxScorer:
-    """Convert with skl2onnx, which may raise any class."""
+    """Convert with skl2onnx, which may raise any exception."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {id(estimator): {"zipmap": False}} if classification else None

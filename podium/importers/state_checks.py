@@ -1,4 +1,4 @@
-"""Check the state of a scanned estimator: nothing callable, and trees that end."""
+"""Check the state of a scanned estimator: no callable values, and only trees whose traversal terminates."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class _StateValidator:
 
 
 def _check_nodes(nodes: np.ndarray) -> None:
-    """Require that every branch of a tree leads to a later node, so that walking it ends. Raises ImportRefused."""
+    """Require that every branch of a tree leads to a later node, so that traversal terminates. Raises ImportRefused."""
     left, right = ("left_child", "right_child") if "left_child" in (nodes.dtype.names or ()) else ("left", "right")
     is_leaf = nodes["is_leaf"].astype(bool) if "is_leaf" in (nodes.dtype.names or ()) else nodes[left] < 0
     index = np.arange(len(nodes))

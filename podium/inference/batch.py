@@ -26,7 +26,7 @@ from podium.tables.size_limits import FILE, Limits
 PANEL_ROWS = 100_000
 """Approximate number of panel rows per chunk; entities are never split."""
 Score = Callable[[ServedModel, str, pd.DataFrame], FloatMatrix]
-"""From a version, a model family and n typed rows to (n, outputs) scores."""
+"""Maps a version, a model family and n typed rows to (n, outputs) scores."""
 
 
 @dataclass(frozen=True, slots=True)

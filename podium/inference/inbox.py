@@ -1,7 +1,7 @@
 """Batch inbox: each table put under `inbox/<project>/` gets a result under `outbox/<project>/`.
 
 A project may configure one more pair of URLs. A receipt next to each result names the ETag of the processed input, so lost,
-duplicated and late events do no harm: each state of an input is processed once.
+duplicated and late events are harmless: each state of an input is processed once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_GROWTH = 4
 MAX_RESULT_BYTES = 250_000_000
 """Results are held in memory when they are written to the store."""
 StoreFactory = Callable[[str], Store]
-"""From a bucket's name to its store. Raises StoreError for a bucket that Podium may not use."""
+"""Returns the store of a bucket, given its name. Raises StoreError for a bucket that Podium may not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
                 file.error.put(_dump({"state": "resolved", "receipt": file.receipt.url}), error_etag)
         file.receipt.put(_dump(facts), receipt_etag)
     except (AlreadyExists, PreconditionFailed, NotFound):
-        return None  # the input changed, or another process was faster; the next scan finds out
+        return None  # the input changed, or another process was faster; the next scan resolves it
     return facts
 
 

@@ -1,4 +1,4 @@
-"""JSON records and arrays to typed rows."""
+"""Convert JSON records and arrays to typed rows."""
 
 from __future__ import annotations
 

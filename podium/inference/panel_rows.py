@@ -1,4 +1,4 @@
-"""Rows of a panel to the windows that a model forecasts from."""
+"""Convert rows of a panel to the windows that a model forecasts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed rows of a request, whatever format it had."""
+"""Typed rows of a request in any format."""
 
 from __future__ import annotations
 

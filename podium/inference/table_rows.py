@@ -1,4 +1,4 @@
-"""CSV files, Parquet files and HTML forms to typed rows."""
+"""Convert CSV files, Parquet files and HTML forms to typed rows."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class AcceptanceEnvironment:
         return statistics.median(times)
 
     def check_formats_agree(self, rows: Rows) -> None:
-        """Check that CSV, JSON, forms, single rows and Dask give identical inputs and predictions; needs over ten rows."""
+        """Check that CSV, JSON, forms, single rows and Dask give identical inputs and predictions; needs more than ten rows."""
         schema = self.client.get(f"/projects/{self.project}/schema").json()
         records = [as_json(row, schema) for row in rows]
         results = [

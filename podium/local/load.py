@@ -36,7 +36,7 @@ class RequestLoad:
             time.sleep(PAUSE_SECONDS)
 
     def versions(self) -> list[str]:
-        """Return the versions of the responses in order of time."""
+        """Return the versions of the responses in chronological order."""
         return [version for _, version in sorted(self.responses)]
 
     def first_response(self, version: str) -> float | None:
@@ -44,7 +44,7 @@ class RequestLoad:
         return next((moment for moment, responding in self.responses if responding == version), None)
 
     def wait_for_version(self, version: str, seconds: float) -> None:
-        """Wait until a version has responded, at most `seconds`."""
+        """Wait up to `seconds` for the first response of a version."""
         end = time.monotonic() + seconds
         while self.first_response(version) is None and time.monotonic() < end:
             time.sleep(0.02)

@@ -88,7 +88,7 @@ class Process:
     def wait_for(self, url: str, seconds: float = 30) -> None:
         """Wait until the process responds to HTTP at `url`. Raises DidNotStart.
 
-        Also checks that the process or a child of it listens on the port, as another program may respond there.
+        Also checks that the process or a child of it listens on the port, because another program may use it.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -53,13 +53,13 @@ class PickleBudget:
         return self._marked
 
     def pay(self, items: Sequence[Any]) -> None:
-        """Charge the weight of items before they are put into another object. Raises TooLarge."""
+        """Count the weight of items towards the bound before they are put into another object. Raises TooLarge."""
         self._left -= sum(self._weight(item) for item in items)
         if self._left < 0:
             raise TooLarge("the pickle repeats its parts too often")
 
     def step(self, calls: bool) -> None:
-        """Charge one step before each operation. Raises TooLarge."""
+        """Count one step towards the bound before each operation. Raises TooLarge."""
         self._left -= 1
         self._steps += 1
         if (calls or self._steps % STEPS_PER_TIME_CHECK == 0) and time.process_time() > self._end:

@@ -58,7 +58,7 @@ def check_edge_cases(model: Model, seed: int = 0) -> bool:
             with np.errstate(all="ignore"):
                 by_frame = np.asarray(model.scores(rows_to_frame(chunk, model.signature.inputs)))
                 by_row = np.array([list(score_row(row)) for row in chunk])
-        except Exception as error:  # libraries raise anything
+        except Exception as error:  # libraries may raise any exception
             raise GoldenMismatch(f"{model.family} fails on a row with extreme values ({type(error).__name__})") from error
         if by_frame.shape != (len(chunk), len(model.signature.target.classes) or 1):
             raise GoldenMismatch(f"{model.family} returns a wrong number of scores for its target")

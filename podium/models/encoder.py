@@ -1,4 +1,4 @@
-"""Typed cells to feature vectors: fitted once, stored with the model, identical for a frame and for one row."""
+"""Convert typed cells to feature vectors: fitted once, stored with the model, identical for a frame and for one row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FEATURE_CLASSES: tuple[type[Feature], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Fitted features, in the order of the vector that they make of a row."""
+    """Fitted features, in the order of the feature vector of a row."""
 
     columns: tuple[Column, ...]
     features: tuple[Feature, ...]

@@ -1,4 +1,4 @@
-"""Features of one table cell: categories, numbers and dates to floats."""
+"""Features of one table cell: convert categories, numbers and dates to floats."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ColumnCache:
         return self.series(index).to_numpy(dtype=float)
 
     def by_entity(self, index: int, table: Mapping[str, float]) -> FloatVector:
-        """Return each row's value in `table`, looked up by its entity; NaN for entities that `table` lacks."""
+        """Return each row's value in `table`, looked up by its entity; NaN for entities that are not in `table`."""
         if index not in self._entities:
             self._entities[index] = pd.factorize(self.series(index))
         codes, names = self._entities[index]

@@ -15,7 +15,7 @@ from podium.tables.frames import frame_to_rows, rows_to_frame
 
 MAX_ROWS = 32
 TOLERANCE = 1e-9
-"""Allowed absolute and relative difference to scores recorded on another processor."""
+"""Allowed absolute and relative difference from scores recorded on another processor."""
 
 MAX_SECONDS_ON_LOOP = 1e-3
 """CPU time per row up to which a model runs on the event loop; slower models run in a thread."""
@@ -59,7 +59,7 @@ def _edge_case_rows(row: tuple[Value, ...], columns: tuple[Column, ...]) -> list
 
 
 def verify_golden_rows(model: Model, golden: Golden) -> float:
-    """Return the largest difference to the recorded scores. Raises GoldenMismatch if it exceeds the tolerance."""
+    """Return the largest difference from the recorded scores. Raises GoldenMismatch if it exceeds the tolerance."""
     scores = model.scores(rows_to_frame(golden.rows, model.signature.inputs))
     recorded = np.array(golden.scores[model.family])
     if scores.shape != recorded.shape or not np.allclose(scores, recorded, rtol=golden.tolerance, atol=golden.tolerance):

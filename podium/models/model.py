@@ -1,4 +1,4 @@
-"""The content of a model file: raw typed columns in, scores out."""
+"""The content of a model file: it maps raw typed columns to scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Label, Signature, Target, Value
 
 RowScorer = Callable[[Sequence[Value]], Sequence[float]]
-"""From the typed cells of one row to its scores."""
+"""Maps the typed cells of one row to its scores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Features of panel windows: changes between days, scaled so that entities of any size compare."""
+"""Features of panel windows: changes between days, scaled so that entities of any size are comparable."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class EntityStandardized:
     """A number, or its change from `base`, standardized by its entity's mean and scale.
 
     `table` holds (entity, mean, scale); if it is empty, the number stays unscaled. The feature is 0 if the number is
-    missing, and NaN for an entity that the table lacks. The change is 0 if only `base` is missing.
+    missing, and NaN for an entity that is not in the table. The change is 0 if only `base` is missing.
     """
 
     column: int

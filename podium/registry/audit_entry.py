@@ -1,4 +1,4 @@
-"""Audit-log entries: one signed event each, linked to the entry before by its digest."""
+"""Audit-log entries: one signed event each, linked to the preceding entry by its digest."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AuditEntry(BaseModel):
     """One event in the history of a project.
 
     `version` is the subject of the event; `champion` and `manifest_sha256` are in force after it. `previous` is the champion
-    before, `previous_entry` the sha256 of the entry before. `request` is the caller's idempotency key.
+    before, `previous_entry` the sha256 of the preceding entry. `request` is the caller's idempotency key.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,6 +1,6 @@
 """The audit log of a project, and the champion alias that repeats its last entry.
 
-An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer dies in between,
+An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer crashes in between,
 the next one updates the alias first.
 
 An object in the log that is not a signed entry, or does not follow the last one, is foreign. Foreign objects are skipped and
@@ -85,7 +85,7 @@ def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys,
 
 
 def finish_alias_update(store: Store, project: str, promoters: VerifyingKeys) -> AuditEntry | None:
-    """Return the last entry, after updating the alias if a writer died before doing so."""
+    """Return the last entry, after updating the alias if a writer crashed before doing so."""
     return _synced_head(store, project, promoters).entry
 
 
@@ -153,7 +153,7 @@ def _synced_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
 
 
 def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
-    """Read from the entry in the alias, or else from the first, to the last."""
+    """Read the log from the entry in the alias, or else from the first entry, up to the last."""
     entry, alias, etag = read_alias(store, project, promoters)
     data, number, foreign = alias, entry.sequence + 1 if entry else 1, 0
     while foreign <= MAX_FOREIGN:

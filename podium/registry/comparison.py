@@ -63,7 +63,7 @@ def comparable_rows(incumbent: Incumbent, test: LabeledRows) -> ComparableRows:
     """Return the unseen rows, parsed and predicted by the incumbent's own rules. Raises NotComparable."""
     incumbent_target, target = incumbent.model.signature.target, test.signature.target
     if (incumbent_target.task, incumbent_target.classes) != (target.task, target.classes):
-        raise NotComparable("the champion has another target")
+        raise NotComparable("the champion has a different target")
     unseen, known = _unseen(incumbent, test)
     if not unseen.any():
         raise NotComparable("the champion was trained on all of these rows")

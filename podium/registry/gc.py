@@ -101,7 +101,7 @@ def delete_garbage(context: PromotionContext, garbage: GcCandidate, reason: str,
 
 
 def _write_tombstone(context: PromotionContext, garbage: GcCandidate) -> None:
-    """Prevent that the version is finished while its files are deleted. Raises StillReferenced."""
+    """Prevent the version from being finished while its files are deleted. Raises StillReferenced."""
     key = _manifest_key(garbage.project, garbage.version)
     try:
         context.store.create(key, TOMBSTONE)

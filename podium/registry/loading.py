@@ -33,7 +33,7 @@ class ModelLoadError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version in memory: its models, best first, their verified fast paths, and the largest difference to the golden rows."""
+    """A version in memory: its models, best first, their verified fast paths, and the largest difference from the golden rows."""
 
     manifest: Manifest
     models: dict[str, Model]
@@ -49,7 +49,7 @@ def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainer
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """The largest difference to the golden rows, and the families whose fast path gives equal results."""
+    """The largest difference from the golden rows, and the families whose fast path gives equal results."""
 
     largest_difference: float
     fast: tuple[str, ...]

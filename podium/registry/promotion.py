@@ -36,7 +36,7 @@ ANY_CHAMPION = "*"
 """Value of `expect` that accepts any current champion."""
 MAX_TEST_BYTES = 1 << 30
 PROMOTE_ATTEMPTS = 5
-"""Attempts when other promotions race with this one."""
+"""Maximum attempts when other promotions compete with this one."""
 
 
 def utc_now() -> datetime:

@@ -47,7 +47,7 @@ def libraries() -> dict[str, str]:
     """Return the versions of Python and of the libraries that affect predictions."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a process that serves has no library for training
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a serving process may lack the training libraries
             found[name] = importlib.metadata.version(name)
     return found
 

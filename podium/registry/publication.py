@@ -1,4 +1,4 @@
-"""Publish a version after a sandboxed child process could load it."""
+"""Publish a version after a sandboxed child process has loaded it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MAX_CONCURRENT = 4
 
 
 class Validator:
-    """Loads versions that a sandboxed child could load; thread-safe.
+    """Loads versions after a sandboxed child has loaded them; thread-safe.
 
     `cache_folder` shares results between the processes of one service; no other process may write to it.
     """

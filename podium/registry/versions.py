@@ -33,7 +33,7 @@ UNTIL = "until"
 
 
 class VersionExists(StoreError):
-    """A version with this name but other content exists already."""
+    """A version with this name but different content already exists."""
 
 
 class NotPublished(StoreError):
@@ -141,7 +141,7 @@ def publish(store: Store, manifest: Manifest, files: Mapping[str, bytes], signer
         if is_tombstone(store, prefix + MANIFEST):
             raise StoreError(f"{store.url(prefix)} is being deleted by garbage collection: try again") from None
         if _content(store.read(prefix + MANIFEST, max_bytes=MAX_MANIFEST_BYTES).data) != (document["run"], document["files"]):
-            raise VersionExists(f"{store.url(prefix)} exists already with other content") from None
+            raise VersionExists(f"{store.url(prefix)} already exists with different content") from None
     for name, data in files.items():  # garbage collection may have deleted some before the manifest existed
         if not store.exists(prefix + name):
             _create_or_compare(store, prefix + name, data)
@@ -152,7 +152,7 @@ def _create_or_compare(store: Store, key: str, data: bytes) -> None:
         store.create(key, data)
     except AlreadyExists:
         if not _has_content(store, key, data):
-            raise VersionExists(f"{store.url(key)} exists already with other content") from None
+            raise VersionExists(f"{store.url(key)} already exists with different content") from None
 
 
 def _has_content(store: Store, key: str, data: bytes) -> bool:
@@ -198,7 +198,7 @@ def parse_manifest(data: bytes, project: str, version: str, trainers: VerifyingK
 
 
 def read_file(manifest: Manifest, name: str, fetch: Fetch) -> bytes:
-    """Return the verified bytes of a file. Raises IntegrityError, also if the file is missing."""
+    """Return the verified bytes of a file. Raises IntegrityError, including if the file is missing."""
     file = manifest.files.get(name)
     if file is None:
         raise IntegrityError(f"{manifest.project} {manifest.version} has no file {name}")

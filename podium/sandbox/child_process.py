@@ -27,7 +27,7 @@ class WorkError(Exception):
 def run_in_child(work: Work, limits: ProcessLimits, expected: Expected = ()) -> str:
     """Return what `work` returns in a sandboxed child process.
 
-    The bytes that the child handles may have written the result: validate it as untrusted input.
+    Malicious bytes may control the child and its result: validate the result as untrusted input.
     Raises WorkError if `work` raises one of the `expected` errors, and SandboxError if it fails in any other way.
     """
     return unpack(message_from_child(work, limits, expected))

@@ -42,7 +42,7 @@ class Worker:
 class ForkServer:
     """Client of a fork server; thread-safe. The server starts with the first call, and again if it has ended.
 
-    `worker` is the name of a module that defines WORKER. Of concurrent calls at most `max_concurrent` run at a time.
+    `worker` is the name of a module that defines WORKER. At most `max_concurrent` calls run at a time.
     """
 
     def __init__(self, worker: str, max_concurrent: int = 4) -> None:

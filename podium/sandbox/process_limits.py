@@ -71,7 +71,7 @@ def _lower(limit: int, value: int) -> None:
 
 
 def _become_nobody() -> None:
-    """Drop root. Some containers forbid it; the other limits apply there alone."""
+    """Drop root privileges. Some containers forbid this; only the other limits apply there."""
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             os.setgroups([])

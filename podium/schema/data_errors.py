@@ -70,7 +70,7 @@ class BadData(Exception):
 
 
 class Malformed(BadData):
-    """The bytes do not have the format that they claim."""
+    """The data is not in the format that it claims to have."""
 
     status = 400
 

@@ -92,7 +92,7 @@ def ingest_new_files(folder: SourceFolder, parser: Parser, store: Store, project
     """Add new and changed files to the latest state, and store the new state under its digest.
 
     An unreadable file is recorded with the reason; it is read again when it or the parser's options change.
-    Raises StoreError, also if no file can be read.
+    Raises StoreError, including if no file can be read.
     """
     before = latest_state(store, project, folder.url)
     same_parser = before.fingerprint == parser.fingerprint

@@ -41,7 +41,7 @@ class ModelCache:
         return data
 
     def remember_alias(self, location: str, project: str, data: bytes) -> None:
-        """Keep the alias that a project serves; `location` is the location of the store."""
+        """Cache the alias that a project serves; `location` is the location of the store."""
         self._write(self._alias_folder(location) / f"{project}.json", data)
 
     def touch_aliases(self, location: str) -> None:

@@ -1,4 +1,4 @@
-"""Text tables to typed frames, and typed frames to rows."""
+"""Convert text tables to typed frames, and typed frames to rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def coerce_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[s
 def coerce_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()) -> tuple[pd.DataFrame, RowProblems]:
     """Return a typed frame, and the problems of each invalid row, whose cells in the frame are meaningless.
 
-    Raises BadData for problems with the columns themselves only.
+    Raises BadData only for problems with the columns themselves.
     """
     if problems := column_problems(table.column_names, columns, set(ignored)):
         raise BadData(problems)

@@ -1,4 +1,4 @@
-"""Misspelled and differently cased texts to categories."""
+"""Map misspelled and differently cased texts to categories."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _nearest(text: str, column: Column) -> str:
 
 
 def nearest_text(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
-    """Return the known text one edit away if all such texts have the same meaning, else None."""
+    """Return a known text that is one edit away, or None if such texts differ in meaning or there are none."""
     half = max(0, (len(text) - 3) // 2)  # one edit leaves the first or the last half unchanged
     head, tail = text[:half], text[len(text) - half :]
     candidates = (other for other in known if other.startswith(head) or other.endswith(tail))
@@ -96,7 +96,7 @@ def _is_one_edit(a: str, b: str) -> bool:
 
 
 def infer_vocabulary(counts: Mapping[str, int]) -> str | None:
-    """Return `weekday` or `month` if all texts are close to such names and at least three of them occur."""
+    """Return `weekday` or `month` if all texts are close to names of this kind and at least three names occur."""
     normalized = _normalized_counts(counts)
     for name in VOCABULARIES:
         known = dict(vocabulary_aliases(name))

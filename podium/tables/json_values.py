@@ -1,4 +1,4 @@
-"""JSON values to typed cells."""
+"""Convert JSON values to typed cells."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def labeled_rows_to_parquet(data: LabeledRows) -> bytes:
 
 
 def labeled_rows_from_parquet(data: bytes) -> LabeledRows:
-    """Return the rows of such a file. Raises UnreadableRows, also if they would take more than MAX_ROWS_BYTES."""
+    """Return the rows of a stored file. Raises UnreadableRows, including if they would exceed MAX_ROWS_BYTES."""
     try:
         return _from_table(_read_bounded(data))
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""Panel rows, keyed by entity and day, to windows: each day with the values of the days before it."""
+"""Convert panel rows, keyed by entity and day, to windows: each day with the values of the days before it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _lagged(numbers: FloatVector, position: IndexArray, index: IndexArray, step:
 
 
 def lag_name(name: str, step: int) -> str:
-    """Return the name of the input that holds a column `step` days before."""
+    """Return the name of the input that holds the value of a column `step` days earlier."""
     return f"{name} {step} before"
 
 

@@ -1,4 +1,4 @@
-"""Parquet files to record batches, within size limits that are checked before decoding."""
+"""Read Parquet files as record batches, within size limits that are checked before decoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DELTA_BYTE_ARRAY = 7
 BATCH_ROWS = 1 << 16
 UNSUPPORTED = "has a type other than text, number, date or boolean"
 Check = Callable[[Sequence[str]], None]
-"""Raises BadData if the column names are not acceptable."""
+"""Check the column names. Raises BadData."""
 
 
 def parquet_batches(data: bytes | mmap.mmap, limits: Limits, check: Check) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""CSV, gzip and Parquet files to tables; the pipeline and the service share this reader."""
+"""Read CSV, gzip and Parquet files as tables; the pipeline and the service share this reader."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _csv_batches(source: Any, names: list[str], delimiter: str, limits: Limits, 
 
 
 def _check_cell_sizes(batch: pa.RecordBatch, before: int, limits: Limits) -> None:
-    """Raises BadData for a cell that is too long."""
+    """Check the length of every cell. Raises BadData."""
     for name, cells in zip(batch.schema.names, batch.columns, strict=True):
         if cells.nbytes <= limits.cell_bytes:
             continue

@@ -192,6 +192,7 @@ def test_every_stage_can_run_by_itself(finished: dict[str, str]) -> None:
         assert (result.returncode, stages(result)) == (0, []), result.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_option_starts_a_new_run_and_a_changed_title_does_not(
     finished: dict[str, str], cloud_context: PromotionContext
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_changed_option_starts_a_new_run_and_a_changed_title_does_not(
     assert entry.sequence == 2
 
 
+@pytest.mark.slow
 def test_changed_data_starts_a_new_run_and_identical_bytes_do_not(
     environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
 ) -> None:
@@ -366,6 +368,7 @@ def test_a_new_table_needs_only_a_short_project_file(
         service.stop()
 
 
+@pytest.mark.slow
 def test_a_manual_promotion_or_rollback_runs_once_per_request(
     environment: dict[str, str], cloud_context: PromotionContext, put_champion: Put
 ) -> None:

@@ -217,6 +217,7 @@ if "serve" in sys.orig_argv:
 """
 
 
+@pytest.mark.slow
 def test_three_seconds_of_loading_fail_no_request(
     cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
@@ -445,6 +446,7 @@ def test_a_deleted_cache_is_recreated(
     service.wait_until(lambda: serving(service) == other, 20)
 
 
+@pytest.mark.slow
 def test_predictions_continue_while_s3_is_down(validator: Validator, tmp_path: Path) -> None:
     """Uses its own S3, which stops while the service runs."""
     port = free_ports(1)[0]
