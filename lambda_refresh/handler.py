@@ -1,7 +1,7 @@
 """Turn S3 events into signed notifications, which tell every replica of the service to check the store.
 
-Notifications are signed according to Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store themselves, so a
-notification may be lost, repeated or late. Environment variables:
+Notifications are signed according to Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store
+themselves, so a notification may be lost, repeated or late. Environment variables:
 
 PODIUM_REFRESH_TARGETS     comma-separated URLs of /refresh; every address of a host name counts as a replica
 PODIUM_REFRESH_SECRET      signing key: `whsec_` and the key in base64; or instead

@@ -116,7 +116,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services:
-    """Raises BadKey without trusted keys, as no version could be verified."""
+    """Require trusted keys, because no version can be verified without them. Raises BadKey."""
     settings: ServiceSettings = app.state.settings
     live: ActiveModels = app.state.live
     metrics: Metrics = app.state.metrics

@@ -34,7 +34,7 @@ class Authenticator:
         self._loopback_only = not settings.api_keys and not settings.allow_anonymous
 
     def check(self, scope: Scope) -> None:
-        """Raises UnsafeServer, UnknownHost, AuthenticationRequired."""
+        """Check a request. Raises UnsafeServer, UnknownHost, AuthenticationRequired."""
         head: Head | None = scope.get(HEAD)
         if head is None or (self._loopback_only and scope["server"] and not is_loopback(scope["server"][0])):
             raise UnsafeServer(

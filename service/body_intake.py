@@ -33,7 +33,7 @@ class ByteBudget:
         self.total, self.used = total, 0
 
     def take(self, size: int) -> bool:
-        """Take bytes if the budget allows it; the only request always may."""
+        """Reserve bytes if the budget allows it; a request is always allowed if it is the only one."""
         if self.used and self.used + size > self.total:
             return False
         self.used += size
@@ -141,7 +141,7 @@ class BodyIntake:
             raise
 
     async def reserve(self, scope: Scope, size: int, timeout: float) -> int:
-        """Wait for the memory to process a body of this size; returns the bytes to give back. Raises Overloaded."""
+        """Wait for the memory to process a body of this size; returns the bytes to release. Raises Overloaded."""
         if size <= MAX_IN_MEMORY:
             return 0
         needed = min(self.memory.total, size * (JSON_GROWTH if is_parsed_in_memory(scope) else 1))

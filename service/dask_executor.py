@@ -30,7 +30,7 @@ from service.settings import ServiceSettings
 log = logging.getLogger(__name__)
 CHUNKS_PER_WORKER = 2
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
-"""Dask would keep its last thousand messages with their rows, which made garbage collections take 0.1 s."""
+"""By default, Dask keeps its last thousand messages with their rows, which made garbage collections take 0.1 s."""
 RETRY_SECONDS = 30
 """How long a cluster that failed is not used."""
 
@@ -83,7 +83,7 @@ class DaskExecutor:
         self._retry_at = 0.0
 
     async def run(self) -> None:
-        """Wait for as long as the service runs; a failed start raises, and a further call starts again."""
+        """Wait for as long as the service runs; raises if the start fails; another call starts it again."""
         if self._started is not None:
             if self._started.done() and self._started.exception():
                 self._started = self._starter.submit(self._start)

@@ -14,7 +14,7 @@ PROBLEM = (b"content-type", MEDIA_TYPE.encode())
 
 
 class ErrorPages:
-    """ASGI middleware that renders problem documents as HTML when a browser sent the request; the status stays."""
+    """ASGI middleware that renders problem documents as HTML when a browser sent the request; the status is unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

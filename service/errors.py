@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ServiceError(Exception):
-    """An error with a meaning in HTTP; `members` are further members of the problem document."""
+    """An error that maps to an HTTP status; `members` are further members of the problem document."""
 
     status: int = 500
     code: str = "internal-error"

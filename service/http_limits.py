@@ -89,7 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._set_deadline(HEAD_SECONDS)
 
     def _close_idle(self, peer: str | None) -> None:
-        """Close the connection that has been idle longest to make space; close this one if all others are working."""
+        """Close the connection that has been idle longest to make space; close this one if all others are busy."""
         for other in self.open:
             if other is not self and not other._is_working and peer in (None, other._peer):
                 return other.transport.abort()

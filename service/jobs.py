@@ -35,7 +35,7 @@ FindModel = Callable[[str], ServedModel | None]
 
 
 class JobStopped(Exception):
-    """The job was cancelled, exceeded a limit, or the service stops."""
+    """The job was cancelled or exceeded a limit, or the service is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Jobs:
         return path
 
     def start(self, upload: Path, request: JobRequest) -> dict[str, Any]:
-        """Queue a table and return the facts of its job. Raises StorageFull."""
+        """Queue a table and return the state of its job. Raises StorageFull."""
         job = Job(upload, request, bytes=upload.stat().st_size)
         record = job.record()
         try:

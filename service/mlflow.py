@@ -1,4 +1,4 @@
-"""Request bodies of MLflow clients to records: dataframe_split, dataframe_records, instances and inputs.
+"""Convert request bodies of MLflow clients to records: dataframe_split, dataframe_records, instances and inputs.
 
 https://mlflow.org/docs/latest/deployment/deploy-model-locally
 """

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: tensors to records, scores to tensors.
+"""The Open Inference Protocol, version 2: convert tensors to records, and scores to tensors.
 
 A table is one tensor per column, of shape [n] or [n, 1]; a single tensor [n, columns] holds rows in training order.
 https://github.com/open-inference/open-inference-protocol

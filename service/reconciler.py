@@ -29,7 +29,7 @@ from service.version_loader import VersionLoader
 log = logging.getLogger(__name__)
 SIGNAL_POLL_SECONDS = 0.1
 CHECK_TIMEOUT = 10.0
-"""A check of the store that takes longer has failed."""
+"""A store check that takes longer counts as failed."""
 START_SECONDS = 1.5
 """How long startup waits for the first models; after that, they load while the service reports that it is not ready."""
 LOAD_THREADS, RETRY_THREADS, RELOAD_THREADS = 4, 2, 4
@@ -37,7 +37,7 @@ ALIAS_MISSING = "alias-missing: the store no longer has an alias for this projec
 
 
 class AliasRegression(StoreError):
-    """The alias names an older entry than a previous one: somebody restored it, bypassing the audit log."""
+    """The alias names an older entry than a previous one: it was restored without using the audit log."""
 
 
 class Reconciler:

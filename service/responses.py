@@ -25,7 +25,7 @@ def new_prediction_id() -> str:
 
 
 def json_number(number: Label | float) -> Label | float | None:
-    """Return None instead of NaN and infinity, which JSON does not have."""
+    """Return None for NaN and infinity, which JSON cannot represent."""
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 

@@ -1,4 +1,4 @@
-"""The last successful check of the store, and since when the served models may be out of date."""
+"""The last successful check of the store, and the time from which the served models may be out of date."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def _pool() -> ThreadPool:
 
 
 async def from_store(call: Callable[..., Result], *arguments: Any) -> Result:
-    """Return the result of a call that blocks on the store. Raises StoreError, also after PAGE_SECONDS."""
+    """Return the result of a call that blocks on the store. Raises StoreError, including after a timeout of PAGE_SECONDS."""
     async with page_deadline():
         return await _pool().run(call, *arguments)
 

@@ -1,4 +1,4 @@
-"""Swap a loaded version in, keep the previous one warm, and record how requests fared."""
+"""Swap a loaded version in, keep the previous one warm, and record the latency and failures of requests."""
 
 from __future__ import annotations
 

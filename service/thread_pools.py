@@ -1,4 +1,4 @@
-"""Separate thread pools for calls that may hang, so that they cannot use up threads that others need."""
+"""Separate thread pools for calls that may hang, so that they cannot use up threads that other calls need."""
 
 from __future__ import annotations
 

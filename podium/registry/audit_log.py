@@ -1,7 +1,7 @@
 """The audit log of a project, and the champion alias that repeats its last entry.
 
-An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer crashes in between,
-the next one updates the alias first.
+An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer crashes
+in between, the next one updates the alias first.
 
 An object in the log that is not a signed entry, or does not follow the last one, is foreign. Foreign objects are skipped and
 reported by `check_history`; the next entry takes the next free number. An unsigned alias is replaced from the log.

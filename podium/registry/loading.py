@@ -33,7 +33,7 @@ class ModelLoadError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version in memory: its models, best first, their verified fast paths, and the largest difference from the golden rows."""
+    """A version in memory: its models, best first, their fast paths, and the largest difference from the golden rows."""
 
     manifest: Manifest
     models: dict[str, Model]

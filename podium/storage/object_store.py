@@ -177,7 +177,7 @@ class Store:
         return self._call("HeadObject", key, lambda: self.client.head_object(Bucket=self.bucket, Key=key))
 
     def _put(self, key: str, data: bytes, conflict: type[StoreError], **condition: str) -> str:
-        """Write conditionally. The client may repeat a write whose reply was lost; the write's id distinguishes this from a conflict."""
+        """Write conditionally. The write's id tells a repeated write whose reply was lost from a conflict."""
         write_id = uuid4().hex
 
         def put() -> str:

@@ -18,7 +18,8 @@ PATTERNS: dict[NumberFormat, str] = {
 }
 """Regular expressions of the formats. A number in parentheses is negative."""
 MARKS: dict[NumberFormat, str] = {"money": r"[$€£(]|,[0-9]{3},|,[0-9]{3}\.|^[0-9]{1,3}$", "percent": "%"}
-"""Patterns that identify a format if any cell matches. Grouping commas count only if a cell has at most three digits: 1,500 may be a decimal."""
+"""Patterns that identify a format if any cell matches. Grouping commas count only if a cell has at most three digits:
+1,500 may be a decimal."""
 _FORMATTING = r"[^0-9.eE+-]"
 
 

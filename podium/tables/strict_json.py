@@ -21,7 +21,7 @@ MAX_FIELDS = 12_000
 
 
 def decode_json(data: bytes, *, nan: bool = False) -> Any:
-    """Decode UTF-8 JSON without duplicate fields and, unless `nan`, without NaN. Raises BadData, including for input that is too large."""
+    """Decode UTF-8 JSON without duplicate fields and, unless `nan`, without NaN. Raises BadData, also if it is too large."""
     _check_size(data)
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()

@@ -1,4 +1,4 @@
-"""Reader of Thrift's compact protocol, as far as Parquet uses it.
+"""Reader of Thrift's compact protocol, limited to what Parquet uses.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """

@@ -1,4 +1,4 @@
-"""Text columns to typed columns: float64 with NaN, or text with None."""
+"""Convert text columns to typed columns: float64 with NaN, or text with None."""
 
 from __future__ import annotations
 

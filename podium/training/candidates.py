@@ -121,7 +121,7 @@ def _fold_scores(family: str, params: Params, fold: _Fold, target: Target, seed:
 
 
 def _check_classes(data: LabeledRows) -> None:
-    """Raises BadData if a class has no rows to train on."""
+    """Require that every class has rows to train on. Raises BadData."""
     counts = data.target.value_counts()
     if any(counts.get(float(code), 0) == 0 for code in range(len(data.signature.target.classes))):
         message = "some classes have too few rows for this split: add rows, merge classes, or use fewer folds"

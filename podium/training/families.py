@@ -70,9 +70,9 @@ def _lightgbm_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
 
 
 DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")
-"""Trained on tables if the project names none."""
+"""Families trained on tables by default."""
 PANEL_FAMILIES = ("persistence", "linear", "extra-trees", "lightgbm")
-"""Trained on panels if the project names none."""
+"""Families trained on panels by default."""
 
 FAMILIES: dict[str, Family] = {
     "linear": Family(_linear, _linear_scorer, tuple({"C": value} for value in (1.0, 0.1, 10.0, 0.01))),

@@ -1,4 +1,4 @@
-"""Raw panel table to windows with a known change, and the features of windows."""
+"""Convert a raw panel table to windows with a known change, and fit the features of windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw table to typed training rows, with a note on everything that was dropped."""
+"""Convert a raw table to typed training rows, with a note on everything that was dropped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def prepare_table(table: pa.Table, project: Project) -> LabeledRows:
 
 
 def check_row_count(count: int, what: str) -> None:
-    """Raises BadData for fewer than MIN_ROWS usable rows."""
+    """Require at least MIN_ROWS usable rows. Raises BadData."""
     if count < MIN_ROWS:
         raise BadData([Problem("too-few-rows", f"only {count} usable rows ({what})", expected=f"at least {MIN_ROWS}")])
 

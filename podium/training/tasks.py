@@ -41,7 +41,7 @@ class TrainingTask(Protocol):
         """Fit the features on these rows."""
 
     def data_facts(self, rows: LabeledRows) -> dict[str, str]:
-        """Return further facts about the training data for the manifest."""
+        """Return additional information about the training data for the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class TableTask:
 
 @dataclass(frozen=True, slots=True)
 class PanelTask:
-    """Rows keyed by entity and day, as windows of the days before."""
+    """Rows keyed by entity and day, as windows of the preceding days."""
 
     project: Project
 

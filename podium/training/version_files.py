@@ -62,7 +62,7 @@ class VersionReservation:
             raise UnreadableRows("reservation.json of this run cannot be read; delete it and run again") from None
 
     def checked(self, run: str, snapshot: str) -> VersionReservation:
-        """Return itself if it belongs to this run. Raises UnreadableRows."""
+        """Return this name if it belongs to this run. Raises UnreadableRows."""
         day, _, suffix = str(self.version).partition("-")
         matches = (self.run, self.snapshot, suffix) == (run, snapshot, run[:8]) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", day)
         if not matches or not (self.parent is None or re.fullmatch(VERSION, str(self.parent))):

@@ -27,7 +27,7 @@ router = APIRouter(tags=["mlflow"])
 
 @router.post("/invocations", summary="Predict like MLflow's scoring server")
 async def invocations(request: Request, services: ServicesDep, project: str = "") -> Response:
-    """Send dataframe_split, dataframe_records, instances, inputs or CSV; `?project=` selects another than the default."""
+    """Send dataframe_split, dataframe_records, instances, inputs or CSV; `?project=` selects a project other than the default."""
     served = services.live.get(project) if project else services.live.default()
     request.scope[MODEL] = served.project, served.version
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -122,7 +122,7 @@ async def unload(model: str, request: Request, services: ServicesDep) -> Respons
 
 
 def _find_version(services: Services, model: str, version: str) -> ServedModel:
-    """Raises UnknownProject, UnknownVersion, ModelNotReady."""
+    """Return the model. Raises UnknownProject, UnknownVersion, ModelNotReady."""
     served = services.live.get(model)
     if version and version != served.version:
         raise UnknownVersion(f"version {version[:100]} is not loaded (serving: {served.version})")

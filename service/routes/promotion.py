@@ -134,7 +134,7 @@ async def history(project: ProjectName, request: Request, services: ServicesDep)
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Return the pool of this process; promotions wait long for the store and must not use up threads of others."""
+    """Return the pool of this process; promotions may wait long for the store and must not block other threads."""
     return ThreadPool(4, "promotions")
 
 
