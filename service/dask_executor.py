@@ -30,7 +30,7 @@ from service.settings import ServiceSettings
 log = logging.getLogger(__name__)
 CHUNKS_PER_WORKER = 2
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
-"""By default, Dask keeps its last thousand messages with their rows, which made garbage collections take 0.1 s."""
+"""By default, Dask keeps its last thousand messages with their rows, which makes garbage collections take 0.1 s."""
 RETRY_SECONDS = 30
 """How long a cluster that failed is not used."""
 

@@ -222,7 +222,7 @@ class Jobs:
             log.exception("the final state of job %s cannot be written", job.name)
 
     def _predict(self, job: Job) -> None:
-        """Raises JobStopped, OSError, and BadData with row numbers of the whole table."""
+        """Predict a job's table. Raises JobStopped, OSError, and BadData with row numbers of the whole table."""
         deadline, size, request = time.monotonic() + self._limits.max_seconds, 0, job.request
         with job.result.open("wb") as file:
             self._check_limits(job, deadline, size)
@@ -236,7 +236,7 @@ class Jobs:
                 write_record(job.upload, job.record())
 
     def _check_limits(self, job: Job, deadline: float, size: int) -> None:
-        """Raises JobStopped."""
+        """Check that the job may continue. Raises JobStopped."""
         if self._closed:
             raise JobStopped("the service is shutting down")
         if job.is_cancelled:

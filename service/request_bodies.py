@@ -164,7 +164,7 @@ def _form_error(message: str) -> BadData:
 
 
 def _copy(file: UploadFile, path: Path) -> None:
-    """Raises StorageFull."""
+    """Copy an upload to a file. Raises StorageFull."""
     try:
         with path.open("wb") as target:
             shutil.copyfileobj(file.file, target)

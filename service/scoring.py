@@ -59,6 +59,6 @@ async def predict_champion(services: Services, served: ServedModel, rows: Parsed
 
 
 def _check_connected(is_disconnected: Callable[[], bool]) -> None:
-    """Raises ClientDisconnected."""
+    """Check that the client is still connected. Raises ClientDisconnected."""
     if is_disconnected():
         raise ClientDisconnected("the client closed the connection")

@@ -129,7 +129,7 @@ class TemporaryFolder:
 
 
 def read_record(path: Path) -> JobRecord:
-    """Raises UnknownResult."""
+    """Read the record of a job or result. Raises UnknownResult."""
     try:
         document = json.loads(path.read_bytes())
         return JobRecord(document["headers"], document["facts"], document["work"])

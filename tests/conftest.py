@@ -127,6 +127,11 @@ def publish_champion(context: PromotionContext, frame: pd.DataFrame, project: Pr
     return manifest
 
 
+def projects_of(client: Client) -> set[str]:
+    """Return the projects that the service has loaded."""
+    return {item["project"] for item in client.get("/status").json()["serving"]}
+
+
 @pytest.fixture(scope="session")
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A running service with the projects `mixed` (all kinds of columns), `prices` (regression) and `odd` (unusual names)."""
@@ -142,7 +147,7 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
     process: Process = start_service({**cloud.environment, **variables}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
     try:
-        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 3, 60)
+        client.wait_until(lambda: {"mixed", "prices", "odd"} <= projects_of(client), 60)
         client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
         yield client
     finally:

@@ -64,7 +64,7 @@ class Tables:
         return ""
 
     def _columns(self, url: str) -> list[str]:
-        """Raises StoreError."""
+        """Return the column names of the table at `url`. Raises StoreError."""
         bucket, key = split_url(url)
         if self._error:
             raise StoreError(self._error)

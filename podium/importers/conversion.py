@@ -100,7 +100,7 @@ def convert(request: ImportRequest, allowed: unpickling.AllowedGlobals | None = 
 
 
 def _sample_table(request: ImportRequest) -> pa.Table | None:
-    """Raises ImportRefused."""
+    """Read the sample, if there is one. Raises ImportRefused."""
     if request.sample is None:
         return None
     try:
@@ -172,7 +172,7 @@ def _panel_candidate(
     table: pa.Table | None,
     allowed: unpickling.AllowedGlobals,
 ) -> _Candidate:
-    """Raises ImportRefused."""
+    """Combine the network, the scalers and the sample. Raises ImportRefused."""
     if table is None or request.scalers is None:
         raise ImportRefused(
             "a panel model needs rows of the panel and the scalers fitted with the model: pass --sample and --scalers"
@@ -189,7 +189,7 @@ def _panel_candidate(
 
 
 def _table_candidate(request: ImportRequest, model: ImportedModel, table: pa.Table | None) -> _Candidate:
-    """Raises ImportRefused."""
+    """Combine the model with the columns of the sample. Raises ImportRefused."""
     names = table.column_names if table is not None else ()
     ignored = {**dict.fromkeys(names, "not used by the model"), request.target: "the target"}
     ignored = {name: reason for name, reason in ignored.items() if name not in model.encoder.names}

@@ -184,7 +184,7 @@ def _has_clipped_thresholds(trees: LightGBMScorer, encoder: Encoder) -> bool:
 
 
 def _trees(model: Any, features: int) -> LightGBMScorer:
-    """Raises ValueError, KeyError."""
+    """Convert a tree, a forest or boosted trees. Raises ValueError, KeyError."""
     if getattr(model, "n_outputs_", 1) != 1:
         raise ValueError("several targets")
     if isinstance(model, HISTOGRAM_BOOSTING):

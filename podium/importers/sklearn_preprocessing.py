@@ -105,7 +105,7 @@ def _ordinal(feature: Feature, encoder: OrdinalEncoder, index: int) -> Feature:
 
 
 def _text_categories(feature: Feature, encoder: OneHotEncoder | OrdinalEncoder, index: int) -> list[str]:
-    """Raises UnsupportedStep for categories that are not text, or grouped as infrequent."""
+    """Return the categories. Raises UnsupportedStep if they are not text, or if infrequent ones are grouped."""
     categories: list[Any] = encoder.categories_[index].tolist()
     is_text = all(isinstance(category, str) for category in categories)
     if not isinstance(feature, Passthrough) or getattr(encoder, "_infrequent_enabled", False) or not is_text:

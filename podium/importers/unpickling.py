@@ -46,7 +46,7 @@ DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ": lzma.decompress,
     b"\x5d\x00": lzma.decompress,
 }
-"""By the first bytes of joblib's compression formats; lz4 is not supported."""
+"""Decompressors by the first bytes of joblib's compression formats; lz4 is not supported."""
 
 
 class InertObject:

@@ -55,7 +55,7 @@ class VersionReservation:
 
     @classmethod
     def from_json(cls, data: bytes) -> VersionReservation:
-        """Raises UnreadableRows."""
+        """Parse a stored reservation. Raises UnreadableRows."""
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError, RecursionError):

@@ -27,7 +27,7 @@ router = APIRouter(tags=["mlflow"])
 
 @router.post("/invocations", summary="Predict like MLflow's scoring server")
 async def invocations(request: Request, services: ServicesDep, project: str = "") -> Response:
-    """Send dataframe_split, dataframe_records, instances, inputs or CSV; `?project=` selects a project other than the default."""
+    """Send dataframe_split, dataframe_records, instances, inputs or CSV; `?project=` selects a non-default project."""
     served = services.live.get(project) if project else services.live.default()
     request.scope[MODEL] = served.project, served.version
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -41,7 +41,7 @@ async def invocations(request: Request, services: ServicesDep, project: str = ""
 
 
 def _parse(data: bytes, media: str, served: ServedModel, max_rows: int) -> ParsedRows:
-    """Raises BadData."""
+    """Parse a request body. Raises BadData."""
     if media == "text/csv":
         return rows_from_table(data, served.signature, max_rows)
     return rows_from_records(parse_mlflow_records(decode_json(data)), served.signature, max_rows)

@@ -85,7 +85,7 @@ async def infer(model: str, request: Request, services: ServicesDep, version: st
 
 
 def _parse(served: ServedModel, header_length: str | None, data: bytes, max_rows: int) -> tuple[InferenceRequest, ParsedRows]:
-    """Raises BadData."""
+    """Parse a request body. Raises BadData."""
     parsed = parse_request(data, header_length, served.signature, max_rows)
     return parsed, rows_from_records(parsed.records, served.signature, max_rows)
 

@@ -71,7 +71,7 @@ class PredictionCall:
 
     @classmethod
     def of(cls, request: Request, services: Services, options: Options) -> PredictionCall:
-        """Raises UnknownProject, ModelNotReady."""
+        """Resolve the project and the format suffix of a request. Raises UnknownProject, ModelNotReady."""
         project = request.path_params.get("project")
         served = services.live.default() if project is None else services.live.get(project)
         request.scope[MODEL] = served.project, served.version
@@ -83,7 +83,7 @@ class PredictionCall:
         return caller(self.request.scope)
 
     def format(self, default: Format) -> Format:
-        """Raises NotAcceptable."""
+        """Return the format of the response. Raises NotAcceptable."""
         return negotiate(self.suffix, self.request.headers.get("accept", ""), default)
 
     async def body(self) -> Body:
@@ -138,7 +138,7 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
 
 
 def _check_response_size(format_: Format, rows: int) -> None:
-    """Raises TooLarge."""
+    """Check the number of rows of a response. Raises TooLarge."""
     if format_ in ("json", "html") and rows > MAX_RESPONSE_ROWS:
         message = f"a response in {format_.upper()} may have at most {MAX_RESPONSE_ROWS} rows: use CSV, Parquet or /batch"
         raise TooLarge([Problem("too-many-rows", message)])

@@ -63,7 +63,7 @@ def test_every_podium_command_exists() -> None:
         "    group = podium\n"
         "    for word in line.split():\n"
         "        if not isinstance(group, click.Group): break\n"
-        "        group = group.commands[word]\n"
+        "        group = group.get_command(click.Context(group), word)\n"
     )
     result = subprocess.run([sys.executable, "-c", code, *found], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr

@@ -21,6 +21,7 @@ from podium.local.services import start_service
 from podium.schema.data_errors import BadData
 from podium.tables.readers import read_in_pieces, read_table
 from tests import tables
+from tests.conftest import projects_of
 
 BATCH = "/projects/prices/batch"
 CSV = {"content-type": "text/csv"}
@@ -163,7 +164,7 @@ def workers(cloud: LocalCloud, service: Client, tmp_path: Path) -> Iterator[tupl
 
     try:
         client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
-        client.wait_until(lambda: len(client.get("/status").json()["serving"]) >= 3, 60)
+        client.wait_until(lambda: {"mixed", "prices", "odd"} <= projects_of(client), 60)
         yield client, current_workers
     finally:
         process.stop()
