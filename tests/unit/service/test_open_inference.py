@@ -223,7 +223,7 @@ def test_a_large_invalid_request_is_rejected_quickly_with_a_short_error(make: Ca
     started = time.perf_counter()
     with pytest.raises(BadData) as error:
         parse_request(data, None, SIGNATURE, MAX_ROWS)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 30
     assert len(json.dumps([problem.as_json() for problem in error.value.problems])) < 50_000
 
 
