@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from podium.models.onnx_scorer import OnnxScorer
-from podium.registry.library_warm_up import warm_up_libraries, warm_up_onnx
 from podium.registry.loading import ValidationResult, validate_version
 from podium.registry.versions import Manifest
+from podium.registry.warm_up import warm_up_libraries, warm_up_onnx
 from podium.sandbox.child_process import Work
 from podium.sandbox.fork_server import Worker
 from podium.storage.object_store import StoreError

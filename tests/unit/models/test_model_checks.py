@@ -18,7 +18,7 @@ from podium.models.model import Model
 from podium.models.panel_features import EntityScale, EntityStandardized, RelativeChange
 from podium.models.scorers import AffineScorer, LinearScorer
 from podium.models.serialization import UnsafePickle, dump, load
-from podium.registry.library_warm_up import COLUMNS, FEATURES, small_model
+from podium.registry.warm_up import COLUMNS, FEATURES, small_model
 from podium.schema.columns import Column, Target
 
 WIDTH = len(FEATURES)

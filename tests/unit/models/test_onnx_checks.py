@@ -16,7 +16,7 @@ from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
 from podium.models.serialization import UnsafePickle, dump, load
-from podium.registry.library_warm_up import FEATURES, small_model
+from podium.registry.warm_up import FEATURES, small_model
 
 COUNT = len(FEATURES)
 Weights = dict[str, Any]

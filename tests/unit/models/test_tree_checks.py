@@ -21,7 +21,7 @@ from podium.importers.lightgbm import read_lightgbm
 from podium.models.scorers import LightGBMScorer
 from podium.models.serialization import UnsafePickle, load
 from podium.models.tree_checks import check_trees
-from podium.registry.library_warm_up import small_model
+from podium.registry.warm_up import small_model
 from podium.sandbox.child_process import run_in_child
 from podium.sandbox.process_limits import ProcessLimits
 
@@ -89,8 +89,8 @@ FORGED = {
     "borders that fall": (r"^cat_boundaries=0 \d+", "cat_boundaries=0 0", "increase"),
     "borders far away": (r"^cat_boundaries=(.*) \d+$", r"cat_boundaries=\1 400000000", "cat_boundaries"),
     "bits that are none": (r"^cat_threshold=\d+", "cat_threshold=-1", "cat_threshold"),
-    "a leaf that is no number": (r"^leaf_value=\S+", "leaf_value=nan", "not finite"),
-    "a threshold that is no number": (r"^threshold=\S+", "threshold=nan", "not finite|categories"),
+    "a leaf that is not a number": (r"^leaf_value=\S+", "leaf_value=nan", "not finite"),
+    "a threshold that is not a number": (r"^threshold=\S+", "threshold=nan", "not finite|categories"),
     "an endless shrinkage": (r"^shrinkage=\S+", "shrinkage=inf", "not finite"),
     "models in leaves": (r"^is_linear=0", "is_linear=1", "linear_tree=false"),
     "coefficients in leaves": (r"^is_linear=0", "leaf_coeff=1 2\nis_linear=0", "linear_tree=false"),
