@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections import Counter, deque
 
-PIPE_BYTES = 4096
-"""Writes of up to this many bytes to a pipe are atomic (POSIX PIPE_BUF)."""
+PIPE_BYTES, FILE_BYTES = 4096, 1 << 16
+"""Bytes per write; up to PIPE_BUF bytes, a write to a pipe is not mixed with those of other processes."""
 MAX_LINES = 50_000
-FLUSH_SECONDS = 0.02
+FLUSH_SECONDS = 0.1
 
 
 class AccessLog:
@@ -18,6 +19,7 @@ class AccessLog:
 
     def __init__(self, counts: Counter[str], descriptor: int = 2) -> None:
         self._counts, self._descriptor = counts, descriptor
+        self._max_bytes = FILE_BYTES if stat.S_ISREG(os.fstat(descriptor).st_mode) else PIPE_BYTES
         self._lines: deque[bytes] = deque()
         self._has_lines, self._closed = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -51,9 +53,11 @@ class AccessLog:
 
     def _flush(self) -> None:
         while self._lines:
-            chunk = self._lines.popleft()
-            while self._lines and len(chunk) + len(self._lines[0]) <= PIPE_BYTES:
-                chunk += self._lines.popleft()
+            lines = [self._lines.popleft()]
+            size = len(lines[0])
+            while self._lines and (size := size + len(self._lines[0])) <= self._max_bytes:
+                lines.append(self._lines.popleft())
+            chunk = b"".join(lines)
             try:
                 while chunk:
                     chunk = chunk[os.write(self._descriptor, chunk) :]

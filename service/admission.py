@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -111,17 +110,28 @@ class AdmissionMiddleware:
         if model:
             self._metrics.record_prediction(*model, response.status, seconds)
         if self._log:
-            line: dict[str, Any] = {
-                "time": self._clock(),
-                "level": "info",
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": response.status,
-                "milliseconds": round(seconds * 1000, 3),
-            }
+            line = LogLine(self._clock(), scope["method"], scope["path"], response.status, round(seconds * 1000, 3))
             if model:
-                line |= {"model_name": model[0], "model_version": model[1], "prediction_id": response.prediction_id}
-            self._log.write(msgspec.json.encode(line) + b"\n")
+                line.model_name, line.model_version = model
+                line.prediction_id = response.prediction_id
+            self._log.write(_encode(line) + b"\n")
+
+
+class LogLine(msgspec.Struct):
+    """A line of the access log; the last three fields only for predictions."""
+
+    time: str
+    method: str
+    path: str
+    status: int
+    milliseconds: float
+    level: str = "info"
+    model_name: str | msgspec.UnsetType = msgspec.UNSET
+    model_version: str | msgspec.UnsetType = msgspec.UNSET
+    prediction_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class RequestClock:
@@ -147,8 +157,9 @@ class ResponseObserver:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            ids = (value.decode() for name, value in message["headers"] if name == b"x-prediction-id")
-            self.prediction_id = next(ids, "")
+            for name, value in message["headers"]:
+                if name == b"x-prediction-id":
+                    self.prediction_id = value.decode()
         await self._send(message)
 
 
