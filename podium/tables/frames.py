@@ -84,11 +84,15 @@ class RowProblems(Mapping[int, list[Problem]]):
         return self._count
 
 
+LOOKS_LIKE_DATA = rf"{NUMBER}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}"
+
+
 def column_problems(names: Sequence[str], columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
     """Return the problems with a table's column names, up to a bound."""
     known, present = {column.name for column in columns}, set(names)
-    if not known & present and any(re.fullmatch(NUMBER, name) for name in present):
-        return [Problem("csv-header", "the first row looks like data; add a header row")]
+    lacks_columns = not known & present or any(not column.nullable and column.name not in present for column in columns)
+    if lacks_columns and any(re.fullmatch(LOOKS_LIKE_DATA, name) for name in present - known):
+        return [Problem("csv-header", "the first row looks like data; add a header row")]  # naming the columns would show cells
     unknown = itertools.islice((name for name in names if name not in known and name not in ignored), MAX_REPORTED)
     return [unknown_column(name) for name in unknown] + [
         Problem("missing-field", "is missing from the table", column=column.name, expected=expected(column))

@@ -40,6 +40,7 @@ TABLES: list[tuple[bytes, int, str]] = [
     (GOOD.replace("city", "").encode(), 422, "csv-header"),
     (GOOD.replace("city", " city").encode(), 422, "csv-header"),
     (f"{ROW}\n{ROW}\n".encode(), 422, "csv-header"),
+    (f"{HEADER.split(',', 1)[0]},{ROW}\n{ROW},1\n".encode(), 422, "csv-header"),  # the line break is missing
     (f"{HEADER}\n{ROW}\n{ROW[:-5]}\n".encode(), 422, "csv-row-length"),
     (GOOD.replace("41000.5", "0x1F").encode(), 422, "invalid-type"),
     (GOOD.replace("41000.5", "1_000").encode(), 422, "invalid-type"),
