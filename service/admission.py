@@ -21,7 +21,7 @@ from service.settings import ServiceSettings
 
 HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
 """Paths that are served under any load and without authentication."""
-MODEL = "podium.models"
+MODEL = "podium.model"
 """Scope key of the project and version that served the request."""
 
 
