@@ -10,7 +10,7 @@ from typing import Any
 import luigi
 
 from podium.registry import provenance
-from podium.registry.identity import signed_name
+from podium.registry.actors import signed_name
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer
 from podium.registry.versions import fetch_from

@@ -27,9 +27,9 @@ from podium.training.data_report import build_data_report, report_html
 from podium.training.families import select_families
 from podium.training.feature_selection import decisions_from_json, decisions_to_json, kept_indices, select_features
 from podium.training.leaderboard import rank
+from podium.training.project_kinds import kind_of
 from podium.training.run_outputs import candidate_from_arrow, candidate_to_arrow, encoder_from_json, encoder_to_json
 from podium.training.splits import held_out_rows, training_rows
-from podium.training.tasks import task_of
 from podium.training.version_files import TrainedRun, VersionReservation
 
 
@@ -42,7 +42,7 @@ class Clean(Stage):
         return SnapshotInput(project=self.project, snapshot=self.snapshot)
 
     def build(self) -> bytes:
-        return labeled_rows_to_parquet(task_of(self.config).load(self.input().read(), store(), self.until))
+        return labeled_rows_to_parquet(kind_of(self.config).load(self.input().read(), store(), self.until))
 
 
 class CleanedStage(Stage):
@@ -74,7 +74,7 @@ class Features(CleanedStage):
     file = "features.json"
 
     def build(self) -> bytes:
-        return encoder_to_json(task_of(self.config).fit_encoder(self.training()))
+        return encoder_to_json(kind_of(self.config).fit_encoder(self.training()))
 
 
 class Select(CleanedStage):

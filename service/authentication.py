@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from service.asgi import Scope
 from service.errors import AuthenticationRequired, UnknownHost, UnsafeServer
-from service.http_head import Head
 from service.http_limits import HEAD
+from service.request_head import Head
 from service.settings import ServiceSettings
 
 SIGNED_PATHS = ("/refresh",)

@@ -94,9 +94,10 @@ class DaskExecutor:
         settings = self._settings
         if settings.dask_address:
             self._client = Client(settings.dask_address, set_as_default=False, timeout=settings.dask_timeout)
-            return
-        self._cluster = self._cluster or local_cluster(settings.dask_workers)
-        self._client = Client(self._cluster, set_as_default=False)
+        else:
+            self._cluster = self._cluster or local_cluster(settings.dask_workers)
+            self._client = Client(self._cluster, set_as_default=False)
+        self.workers = len(self._client.nthreads())
         gc.freeze()  # exclude the objects of the cluster from garbage collection
 
     @property

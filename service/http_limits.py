@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadError, HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
-from service.http_head import MAX_HEAD, NOT_HTTP, Head, check_head, check_incomplete
 from service.problems import problem_document, problem_headers
+from service.request_head import MAX_HEAD, NOT_HTTP, Head, check_head, check_incomplete
 
 IDLE_SECONDS = 75.0
 """Longer than the 60 s for which load balancers keep idle connections."""

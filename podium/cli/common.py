@@ -13,8 +13,8 @@ from podium.importers.errors import ImportRefused
 from podium.inference.served_model import UnknownModel
 from podium.project import BadProject
 from podium.registry import provenance
+from podium.registry.actors import signed_name
 from podium.registry.audit_log import AliasMoved
-from podium.registry.identity import signed_name
 from podium.registry.promotion import GateFailed, PromotionContext
 from podium.registry.signing import BadKey, Signer
 from podium.registry.versions import fetch_from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,10 +46,14 @@ def put_table(cloud: LocalCloud, key: str, frame: pd.DataFrame) -> bool:
 def run_pipeline(
     environment: Mapping[str, str], project: str, task: str = "Pipeline", *options: str, quiet: bool = False
 ) -> float:
-    """Run a Luigi task and return the seconds it took. Raises CalledProcessError."""
-    luigi = str(Path(sysconfig.get_path("scripts")) / "luigi")
+    """Run a Luigi task and return the seconds it took. Raises CalledProcessError.
+
+    PODIUM_LUIGI_COMMAND, if set, is run instead of this environment's luigi: for example a built image.
+    """
+    luigi = f"{Path(sysconfig.get_path('scripts')) / 'luigi'} --module luigi_tasks"
     project_option = ["--project", project] if project else []
-    command = [luigi, "--module", "luigi_tasks", task, *project_option, "--local-scheduler", "--workers", "2", *options]
+    program = shlex.split(environment.get("PODIUM_LUIGI_COMMAND", luigi))
+    command = [*program, task, *project_option, "--local-scheduler", "--workers", "2", *options]
     started = time.perf_counter()
     variables = {**environment, "LUIGI_CONFIG_PATH": str(ROOT / "luigi.cfg")}
     child = subprocess.Popen(command, env=variables, cwd=ROOT, stdout=sys.stderr if quiet else None, start_new_session=True)
@@ -76,9 +81,13 @@ def promotion_context(cloud: LocalCloud) -> PromotionContext:
 
 
 def start_service(environment: Mapping[str, str], port: int, folder: Path, workers: int = 1) -> Process:
-    """Start the service with its cache in `folder`, and wait until it responds."""
+    """Start the service with its cache in `folder`, and wait until it responds.
+
+    PODIUM_SERVE_COMMAND, if set, is run instead of this environment's service: for example a built image.
+    """
     variables = {**environment, "PODIUM_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "podium.cli.main", "serve", "--port", str(port), "--workers", str(workers)]
+    program = shlex.split(environment.get("PODIUM_SERVE_COMMAND", f"{sys.executable} -m podium.cli.main serve"))
+    command = [*program, "--port", str(port), "--workers", str(workers)]
     process = Process(command, folder / "logs" / "service.log", variables)
     process.wait_for(f"http://127.0.0.1:{port}/livez", 60)
     return process

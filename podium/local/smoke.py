@@ -20,8 +20,8 @@ from podium.local import LocalCloud
 from podium.local.check_report import CheckReport
 from podium.local.demo import KEY, PROJECT
 from podium.local.http_client import Client
-from podium.local.load import RequestLoad
 from podium.local.processes import free_ports
+from podium.local.request_load import RequestLoad
 from podium.local.services import breast_cancer, promotion_context, put_table, run_pipeline, start_service
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.champion_alias import read_champion

@@ -11,6 +11,7 @@ from typing import Any
 from podium.models.golden_rows import GOLDEN
 from podium.models.metrics import UnknownMetric
 from podium.project import PromotionRules
+from podium.registry.actors import four_eyes
 from podium.registry.audit_entry import AuditEntry, GateResult
 from podium.registry.audit_log import (
     AliasMoved,
@@ -22,7 +23,6 @@ from podium.registry.audit_log import (
     retired_versions,
 )
 from podium.registry.gates import evaluate_gates
-from podium.registry.identity import four_eyes
 from podium.registry.loading import LoadedVersion
 from podium.registry.signing import Signer, TrustPolicy
 from podium.registry.validation import Validator

@@ -17,8 +17,8 @@ from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.families import FAMILIES, Params
 from podium.training.feature_selection import kept_indices, select_features
+from podium.training.project_kinds import kind_of
 from podium.training.splits import folds
-from podium.training.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _Fold:
 def _prepare_fold(data: LabeledRows, fit: IndexArray, check: IndexArray, project: Project) -> _Fold:
     rows = data.rows(fit)
     _check_classes(rows)
-    encoder = with_selected_features(task_of(project).fit_encoder(rows), rows, project)
+    encoder = with_selected_features(kind_of(project).fit_encoder(rows), rows, project)
     return _Fold(check, encoder.transform(rows.inputs), rows.target.to_numpy(), encoder.transform(data.inputs.iloc[check]))
 
 

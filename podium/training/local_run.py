@@ -10,15 +10,15 @@ from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, train, with_selected_features
 from podium.training.families import select_families
 from podium.training.leaderboard import rank
+from podium.training.project_kinds import kind_of, prepare
 from podium.training.splits import held_out_rows, training_rows
-from podium.training.tasks import prepare, task_of
 from podium.training.version_files import TrainedRun, VersionReservation
 
 
 def train_candidates(rows: LabeledRows, project: Project) -> list[Candidate]:
     """Train every family on the training rows of a prepared table."""
     training = training_rows(rows, project)
-    encoder = with_selected_features(task_of(project).fit_encoder(training), training, project)
+    encoder = with_selected_features(kind_of(project).fit_encoder(training), training, project)
     return [train(family, training, encoder, project) for family in select_families(project)]
 
 

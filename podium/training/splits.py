@@ -19,12 +19,12 @@ from podium.schema.arrays import IndexArray
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.split_keys import SINGLE_STRATUM, row_hash, strata
-from podium.training.tasks import task_of
+from podium.training.project_kinds import kind_of
 
 
 def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, IndexArray]:
     """Return the indices of the training rows and of the test rows. A time split never divides a day."""
-    kind, test_size = task_of(project).split_kind(data), project.split.test_size
+    kind, test_size = kind_of(project).split_kind(data), project.split.test_size
     keys = _split_keys(data)
     if kind == "time":
         order = np.argsort(keys, kind="stable")
@@ -42,7 +42,7 @@ def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, Ind
 
 def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
     """Return the boundary between training rows and all others: the last time, or the lowest hash per stratum."""
-    kind, train = task_of(project).split_kind(data), train_and_test(data, project)[0]
+    kind, train = kind_of(project).split_kind(data), train_and_test(data, project)[0]
     columns = tuple(data.raw.column_names) if data.raw is not None else ()
     keys = _split_keys(data)
     if kind == "time":
@@ -56,7 +56,7 @@ def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
 def training_rows(data: LabeledRows, project: Project) -> LabeledRows:
     """Return the training rows; their signature has only their own ranges and categories."""
     rows = data.rows(train_and_test(data, project)[0])
-    return replace(rows, signature=task_of(project).training_signature(rows))
+    return replace(rows, signature=kind_of(project).training_signature(rows))
 
 
 def held_out_rows(data: LabeledRows, project: Project) -> LabeledRows:
@@ -72,7 +72,7 @@ def _lowest_hashes(hashes: np.ndarray, strata: np.ndarray, fraction: float) -> n
 
 def folds(data: LabeledRows, project: Project) -> list[tuple[IndexArray, IndexArray]]:
     """Return, per fold, the indices of rows to fit on and to validate on. Raises BadData if there are too few rows."""
-    kind, count = task_of(project).split_kind(data), project.split.folds
+    kind, count = kind_of(project).split_kind(data), project.split.folds
     if kind == "time":
         return _time_folds(data, count)
     smallest_class = int(data.target.value_counts().min())

@@ -30,8 +30,8 @@ from podium.schema.columns import Signature
 from podium.storage.object_store import digest
 from podium.tables.labeled_rows import LabeledRows, UnreadableRows, labeled_rows_to_parquet
 from podium.training.candidates import Candidate
+from podium.training.project_kinds import kind_of
 from podium.training.splits import held_out_rows, split_boundary, training_rows
-from podium.training.tasks import task_of
 
 DataFacts = Mapping[str, str | int | float]
 
@@ -116,7 +116,7 @@ class TrainedRun:
             "sha256": self.reservation.snapshot,
             "rows": len(self.rows.inputs),
         }
-        return facts | task_of(self.project).data_facts(self.rows)
+        return facts | kind_of(self.project).data_facts(self.rows)
 
     def _predictions_digest(self) -> str:
         """The sha256 of every model's scores on the test rows, by family."""

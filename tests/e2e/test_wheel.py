@@ -24,7 +24,7 @@ RENDER = """
 import asyncio, types
 import httpx
 from service.app import create_app
-from service.http_head import Head
+from service.request_head import Head
 from service.pages import Pages
 from service.http_limits import HEAD
 from service.settings import ServiceSettings

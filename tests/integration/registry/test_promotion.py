@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from podium.project import ColumnOptions, GateOptions, Project, PromotionRules
+from podium.registry.actors import four_eyes
 from podium.registry.audit_entry import parse_entry
 from podium.registry.audit_log import AliasMoved, check_history, read_history
 from podium.registry.champion_alias import project_names, read_champion
-from podium.registry.identity import four_eyes
 from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, promote_with_retries, rollback
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import (

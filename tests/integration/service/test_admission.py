@@ -26,9 +26,9 @@ from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
 from service.asgi import Message, Receive, Scope, Send
 from service.body_intake import BodyIntake
-from service.http_head import Head
 from service.http_limits import DISCONNECTED, HEAD, LINGER_SECONDS
 from service.metrics import Metrics
+from service.request_head import Head
 from service.settings import ServiceSettings
 from tests.tables import RECORD
 

@@ -16,7 +16,7 @@ from podium.storage import daily_ingest, datasets
 from podium.storage.daily_ingest import IngestState, Parser
 from podium.storage.object_store import NotFound, Store, StoreError
 from podium.training.daily_files import daily_rows, parse_fingerprint
-from podium.training.tasks import prepare
+from podium.training.project_kinds import prepare
 
 URL = "s3://any/raw/shop/"
 PANEL = {"entity": "shop", "time": "day", "lags": 2}

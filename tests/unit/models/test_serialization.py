@@ -14,7 +14,7 @@ from podium.models.serialization import UnsafePickle, dump, load
 from podium.project import Project
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_candidates
-from podium.training.tasks import prepare
+from podium.training.project_kinds import prepare
 from tests import tables
 
 

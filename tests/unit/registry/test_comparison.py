@@ -14,8 +14,8 @@ from podium.registry.comparison import Incumbent, NotComparable, comparable_rows
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_candidates
+from podium.training.project_kinds import prepare
 from podium.training.splits import held_out_rows, split_boundary, train_and_test, training_rows
-from podium.training.tasks import prepare
 from tests import tables
 
 BASE: dict[str, Any] = {"columns": tables.MIXED_COLUMNS}

@@ -11,8 +11,8 @@ from pydantic import SecretStr, ValidationError
 
 from service.app import create_app
 from service.asgi import Receive, Scope, Send
-from service.http_head import Head
 from service.http_limits import HEAD
+from service.request_head import Head
 from service.settings import ServiceSettings
 
 ORIGIN = "https://app.example.com"

@@ -20,8 +20,8 @@ from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, windows
 from podium.tables.readers import read_csv
 from podium.training.local_run import train_candidates
 from podium.training.panel import window_encoder
+from podium.training.project_kinds import prepare
 from podium.training.splits import folds, held_out_rows, train_and_test, training_rows
-from podium.training.tasks import prepare
 from projects.crypto.market import market
 
 

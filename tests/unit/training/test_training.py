@@ -18,8 +18,8 @@ from podium.training.data_report import build_data_report, report_html
 from podium.training.feature_selection import select_features
 from podium.training.leaderboard import rank
 from podium.training.local_run import train_candidates, train_locally
+from podium.training.project_kinds import prepare
 from podium.training.splits import folds, train_and_test, training_rows
-from podium.training.tasks import prepare
 from podium.training.version_files import VersionReservation
 from tests import tables
 

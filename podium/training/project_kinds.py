@@ -22,7 +22,7 @@ from podium.training.panel import prepare_panel, window_encoder, with_known_enti
 from podium.training.preparation import prepare_table
 
 
-class TrainingTask(Protocol):
+class ProjectKind(Protocol):
     """How a kind of project is trained."""
 
     def load(self, snapshot: bytes, store: Store, until: str) -> LabeledRows:
@@ -45,7 +45,7 @@ class TrainingTask(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TableTask:
+class TableProject:
     """Independent rows of one table."""
 
     project: Project
@@ -80,7 +80,7 @@ class TableTask:
 
 
 @dataclass(frozen=True, slots=True)
-class PanelTask:
+class PanelProject:
     """Rows keyed by entity and day, as windows of the preceding days."""
 
     project: Project
@@ -115,14 +115,14 @@ class PanelTask:
         return {UNTIL: day_name(rows.order.max(), rows.signature.panel)}
 
 
-def task_of(project: Project) -> TrainingTask:
+def kind_of(project: Project) -> ProjectKind:
     """Return the steps for the kind of this project."""
-    return PanelTask(project) if project.panel else TableTask(project)
+    return PanelProject(project) if project.panel else TableProject(project)
 
 
 def prepare(table: pa.Table, project: Project, until: float | None = None) -> LabeledRows:
     """Prepare the rows of a raw table for training; for panels of days up to `until`. Raises BadData."""
-    return task_of(project).prepare(table, until)
+    return kind_of(project).prepare(table, until)
 
 
 def _read(snapshot: bytes, project: Project) -> pa.Table:

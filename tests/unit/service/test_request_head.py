@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import HeadError
-from service.http_head import MAX_HEAD, MAX_HEADERS, MAX_URL, check_head, check_incomplete
+from service.request_head import MAX_HEAD, MAX_HEADERS, MAX_URL, check_head, check_incomplete
 
 LINE, HOST = b"POST /predict HTTP/1.1\r\n", b"Host: LocalHost:8000\r\n"
 
