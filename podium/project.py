@@ -104,7 +104,7 @@ class DerivedColumn(StrictModel):
             raise ValueError(f'unknown rule "{self.rule}"; choose one of {", ".join(RULES)}')
         count = len(signature(RULES[self.rule]).parameters)
         if len(self.of) != count:
-            raise ValueError(f"rule {self.rule} takes {count} columns, `of` names {len(self.of)}")
+            raise ValueError(f"rule {self.rule} takes {count} columns, but `of` names {len(self.of)}")
         return self
 
 
@@ -141,11 +141,13 @@ class GateOptions(StrictModel):
     """
 
     min_score: float | None = Field(None, description="minimum test score; higher is better")
-    non_inferiority: bool = Field(True, description="not significantly worse than the champion on shared test rows (95% CI)")
-    compatible: bool = Field(True, description="accept every input that the champion accepts")
+    non_inferiority: bool = Field(
+        True, description="require a score not significantly worse than the champion's on shared test rows (95% CI)"
+    )
+    compatible: bool = Field(True, description="require that the version accepts every input that the champion accepts")
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
     max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency of one record, in milliseconds")
-    four_eyes: bool = Field(False, description="require a promoter with another key and name than the trainer")
+    four_eyes: bool = Field(False, description="require a promoter whose key and name differ from the trainer's")
 
 
 class InboxOptions(StrictModel):
@@ -179,7 +181,7 @@ class Project(StrictModel):
 
     name: Name = Field(description="name of the project folder")
     title: str = Field("", description="title shown on pages")
-    intended_use: str = Field("", description="what the predictions are for, and what not; shown on the model card")
+    intended_use: str = Field("", description="what the predictions are for and what they are not for; shown on the model card")
     panel: PanelOptions | None = Field(None, description="set for forecasts of entities over time")
     data: S3Url | None = Field(None, description="URL of the training table; not needed for imported models")
     target: str = Field(description="column to predict")

@@ -70,7 +70,7 @@ class ActiveModels:
         return sorted(self._models.values(), key=lambda served: served.project)
 
     def swap(self, served: ServedModel) -> ServedModel | None:
-        """Make a version the one that serves; returns the previous one."""
+        """Serve this version from now on; return the previous one."""
         previous = self._models.get(served.project)
         self._models = {**self._models, served.project: served}  # the swap: one assignment
         self._last_used[served.project] = time.monotonic()

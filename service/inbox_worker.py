@@ -106,7 +106,7 @@ class InboxWorker:
             log.info("%s %s: %s", served.project, file.source.url, receipt["state"])
 
     def _is_processed(self, file: InboxFile) -> bool:
-        """Return whether this object version is known to be processed, so that old files cost no requests."""
+        """Return whether this object version is known to have been processed, so that old files cost no requests."""
         return file.etag is not None and self._processed.get(file.source.url) == file.etag
 
     @contextmanager

@@ -86,7 +86,7 @@ class Metrics(Collector):
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def recent(self, model: str, since: float, until: float) -> dict[str, float | int | None]:
-        """Return latency and failures of the last requests that ended in a span of `time.monotonic`."""
+        """Return the latency and failures of recent requests that ended from `since` to `until` (`time.monotonic`)."""
         requests = []
         for ended, seconds, failed in reversed(list(self._recent[model])):
             if ended < since:

@@ -34,7 +34,7 @@ class Problem(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The prediction of one record, as for any project; each deployed project has a more specific schema."""
+    """The prediction for one record, in the form common to all projects; each deployed project has a more specific schema."""
 
     prediction: str | float | None = None
     probabilities: dict[str, float] | None = Field(None, description="by class")

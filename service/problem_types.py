@@ -32,7 +32,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
         "Promotion over HTTP is disabled",
         "Set `PODIUM_PROMOTERS` and a signing key, or use the command line.",
     ),
-    "bad-signature": ("Invalid webhook signature", "Sign the notification with a key of `PODIUM_REFRESH_SECRETS`."),
+    "bad-signature": ("Invalid webhook signature", "Sign the notification with a key from `PODIUM_REFRESH_SECRETS`."),
     # --- projects, models and versions ---
     "unknown-project": ("Project not found", "`/` lists the deployed projects."),
     "unknown-model": ("Unknown model", "`detail` lists the models of this version."),
@@ -52,7 +52,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "no-previous-champion": ("No earlier champion", "Promote a version instead of rolling back."),
     "gate-failed": ("The version failed a gate", "`errors` lists the failed gates with their values."),
     "retired": ("The files of this version were deleted", "Train it again, or choose a version that still has its files."),
-    "unsigned": ("The version is not signed by a trusted key", "Publish it with a key of `PODIUM_TRAINER_KEYS`."),
+    "unsigned": ("The version is not signed by a trusted key", "Publish it with a key from `PODIUM_TRAINER_KEYS`."),
     "damaged": ("The version's files do not match its manifest", "Publish the version again."),
     # --- jobs ---
     "too-many-jobs": ("Too many jobs", "Upload the file again when a job has finished."),
@@ -63,7 +63,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "too-large": ("The body is too large", "Send the rows in several requests."),
     "empty-input": ("The input is empty", "Send one record, or a table with a header and at least one row."),
     "invalid-json": ("Invalid JSON", "`detail` gives the line and column of the error."),
-    "invalid-encoding": ("Invalid text encoding", "Encode text as UTF-8, without NUL characters and unpaired surrogates."),
+    "invalid-encoding": ("Invalid text encoding", "Encode text as UTF-8, without NUL characters or unpaired surrogates."),
     "multipart-malformed": ("Invalid multipart form", "Let an HTTP library encode the form."),
     "upload-incomplete": ("The upload is incomplete", "Send the file again."),
     "gzip-malformed": ("Invalid gzip file", "Compress the file again."),
@@ -71,7 +71,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- tables ---
     "csv-header": ("Invalid CSV header", "The first line must name every column exactly once."),
     "csv-row-length": ("Wrong number of cells in a row", "Quote cells that contain the delimiter."),
-    "csv-quote": ("Unclosed quote in a CSV", "Close every quoted cell, and double quotes inside of it."),
+    "csv-quote": ("Unclosed quote in a CSV", "Close every quoted cell, and double any quotes inside it."),
     "csv-delimiter": ("Unexpected CSV delimiter", "Use commas, or set the delimiter with `?delimiter=`."),
     "too-many-rows": ("Too many rows", "Send the rows in several requests, or upload them to `/batch`."),
     "too-many-columns": ("Too many columns", "Send only the columns of the model."),

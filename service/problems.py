@@ -64,7 +64,7 @@ async def send_problem(send: Send, error: ServiceError) -> None:
 
 
 def invalid_input(error: BadData) -> InvalidInput:
-    """Translate errors in the data of a request; the first one gives the code."""
+    """Translate errors in the data of a request; the first error determines the code of the problem."""
     hint = {"hint": EXTRA_HINT} if any(problem.code == "unknown-field" for problem in error.problems) else {}
     translated = InvalidInput(str(error), errors=[problem.as_json() for problem in error.problems], **hint)
     translated.status, translated.code = error.status, error.code

@@ -44,8 +44,8 @@ class Reconciler:
     """Polls the aliases of the store; each project then follows its alias in a task of its own.
 
     A version that loads slowly or hangs does not delay other projects. The previous version stays in memory, so that a
-    rollback is instant. The last aliases are cached on disk: for a start without the store, for a deleted alias, and so
-    that a restart does not accept an older alias.
+    rollback is instant. The last aliases are cached on disk, so that the service can start without the store,
+    keep serving a project whose alias was deleted, and reject an older alias after a restart.
     """
 
     def __init__(self, store: Store, cache: ModelCache, loader: VersionLoader, swaps: Swaps, poll_seconds: float) -> None:
@@ -250,7 +250,7 @@ class Reconciler:
             self._backoff.add(alias)
 
     def _prepare(self, alias: Alias) -> PreparedSwap | None:
-        """Load the alias's version, in a thread; returns None if it serves already. Raises StoreError."""
+        """Load the alias's version, in a thread; return None if it is already serving. Raises StoreError."""
         started, entry, project = time.monotonic(), alias.entry, alias.entry.project
         latest = self._swaps.latest_sequence.get(project, 0)
         if entry.sequence < latest:

@@ -20,7 +20,7 @@ _PROCESS_ID, _counter = secrets.token_hex(6), itertools.count(1)
 
 
 def new_prediction_id() -> str:
-    """Return an id that is unique over processes and restarts."""
+    """Return an id that is unique across processes and restarts."""
     return f"{_PROCESS_ID}-{next(_counter):x}"
 
 
@@ -42,7 +42,7 @@ def one_prediction(scores: Sequence[float], target: Target, half_width: float | 
 def render_predictions(served: ServedModel, scores: Scores, rows: ParsedRows, with_inputs: bool) -> list[dict[str, Any]]:
     """Return one object per row, or per forecast of a panel; an invalid row gets its errors.
 
-    With several models, the first one's prediction is at the top level and `models` has each by name.
+    With several models, the first one's prediction is at the top level and `models` has the predictions of all by name.
     """
     if served.signature.panel:
         return forecast_rows(served.signature.panel, rows, scores)

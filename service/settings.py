@@ -41,13 +41,13 @@ class ServiceSettings(StoreSettings):
     allow_library_mismatch: bool = Field(
         False, description="serve versions that were trained with other releases of the installed libraries"
     )
-    cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder of verified model files")
+    cache: Path = Field(Path(tempfile.gettempdir()) / "podium-cache", description="folder for verified model files")
 
     # --- authentication ---
     api_keys: dict[str, Key] = Field(
         {}, description="API keys as a JSON object name → key; without keys, only loopback addresses are served"
     )
-    allow_anonymous: bool = Field(False, description="serve any address without API keys")
+    allow_anonymous: bool = Field(False, description="serve all addresses, not only loopback, without API keys")
     public_status: bool = Field(False, description="serve `/status` and `/metrics` without an API key")
     allowed_hosts: tuple[str, ...] = Field(
         ("localhost", "127.0.0.1", "[::1]"),
@@ -60,7 +60,7 @@ class ServiceSettings(StoreSettings):
         {}, description="bearer tokens for promotion over HTTP, as a JSON object name → token; empty disables it"
     )
     refresh_secrets: tuple[SecretStr, ...] = Field(
-        (), description="keys of signed notifications to `/refresh`, as a JSON list; list both keys during rotation"
+        (), description="keys for signed notifications to `/refresh`, as a JSON list; list both keys during rotation"
     )
 
     # --- requests ---

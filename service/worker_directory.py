@@ -79,7 +79,7 @@ class WorkerDirectory:
         return path.stem
 
     def find(self, root: Path, name: str, owner: str) -> Path:
-        """Return the path of the record of a caller's own result or job. Raises UnknownResult, also for other callers'."""
+        """Return the path of the record of a caller's own result or job. Raises UnknownResult, also for those of others."""
         path = root / _folder_name(owner) / f"{name}.json"
         if not RESULT_ID.fullmatch(name) or not path.exists():
             raise UnknownResult(NOT_FOUND)
@@ -96,7 +96,7 @@ class WorkerDirectory:
             atomic_write(self._status_file, json.dumps({"pid": os.getpid(), **status}).encode())
 
     def peer_status(self) -> list[dict[str, Any]]:
-        """Return the last status of each other worker, with `alive`; dead workers count, as their counters stay valid."""
+        """Return the last status of each other worker, with `alive`; dead workers are included: their counters stay valid."""
         peers = []
         for path in sorted(self._workers.glob("*.json")):
             with suppress(OSError):

@@ -31,7 +31,7 @@ MAX_SHOWN_CATEGORIES = 8
 @click.option("--target", default="", help="name of the target; from project.toml or `prediction` by default")
 @click.option("--classes", default="", help="comma-separated class names, in the model's order")
 @click.option("--seconds", default=120.0, show_default=True, help="time limit of the import")
-@click.option("--other-release", is_flag=True, help="accept a pickle of another scikit-learn release")
+@click.option("--other-release", is_flag=True, help="accept a pickle from another scikit-learn release")
 @json_option
 @report_errors
 def import_(

@@ -84,7 +84,7 @@ def check_column_count(count: int, names: Sequence[str]) -> None:
     if len(names) != count:
         columns = ", ".join(names[:12])
         raise ImportRefused(
-            f"the model takes {count} columns, the sample has {len(names)} ({columns}): remove other columns, and name the "
+            f"the model takes {count} columns, but the sample has {len(names)} ({columns}): remove the others, and name the "
             "target with --target"
         )
 

@@ -178,7 +178,7 @@ def _check_sequential(kind: str, layers: Sequence[Mapping[str, Any]]) -> None:
     for layer in layers:
         sources = list(_sources(layer.get("inbound_nodes", [])))
         if sources != ([previous] if previous else []):
-            raise ImportRefused(f"the network branches, only sequences of layers are supported: {REMEDY}")
+            raise ImportRefused(f"the network branches, but only sequences of layers are supported: {REMEDY}")
         previous = layer["config"]["name"]
 
 

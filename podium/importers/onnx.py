@@ -161,7 +161,7 @@ def _kind_and_shape(tensor: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _column_names(tensor: str, count: int, tensors: int, names: list[str] | None) -> list[str]:
-    """The column names of one tensor; those of the sample if it is the only one. Raises ImportRefused."""
+    """The column names of one tensor; a single tensor gets those of the sample. Raises ImportRefused."""
     if tensors == 1:
         column_names = names or numbered_names(count)
     elif count == 1:
@@ -169,7 +169,7 @@ def _column_names(tensor: str, count: int, tensors: int, names: list[str] | None
     else:
         column_names = [f"{tensor}_{number}" for number in range(1, count + 1)]
     if len(column_names) != count:
-        raise ImportRefused(f"the model takes {count} columns, the sample has {len(column_names)}: remove other columns")
+        raise ImportRefused(f"the model takes {count} columns, but the sample has {len(column_names)}: remove the others")
     return column_names
 
 

@@ -53,7 +53,7 @@ class Scalers:
     steps: int
 
     def of(self, column: str) -> tuple[tuple[str, float, float], ...]:
-        """Return entity, mean and scale of a column; empty if it is not scaled."""
+        """Return (entity, mean, scale) for each entity with a scaler of the column; empty if there is none."""
         return tuple((entity, *columns[column]) for entity, columns in self.table.items() if column in columns)
 
 
@@ -87,7 +87,7 @@ def _mean_and_scale(scaler: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class PanelImport:
-    """A model of windows, its panel, windows to compare on, and the windows of the test days with their changes."""
+    """A model of windows, its panel, windows to compare it on, and the windows of the test days with their target changes."""
 
     model: ImportedModel
     panel: Panel
@@ -127,11 +127,11 @@ def _with_scaled_entities(column: Column, panel: Panel, scalers: Scalers) -> Col
 
 
 def _check(network: ImportedModel, scalers: Scalers, panel: Panel) -> None:
-    """Check that network, scalers and panel fit together. Raises ImportRefused."""
+    """Check that the network, scalers and panel fit together. Raises ImportRefused."""
     width, bases = len(network.encoder.columns), [name.removeprefix(CHANGE) for name in scalers.features]
     if scalers.steps != panel.lags or width != panel.lags * len(scalers.features):
         raise ImportRefused(
-            f"network, scalers and panel do not fit: the network takes {width} numbers, the scalers have {scalers.steps} days "
+            f"the parts do not fit together: the network takes {width} numbers, the scalers have {scalers.steps} days "
             f"of {len(scalers.features)} features, and panel.lags is {panel.lags}"
         )
     if unknown := sorted({name for name in bases if name not in panel.numeric_columns}):

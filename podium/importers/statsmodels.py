@@ -171,7 +171,7 @@ def _linear(
 
 
 def _constants(fit: StatsmodelsFit) -> set[str]:
-    """Terms that are 1 in every row; by name alone if the file has no rows."""
+    """Constant terms, which are 1 in every row; recognized by name alone if the file has no rows."""
     named = {term for term in fit.terms if term in CONSTANTS}
     if fit.exog is None or not len(fit.exog):
         return named
@@ -252,7 +252,7 @@ def _term(term: str, frame: pd.DataFrame) -> Any:
 
 
 def _safe_formula(formula: str) -> patsy.ModelDesc:
-    """Return the right side if it has only columns and C(column). patsy parses without evaluating. Raises ImportRefused."""
+    """Return the right side of a formula of columns and C(column) only; patsy does not evaluate it. Raises ImportRefused."""
     try:
         parsed = patsy.ModelDesc.from_formula(formula)
     except patsy.PatsyError as error:

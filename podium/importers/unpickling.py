@@ -87,7 +87,7 @@ class InertObject:
 
     @property
     def kind(self) -> str:
-        """The name of its class or function."""
+        """The name of the object's class or function."""
         return self.global_name[1]
 
 
@@ -215,7 +215,7 @@ def construct(data: bytes, allowed: AllowedGlobals) -> Any:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """The only call of `_codecs.encode` in pickles: it turns text into bytes."""
+    """Stands for `_codecs.encode`, which pickles call only to turn text into bytes."""
     if encoding != "latin1":
         raise ImportRefused(f'the pickle uses the encoding "{encoding}", which pickles never need: {REMEDY}')
     return text.encode("latin1")

@@ -24,7 +24,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON output"
     type=click.Path(path_type=Path),
     default=DEMO_FOLDER,
     show_default=True,
-    help="folder of the S3 data and logs, kept between runs",
+    help="folder for the S3 data and logs, kept between runs",
 )
 def demo(port: int, s3_port: int, folder: Path) -> None:
     """Run a full local demo (S3, training, service) until Ctrl-C.

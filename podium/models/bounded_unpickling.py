@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MAX_WEIGHT, MAX_DEPTH, MAX_SECONDS = 50_000_000, 200, 30.0
-"""Bounds of the steps plus the weight of all parts whenever they are put into a container, of nesting, and of CPU time."""
+"""Limits on the weight (each step, and each part whenever it is put into a container), on nesting, and on CPU time."""
 
 STEPS_PER_TIME_CHECK = 1000
 
@@ -21,7 +21,7 @@ STACK_OPERANDS = {
     pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3, pickle.APPEND: 1, pickle.SETITEM: 2, pickle.REDUCE: 1,
     pickle.NEWOBJ: 1, pickle.NEWOBJ_EX: 2, pickle.BUILD: 1,
 }  # fmt: skip
-"""Operation to the number of stack items that it puts into the object that is on top afterwards."""
+"""For each operation, the number of stack items that it puts into the object that is on top afterwards."""
 
 MARK_OPERATIONS = {
     pickle.TUPLE, pickle.LIST, pickle.DICT, pickle.FROZENSET, pickle.APPENDS, pickle.SETITEMS, pickle.ADDITEMS, pickle.INST,

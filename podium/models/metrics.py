@@ -30,7 +30,7 @@ def _labels(scores: FloatMatrix) -> FloatVector:
 
 
 def _f1(target: FloatVector, scores: FloatMatrix) -> float:
-    """F1 of the second of two classes, else the macro average; 0 for a class without true positives."""
+    """F1: for two classes, that of the second; for more, the macro average; 0 for a class without true positives."""
     labels = _labels(scores)
     classes = [1] if scores.shape[1] == 2 else np.union1d(target, labels)
     hits = np.array([((target == label) & (labels == label)).sum() for label in classes])
@@ -39,7 +39,7 @@ def _f1(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _roc_auc(target: FloatVector, scores: FloatMatrix) -> float:
-    """ROC AUC of the second of two classes, else the one-versus-rest macro average."""
+    """ROC AUC: for two classes, that of the second; for more, the one-versus-rest macro average."""
     labels = [1] if scores.shape[1] == 2 else np.unique(target).astype(int).tolist()
     return float(np.mean([_area(target == label, scores[:, label]) for label in labels]))
 
@@ -71,7 +71,7 @@ def _log_loss(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _brier(target: FloatVector, scores: FloatMatrix) -> float:
-    """Mean squared error of the probabilities; of the second class only if there are two."""
+    """Mean squared error of the probabilities; for two classes, only of the second one."""
     truth = np.eye(scores.shape[1])[target.astype(int)]
     return float(((scores - truth) ** 2).sum(axis=1).mean() / (2 if scores.shape[1] == 2 else 1))
 

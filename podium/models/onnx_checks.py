@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podium.models.onnx_scorer import OnnxInput
 
 MAX_ELEMENTS, MAX_TOTAL_ELEMENTS, MAX_DEPTH = 1 << 24, 1 << 26, 4
-"""Bounds of the elements of one tensor, of all tensors for one row, and of the nesting of graphs."""
+"""Limits on the elements of one tensor, on those of all tensors for one row, and on the nesting of graphs."""
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
@@ -44,7 +44,7 @@ SHAPE_INPUTS: dict[str, Sequence[int]] = {
     "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Unsqueeze": (1,),
     "Upsample": (1,), **{name: (1,) for name in OPERATORS if name.startswith("Reduce")},
 }  # fmt: skip
-"""Operator to the indices of inputs that determine the output's shape; these must be constant."""
+"""For each operator, the indices of the inputs that determine the output's shape; these must be constant."""
 
 DIVISIONS = ("Div", "Mod")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 MAX_LEAVES, MAX_TOTAL_LEAVES, MAX_DEPTH = 1 << 20, 1 << 26, 10_000
-"""Bounds of the leaves of one tree, of the leaves of all trees, and of the depth."""
+"""Limits on the leaves of one tree, on the leaves of all trees, and on the depth."""
 
 HEADER = {
     "tree", "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective", "average_output",

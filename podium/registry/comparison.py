@@ -47,7 +47,7 @@ class ComparableRows:
 
 
 class NotComparable(ValueError):
-    """A version and the champion have no rows in common for a comparison; the message says why."""
+    """There are no rows on which a version and the champion can be compared; the message says why."""
 
 
 def incumbent_of(champion: LoadedVersion) -> Incumbent:

@@ -56,7 +56,7 @@ def _test_row_error(manifest: Manifest, test: LabeledRows) -> str:
     target = manifest.signature.target
     known = test.target.dropna()
     if test.signature.target != target:
-        return "the test rows have another target than the version"
+        return "the test rows have a different target from the version"
     if [column.name for column in test.signature.inputs] != [column.name for column in manifest.signature.inputs]:
         return "the test rows have different columns from the version"
     if target.classes and not known.isin(range(len(target.classes))).all():
@@ -145,7 +145,7 @@ def _compatible(loaded: LoadedVersion, champion: LoadedVersion) -> GateResult:
 
 
 def _non_inferiority(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
-    """Compare both on the test rows that neither has seen, by a paired bootstrap."""
+    """Compare the version with the champion on test rows that neither has seen, by a paired bootstrap."""
 
     def result(passed: bool, detail: str) -> GateResult:
         return GateResult(name="non-inferiority", passed=passed, detail=detail)

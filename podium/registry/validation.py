@@ -22,7 +22,7 @@ from podium.sandbox.process_limits import ProcessLimits
 from podium.storage.files import atomic_write, file_lock
 
 MAX_MEMORY_BYTES = 2 << 30
-"""Memory of a validation, in addition to what the fork server uses."""
+"""Maximum memory of a validation, in addition to what the fork server uses."""
 
 MAX_CONCURRENT = 4
 
@@ -44,7 +44,7 @@ class Validator:
         self._server = ForkServer("podium.registry.validation_worker", max_concurrent)
 
     def load(self, project: str, version: str, sha256: str, fetch: Fetch, trainers: VerifyingKeys) -> LoadedVersion:
-        """Return the models of a version, validated in a child and loaded from the same bytes. Raises StoreError."""
+        """Return the models of a version, validated in a child process and loaded from the same bytes. Raises StoreError."""
         manifest = load_manifest(project, version, sha256, fetch, trainers)
         size, max_bytes = sum(file.size for file in manifest.files.values()), self._limits.memory_bytes
         if size > max_bytes:

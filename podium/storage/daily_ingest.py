@@ -206,7 +206,7 @@ def _write_partitions(
 
 
 def _months_with(store: Store, state: IngestState, files: set[str]) -> set[str]:
-    """Return the months with rows of these files."""
+    """Return the months that have rows from these files."""
     if not files:
         return set()
     names = pa.array(sorted(files))

@@ -9,7 +9,7 @@ from functools import lru_cache
 from podium.schema.columns import Column, FuzzyMatching
 
 MIN_LENGTH = 4
-"""Letters of the shortest word that may be misspelled."""
+"""Minimum number of letters in a word that may be misspelled."""
 MAX_LENGTH = 100
 """Longer texts are not compared with categories."""
 RARE_FRACTION, MAX_FREQUENT, MAX_TEXTS = 0.005, 50, 2_000
@@ -34,7 +34,7 @@ class FuzzySpellings:
 
 
 def normalize_text(text: str) -> str:
-    """Return the text without differences in case, whitespace and a trailing dot."""
+    """Return the text with case and whitespace normalized, and without a trailing dot."""
     return " ".join(text.casefold().split()).rstrip(".")
 
 

@@ -59,7 +59,7 @@ def _too_large(message: str, expected: str) -> TooLarge:
 
 
 def _checked_schema(metadata: pq.FileMetaData, rows: int, limits: Limits, check: Check) -> pa.Schema:
-    """Return the schema. Raises BadData for unsupported columns and too large tables."""
+    """Return the schema. Raises BadData for unsupported columns and for tables that are too large."""
     if metadata.num_columns > limits.columns:
         raise TooLarge(
             [Problem("too-many-columns", f"the table has {metadata.num_columns} columns", expected=f"at most {limits.columns}")]
@@ -155,7 +155,7 @@ def as_text(table: pa.Table) -> pa.Table:
 
 
 def column_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return numbers, dates and booleans as text, like in CSV. Raises BadData."""
+    """Return numbers, dates and booleans as text, as in CSV. Raises BadData."""
     if pa.types.is_string(column.type):
         return column
     try:

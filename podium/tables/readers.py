@@ -77,7 +77,7 @@ def read_in_pieces(
     limits: Limits = FILE,
     check: Check = accept_all,
 ) -> Iterator[pa.Table]:
-    """Yield a file as text tables of about `chunk_bytes` each, so that memory use does not grow with it. Raises BadData."""
+    """Yield a file as text tables of about `chunk_bytes`, so that memory use does not grow with its size. Raises BadData."""
     with path.open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC and not gzipped:
             for batch in parquet_batches(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), limits, check):

@@ -26,7 +26,7 @@ class ProjectKind(Protocol):
     """How a kind of project is trained."""
 
     def load(self, snapshot: bytes, store: Store, until: str) -> LabeledRows:
-        """Prepare the rows of a data snapshot, of days up to `until` unless it is empty. Raises BadData, BadProject."""
+        """Prepare the rows of a data snapshot; if `until` is not empty, only days up to it. Raises BadData, BadProject."""
 
     def prepare(self, table: pa.Table, until: float | None = None) -> LabeledRows:
         """Prepare the rows of a raw table. Raises BadData."""
@@ -121,7 +121,7 @@ def kind_of(project: Project) -> ProjectKind:
 
 
 def prepare(table: pa.Table, project: Project, until: float | None = None) -> LabeledRows:
-    """Prepare the rows of a raw table for training; for panels of days up to `until`. Raises BadData."""
+    """Prepare the rows of a raw table for training; for a panel, only days up to `until`. Raises BadData."""
     return kind_of(project).prepare(table, until)
 
 
