@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 
 PIPE_BYTES, FILE_BYTES = 4096, 1 << 16
-"""Bytes per write; up to PIPE_BUF bytes, a write to a pipe is not mixed with those of other processes."""
+"""Maximum bytes per write; other processes cannot interleave output with a pipe write of at most PIPE_BUF bytes."""
 MAX_LINES = 50_000
 FLUSH_SECONDS = 0.1
 
@@ -25,7 +25,7 @@ class AccessLog:
         self._thread: threading.Thread | None = None
 
     def write(self, line: bytes) -> None:
-        """Buffer a line that ends with a line feed."""
+        """Buffer a line, which must end with a line feed."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
             self._thread.start()
@@ -37,7 +37,7 @@ class AccessLog:
             self._has_lines.set()
 
     def close(self) -> None:
-        """Flush the buffer, unless the reader blocks."""
+        """Flush the buffer; give up after a second if the reader blocks."""
         self._closed = True
         self._has_lines.set()
         if self._thread:

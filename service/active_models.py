@@ -1,4 +1,4 @@
-"""The models that serve now: one immutable version per project, replaced by one assignment."""
+"""The models being served: one immutable version per project, replaced by a single assignment."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class ActiveModels:
         return served
 
     def _available(self) -> str:
-        """Return the deployed projects; every caller that passed authentication may list them."""
+        """Return the names of the deployed projects, which every authenticated caller may list."""
         names = sorted(self._models.keys() | self.evicted.keys())
         return ", ".join([*names[:MAX_LISTED], *(["…"] if len(names) > MAX_LISTED else [])]) or "none"
 
     def default(self) -> ServedModel:
-        """Return the model behind the paths without a project. Raises ModelNotReady, UnknownProject."""
+        """Return the model for paths that do not name a project. Raises ModelNotReady, UnknownProject."""
         if self._default:
             return self.get(self._default)
         if not self._models:
@@ -54,7 +54,7 @@ class ActiveModels:
         return next(iter(self._models.values()))
 
     def find(self, project: str) -> ServedModel | None:
-        """Return a project's model or None, and count it as used; an empty name means the default project."""
+        """Return a project's model, or None, and record the use; an empty name means the default project."""
         if not project and not self._default:
             return next(iter(self._models.values())) if len(self._models) == 1 and not self.evicted else None
         served = self._models.get(project or self._default)
@@ -63,7 +63,7 @@ class ActiveModels:
         return served
 
     def is_loaded(self, project: str) -> bool:
-        """Return whether a project's model is in memory; unlike `find`, this does not count as use."""
+        """Return whether a project's model is in memory; unlike `find`, this does not record a use."""
         return project in self._models
 
     def all(self) -> list[ServedModel]:

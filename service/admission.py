@@ -1,4 +1,4 @@
-"""Admission control: complete bodies, a limit on concurrent requests, and the access log."""
+"""Admission control: receive complete bodies, limit concurrent requests, and write the access log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.settings import ServiceSettings
 HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
 """Paths that are served under any load and without authentication."""
 MODEL = "podium.model"
-"""Scope key of the project and version that served the request."""
+"""Scope key for the project and version that served the request."""
 
 
 class AdmissionMiddleware:
@@ -66,7 +66,7 @@ class AdmissionMiddleware:
                 self._bodies.memory.give_back(reserved)
 
     async def _run_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application in one of the slots. Raises QueueFull, Overloaded."""
+        """Run the application as soon as a slot is free. Raises QueueFull, Overloaded."""
         started = time.perf_counter()
         if self._in_progress < self._max_concurrency:
             self._in_progress += 1
@@ -118,7 +118,7 @@ class AdmissionMiddleware:
 
 
 class LogLine(msgspec.Struct):
-    """A line of the access log; the last three fields only for predictions."""
+    """A line of the access log; only predictions set the last three fields."""
 
     time: str
     method: str
@@ -135,7 +135,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RequestClock:
-    """The current time as ISO 8601 text; the seconds are formatted once per second."""
+    """Returns the current time in ISO 8601 format; everything but the milliseconds is formatted only once per second."""
 
     def __init__(self) -> None:
         self._second, self._text = 0, ""
@@ -169,7 +169,7 @@ def client_disconnected(scope: Scope) -> bool:
 
 
 def replay(first: Message, receive: Receive) -> Receive:
-    """Return a `receive` that first returns a message that was received already."""
+    """Return a `receive` that first returns a message that has already been received."""
     messages = [first]
 
     async def receive_replayed() -> Message:

@@ -18,7 +18,7 @@ from service.thread_pools import ThreadPool
 
 THREADS = 8
 MAX_NEW = 100
-"""Maximum aliases of unknown projects that one check reads."""
+"""Maximum number of aliases of unknown projects to read per check."""
 MAX_LISTED = 20
 
 
@@ -45,7 +45,7 @@ class Aliases:
         self.missing: set[str] = set()
 
     async def update(self, served: Set[str]) -> None:
-        """Read the aliases that changed; `served` are the projects that were served here. Raises StoreError."""
+        """Read the aliases that changed; `served` contains the projects that this service has served. Raises StoreError."""
         etags = await self._threads.run(alias_states, self._store)
         known = served | self.signed.keys()
         self._forget_except(etags.keys() | known)
@@ -55,11 +55,11 @@ class Aliases:
         await _gather_errors(self._read(project, etags[project], served) for project in self._unknown(etags, known))
 
     def invalid(self, served: Set[str]) -> dict[str, str]:
-        """Return the errors of these projects' aliases."""
+        """Return why the aliases of served projects are invalid, by project."""
         return {project: self._invalid[project] for project in sorted(served & self._invalid.keys())}
 
     def rejected(self, served: Set[str]) -> dict[str, Any]:
-        """Return the number of invalid aliases of other projects, and the first names."""
+        """Return the number of projects with an invalid alias that were never served, and some of their names."""
         names = sorted(self._invalid.keys() - served)
         return {"count": len(names), "projects": list(islice(names, MAX_LISTED))}
 
@@ -70,7 +70,7 @@ class Aliases:
         return etags[project] != self._etags.get(project)
 
     def _unknown(self, etags: dict[str, str], known: Set[str]) -> list[str]:
-        """Return changed aliases of unknown projects: never-read ones first, the others in random order."""
+        """Return unknown projects whose alias has changed, in random order but with aliases never read before first."""
         changed = [project for project in etags.keys() - known if self._is_changed(project, etags)]
         return sorted(changed, key=lambda project: (project in self._etags, random.random()))[:MAX_NEW]
 
@@ -80,7 +80,7 @@ class Aliases:
             self._invalid.pop(project, None)
 
     async def _read(self, project: str, etag: str | None, served: Set[str]) -> None:
-        """Read one alias; `etag` is None if the listing does not have it. Raises StoreError if S3 fails."""
+        """Read one alias; `etag` is None if the alias was not listed. Raises StoreError if S3 fails."""
         try:
             blob = await self._threads.run(self._store.read, alias_key(project))
         except NotFound:
@@ -88,7 +88,7 @@ class Aliases:
         except StoreError as error:
             if type(error) is StoreError:
                 raise
-            return self._reject(project, etag, error)  # the object cannot be an alias, for example it is too large
+            return self._reject(project, etag, error)  # the object cannot be an alias, for example because it is too large
         try:
             entry = parse_entry(blob.data, project, self._promoters)
         except StoreError as error:

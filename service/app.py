@@ -52,12 +52,12 @@ from service.worker_directory import WorkerDirectory
 STATUS_SECONDS = 1.0
 """How often a worker publishes its status."""
 STORE_TIMEOUT = 5.0
-"""Timeout of store calls of the reconciler; promotions use a longer one."""
+"""Timeout for the reconciler's store calls; promotions use a longer one."""
 PAGE_STORE_TIMEOUT = 2.5
 
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
-    """Create the application; a function, so that importing has no effects and tests can choose the settings."""
+    """Create the application: in a function, so that imports have no side effects and tests can choose the settings."""
     settings = settings or ServiceSettings()
     live = ActiveModels(settings.default_project)
     metrics = Metrics(live)
@@ -116,7 +116,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services:
-    """Require trusted keys, because no version can be verified without them. Raises BadKey."""
+    """Create the services; requires trusted keys, because no version can be verified without them. Raises BadKey."""
     settings: ServiceSettings = app.state.settings
     live: ActiveModels = app.state.live
     metrics: Metrics = app.state.metrics
@@ -161,7 +161,7 @@ def _job_limits(settings: ServiceSettings) -> JobLimits:
 async def _publish_status(services: Services) -> None:
     """Publish this worker's status for the others, and take over the jobs of workers that have ended."""
     while True:
-        with contextlib.suppress(RuntimeError):  # a counter changed while it was copied; the next second publishes it
+        with contextlib.suppress(RuntimeError):  # a counter changed while it was being copied; try again in a second
             await run_in_threadpool(services.directory.publish_status, services.status())
             await run_in_threadpool(services.jobs.take_over, services.live.find)
         await asyncio.sleep(STATUS_SECONDS)
@@ -174,7 +174,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _mount_assets(app: FastAPI, settings: ServiceSettings) -> None:
-    """Serve the styles, and Swagger UI from an installed package."""
+    """Serve the static files of the pages, and Swagger UI from an installed package."""
     app.mount("/static", StaticFiles(directory=settings.static), name="static")
     swagger = importlib.resources.files("fastapi_offline") / "static"
     app.mount("/swagger", StaticFiles(directory=str(swagger)), name="swagger")

@@ -1,4 +1,4 @@
-"""ASGI types, and small middleware."""
+"""ASGI types and small middleware classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECURITY_HEADERS = [
 
 
 class LoadEvictedModel:
-    """Reloads the model of a request that was evicted from memory, before the request is routed."""
+    """Before a request is routed, reloads its model if the model was evicted from memory."""
 
     def __init__(self, app: ASGIApp, live: ActiveModels) -> None:
         self._app, self._live = app, live
@@ -42,7 +42,7 @@ class LoadEvictedModel:
 
 
 def _project_of(scope: Scope) -> str:
-    """Return the project in the path, or in the query of /invocations."""
+    """Return the project from the path, or from the query of /invocations."""
     if match := re.match(r"/(?:projects|v2/models)/([^/]+)", scope["path"]):
         return match[1]
     query = scope["query_string"].decode("latin-1") if scope["path"] == "/invocations" else ""
@@ -51,7 +51,7 @@ def _project_of(scope: Scope) -> str:
 
 
 class HeadAsGet:
-    """Routes HEAD requests as GET; the HTTP protocol drops the body."""
+    """Routes HEAD requests as GET; uvicorn's HTTP protocol class drops the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Checks of the host, the address and the API key of a request."""
+"""Check the host, address and API key of a request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PUBLIC_PATHS = ("/status", "/status.json", "/metrics")
 """Paths that `PODIUM_PUBLIC_STATUS` makes public; they bypass admission control."""
 ANY_HOST = "*"
 CALLER = "podium.caller"
-"""Scope key of the name of the request's API key."""
+"""Scope key for the name of the request's API key."""
 
 
 class Authenticator:
-    """The checks of a request that do not need its body."""
+    """Performs the checks that do not need the body of a request."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._keys = {name: key.get_secret_value().encode() for name, key in settings.api_keys.items()}
@@ -60,7 +60,7 @@ def _dots(name: bytes) -> list[int]:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address is reachable from this host only."""
+    """Return whether an address is reachable only from this host."""
     if address == "localhost" or address == "127.0.0.1":
         return True
     try:

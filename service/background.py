@@ -1,4 +1,4 @@
-"""Background tasks that run as long as the service and restart when they end."""
+"""Background tasks that run for as long as the service and are restarted when they end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 300.0
-"""A task that ran this long restarts after the shortest pause."""
+"""A task that ran for longer than this is restarted after the shortest pause."""
 
 
 async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Metrics, pause: float = PAUSE_SECONDS) -> None:
-    """Run `work` until this task is cancelled; log, count and restart it each time it ends, with a pause that doubles."""
+    """Run `work` until this task is cancelled; whenever it ends, log, count and restart it after a pause that doubles."""
     clock, next_pause = asyncio.get_running_loop().time, pause
     while True:
         started = clock()
@@ -36,6 +36,6 @@ async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Me
 
 
 def _is_cancelled() -> bool:
-    """Return whether this task is cancelled, and not only a call within it."""
+    """Return whether this task itself is being cancelled, not just a call within it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -21,7 +21,7 @@ class Failure:
 
 
 class Backoff:
-    """The failures by project; a new alias of the project is tried at once."""
+    """The failures by project; a new alias for the project is tried at once."""
 
     def __init__(self, base_seconds: float) -> None:
         self._base_seconds = base_seconds

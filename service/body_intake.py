@@ -19,15 +19,15 @@ FORM = b"application/x-www-form-urlencoded"
 MAX_FORM_BYTES = 1024 * 1024
 PARSED_IN_MEMORY = (b"application/json", FORM)
 JSON_GROWTH = 8
-"""Approximate ratio of the memory of decoded JSON to its size."""
+"""Approximate ratio of the memory that decoded JSON needs to the size of the text."""
 MAX_IN_MEMORY, MAX_ALL_IN_MEMORY = 64 * 1024, 32 * 1024 * 1024
-"""Maximum bytes in memory of one incomplete body, and of all."""
+"""Maximum bytes in memory for one body being received, and for all such bodies together."""
 CHUNK = 256 * 1024
 RETRY_SECONDS = 0.02
 
 
 class ByteBudget:
-    """A number of bytes that all requests share."""
+    """A budget of bytes that all requests share."""
 
     def __init__(self, total: int) -> None:
         self.total, self.used = total, 0
@@ -62,7 +62,7 @@ class Body:
             bodies.in_memory += len(data)
             return
         if not bodies.disk.take(len(data)):
-            raise StorageFull("other uploads use all of the disk space for uploads")
+            raise StorageFull("other uploads are using all the disk space reserved for uploads")
         self._on_disk += len(data)
         try:
             self._file = self._file or tempfile.TemporaryFile(dir=bodies.folder, buffering=0)  # noqa: SIM115 - closed below
@@ -71,12 +71,12 @@ class Body:
             raise StorageFull("the request body cannot be stored") from None
 
     def rewind(self) -> None:
-        """Prepare for `receive`, after the last chunk."""
+        """Call this after adding the last chunk, before `receive`."""
         if self._file:
             self._file.seek(0)
 
     async def receive(self) -> Message:
-        """Return the body in chunks, then the messages of the connection."""
+        """Return the next chunk of the body or, after the last one, the next message from the connection."""
         if self._chunks:
             data, self._chunks = b"".join(self._chunks), []
             return {"type": "http.request", "body": data, "more_body": self._file is not None}
@@ -141,14 +141,14 @@ class BodyIntake:
             raise
 
     async def reserve(self, scope: Scope, size: int, timeout: float) -> int:
-        """Wait for the memory to process a body of this size; returns the bytes to release. Raises Overloaded."""
+        """Reserve memory to process a body of this size; return the number of bytes to give back. Raises Overloaded."""
         if size <= MAX_IN_MEMORY:
             return 0
         needed = min(self.memory.total, size * (JSON_GROWTH if is_parsed_in_memory(scope) else 1))
         end = time.monotonic() + timeout
         while not self.memory.take(needed):
             if time.monotonic() > end:
-                raise Overloaded("other large requests use all of the memory for request bodies")
+                raise Overloaded("other large requests are using all the memory reserved for request bodies")
             await asyncio.sleep(RETRY_SECONDS)
         return needed
 

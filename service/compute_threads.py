@@ -19,5 +19,5 @@ def _pool() -> ThreadPool:
 
 
 async def run_in_compute_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return the function's result from a thread; the thread continues if the request is cancelled."""
+    """Run a function in a thread and return its result; the thread continues if the request is cancelled."""
     return await _pool().run(function, *arguments)

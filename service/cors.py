@@ -23,7 +23,7 @@ RESPONSE_HEADERS = (
 
 
 def check_origin(origin: str) -> str:
-    """Return a valid origin. Raises ValueError."""
+    """Return the origin if it is valid. Raises ValueError."""
     if not ORIGIN.fullmatch(origin):
         raise ValueError("an origin has the form https://host or https://host:port, without a path")
     return origin

@@ -32,12 +32,12 @@ CHUNKS_PER_WORKER = 2
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
 """By default, Dask keeps its last thousand messages with their rows, which makes garbage collections take 0.1 s."""
 RETRY_SECONDS = 30
-"""How long a cluster that failed is not used."""
+"""How many seconds to avoid the cluster after a failure."""
 
 
 @functools.lru_cache(maxsize=16)
 def _model(project: str, version: str, sha256: str, family: str, bucket: str, cache: str, trainers: tuple[str, ...]) -> Model:
-    """Return a model on a Dask worker, verified by the digest of its manifest."""
+    """Load a model on a Dask worker and verify it by the digest of its manifest."""
     fetch = fetcher(StoreSettings(bucket=bucket).store(), ModelCache(Path(cache)))
     return load_model(load_manifest(project, version, sha256, fetch, VerifyingKeys(trainers)), family, fetch)
 
@@ -54,7 +54,7 @@ def _scores(chunk: pd.DataFrame, *model: Any) -> FloatMatrix:
 
 
 def local_cluster(workers: int) -> LocalCluster:
-    """Start a scheduler on loopback with worker processes."""
+    """Start a scheduler on the loopback interface with worker processes."""
     dask.config.set(NO_MESSAGE_LOGS)
     cluster = LocalCluster(
         n_workers=workers,
@@ -71,7 +71,7 @@ def local_cluster(workers: int) -> LocalCluster:
 
 
 class DaskExecutor:
-    """Scores rows on a Dask cluster: a local one, or an existing one by address."""
+    """Scores rows on a Dask cluster: a local one, or an existing one at a configured address."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
@@ -83,7 +83,7 @@ class DaskExecutor:
         self._retry_at = 0.0
 
     async def run(self) -> None:
-        """Wait for as long as the service runs; raises if the start fails; another call starts it again."""
+        """Run for as long as the service. Raises if the cluster fails to start; the next call tries to start it again."""
         if self._started is not None:
             if self._started.done() and self._started.exception():
                 self._started = self._starter.submit(self._start)
@@ -112,7 +112,7 @@ class DaskExecutor:
         return {"mode": "cluster", "workers": self.workers, "batches": self.batches, "fallbacks": self.fallbacks}
 
     def scores(self, served: ServedModel, family: str, frame: pd.DataFrame) -> FloatMatrix:
-        """Return scores as an (n, scores) array in row order; falls back to this process. Blocks, so it runs in a thread."""
+        """Return an (n, scores) array in row order; falls back to this process. Blocks, so call it in a thread."""
         if self._started is None or time.monotonic() < self._retry_at:
             return served.models[family].scores(frame)
         try:

@@ -1,4 +1,4 @@
-"""HTML pages for errors, for browsers."""
+"""HTML error pages for browsers."""
 
 from __future__ import annotations
 

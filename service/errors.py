@@ -1,4 +1,4 @@
-"""Errors that reach a client: each class is its HTTP status, problem code and title."""
+"""Errors that reach a client; each class defines an HTTP status, a problem code and a title."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ServiceError(Exception):
-    """An error that maps to an HTTP status; `members` are further members of the problem document."""
+    """An error that maps to an HTTP status; `members` are added to the problem document."""
 
     status: int = 500
     code: str = "internal-error"
@@ -64,7 +64,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class RequestError(ServiceError):
-    """Any other error of the framework; `status` is set for each instance."""
+    """Any other error that the framework raises; `status` is set for each instance."""
 
     status, code, title = 400, "http-error", "Request rejected"
 

@@ -1,4 +1,4 @@
-"""Predict one JSON record from bytes to bytes, without routing, DataFrame or thread.
+"""Predict a single JSON record, from request bytes to response bytes, without routing, a DataFrame or a thread.
 
 The fast path handles only complete records (or bare arrays) whose cells have the right type, a known category and a value
 within the training range. Every other request falls back to the routes, which give the same predictions and also handle
@@ -115,7 +115,7 @@ class FastPath:
             else:
                 values = msgspec.structs.astuple(self.objects.decode(body))
                 quotes = 2 * (self.width + sum(values[index] is not None for index in self.text_columns))
-                if body.count(b'"') != quotes:  # a field is repeated, or a text contains an escaped quote
+                if body.count(b'"') != quotes:  # a field is repeated, or a string contains an escaped quote
                     return None
             if self.conversions:
                 cells = list(values)
@@ -144,7 +144,7 @@ class FastPath:
 
 
 def build_fast_path(served: ServedModel) -> FastPath | None:
-    """Build the fast path of a champion, or return None if its scorer was not verified or a column does not allow one."""
+    """Build the fast path of a champion, or return None if its scorer was not verified or a column is not supported."""
     if served.signature.panel:
         return None
     scorer = served.fast.get(served.champion)
@@ -194,7 +194,7 @@ def _json_type(column: Column) -> Any:
 
 
 def _conversion(column: Column) -> Convert | None:
-    """Return a function from decoded to typed cells, if one is needed; it raises ValueError to fall back to the routes."""
+    """Return a function that converts decoded to typed cells, if needed; it raises ValueError to fall back to the routes."""
     if column.kind == "date":
         low, high = column.low or 0.0, column.high or 0.0
 

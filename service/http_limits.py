@@ -34,11 +34,11 @@ MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER = 4000, 1000
 SPARE_FILES = 200
 """File descriptors reserved for everything except connections."""
 DISCONNECTED = "podium.disconnected"
-"""Scope key of a function that returns whether the connection is closed."""
+"""Scope key for a function that returns whether the connection is closed."""
 HEAD = "podium.head"
-"""Scope key of the validated `Head`."""
+"""Scope key for the validated `Head`."""
 CONNECTION = "podium.connection"
-"""Scope key of the `Connection`."""
+"""Scope key for the `Connection`."""
 
 Receiving = Literal["head", "body", "nothing"]
 
@@ -89,7 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._set_deadline(HEAD_SECONDS)
 
     def _close_idle(self, peer: str | None) -> None:
-        """Close the connection that has been idle longest to make space; close this one if all others are busy."""
+        """Close the connection that has been idle longest to make room; close this one if all others are busy."""
         for other in self.open:
             if other is not self and not other._is_working and peer in (None, other._peer):
                 return other.transport.abort()
@@ -111,7 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @property
     def _is_working(self) -> bool:
-        """Whether a complete request has no complete response yet."""
+        """Whether a complete request has been received but its response is not yet complete."""
         return self._receiving == "nothing"
 
     def data_received(self, data: bytes) -> None:
@@ -184,7 +184,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self._receiving == "nothing":
-            raise MalformedRequest("wait for the response after a chunked body")
+            raise MalformedRequest("wait for the response to a request with a chunked body before sending the next request")
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[DISCONNECTED], scope[HEAD], scope[CONNECTION] = self.transport.is_closing, self._head, self._connection
@@ -290,7 +290,7 @@ def max_connections() -> int:
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit on file descriptors as far as connections need it and the hard limit allows."""
+    """Raise the soft limit on file descriptors to what the connections need, as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = MAX_CONNECTIONS + SPARE_FILES + 1000
     if soft != resource.RLIM_INFINITY and soft < needed:

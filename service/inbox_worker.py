@@ -1,4 +1,4 @@
-"""Process files that arrive in the inbox of the bucket, after a notification or at an interval."""
+"""Process files that arrive in the bucket's inbox, after a notification or at regular intervals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ListFiles = Callable[[Manifest], Iterable[InboxFile]]
 
 @dataclass(frozen=True, slots=True)
 class InboxWorkerOptions:
-    """How files are processed, the lock that the workers of a host share, and the interval of scans."""
+    """How files are processed, the lock that the workers of a host share, and the interval between scans."""
 
     processing: ProcessingOptions
     lock: Path
@@ -38,7 +38,7 @@ class InboxWorkerOptions:
 
 
 class InboxWorker:
-    """Runs one scan at a time per host."""
+    """Scans the inbox; only one scan at a time runs on a host."""
 
     def __init__(
         self, list_files: ListFiles, live: ActiveModels, reload: Reload, metrics: Metrics, options: InboxWorkerOptions
@@ -60,7 +60,7 @@ class InboxWorker:
         self._notified.set()
 
     async def run(self) -> None:
-        """Scan at the interval and after each notification, for as long as the service runs."""
+        """Scan at regular intervals and after each notification, for as long as the service runs."""
         while True:
             self._notified.clear()
             for project in await run_in_threadpool(self._evicted_with_files):

@@ -109,7 +109,7 @@ class Job:
 
 
 class Jobs:
-    """One thread that runs jobs in order; their records are readable by every worker of the host."""
+    """Runs jobs in order in one thread; every worker of the host can read their records."""
 
     def __init__(self, dask: DaskExecutor, directory: WorkerDirectory, limits: JobLimits, finished: Counter[str]) -> None:
         self._dask, self._directory, self._limits, self._finished = dask, directory, limits, finished
@@ -183,7 +183,7 @@ class Jobs:
                 raise UnknownModel
         except (KeyError, UnknownModel):
             return remove_files(path)
-        log.warning("restarting job %s of a process that has ended with version %s", path.stem, served.version)
+        log.warning("restarting job %s with version %s, because its process has ended", path.stem, served.version)
         headers = {**record.headers, "X-Model-Version": served.version}
         options = ParseOptions(**record.work["options"])
         self.start(upload, JobRequest(served, families, options, record.work["raw"], headers))
@@ -222,7 +222,7 @@ class Jobs:
             log.exception("the final state of job %s cannot be written", job.name)
 
     def _predict(self, job: Job) -> None:
-        """Predict a job's table. Raises JobStopped, OSError, and BadData with row numbers of the whole table."""
+        """Predict a job's table. Raises JobStopped, OSError, and BadData, whose row numbers refer to the whole table."""
         deadline, size, request = time.monotonic() + self._limits.max_seconds, 0, job.request
         with job.result.open("wb") as file:
             self._check_limits(job, deadline, size)

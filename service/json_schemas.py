@@ -16,9 +16,9 @@ UNIX_EPOCH = date(1970, 1, 1)
 
 
 def record_schema(served: ServedModel) -> dict[str, Any]:
-    """Return the schema of one record; ranges are those of the training rows, values outside get a warning."""
+    """Return the schema of one record; ranges are those of the training rows, and values outside them get a warning."""
     columns, panel = served.signature.request_columns, served.signature.panel
-    days = f" Send all rows of an entity: {panel.lags + 1} days are needed to predict the next one." if panel else ""
+    days = f" Send all rows of an entity: {panel.lags + 1} days are needed to predict the next day." if panel else ""
     return {
         "title": f"{served.project} record",
         "description": f"Inputs of version {served.version}, in training order.{days}",
@@ -48,7 +48,7 @@ def _property(column: Column) -> dict[str, Any]:
 
 
 def describe_column(column: Column) -> str:
-    """Return the kind, unit and training values of a column as one sentence."""
+    """Return the kind, unit and training values of a column as one phrase."""
     values = training_values(column)
     if column.is_text:
         return f"One of: {values}" if values else "text"
@@ -60,7 +60,7 @@ def describe_column(column: Column) -> str:
 
 
 def training_values(column: Column) -> str:
-    """Return the training range of a column, or its first categories; empty where neither is known."""
+    """Return the training range of a column, or its first categories; empty if neither is known."""
     if column.is_text:
         hidden = len(column.categories) - MAX_LISTED_CATEGORIES
         shown = ", ".join(column.categories[:MAX_LISTED_CATEGORIES])
@@ -97,7 +97,7 @@ def records_schema(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def prediction_schemas(served: ServedModel) -> dict[str, dict[str, Any]]:
-    """Return the components of a project's response: one model's prediction, a record's, and the whole response."""
+    """Return the schemas of a project's responses: one model's prediction, one record's predictions, and the response."""
     project, target = served.project, served.signature.target
     by_model, by_record, response = (f"{name}-{project}" for name in ("model-prediction", "prediction", "predictions"))
     properties = _prediction_properties(served)
@@ -124,7 +124,7 @@ def _prediction_properties(served: ServedModel) -> dict[str, Any]:
         return {**keys, "prediction": number, "step": number, "actual": number}
     classes = signature.target.classes
     if not classes:
-        description = "90 % prediction interval"
+        description = "90% prediction interval"
         interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2, "description": description}
         return {"prediction": number, "interval": interval}
     label_type = "integer" if all(isinstance(label, int) for label in classes) else "string"
@@ -137,7 +137,7 @@ def _ref(component: str) -> dict[str, Any]:
 
 
 def query_parameters(served: ServedModel) -> list[dict[str, Any]]:
-    """Return a record's fields as query parameters, each with its first type."""
+    """Return a record's fields as query parameters, each with the first of its types."""
     schema = record_schema(served)
     return [
         {

@@ -13,7 +13,7 @@ EXTRA = ("project", "version", "reason", "task", "error_id")
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object; of an exception, only class and stack, as its message may contain input values."""
+    """Formats a record as one JSON object; omits the messages of exceptions, because they may contain input values."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

@@ -132,7 +132,7 @@ class Metrics(Collector):
                 histogram.total += total
 
     def merged_with(self, dumps: Sequence[tuple[bool, Mapping[str, Any]]]) -> Metrics:
-        """Return the metrics of all workers, given (alive, dump) of the others; gauges of dead workers are ignored."""
+        """Return the metrics of all workers, given (alive, dump) pairs of the others; gauges of dead workers are ignored."""
         merged = Metrics(self._live)
         workers = [(True, self.dump()), *dumps]
         for _, dump in workers:

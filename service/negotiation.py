@@ -1,4 +1,4 @@
-"""Content negotiation: by the suffix of the path, else by Accept, else a default."""
+"""Content negotiation: the path suffix decides, else the Accept header, else a default."""
 
 from __future__ import annotations
 

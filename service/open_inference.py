@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2: convert tensors to records, and scores to tensors.
 
-A table is one tensor per column, of shape [n] or [n, 1]; a single tensor [n, columns] holds rows in training order.
+A table is one tensor per column, of shape [n] or [n, 1], or a single tensor [n, columns] with columns in training order.
 https://github.com/open-inference/open-inference-protocol
 """
 
@@ -30,7 +30,7 @@ MAX_ID = 256
 
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
-    """Return the input and output tensors of a model; the shape's -1 is the number of rows."""
+    """Return the input and output tensors of a model; -1 in a shape stands for the number of rows."""
     inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.request_columns]
     outputs = [_tensor(name, datatype) for name, datatype in output_types(signature).items()]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
@@ -58,7 +58,7 @@ def _prediction_type(signature: Signature) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """The request id, the records, and the requested outputs: name → whether it is binary."""
+    """The request id, the records, and the requested outputs, which map each name to whether its tensor is binary."""
 
     identity: str
     records: list[dict[str, Any]]
@@ -136,7 +136,7 @@ def _records_of_matrix(tensor: Tensor, signature: Signature) -> list[dict[str, A
 
 
 def _requested_outputs(body: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
-    """Return the outputs that the request names, or all; the value is whether the output is binary."""
+    """Return the requested outputs, by default all; the values tell whether each output is binary."""
     known = output_types(signature)
     binary = _is_binary(body, "binary_data_output", False)
     outputs = body.get("outputs")
@@ -166,7 +166,7 @@ def render_response(
     signature: Signature,
     requested: Mapping[str, bool],
 ) -> tuple[bytes, int | None]:
-    """Return the body: `facts` and the requested outputs, each [n, 1]; and the JSON's length if binary tensors follow."""
+    """Return the body with `facts` and the requested outputs, and the length of its JSON if binary tensors follow."""
     tensors, chunks = [], []
     for name, (datatype, cells) in _outputs(scores, signature).items():
         if name not in requested:

@@ -138,7 +138,7 @@ def _schemas(generated: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_operation(path: str, operation: dict[str, Any]) -> None:
-    """Add the schemas of bodies and responses; every error is a problem."""
+    """Add the schemas of bodies and responses; every error is a problem document."""
     success = next((status for status in operation["responses"] if status.startswith("2")), "200")
     response = operation["responses"][success]
     if success == "204":
@@ -249,7 +249,7 @@ def _security_schemes(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def _describe_security(path: str, operation: dict[str, Any], settings: ServiceSettings) -> None:
-    """Describe exceptions from the rule that every request needs an API key if any are configured."""
+    """Describe exceptions to the rule that every request needs an API key if any are configured."""
     if settings.promoters and path.endswith(PROMOTER_SUFFIXES):
         operation["security"] = [{"promoter": [], **({"key": []} if settings.api_keys else {})}]
     elif settings.api_keys and (path in HEALTH or path in SIGNED_PATHS or (settings.public_status and path in PUBLIC_PATHS)):

@@ -14,7 +14,7 @@ class ProblemDetail(BaseModel):
 
     code: str
     message: str
-    row: int | None = Field(None, description="row number from 1, without the header")
+    row: int | None = Field(None, description="row number, starting at 1 and not counting the header")
     column: str | None = None
     expected: str | None = None
 
@@ -38,7 +38,7 @@ class Prediction(BaseModel):
 
     prediction: str | float | None = None
     probabilities: dict[str, float] | None = Field(None, description="by class")
-    interval: list[float] | None = Field(None, description="90 % prediction interval of a regression")
+    interval: list[float] | None = Field(None, description="90% prediction interval of a regression model")
     models: dict[str, Any] | None = Field(None, description="predictions by model name, if several models were requested")
     inputs: dict[str, Any] | None = Field(None, description="with ?inputs=true, the parsed inputs")
     errors: list[ProblemDetail] | None = Field(None, description="with ?on_error=row, why this row has no prediction")
@@ -116,7 +116,7 @@ class StoreCheck(BaseModel):
 
 
 class Version(BaseModel):
-    """A published version; `score` is the test score, `low` and `high` its 95 % interval."""
+    """A published version; `score` is the test score, `low` and `high` are the bounds of its 95% confidence interval."""
 
     version: str
     state: str = Field(description="`serving`, `rejected`, `retired`, or empty")
@@ -264,7 +264,7 @@ class ScoringRequest(BaseModel):
 
     dataframe_split: DataframeSplit | None = None
     dataframe_records: list[dict[str, Any]] | None = None
-    instances: list[Any] | None = Field(None, description="records, or arrays in training order")
+    instances: list[Any] | None = Field(None, description="records, or arrays of values in training order")
     inputs: dict[str, Any] | list[Any] | None = Field(None, description="columns by name, or records")
 
 

@@ -1,4 +1,4 @@
-"""Jinja filters of the pages: numbers, times, data problems and states as text."""
+"""Jinja filters for the pages: numbers, times, data problems and states as text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def problem_parts(problem: Problem | Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def field_error(problem: Problem) -> str:
-    """Return what to enter in a form field."""
+    """Return the error message for a form field: what to enter, if known."""
     if problem.code == "missing-field":
         return f"Required: enter {problem.expected}"
     if problem.code == "invalid-type" and problem.expected:
@@ -45,7 +45,7 @@ def field_error(problem: Problem) -> str:
 
 
 def warning_text(warning: Problem) -> str:
-    """Return an input warning with its consequence."""
+    """Return an input warning as text for the page."""
     column = f"Row {warning.row}, {warning.column}" if warning.row and warning.row > 1 else str(warning.column)
     if warning.code == "out-of-training-range":
         usual = (warning.expected or "").replace(" to ", " – ")

@@ -82,7 +82,7 @@ class Pages:
         result: dict[str, Any] | None = None,
         single: bool = False,
     ) -> str:
-        """Render the project page, with a prediction or with the errors of the submitted data."""
+        """Render the project page, with a prediction or with the errors in the submitted data."""
         signature, manifest = served.signature, served.manifest
         names = set() if signature.panel or not values else set(signature.names)
         field_errors = {problem.column: problem for problem in problems if problem.column in names and problem.row in (None, 1)}
@@ -125,7 +125,7 @@ def _version_facts(manifest: Manifest, is_serving: bool, history: Sequence[Audit
 
 
 def example_of(signature: Signature) -> dict[str, str]:
-    """Return synthetic form values: the middle of each range and the first of the categories."""
+    """Return synthetic form values: the middle of each range, or the first category."""
     if signature.panel:
         return {ROWS_FIELD: _example_rows(signature.panel)}
     return {column.name: _example_text(column) for column in signature.inputs}
@@ -169,7 +169,7 @@ def _summary(served: ServedModel) -> dict[str, Any]:
 
 
 def _form_field(column: Column) -> dict[str, Any]:
-    """Return the form control of a column."""
+    """Return the form control for a column."""
     kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
     has_own_date_format = column.kind == "date" and column.date_format != "%Y-%m-%d"
@@ -215,7 +215,7 @@ def _table(result: dict[str, Any], *, prediction_first: bool) -> dict[str, Any]:
 
 
 def _import_note(data: Mapping[str, Any]) -> str:
-    """Return where an imported model came from; empty for a model trained by Podium."""
+    """Return a note on where an imported model came from; empty for a model trained by Podium."""
     if "compared" not in data:
         return ""
     return (

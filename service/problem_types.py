@@ -27,7 +27,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "invalid-parameter": ("Invalid parameter", "`errors` names the parameter and its allowed values."),
     # --- authentication ---
     "key-missing": ("Authentication required", "Send the API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
-    "not-a-promoter": ("Promoter token required", "Send it as `Authorization: Bearer TOKEN`."),
+    "not-a-promoter": ("Promoter's token required", "Send the token as `Authorization: Bearer TOKEN`."),
     "promotion-disabled": (
         "Promotion over HTTP is disabled",
         "Set `PODIUM_PROMOTERS` and a signing key, or use the command line.",
@@ -43,7 +43,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "store-unavailable": ("Object store unavailable", "Predictions are not affected. Send this request again later."),
     "unsafe-server": (
         "The server was started without HTTP limits",
-        "Start it with `podium serve` or `python -m service`.",
+        "Start the server with `podium serve` or `python -m service`.",
     ),
     "internal-error": ("Internal server error", "The error was logged. Report it with the time of the request."),
     # --- promotion ---
@@ -51,11 +51,11 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "alias-moved": ("The champion has changed", "Check the promotion history, then decide again."),
     "no-previous-champion": ("No earlier champion", "Promote a version instead of rolling back."),
     "gate-failed": ("The version failed a gate", "`errors` lists the failed gates with their values."),
-    "retired": ("The files of this version were deleted", "Train it again, or choose a version that still has its files."),
-    "unsigned": ("The version is not signed by a trusted key", "Publish it with a key from `PODIUM_TRAINER_KEYS`."),
+    "retired": ("The files of this version were deleted", "Train again, or choose a version that still has its files."),
+    "unsigned": ("The version is not signed by a trusted key", "Publish the version with a key from `PODIUM_TRAINER_KEYS`."),
     "damaged": ("The version's files do not match its manifest", "Publish the version again."),
     # --- jobs ---
-    "too-many-jobs": ("Too many jobs", "Upload the file again when a job has finished."),
+    "too-many-jobs": ("Too many jobs", "Upload the file again after a job has finished."),
     "not-done": ("The job is not done", "Poll `/jobs/JOB`; `Retry-After` gives the interval."),
     "unknown-result": ("Job not found or expired", "Results are kept for a limited time. Upload the table again."),
     "storage-full": ("Not enough storage for this file", "Wait for the time in `Retry-After`, then upload the file again."),
@@ -71,11 +71,11 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- tables ---
     "csv-header": ("Invalid CSV header", "The first line must name every column exactly once."),
     "csv-row-length": ("Wrong number of cells in a row", "Quote cells that contain the delimiter."),
-    "csv-quote": ("Unclosed quote in a CSV", "Close every quoted cell, and double any quotes inside it."),
+    "csv-quote": ("Unclosed quote in a CSV file", "Close every quoted cell, and double any quotes inside it."),
     "csv-delimiter": ("Unexpected CSV delimiter", "Use commas, or set the delimiter with `?delimiter=`."),
     "too-many-rows": ("Too many rows", "Send the rows in several requests, or upload them to `/batch`."),
-    "too-many-columns": ("Too many columns", "Send only the columns of the model."),
-    "too-many-fields": ("Too many fields", "Send only the fields of the model."),
+    "too-many-columns": ("Too many columns", "Send only columns that the model uses."),
+    "too-many-fields": ("Too many fields", "Send only fields that the model uses."),
     "panel-rows": ("A forecast needs several rows", "POST the last days of each entity as JSON, CSV or a form."),
     # --- cells ---
     "missing-field": ("Missing value", "Send a value for every field that the schema requires."),

@@ -1,4 +1,4 @@
-"""RFC 9457 problem documents for every error: what is wrong and where, never the values."""
+"""RFC 9457 problem documents for every error: they say what is wrong and where, but never contain the values."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
 
 
 def problem_response(error: ServiceError, request: Request) -> Response:
-    """Return an error as the response of an endpoint."""
+    """Return an error response from an endpoint."""
     return Response(problem_document(error, request.url.path), error.status, problem_headers(error))
 
 
 async def send_problem(send: Send, error: ServiceError) -> None:
-    """Send an error as the response of ASGI middleware."""
+    """Send an error response from ASGI middleware."""
     document = problem_document(error)
     headers = [(name.lower().encode(), value.encode()) for name, value in problem_headers(error).items()]
     headers.append((b"content-length", b"%d" % len(document)))
@@ -93,14 +93,14 @@ def invalid_parameter(error: RequestValidationError) -> InvalidParameter:
 
 
 def internal_error(error: Exception) -> ServiceError:
-    """Log an unexpected exception under an id that the client gets."""
+    """Log an unexpected exception with an id that is also sent to the client."""
     error_id = secrets.token_hex(4)
     log.error("internal server error", exc_info=error, extra={"error_id": error_id})
     return ServiceError(f"Internal server error; the error was logged (id {error_id})")
 
 
 def install_problems(app: FastAPI) -> None:
-    """Render every exception that an endpoint raises."""
+    """Render every exception that an endpoint raises as a problem document."""
 
     @app.exception_handler(ServiceError)
     async def _(request: Request, error: ServiceError) -> Response:

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 
 MAX_NAME, MAX_REPORTED, MAX_LISTED = 64, 5, 20
 RECORD_PATH = re.compile(r"/predict(\.\w+)?$")
-"""Paths that accept the fields of a record as query parameters of a GET."""
+"""Paths that accept the fields of a record as query parameters of a GET request."""
 
 
 async def check_query(request: Request) -> None:

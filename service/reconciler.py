@@ -37,7 +37,7 @@ ALIAS_MISSING = "alias-missing: the store no longer has an alias for this projec
 
 
 class AliasRegression(StoreError):
-    """The alias names an older entry than a previous one: it was restored without using the audit log."""
+    """The alias names an older entry than it did before: it was restored without using the audit log."""
 
 
 class Reconciler:
@@ -82,7 +82,7 @@ class Reconciler:
 
     @property
     def rejected_aliases(self) -> dict[str, Any]:
-        """The number and first names of unsigned aliases of projects that were never served here."""
+        """The number of projects with an unsigned or invalid alias that were never served here, and some of their names."""
         return self._aliases.rejected(self._served())
 
     @property
@@ -105,7 +105,7 @@ class Reconciler:
     # --- polling ---------------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Request a poll, here and in the other workers of this host; several requests until then count as one."""
+        """Request a poll, here and in the other workers of this host; requests made before the poll starts count as one."""
         self._signal.notify()
         self._notified.set()
 
@@ -138,7 +138,7 @@ class Reconciler:
             self._initialized.set()
 
     async def run(self) -> None:
-        """Poll at the interval and after each notification or signal, for as long as the service runs."""
+        """Poll at regular intervals and after each notification or signal, for as long as the service runs."""
         while True:
             await self._wait(self._poll_seconds * random.uniform(0.9, 1.1))
             self._notified.clear()
@@ -200,7 +200,7 @@ class Reconciler:
                 task.add_done_callback(lambda _, project=project: self._sync_tasks.pop(project))  # type: ignore[misc]
 
     def _targets(self, project: str) -> Iterator[Alias]:
-        """Yield the aliases to load: the cached one while nothing serves, then the one in the store."""
+        """Yield the aliases to load: the cached one while no version is being served, then the one in the store."""
         cached = None if self._is_available(project) else self._cached_aliases.get(project)
         for alias in (cached, self._aliases.signed.get(project)):
             if alias and not self._backoff.is_paused(alias) and alias is not self._synced_aliases.get(project):
@@ -250,7 +250,7 @@ class Reconciler:
             self._backoff.add(alias)
 
     def _prepare(self, alias: Alias) -> PreparedSwap | None:
-        """Load the alias's version, in a thread; return None if it is already serving. Raises StoreError."""
+        """Load the alias's version, or return None if it is already being served; runs in a thread. Raises StoreError."""
         started, entry, project = time.monotonic(), alias.entry, alias.entry.project
         latest = self._swaps.latest_sequence.get(project, 0)
         if entry.sequence < latest:
@@ -283,7 +283,7 @@ class Reconciler:
         return PreparedSwap(self.loader.load(entry), data, False, started)
 
     def close(self) -> None:
-        """Cancel the tasks; calls that hang in a thread are not waited for."""
+        """Cancel the tasks, without waiting for calls that hang in a thread."""
         for task in (*self._sync_tasks.values(), *([self._first_poll_task] if self._first_poll_task else [])):
             task.cancel()
         for threads in (self._cache_threads, self._reload_threads, self._load_threads, self._retry_threads):

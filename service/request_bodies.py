@@ -1,4 +1,4 @@
-"""Request bodies of every media type to parsed rows."""
+"""Read request bodies of every supported media type, and parse them into rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "appl
 MAX_BYTES_ON_LOOP = 2_000
 """Larger bodies are parsed in a thread instead of on the event loop."""
 EXTRA_FIELDS = 100
-"""Fields that a form may have in addition to the inputs of the model."""
+"""Number of fields that a form may have in addition to the inputs of the model."""
 
 
 @dataclass(frozen=True, slots=True)

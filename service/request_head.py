@@ -1,4 +1,4 @@
-"""Checks of a complete request head that llhttp leaves to the server (RFC 9112)."""
+"""Checks on a complete request head that llhttp leaves to the server (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.errors import (
 
 MAX_HEAD, MAX_URL, MAX_HEADERS = 32 * 1024, 16 * 1024, 200
 MAX_CACHED = 2 * 1024
-"""Heads up to this many bytes are cached, as clients repeat them."""
+"""Heads of up to this many bytes are cached, because clients repeat them."""
 NOT_HTTP = "malformed HTTP request"
 
 REQUEST_LINE = re.compile(rb"[A-Z]{3,20} ([^\s]+) HTTP/([0-9]\.[0-9])\r\n")

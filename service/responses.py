@@ -30,7 +30,7 @@ def json_number(number: Label | float) -> Label | float | None:
 
 
 def one_prediction(scores: Sequence[float], target: Target, half_width: float | None = None) -> dict[str, Any]:
-    """Return `prediction`, and `probabilities` by class, or for a regression the 90% prediction `interval`."""
+    """Return `prediction` with `probabilities` by class or, for a regression, with the 90% prediction `interval`."""
     fields: dict[str, Any] = {"prediction": json_number(predicted_label(scores, target))}
     if target.classes:
         fields["probabilities"] = {str(label): json_number(score) for label, score in zip(target.classes, scores, strict=True)}
@@ -42,7 +42,7 @@ def one_prediction(scores: Sequence[float], target: Target, half_width: float | 
 def render_predictions(served: ServedModel, scores: Scores, rows: ParsedRows, with_inputs: bool) -> list[dict[str, Any]]:
     """Return one object per row, or per forecast of a panel; an invalid row gets its errors.
 
-    With several models, the first one's prediction is at the top level and `models` has the predictions of all by name.
+    With several models, the first model's prediction is at the top level, and `models` maps every model name to a prediction.
     """
     if served.signature.panel:
         return forecast_rows(served.signature.panel, rows, scores)

@@ -24,7 +24,7 @@ async def run_models(
     rows: ParsedRows,
     is_disconnected: Callable[[], bool] = bool,
 ) -> FamilyScores:
-    """Return an (n, scores) array for the valid rows per family; the result does not depend on where it is computed.
+    """Return an (n, scores) array of the valid rows for each family; the result does not depend on where it is computed.
 
     Raises ClientDisconnected.
     """
@@ -49,7 +49,7 @@ async def run_models(
 
 
 async def predict_champion(services: Services, served: ServedModel, rows: ParsedRows) -> tuple[Any, dict[str, str]]:
-    """Return the champion's scores, or for a panel its forecasts [n, 1], and the response headers."""
+    """Return the champion's scores, or for a panel its [n, 1] forecasts, and the response headers."""
     by_family = await run_models(services, served, [served.champion], rows)
     services.metrics.rows[served.project] += rows.count
     scores: Any = by_family[served.champion]

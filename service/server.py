@@ -33,7 +33,7 @@ class AuthNotConfigured(Exception):
 
 
 class GracefulServer(uvicorn.Server):
-    """On the first SIGTERM, fails readiness; after `drain_seconds`, refuses new connections and finishes the open requests."""
+    """On SIGTERM, fails readiness checks; after `drain_seconds`, refuses new connections and finishes the open requests."""
 
     def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
         super().__init__(config)
@@ -134,7 +134,7 @@ def _server(config: uvicorn.Config, settings: ServiceSettings) -> GracefulServer
 
 @contextmanager
 def _shared_resources(settings: ServiceSettings) -> Iterator[None]:
-    """Provide one Dask cluster and one folder for all workers, in environment variables."""
+    """Provide one Dask cluster and one folder for all workers, which find them through environment variables."""
     with ExitStack() as stack:
         if not settings.shared:
             folder = stack.enter_context(contextlib.closing(TemporaryFolder()))

@@ -28,7 +28,7 @@ class Services:
     settings: ServiceSettings
     store: Store
     pages_store: Store
-    """Times out before the deadline of pages."""
+    """A store client that times out before the deadline of a page."""
     live: ActiveModels
     reconciler: Reconciler
     dask: DaskExecutor
@@ -49,7 +49,7 @@ class Services:
         }
 
     def ready(self) -> bool:
-        """Return whether startup is complete, a model serves, and every project with a failure still serves a version.
+        """Return whether startup is complete, a model is serving, and every project with a failure still serves a version.
 
         Unsigned aliases of projects that were never served here do not count.
         """

@@ -45,7 +45,7 @@ class ServiceSettings(StoreSettings):
 
     # --- authentication ---
     api_keys: dict[str, Key] = Field(
-        {}, description="API keys as a JSON object name → key; without keys, only loopback addresses are served"
+        {}, description="API keys by name, as a JSON object; without keys, only loopback addresses are served"
     )
     allow_anonymous: bool = Field(False, description="serve all addresses, not only loopback, without API keys")
     public_status: bool = Field(False, description="serve `/status` and `/metrics` without an API key")
@@ -57,7 +57,7 @@ class ServiceSettings(StoreSettings):
         (), description="origins whose pages may call the service, as a JSON list; * for all"
     )
     promoters: dict[str, Key] = Field(
-        {}, description="bearer tokens for promotion over HTTP, as a JSON object name → token; empty disables it"
+        {}, description="bearer tokens by promoter, as a JSON object; without tokens, promotion over HTTP is disabled"
     )
     refresh_secrets: tuple[SecretStr, ...] = Field(
         (), description="keys for signed notifications to `/refresh`, as a JSON list; list both keys during rotation"
@@ -69,30 +69,30 @@ class ServiceSettings(StoreSettings):
     queue_timeout: float = Field(2.0, gt=0, description="maximum seconds in the queue; after that, clients get 503")
     request_timeout: float = Field(120.0, gt=0, description="maximum seconds per request; after that, clients get 504")
     drain_seconds: float = Field(
-        0.0, ge=0, description="seconds from SIGTERM, when readiness fails, until new connections are refused"
+        0.0, ge=0, description="seconds after SIGTERM during which readiness checks fail but new connections are still accepted"
     )
     max_bytes: int = Field(300_000_000, gt=0, description="maximum bytes of a request body")
     max_json_bytes: int = Field(32_000_000, gt=0, description="maximum bytes of a JSON body or of a form without a file")
-    max_upload_bytes: int = Field(2_000_000_000, gt=0, description="maximum disk space of all bodies being received")
+    max_upload_bytes: int = Field(2_000_000_000, gt=0, description="maximum bytes on disk of all bodies being received")
     max_records: int = Field(1_000_000, gt=0, description="maximum rows per request")
 
     # --- Dask ---
     dask_threshold: int = Field(10, ge=0, description="requests with more rows than this run on the Dask cluster")
     dask_workers: int = Field(2, ge=0, description="processes of the local Dask cluster; 0 disables Dask")
     dask_address: str = Field("", description="address of an existing Dask scheduler; replaces the local cluster")
-    dask_timeout: float = Field(120.0, gt=0, description="maximum seconds on Dask; after that, the process itself computes")
+    dask_timeout: float = Field(120.0, gt=0, description="maximum seconds on Dask; after that, the worker process predicts")
 
     # --- jobs and inbox ---
-    async_threshold_bytes: int = Field(5_000_000, gt=0, description="larger files sent to `/batch` run as a job (202)")
+    async_threshold_bytes: int = Field(5_000_000, gt=0, description="larger files sent to `/batch` become jobs (202)")
     max_jobs: int = Field(16, gt=0, description="maximum unfinished jobs; beyond that, clients get 429")
     max_jobs_per_caller: int = Field(8, gt=0, description="maximum unfinished jobs per API key")
     job_timeout: float = Field(900.0, gt=0, description="maximum seconds per job")
     max_result_bytes: int = Field(2_000_000_000, gt=0, description="maximum bytes of a job's result")
     inbox_poll_seconds: float = Field(15.0, gt=0, description="seconds between scans of the inbox")
     shared: Path | None = Field(
-        None, description="folder of uploads and results, shared by all workers; a temporary folder by default"
+        None, description="folder for uploads and results, shared by all workers; a temporary folder by default"
     )
 
     # --- output ---
     access_log: bool = Field(True, description="write one JSON line per request, without input values")
-    static: Path = Field(ROOT / "service" / "static", description="folder of the page assets")
+    static: Path = Field(ROOT / "service" / "static", description="folder with the page assets")

@@ -44,7 +44,7 @@ class StoreChecks:
 
 
 def public_reason(error: BaseException) -> str:
-    """Return an error message without the texts of S3 errors, which contain addresses."""
+    """Return an error message without the messages of S3 errors, which contain addresses."""
     if isinstance(error, TimeoutError):
         return "store-unavailable: the check timed out"
     if type(error) is StoreError:

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Return the pool of this process; while calls that hang fill it, endpoints respond 503 at once."""
+    """Return the pool of this process; while hanging calls fill it, further calls wait until their deadline and fail."""
     return ThreadPool(THREADS, "store-pages")
 
 

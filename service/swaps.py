@@ -1,4 +1,4 @@
-"""Swap a loaded version in, keep the previous one warm, and record the latency and failures of requests."""
+"""Swap in a loaded version, keep the previous one warm, and record the latency and failures of requests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Swaps:
         self.latest_sequence[project] = max(self.latest_sequence.get(project, 0), sequence)
 
     def swap(self, prepared: PreparedSwap) -> None:
-        """Make a version serve, unless the project has a newer entry by now."""
+        """Start serving a version, unless the project has a newer audit-log entry by now."""
         served, project = prepared.served, prepared.served.project
         current = self.live.find(project)
         if served.sequence < max(self.latest_sequence.get(project, 0), current.sequence if current else 0):
@@ -79,7 +79,7 @@ class Swaps:
         self._evict(keep=served)
 
     def _evict(self, keep: ServedModel) -> None:
-        """Free memory up to the limit: previous versions first, then the least recently used models."""
+        """Free memory until the limit is met: previous versions first, then the least recently used models."""
         while sum(model.bytes for model in [*self.live.all(), *self._previous.values()]) > self._max_bytes:
             oldest = next(iter(self._previous), None)
             if oldest is not None:

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: validation, and conversion of their cells from and to JSON or bytes.
+"""Tensors of the Open Inference Protocol: validation, and conversion of their cells to and from JSON or bytes.
 
 Bytes follow the binary tensor data extension: numbers are little-endian and row-major, and a BYTES element follows its
 length in four bytes.
@@ -31,7 +31,7 @@ MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of one or two dimensions; its cells are validated by `cells`."""
+    """A tensor of one or two dimensions; `cells` validates its values."""
 
     name: str
     datatype: str
@@ -40,7 +40,7 @@ class Tensor:
     data: list[Any] | memoryview
 
     def cells(self) -> list[Any]:
-        """Return the values in row-major order, None for NaN. Raises BadData."""
+        """Return the values in row-major order, with None for NaN. Raises BadData."""
         cells = self._cells_of_json(self.data) if isinstance(self.data, list) else self._cells_of_bytes(self.data)
         return [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
 

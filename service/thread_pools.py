@@ -18,9 +18,9 @@ class ThreadPool:
         self._executor = ThreadPoolExecutor(threads, name)
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Return the function's result from a thread; a queued call is dropped when its caller is cancelled."""
+        """Run a function in a thread and return its result; a queued call is dropped when its caller is cancelled."""
         return await asyncio.wrap_future(self._executor.submit(functools.partial(function, *arguments)))
 
     def close(self) -> None:
-        """Start no further calls; does not wait for running ones."""
+        """Start no further calls, and do not wait for running ones."""
         self._executor.shutdown(wait=False, cancel_futures=True)

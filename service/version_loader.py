@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VersionLoader:
-    """Loads versions with one file fetcher, trust policy and validator; blocks, so it runs in threads."""
+    """Loads versions with one file fetcher, trust policy and validator; `load` blocks, so call it in a thread."""
 
     fetch: Fetch
     trust: TrustPolicy
@@ -42,5 +42,5 @@ class VersionLoader:
         return served
 
     def promotion_context(self, store: Store, signer: Signer) -> PromotionContext:
-        """Return a context for promotions; `store` may have a longer timeout than that of the reconciler."""
+        """Return a context for promotions; `store` may have a longer timeout than the reconciler's store."""
         return PromotionContext(store, self.trust, signer, "", self.fetch, self.validator)

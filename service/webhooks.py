@@ -17,7 +17,7 @@ MIN_KEY_BYTES = 16
 
 
 class Webhooks:
-    """Verifies signatures with several keys and remembers ids to detect repeated deliveries."""
+    """Verifies signatures against several keys and remembers ids to detect repeated deliveries."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]

@@ -45,7 +45,7 @@ class JobRecord:
 
 
 class WorkerDirectory:
-    """Files of each caller with a JSON record each, and a status file per worker."""
+    """The files of each caller, each with a JSON record, and a status file per worker."""
 
     def __init__(self, folder: Path | None) -> None:
         release = hashlib.sha256(json.dumps([libraries(), code_digest()]).encode()).hexdigest()[:16]
@@ -79,7 +79,7 @@ class WorkerDirectory:
         return path.stem
 
     def find(self, root: Path, name: str, owner: str) -> Path:
-        """Return the path of the record of a caller's own result or job. Raises UnknownResult, also for those of others."""
+        """Return the record path of a caller's result or job. Raises UnknownResult, including for those of other callers."""
         path = root / _folder_name(owner) / f"{name}.json"
         if not RESULT_ID.fullmatch(name) or not path.exists():
             raise UnknownResult(NOT_FOUND)
@@ -144,7 +144,7 @@ def write_record(path: Path, record: JobRecord) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether a record is of an unfinished job whose process has ended."""
+    """Return whether a record belongs to an unfinished job whose process has ended."""
     with suppress(OSError, ValueError, KeyError):
         document = json.loads(path.read_bytes())
         pid, started = document["process"]
@@ -153,14 +153,14 @@ def is_abandoned(path: Path) -> bool:
 
 
 def remove_files(path: Path) -> None:
-    """Delete a result or a job with its record, upload and cancellation mark."""
+    """Delete a result or a job with its record, upload and cancellation marker."""
     for ending in (".csv", ".upload", ".cancel", ".json"):
         with suppress(OSError):
             path.with_suffix(ending).unlink(missing_ok=True)
 
 
 def delete_oldest(folder: Path, max_files: int) -> None:
-    """Delete the oldest files over `max_files` or MAX_FOLDER_BYTES; unfinished jobs stay."""
+    """Delete the oldest files beyond `max_files` or MAX_FOLDER_BYTES, but keep unfinished jobs."""
     size = 0
     for position, path in enumerate(sorted(folder.glob("*.json"), key=_modified, reverse=True)):
         size += _size(path.with_suffix(".csv"))

@@ -63,8 +63,8 @@ async def model_ready(model: str, services: ServicesDep, version: str = "") -> d
     return {"name": _find_version(services, model, version).project, "ready": True}
 
 
-@router.post("/v2/models/{model}/infer", summary="Predict with tensors")
-@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict with tensors and a given version")
+@router.post("/v2/models/{model}/infer", summary="Predict from tensors")
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Predict from tensors with a given version")
 async def infer(model: str, request: Request, services: ServicesDep, version: str = "") -> Response:
     """Send one tensor per column, of shape [n] or [n, 1]; null is a missing value."""
     served = _find_version(services, model, version)
@@ -92,7 +92,7 @@ def _parse(served: ServedModel, header_length: str | None, data: bytes, max_rows
 
 @router.post("/v2/repository/index", summary="Repository index")
 async def index(request: Request, services: ServicesDep) -> Response:
-    """Every version with its state and the reason; `{"ready": true}` returns only the deployed versions."""
+    """Every version with its state and the reason for it; `{"ready": true}` returns only the deployed versions."""
     data = await request.body()
     body = decode_json(data) if data.strip() else {}
     if not isinstance(body, dict) or not isinstance(body.get("ready", False), bool):

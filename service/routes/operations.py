@@ -19,8 +19,8 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(services: ServicesDep) -> Response:
-    """Metrics of all workers of this host."""
-    # on the event loop, as the thread pool may be blocked on S3
+    """Metrics of all workers on this host."""
+    # this runs on the event loop, because the thread pool may be blocked on S3
     peers = [(peer["alive"], peer["metrics"]) for peer in services.directory.peer_status()]
     return Response(services.metrics.merged_with(peers).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -104,7 +104,7 @@ def _serving(services: Services, project: str) -> dict[str, Any]:
 
 @router.post("/refresh", status_code=202, summary="Webhook: check the store now")
 async def refresh(request: Request, services: ServicesDep) -> Response:
-    """Needs a Standard Webhooks signature; the body is ignored. Responds 200 to a repeated delivery."""
+    """Needs a Standard Webhooks signature; the body is ignored. Responds with 200 to a repeated delivery."""
     body = await request.body()
     is_new = services.webhooks.accept(request.headers, body, time.time())
     if is_new:

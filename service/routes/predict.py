@@ -96,7 +96,7 @@ class PredictionCall:
         return query_body(self.request, OPTION_NAMES - set(signature.names))
 
     def _spool(self) -> Spool | None:
-        """Return where /batch writes large files, which become jobs."""
+        """Return where /batch writes large files, which become jobs; None for other paths."""
         if not self.request.url.path.removesuffix(self.suffix).endswith("/batch"):
             return None
         new_upload = functools.partial(self.services.jobs.new_upload, self.owner)
@@ -138,7 +138,7 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
 
 
 def _check_response_size(format_: Format, rows: int) -> None:
-    """Check the number of rows of a response. Raises TooLarge."""
+    """Check the number of rows in a response. Raises TooLarge."""
     if format_ in ("json", "html") and rows > MAX_RESPONSE_ROWS:
         message = f"a response in {format_.upper()} may have at most {MAX_RESPONSE_ROWS} rows: use CSV, Parquet or /batch"
         raise TooLarge([Problem("too-many-rows", message)])

@@ -25,7 +25,7 @@ async def problem_types(request: Request, services: ServicesDep) -> Response:
 
 @router.get("/problems/{code}", summary="Problem code")
 async def problem_type(code: str, request: Request, services: ServicesDep) -> Response:
-    """The meaning of a problem code and advice, as JSON or a page for browsers."""
+    """The meaning of a problem code, with advice, as JSON or a page for browsers."""
     code = code.removesuffix(".json")
     if code not in PROBLEM_TYPES:
         raise NotFound("unknown problem code; see /problems")

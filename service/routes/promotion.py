@@ -73,7 +73,7 @@ class PromotionBody(BaseModel):
 
 
 class RollbackBody(BaseModel):
-    """`to` is a version that was champion before, by default the previous one; `dry_run` changes nothing."""
+    """`to` is an earlier champion, by default the previous one; `dry_run` changes nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -134,7 +134,7 @@ async def history(project: ProjectName, request: Request, services: ServicesDep)
 
 @functools.cache
 def _pool() -> ThreadPool:
-    """Return the pool of this process; promotions may wait long for the store and must not block other threads."""
+    """Return the pool of this process; promotions may wait a long time for the store and must not block other calls."""
     return ThreadPool(4, "promotions")
 
 
@@ -169,7 +169,7 @@ def promotion_context(request: Request, services: Services) -> PromotionContext:
 
 
 def authenticate_promoter(header: str, settings: ServiceSettings) -> str:
-    """Return the name of the promoter of a bearer token. Raises PromotionDisabled, PromotionForbidden."""
+    """Return the name of the promoter with this bearer token. Raises PromotionDisabled, PromotionForbidden."""
     if not settings.promoters:
         raise PromotionDisabled("set PODIUM_PROMOTERS to enable promotion over HTTP")
     scheme, _, text = header.partition(" ")
