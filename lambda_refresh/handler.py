@@ -3,10 +3,10 @@
 Notifications are signed according to Standard Webhooks (https://www.standardwebhooks.com). Replicas read the store
 themselves, so a notification may be lost, repeated or late. Environment variables:
 
-PODIUM_REFRESH_TARGETS     comma-separated URLs of /refresh; every address of a host name counts as a replica
-PODIUM_REFRESH_SECRET      signing key: `whsec_` and the key in base64; or instead
-PODIUM_REFRESH_SECRET_ID   name or ARN of the key in Secrets Manager; read every five minutes, and again on a 401
-PODIUM_WATCHED_PREFIXES    comma-separated key prefixes that cause a notification; default `aliases/,inbox/,drop/`
+PODIUM_REFRESH_TARGETS     comma-separated /refresh URLs; each address of a host name counts as a replica
+PODIUM_REFRESH_SECRET      signing key: `whsec_` followed by the base64-encoded key; alternatively, set
+PODIUM_REFRESH_SECRET_ID   name or ARN of the key's secret in Secrets Manager; read every five minutes and after a 401
+PODIUM_WATCHED_PREFIXES    comma-separated key prefixes that trigger a notification; default `aliases/,inbox/,drop/`
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Replica(NamedTuple):
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Notify every replica of the watched keys in an S3 event. Raises NotDelivered, which names the failed replicas."""
+    """Send the watched changes in an S3 event to every replica. Raises NotDelivered, which names the failed replicas."""
     changes, targets = watched_changes(event), replicas(_list_variable("PODIUM_REFRESH_TARGETS", ""))
     if not changes or not targets:
         return {"changes": len(changes), "delivered": []}
@@ -61,7 +61,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
 
 
 def watched_changes(event: dict[str, Any]) -> list[dict[str, str]]:
-    """Return bucket, key, version and sequencer of each created object under a watched prefix."""
+    """Return the bucket, key, version and sequencer of each created object under a watched prefix."""
     prefixes, changes = tuple(_list_variable("PODIUM_WATCHED_PREFIXES", WATCHED_PREFIXES)), []
     for record in event.get("Records", []):  # an s3:TestEvent has none
         entry = record.get("s3", {}).get("object", {})
@@ -79,7 +79,7 @@ def watched_changes(event: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def replicas(urls: list[str]) -> list[Replica]:
-    """Resolve every URL to all its addresses, IPv4 if there are any. An unknown host is kept, so that sending reports it."""
+    """Resolve each URL to all addresses of its host, IPv4 only if it has any. Unknown hosts are kept; sending reports them."""
     resolved = []
     for url in urls:
         host = urlsplit(url).hostname or ""
@@ -94,7 +94,7 @@ def replicas(urls: list[str]) -> list[Replica]:
 
 
 def send(replica: Replica, body: bytes) -> str:
-    """Post the notification and return the error, or an empty string. After a 401, retry once with a freshly read secret."""
+    """Post the notification; return the error, or an empty string on success. After a 401, retry once with a fresh secret."""
     error = _post(replica, body, secret())
     if error == str(UNAUTHORIZED):
         error = _post(replica, body, secret(refresh=True))
@@ -119,7 +119,7 @@ def _post(replica: Replica, body: bytes, key: str) -> str:
 
 
 def secret(refresh: bool = False) -> str:
-    """Return the signing key from the environment or from Secrets Manager, where it is read every five minutes."""
+    """Return the signing key from the environment, or from Secrets Manager with a five-minute cache."""
     global _cached_secret
     name = os.environ.get("PODIUM_REFRESH_SECRET_ID", "")
     if not name:

@@ -1,4 +1,4 @@
-"""Predict a table on S3 with the champion, daily or on demand, without a service."""
+"""Predict a table on S3 with the champion, daily or on demand, without running the service."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DayParameter(luigi.DateParameter):
 class PredictBatch(luigi.Task):
     """Predict a project's `input_url` for a day; write `predictions/<project>/dt=<date>/` and the project's `output_url`.
 
-    With another `source`, only a file named by the digest of its URL is written.
+    With another `source`, write only a file named after the digest of its URL.
     """
 
     project: str = luigi.Parameter(description="name of the project")

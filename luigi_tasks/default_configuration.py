@@ -1,4 +1,4 @@
-"""The options of luigi.cfg for runs in a folder without that file."""
+"""Use the bundled luigi.cfg for options that are not configured otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULTS = Path(__file__).with_name("luigi.cfg")
 
 
 def apply_default_configuration() -> None:
-    """Set each option that the configuration Luigi has read does not have."""
+    """Set every default option that is missing from Luigi's configuration."""
     configuration = luigi.configuration.get_config()
     defaults = ConfigParser()
     defaults.read(DEFAULTS)

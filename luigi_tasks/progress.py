@@ -1,4 +1,4 @@
-"""Print one line per task as it ends."""
+"""Print one line when a task ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _print(mark: str, task: Any, text: str) -> None:
 
 
 def _has_output(task: Any) -> bool:
-    """False for a stage that only delegates to the stage of the latest snapshot."""
+    """Return False for a stage that only delegates to the stage for the latest snapshot."""
     return isinstance(task, (Ingest, *RECEIPT_TASKS)) or (isinstance(task, Stage) and bool(task.snapshot))
 
 
@@ -59,7 +59,7 @@ def on_failure(task: Any, error: BaseException) -> None:
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_MISSING)
 def on_missing(task: Any) -> None:
-    """Check the task once more to print the reason, which Luigi does not report."""
+    """Check the task again to print why it is incomplete, which Luigi does not report."""
     try:
         if not task.complete():
             _print("✗", task, f"{task.output().url} does not exist")

@@ -14,7 +14,7 @@ from podium.registry.promotion import ANY_CHAMPION, PromotionContext, promote, r
 
 
 class ChampionChange(luigi.Task):
-    """A change of the champion alias.
+    """A change to the champion alias.
 
     The target is the receipt, not the alias, so repeating a request has no effect.
     """
@@ -34,7 +34,7 @@ class ChampionChange(luigi.Task):
         return StoreTarget(f"runs/{self.project}/receipts/{self.name}.json")
 
     def run(self) -> None:
-        """Change the champion, unless the audit log shows that only the receipt is missing."""
+        """Change the champion, unless the audit log shows that this was already done and only the receipt is missing."""
         context = promotion_context(signing=True)
         entries = entries_since(context.store, self.project, context.trust.promoters)
         done = [entry for entry in entries if entry.request == self.name]

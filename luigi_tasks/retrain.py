@@ -1,4 +1,4 @@
-"""Train on data up to a given day and write a receipt, so that a range of weeks can be requested and repeated."""
+"""Train on data up to a given day and write a receipt, so that a range of weeks can be run and rerun."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from podium.training.daily_files import day_number, row_days
 class Retrain(luigi.Task):
     """Train on the days of a panel up to a date, and promote the version if it passes its gates.
 
-    The target is the receipt: later data does not repeat a finished week. Raises StoreError if the data ends before the date.
+    The target is the receipt, so later data does not rerun a finished week. Raises StoreError if the data ends before the date.
     """
 
-    project: str = ProjectParameter(description="a panel with daily files")
+    project: str = ProjectParameter(description="name of a panel project with daily files")
     date = luigi.DateParameter(description="last day to train on")
 
     def output(self) -> StoreTarget:
@@ -42,7 +42,7 @@ class Retrain(luigi.Task):
         self.output().write(json.dumps({**facts, **published, **outcome}, indent=1).encode())
 
     def _check_reaches(self, pipeline: Stage) -> None:
-        """Require data for this day or a later one; the day itself may be empty."""
+        """Require data up to this day or beyond; the day itself may have no rows."""
         config = pipeline.config
         if config.panel is None or not is_folder(str(config.data)):
             raise BadProject(

@@ -1,4 +1,4 @@
-"""The base of every stage of a run: its project, its data snapshot and its one output."""
+"""Base classes for the stages of a run: each has one project, one data snapshot and one output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProjectParameter(luigi.Parameter):
 
 
 class Ingest(luigi.Task):
-    """Take a snapshot of the data source; the output names it."""
+    """Take a snapshot of the data source; the output identifies the snapshot."""
 
     project: str = ProjectParameter(description="name of a folder under projects/")
 
@@ -53,7 +53,7 @@ class Ingest(luigi.Task):
 
     @cached_property
     def etag(self) -> str:
-        """The state of the source, read once per task so that a run refers to one state."""
+        """The state of the source, read once per task, so that a run never mixes two states."""
         bucket, key = datasets.split_url(self.url)
         if daily_ingest.is_folder(self.url):
             return self.folder.state(self.parser)
@@ -131,7 +131,7 @@ class Stage(luigi.Task):
         return self.target(self.file.format_map(self.param_kwargs))
 
     def target(self, file: str) -> StoreTarget:
-        """Return the target of a file of this run."""
+        """Return the target for a file of this run."""
         return StoreTarget(f"runs/{self.project}/{self.run_name}/{file}")
 
     def complete(self) -> bool:

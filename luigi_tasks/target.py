@@ -30,7 +30,7 @@ def store(bucket: str | None = None) -> Store:
 
 
 def promotion_context(*, signing: bool) -> PromotionContext:
-    """Return the context of promotions; reading needs no signing key. The caller closes its validator. Raises BadKey."""
+    """Return the context for promotions; reading needs no signing key. The caller must close `validator`. Raises BadKey."""
     settings = StoreSettings()
     signer = settings.signer() if signing else Signer.new()
     actor = signed_name(provenance.actor(settings.actor), signer)
@@ -66,7 +66,7 @@ class StoreTarget(luigi.Target):
         return content
 
     def write(self, data: bytes) -> None:
-        """Create the object. An existing one is kept: another worker wrote it from the same inputs."""
+        """Create the object, unless another worker has already written it from the same inputs."""
         try:
             store().create(self.key, data)
         except AlreadyExists:

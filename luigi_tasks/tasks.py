@@ -34,7 +34,7 @@ from podium.training.version_files import TrainedRun, VersionReservation
 
 
 class Clean(Stage):
-    """Raw table to prepared rows."""
+    """Convert the raw table to prepared rows."""
 
     file = "clean.parquet"
 
@@ -78,7 +78,7 @@ class Features(CleanedStage):
 
 
 class Select(CleanedStage):
-    """The decision on every feature."""
+    """The decision to keep or drop each feature."""
 
     file = "selection.json"
 
@@ -95,7 +95,7 @@ class Select(CleanedStage):
 class Train(CleanedStage):
     """One family, tuned by cross-validation and fitted."""
 
-    family: str = luigi.Parameter(description="a name of podium.training.families.FAMILIES")
+    family: str = luigi.Parameter(description="a key of podium.training.families.FAMILIES")
     file = "candidates/{family}.arrow"
 
     def inputs(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Compare(RankedStage):
 
 
 class Publish(RankedStage):
-    """An immutable version: models, leaderboard, report and golden rows, and the manifest last."""
+    """An immutable version: models, leaderboard, report and golden rows; the manifest is written last."""
 
     file = "publish.json"
 
@@ -190,7 +190,7 @@ class Publish(RankedStage):
 
 
 class Promote(Stage):
-    """The promotion of the version, if it passes its gates. Raises AliasMoved if other promotions win every retry."""
+    """Promote the version if it passes its gates. Raises AliasMoved if every retry loses to another promotion."""
 
     file = "promote.json"
 

@@ -1,6 +1,6 @@
-"""Unpickling with a bound on the total size of the objects, counting shared parts each time.
+"""Unpickling with a limit on the total size of the objects; shared parts count every time they occur.
 
-A few bytes can describe a structure that repeats its parts exponentially often ("billion laughs"). Building it is fast, but
+A few bytes can describe a structure whose parts repeat exponentially often ("billion laughs"). Building it is fast, but
 hashing, comparing or walking it never ends. So each object is weighed while it is built, before anything is hashed.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MAX_WEIGHT, MAX_DEPTH, MAX_SECONDS = 50_000_000, 200, 30.0
-"""Limits on the weight (each step, and each part whenever it is put into a container), on nesting, and on CPU time."""
+"""Limits on the weight (each step, and each part every time a container receives it), the nesting and the CPU time."""
 
 STEPS_PER_TIME_CHECK = 1000
 
@@ -21,7 +21,7 @@ STACK_OPERANDS = {
     pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3, pickle.APPEND: 1, pickle.SETITEM: 2, pickle.REDUCE: 1,
     pickle.NEWOBJ: 1, pickle.NEWOBJ_EX: 2, pickle.BUILD: 1,
 }  # fmt: skip
-"""For each operation, the number of stack items that it puts into the object that is on top afterwards."""
+"""For each operation, how many stack items it stores in the object that it leaves on top of the stack."""
 
 MARK_OPERATIONS = {
     pickle.TUPLE, pickle.LIST, pickle.DICT, pickle.FROZENSET, pickle.APPENDS, pickle.SETITEMS, pickle.ADDITEMS, pickle.INST,
@@ -86,7 +86,7 @@ class PickleBudget:
 
 
 def check_pickle_size(dispatch: Mapping[int, Operation]) -> dict[int, Operation]:
-    """Return the operations of an Unpickler with weighing added to each."""
+    """Return an Unpickler's operations, each wrapped to weigh what it builds."""
     return {code: _with_weighing(bytes([code]), operation) for code, operation in dispatch.items()} | {
         pickle.BYTEARRAY8[0]: _read_bytearray
     }

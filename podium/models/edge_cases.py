@@ -1,4 +1,4 @@
-"""Rows with extreme values, to check that a loaded model fails on none."""
+"""Rows with extreme values, to check that a loaded model does not fail on any of them."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _present_edge_values(column: Column) -> Sequence[Value]:
 
 
 def check_edge_cases(model: Model, seed: int = 0) -> bool:
-    """Score extreme rows and return whether the one-row path gives the same bits. Raises GoldenMismatch.
+    """Score extreme rows and return whether the one-row path gives identical results. Raises GoldenMismatch.
 
-    Runs in a child process, so that a model that crashes here never serves. Slow models get as many rows as fit MAX_SECONDS.
+    Runs in a child process, so that a model that crashes here never serves. Slow models are checked for MAX_SECONDS at most.
     """
     rows, same_bits = edge_case_rows(model.signature.inputs, seed), True
     score_row, started = model.compiled(), time.process_time()
@@ -61,6 +61,6 @@ def check_edge_cases(model: Model, seed: int = 0) -> bool:
         except Exception as error:  # libraries may raise any exception
             raise GoldenMismatch(f"{model.family} fails on a row with extreme values ({type(error).__name__})") from error
         if by_frame.shape != (len(chunk), len(model.signature.target.classes) or 1):
-            raise GoldenMismatch(f"{model.family} returns a wrong number of scores for its target")
+            raise GoldenMismatch(f"{model.family} returns the wrong number of scores for its target")
         same_bits &= by_frame.shape == by_row.shape and np.array_equal(by_frame, by_row, equal_nan=True)
     return same_bits

@@ -1,4 +1,4 @@
-"""Convert typed cells to feature vectors: fitted once, stored with the model, identical for a frame and for one row."""
+"""Fitted encoders, stored with the model: convert typed cells to feature vectors, identically for a frame and for one row."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FEATURE_CLASSES: tuple[type[Feature], ...] = (
     EntityStandardized,
     EntityScale,
 )
-"""Every feature class that an encoder, and so a model file, may contain."""
+"""The feature classes that an encoder, and therefore a model file, may contain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Fitted features, in the order of the feature vector of a row."""
+    """Fitted features, in the order in which they appear in the feature vector."""
 
     columns: tuple[Column, ...]
     features: tuple[Feature, ...]
@@ -49,7 +49,7 @@ class Encoder:
         return [feature.name for feature in self.features]
 
     def subset(self, indices: Sequence[int]) -> Encoder:
-        """Return an encoder of the chosen features."""
+        """Return an encoder with only the chosen features."""
         return Encoder(self.columns, tuple(self.features[index] for index in indices))
 
     def transform(self, frame: pd.DataFrame) -> FloatMatrix:
@@ -60,7 +60,7 @@ class Encoder:
         return np.ascontiguousarray(matrix)
 
     def compile_row_writer(self, vector: Vector) -> RowWriter:
-        """Return a function that writes one row's features into `vector`, with the same bits as `transform`."""
+        """Return a function that writes one row's features into `vector`, identical to those of `transform`."""
         groups: dict[type[Feature], list[tuple[int, Feature]]] = {}
         for index, feature in enumerate(self.features):
             groups.setdefault(type(feature), []).append((index, feature))
@@ -102,7 +102,7 @@ def _fit_numbers(index: int, column: Column, cells: pd.Series) -> list[Feature]:
 
 
 def _fit_categories(index: int, column: Column, cells: pd.Series, max_categories: int) -> list[Feature]:
-    """Return one feature per frequent category and one for the others. Ties break by name, so that runs repeat."""
+    """Return one feature per frequent category and one for the others. Ties are broken by name for reproducibility."""
     counts = cells.value_counts().to_dict()
     order = sorted(column.categories, key=lambda level: (-counts.get(level, 0), level))
     frequent, rare = order[:max_categories], order[max_categories:]

@@ -1,4 +1,4 @@
-"""Features of one table cell: convert categories, numbers and dates to floats."""
+"""Features computed from a single table cell: categories, numbers and dates as floats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from podium.schema.arrays import FloatVector
 from podium.schema.columns import EPOCH, Column, Value
 
 CLIP = 1e6
-"""Bound of standardized numbers, so that no input overflows a tree that computes in float32."""
+"""Bound on standardized numbers, so that no input overflows a tree that computes in float32."""
 
 Vector = MutableSequence[float]
 RowWriter = Callable[[Sequence[Value]], None]
@@ -45,7 +45,7 @@ class ColumnCache:
 
 
 class Feature(Protocol):
-    """One number per row. `transform` and `compile_row` must give the same bits.
+    """One number per row. `transform` and `compile_row` must give identical results.
 
     To add a feature, write a frozen dataclass with these members and list it in `podium.models.encoder.FEATURE_CLASSES`.
     """
@@ -59,11 +59,11 @@ class Feature(Protocol):
     def name(self) -> str: ...
 
     def transform(self, cells: ColumnCache) -> FloatVector:
-        """Return the feature of every row."""
+        """Return the value of the feature for every row."""
 
     @classmethod
     def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
-        """Return a function that writes all features of this class, given with their indices in `vector`.
+        """Return a function that writes `features`, all of this class, to their indices in `vector`.
 
         One loop per class is faster than one call per feature.
         """
@@ -82,7 +82,7 @@ def check_column(feature: Feature, index: int, columns: Sequence[Column], *, tex
 
 @dataclass(frozen=True, slots=True)
 class Standardized:
-    """(x - mean) / scale of a number or of a part of a date. Missing values become `fill` first."""
+    """(x - mean) / scale, where x is a number or a part of a date. Missing values are first replaced by `fill`."""
 
     column: int
     name: str
@@ -129,7 +129,7 @@ DATE_PARTS: dict[str, tuple[Callable[[pd.Series], pd.Series], Callable[[float], 
     "month": (lambda days: days.map(_month, na_action="ignore").astype(float), _month),
     "weekday": (lambda days: (days + 3) % 7, lambda days: (days + 3) % 7),
 }
-"""Parts of a date, computed from days since 1970: for a column, and for one value."""
+"""Parts of a date, computed from days since 1970, for a column and for a single value."""
 
 
 def _clip(number: float) -> float:
@@ -200,7 +200,7 @@ class OneHot:
 def _category_tables(
     features: Sequence[tuple[int, OneHot]], columns: Sequence[Column]
 ) -> list[tuple[int, dict[Value, int], int]]:
-    """Return per text column: category to feature index, and the index for unseen categories (-1: none)."""
+    """Return each text column with a map from category to feature index and the index for unseen categories (-1: none)."""
     tables: dict[int, tuple[dict[Value, int], int]] = {}
     for index, feature in features:
         table, rest = tables.get(feature.column, ({None: -1}, -1))

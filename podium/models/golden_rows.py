@@ -18,14 +18,14 @@ TOLERANCE = 1e-9
 """Allowed absolute and relative difference from scores recorded on another processor."""
 
 MAX_SECONDS_ON_LOOP = 1e-3
-"""CPU time per row up to which a model runs on the event loop; slower models run in a thread."""
+"""Maximum CPU time per row for running a model on the event loop; slower models run in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
     """Typed rows in input order, the scores of each model family, and the tolerance of the comparison.
 
-    For imported models, the scores are the original's.
+    For imported models, the scores are those of the original model.
     """
 
     rows: list[tuple[Value, ...]]
@@ -68,7 +68,7 @@ def verify_golden_rows(model: Model, golden: Golden) -> float:
 
 
 def verified_fast_path(model: Model, golden: Golden) -> RowScorer | None:
-    """Return the one-row scorer if it is fast and gives the same bits as the frame path on every golden row, else None."""
+    """Return the one-row scorer if it is fast and matches the frame path exactly on every golden row, else None."""
     score_row = model.compiled()
     expected = model.scores(rows_to_frame(golden.rows, model.signature.inputs)).tolist()
     started = time.process_time()

@@ -1,4 +1,4 @@
-"""scikit-learn's tree ensembles in LightGBM's text format, with the same splits, leaves and order of summation."""
+"""Convert scikit-learn's tree ensembles to LightGBM's text format, keeping the splits, leaves and summation order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from podium.models.scorers import LightGBMScorer
 def forest_trees(forest: Any, features: int) -> LightGBMScorer:
     """Convert a fitted forest, whose scores are the mean of its trees' leaves.
 
-    Thresholds and leaves are written with all digits. Features are rounded to float32, as in scikit-learn.
+    Thresholds and leaves are written at full precision. Features are rounded to float32, as in scikit-learn.
     """
     outputs = int(getattr(forest, "n_classes_", 1))
     blocks = [_tree(tree.tree_, output) for tree in forest.estimators_ for output in range(outputs)]
@@ -21,7 +21,7 @@ def forest_trees(forest: Any, features: int) -> LightGBMScorer:
 
 
 def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
-    """Convert a fitted gradient boosting with a constant initial prediction. Raises KeyError for unsupported losses."""
+    """Convert a gradient boosting model with a constant initial prediction. Raises KeyError for unsupported losses."""
     baseline = np.ravel(boosting._raw_predict_init(np.zeros((1, features)))).tolist()
     outputs = len(baseline)
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
@@ -32,9 +32,9 @@ def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
 
 
 def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
-    """Convert a fitted histogram gradient boosting; its baseline becomes a tree of one leaf.
+    """Convert a fitted histogram gradient boosting model; its baseline becomes a one-leaf tree.
 
-    Raises ValueError for categorical splits, KeyError for unsupported losses.
+    Raises ValueError for categorical splits and KeyError for unsupported losses.
     """
     baseline = np.ravel(boosting._baseline_prediction).tolist()
     outputs = len(baseline)
@@ -57,7 +57,7 @@ OBJECTIVES = {
     "HalfPoissonLoss": "objective=poisson",
     "HalfGammaLoss": "objective=gamma",
 }
-"""scikit-learn's losses to LightGBM's objectives with the same link."""
+"""LightGBM's objective with the same link function for each scikit-learn loss."""
 
 DEFAULT_LEFT, MISSING_IS_NAN = 2, 8
 
@@ -87,7 +87,7 @@ def _histogram_tree(nodes: np.ndarray) -> str:
 
 
 def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str) -> str:
-    """Return a model file of these trees, `outputs` of them per iteration; `objective` is the header line for their sum."""
+    """Return a model file with these trees, `outputs` per iteration; the header line `objective` says how to combine them."""
     head = [
         "tree",
         "version=v4",
@@ -104,7 +104,7 @@ def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str
 
 
 def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
-    """Return one tree with leaves times `rate`. LightGBM numbers inner nodes from 0 up and leaves from -1 down."""
+    """Return one tree, its leaves multiplied by `rate`. LightGBM numbers inner nodes from 0 up and leaves from -1 down."""
     nodes = tree.__getstate__()["nodes"]
     inner = np.flatnonzero(tree.children_left >= 0)
     leaves = np.flatnonzero(tree.children_left < 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from podium.schema.arrays import FloatMatrix
 
-# Values of LightGBM's c_api.h.
+# Constants from LightGBM's c_api.h.
 DTYPE_FLOAT32, DTYPE_FLOAT64 = 0, 1
 IS_ROW_MAJOR, PREDICT_NORMAL, START_ITERATION, ALL_ITERATIONS = 1, 0, 0, -1
 PARAMETERS = b"num_threads=1 verbosity=-1"
@@ -24,7 +24,7 @@ def library() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
     """Return the library as CDLL, which releases the GIL during calls, and as PyDLL, which is faster for short calls."""
     spec = importlib.util.find_spec("lightgbm")
     if spec is None or spec.origin is None:
-        raise ImportError("the package lightgbm is not installed")
+        raise ImportError("the lightgbm package is not installed")
     path = str(Path(spec.origin).parent / "lib" / "lib_lightgbm.so")
     shared = ctypes.CDLL(path)
     shared.LGBM_GetLastError.restype = ctypes.c_char_p

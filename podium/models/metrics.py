@@ -1,4 +1,4 @@
-"""Metrics of scores, and bootstrap confidence intervals."""
+"""Evaluation metrics and bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _labels(scores: FloatMatrix) -> FloatVector:
 
 
 def _f1(target: FloatVector, scores: FloatMatrix) -> float:
-    """F1: for two classes, that of the second; for more, the macro average; 0 for a class without true positives."""
+    """F1 of the second class for two classes, or the macro average for more; 0 for a class without true positives."""
     labels = _labels(scores)
     classes = [1] if scores.shape[1] == 2 else np.union1d(target, labels)
     hits = np.array([((target == label) & (labels == label)).sum() for label in classes])
@@ -39,7 +39,7 @@ def _f1(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _roc_auc(target: FloatVector, scores: FloatMatrix) -> float:
-    """ROC AUC: for two classes, that of the second; for more, the one-versus-rest macro average."""
+    """ROC AUC of the second class for two classes, or the one-versus-rest macro average for more."""
     labels = [1] if scores.shape[1] == 2 else np.unique(target).astype(int).tolist()
     return float(np.mean([_area(target == label, scores[:, label]) for label in labels]))
 
@@ -71,7 +71,7 @@ def _log_loss(target: FloatVector, scores: FloatMatrix) -> float:
 
 
 def _brier(target: FloatVector, scores: FloatMatrix) -> float:
-    """Mean squared error of the probabilities; for two classes, only of the second one."""
+    """Mean squared error of the probabilities; for two classes, of the second class only."""
     truth = np.eye(scores.shape[1])[target.astype(int)]
     return float(((scores - truth) ** 2).sum(axis=1).mean() / (2 if scores.shape[1] == 2 else 1))
 
@@ -107,7 +107,7 @@ DEFAULT = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse", 
 
 
 class UnknownMetric(Exception):
-    """The task does not have the metric that the project names."""
+    """The project names a metric that is not available for its task."""
 
 
 def metrics_for(target: Target) -> dict[str, Metric]:
@@ -117,7 +117,7 @@ def metrics_for(target: Target) -> dict[str, Metric]:
 
 
 def metric_name(target: Target, configured: str | None) -> str:
-    """Return the configured ranking metric, or the default of the task. Raises UnknownMetric."""
+    """Return the configured ranking metric, or the task's default. Raises UnknownMetric."""
     name = configured or DEFAULT[target.task]
     if name not in metrics_for(target):
         raise UnknownMetric(f"unknown metric {name!r}. For {target.task} choose one of: {', '.join(metrics_for(target))}")
@@ -130,7 +130,7 @@ def metric_value(metric: Metric, target: FloatVector, scores: FloatMatrix) -> fl
 
 
 def bootstrap(metric: Metric, target: FloatVector, scores_by_model: list[FloatMatrix], seed: int) -> FloatMatrix:
-    """Return (resamples, models) metric values. Every model is evaluated on the same resampled rows (paired bootstrap).
+    """Return a (resamples, models) array of metric values. All models use the same resampled rows (paired bootstrap).
 
     Resamples where the metric is undefined are dropped.
     """
@@ -142,7 +142,7 @@ def bootstrap(metric: Metric, target: FloatVector, scores_by_model: list[FloatMa
 
 
 def interval(values: FloatVector) -> tuple[float, float]:
-    """Return the central 95 % interval, or NaN if there are no values."""
+    """Return the central 95% interval, or NaN if there are no values."""
     if len(values) == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [0.025, 0.975])

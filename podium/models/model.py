@@ -1,4 +1,4 @@
-"""The content of a model file: it maps raw typed columns to scores."""
+"""The content of a model file: a model that maps typed columns to scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Model:
         return self.scorer.scores(self.encoder.transform(frame))
 
     def compiled(self) -> RowScorer:
-        """Return a scorer of one row that needs no DataFrame and gives the same bits as `scores`. Not thread-safe."""
+        """Return a one-row scorer that needs no DataFrame and gives results identical to `scores`. Not thread-safe."""
         vector, score = self.scorer.compiled()
         write = self.encoder.compile_row_writer(vector)
 

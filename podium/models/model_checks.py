@@ -21,11 +21,11 @@ from podium.models.scorers import LINKS, AffineScorer, LightGBMScorer, LinearSco
 from podium.models.tree_checks import check_trees
 
 MAX_ITEMS, MAX_WIDTH = 20_000_000, 1_000_000
-"""Bounds of the items in all tuples of a model, and of its number of features."""
+"""Limits on the number of items in all tuples of a model, and on its number of features."""
 
 
 def check_model(model: Model) -> None:
-    """Raise ValueError if a part of the model has a wrong type or does not fit the others."""
+    """Raise ValueError if a part of the model has the wrong type or does not fit the others."""
     _TypeChecker().check(model, Model, "model")
     encoder = model.encoder
     if [(c.name, c.kind) for c in encoder.columns] != [(c.name, c.kind) for c in model.signature.inputs]:
@@ -42,7 +42,7 @@ SCALARS = {str, int, float, bool, bytes, types.NoneType}
 
 
 class _TypeChecker:
-    """Compares values with the annotations of their dataclasses and counts their items, shared parts each time."""
+    """Checks values against their dataclass annotations and counts their items; shared parts count every time they occur."""
 
     def __init__(self) -> None:
         self._sizes: dict[tuple[int, Any], int] = {}
@@ -134,7 +134,7 @@ def _check_encoder(encoder: Encoder) -> None:
     if not 0 < len(encoder.features) <= MAX_WIDTH:
         raise ValueError(f"the encoder has {len(encoder.features)} features, expected 1 to {MAX_WIDTH}")
     if len({column.name for column in encoder.columns}) != len(encoder.columns):
-        raise ValueError("the encoder has two columns of the same name")
+        raise ValueError("the encoder has two columns with the same name")
     for feature in encoder.features:
         feature.check(encoder.columns)
 
@@ -148,7 +148,7 @@ def _check_scorer(scorer: Scorer, features: int) -> int | None:
     if isinstance(scorer, LinearScorer):
         return _check_linear(scorer, features)
     if not isinstance(scorer, LightGBMScorer | OnnxScorer) or scorer.features != features:
-        raise ValueError(f"the scorer does not take {features} features, as the encoder gives")
+        raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
     if isinstance(scorer, LightGBMScorer):
         if scorer.outputs < 1 or (scorer.binary_probability and scorer.outputs != 1):
             raise ValueError(f"the trees cannot have {scorer.outputs} outputs")
@@ -162,16 +162,16 @@ def _check_linear(scorer: LinearScorer, features: int) -> int:
         raise ValueError("the linear model has an unknown link")
     outputs = len(scorer.intercepts)
     if not outputs or len(scorer.weights) != outputs or any(len(weights) != features for weights in scorer.weights):
-        raise ValueError("the linear model has a wrong number of weights")
+        raise ValueError("the linear model has the wrong number of weights")
     if outputs > 1 and scorer.link not in ("identity", "softmax"):
-        raise ValueError(f"the link {scorer.link} allows one output only")
+        raise ValueError(f"the link {scorer.link} allows only one output")
     return 2 if scorer.link in ("logistic", "probit", "cloglog") else outputs
 
 
 def _check_onnx(scorer: OnnxScorer) -> int | None:
     names = {tensor.name for tensor in scorer.inputs}
     if len(names) != len(scorer.inputs) or not names:
-        raise ValueError("the graph has no inputs, or two inputs of the same name")
+        raise ValueError("the graph has no inputs, or two inputs with the same name")
     for tensor in scorer.inputs:
         if tensor.kind not in TENSOR_KINDS or not all(0 < size <= MAX_WIDTH for size in tensor.shape):
             raise ValueError(f"the graph's input {tensor.name[:80]} has an unknown kind or shape")

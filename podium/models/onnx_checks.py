@@ -1,6 +1,6 @@
 """Checks of ONNX graphs: standard operators only, with tensor shapes that do not depend on the input values.
 
-So the memory and time for one row are known before a version serves.
+The memory and time needed for one row are therefore known before a version serves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podium.models.onnx_scorer import OnnxInput
 
 MAX_ELEMENTS, MAX_TOTAL_ELEMENTS, MAX_DEPTH = 1 << 24, 1 << 26, 4
-"""Limits on the elements of one tensor, on those of all tensors for one row, and on the nesting of graphs."""
+"""Limits on the number of elements of one tensor and of all tensors for one row, and on the nesting of graphs."""
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
@@ -51,11 +51,11 @@ DIVISIONS = ("Div", "Mod")
 SHAPE_OPERATORS = ("Shape", "Size")
 """Operators whose output depends only on the shape of their input."""
 
-REMEDY = "export the model with fixed shapes and standard operators, or import it from its own library"
+REMEDY = "export the model with fixed shapes and standard operators, or import it from its original library"
 
 
 def check_graph(data: bytes, inputs: Sequence[OnnxInput], output: str) -> int | None:
-    """Check a model with inputs of one row. Returns the size of `output`, None if unknown. Raises ValueError."""
+    """Check a model for one-row inputs; return the size of `output`, or None if unknown. Raises ValueError."""
     import onnx
 
     try:
@@ -71,7 +71,7 @@ def check_graph(data: bytes, inputs: Sequence[OnnxInput], output: str) -> int | 
     for value in model.graph.output:  # exporters write symbolic sizes here
         value.type.tensor_type.ClearField("shape")
     if any(tensor.name in shapes for tensor in model.graph.initializer):
-        raise ValueError("an input of the graph has the name of a weight")
+        raise ValueError("an input of the graph has the same name as a weight")
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # onnx raises its own errors
@@ -172,13 +172,13 @@ def _check_sizes(graph: Any, output: str) -> int | None:
 
 
 def _width(value: Any) -> int | None:
-    """Return the size of the last dimension, None if unknown."""
+    """Return the size of the last dimension, or None if unknown."""
     dims = value.type.tensor_type.shape.dim
     return dims[-1].dim_value if dims and dims[-1].HasField("dim_value") else None
 
 
 def _size(dims: Iterable[Any]) -> int | None:
-    """Return the number of elements, None if unknown."""
+    """Return the number of elements, or None if unknown."""
     sizes = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
     return math.prod(sizes) if len(sizes) == len(list(dims)) else None
 
@@ -219,7 +219,7 @@ def _check_ensemble(node: Any, width: int | None) -> None:
 
 
 def _is_forest(children: dict[tuple[int, int], list[tuple[int, int]]], roots: int) -> bool:
-    """Return whether this many roots reach every node exactly once."""
+    """Return whether the nodes form a forest with this many roots."""
     ends = [end for node_children in children.values() for end in node_children]
     waiting = list(children.keys() - set(ends))
     if len(ends) != len(set(ends)) or not set(ends) <= children.keys() or len(waiting) != roots:
@@ -241,7 +241,7 @@ def _check_leaves(node: Any, table: dict[str, Any], nodes: set[tuple[int, int]])
     if count < 1 or (isinstance(weights, list) and len(weights) != len(numbers)):
         raise ValueError(f"the tables of the operator {node.op_type} differ in length")
     if len(leaves) != len(numbers) or not set(leaves) <= nodes or not all(0 <= number < count for number in numbers):
-        raise ValueError(f"the operator {node.op_type} has leaves that do not exist")
+        raise ValueError(f"the operator {node.op_type} refers to leaves that do not exist")
 
 
 def _check_linear(node: Any, width: int | None) -> None:
@@ -249,11 +249,11 @@ def _check_linear(node: Any, width: int | None) -> None:
     outputs = len(table.get("intercepts", [])) or max(int(table.get("targets", 1)), 1)
     coefficients = len(table.get("coefficients", []))
     if coefficients % outputs or (width is not None and coefficients != outputs * width):
-        raise ValueError(f"the operator {node.op_type} has a wrong number of coefficients")
+        raise ValueError(f"the operator {node.op_type} has the wrong number of coefficients")
 
 
 def _check_vectors(node: Any, width: int | None) -> None:
-    """Check that the tables of a support vector machine fit its numbers of vectors and classes. Raises ValueError."""
+    """Check that the tables of a support vector machine match its number of vectors and classes. Raises ValueError."""
     table = _attributes(node)
     per_class = table.get("vectors_per_class", [])
     vectors = sum(per_class) if node.op_type == "SVMClassifier" else int(table.get("n_supports", 0))

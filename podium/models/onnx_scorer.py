@@ -13,14 +13,14 @@ from podium.models.scorers import CompiledScorer
 from podium.schema.arrays import FloatMatrix, FloatVector
 
 UNKNOWN_TEXT = "\N{SNOWMAN}"
-"""Replaces categories that the model does not know in text tensors."""
+"""Replaces unknown categories in text tensors."""
 
 TENSOR_KINDS = ("float32", "float64", "int64", "int32", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxInput:
-    """An input tensor of shape (1, *shape), filled with features from index `first`; `texts` decodes codes to text."""
+    """An input tensor of shape (1, *shape), filled with the features from index `first` on; `texts` maps codes to strings."""
 
     name: str
     kind: str

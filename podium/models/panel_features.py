@@ -26,7 +26,7 @@ def _write_each(functions: Sequence[tuple[int, RowFunction]], vector: Vector) ->
 
 @dataclass(frozen=True, slots=True)
 class RelativeChange:
-    """(a - b) / (|a| + |b|) of two columns, then (x - mean) / scale; 0 if a cell is missing or both are 0."""
+    """(a - b) / (|a| + |b|) for two columns, standardized as (x - mean) / scale; 0 if a cell is missing or both are 0."""
 
     column: int
     name: str

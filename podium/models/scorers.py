@@ -1,7 +1,7 @@
 """Fitted estimators as portable scorers, for a feature matrix and for one feature vector.
 
-Scores are one probability per class, in the order of the target's classes, or one predicted value. Both paths give the same
-bits: sums have a fixed order, and trees run in the same library.
+Scores are one probability per class, in the order of the target's classes, or one predicted value. Both paths give
+identical results: sums have a fixed order, and trees run in the same library.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Scorer(Protocol):
         """Return the (n, outputs) scores of an (n, features) matrix."""
 
     def compiled(self) -> CompiledScorer:
-        """Return a scorer of one row."""
+        """Return a scorer for a single row."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearScorer:
-    """Weighted sums and the inverse of a link function of `LINKS`; `weights` has the shape (outputs, features)."""
+    """Weighted sums, followed by an inverse link from `LINKS`; `weights` has the shape (outputs, features)."""
 
     weights: tuple[tuple[float, ...], ...]
     intercepts: tuple[float, ...]
@@ -95,7 +95,7 @@ LINKS: dict[str, Link] = {
     "log": lambda sums: (_exp(sums[0]),),
     "reciprocal": lambda sums: (1.0 / sums[0] if sums[0] else math.inf,),
 }
-"""Link names to inverse links; see McCullagh and Nelder, Generalized Linear Models, section 2.2."""
+"""Inverse link functions by link name; see McCullagh and Nelder, Generalized Linear Models, section 2.2."""
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class LightGBMScorer:
 
 @dataclass(slots=True)
 class AffineScorer:
-    """score × features[-2] + features[-1], with the score of `inner` for the other features."""
+    """score × features[-2] + features[-1], where score is that of `inner` for the other features."""
 
     inner: Any
 

@@ -40,7 +40,7 @@ def dump(model: Model) -> bytes:
 
 
 def load(data: bytes) -> Model:
-    """Return the model, whose bytes must have been verified before. Raises UnsafePickle."""
+    """Return the unpickled model; the bytes must have been verified before. Raises UnsafePickle."""
     try:
         model = _Unpickler(io.BytesIO(data)).load()
     except UnsafePickle:

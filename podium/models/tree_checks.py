@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 MAX_LEAVES, MAX_TOTAL_LEAVES, MAX_DEPTH = 1 << 20, 1 << 26, 10_000
-"""Limits on the leaves of one tree, on the leaves of all trees, and on the depth."""
+"""Limits on the number of leaves of one tree and of all trees, and on the depth."""
 
 HEADER = {
     "tree", "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective", "average_output",
@@ -45,7 +45,7 @@ Fields = Mapping[str, str]
 def check_trees(text: str, features: int, outputs: int) -> None:
     """Check that the text is a valid model with these numbers of features and outputs.
 
-    Raises ValueError that names the tree and the field.
+    Raises a ValueError that names the tree and the field.
     """
     if "\0" in text or "\r" in text:
         raise ValueError("the LightGBM text contains control characters: save the model again")
@@ -135,7 +135,7 @@ def _check_fields(tree: Fields, features: int, where: str) -> int:
     if tree.get("is_linear", "0") != "0":
         raise ValueError(f"{where} has linear models in its leaves: train with linear_tree=false")
     if leaves < 1 or (leaves == 1 and categorical) or (categorical == 0 and CATEGORY_FIELDS & tree.keys()):
-        raise ValueError(f"{where} has a wrong number of leaves or of splits by category")
+        raise ValueError(f"{where} has the wrong number of leaves or categorical splits")
     for names, count in ((NODE_STATISTICS, leaves - 1), (LEAF_STATISTICS, leaves)):
         for name in names & tree.keys():
             if leaves == 1 and not tree[name]:
@@ -153,7 +153,7 @@ def _check_nodes(tree: Fields, leaves: int, categorical: int, features: int, whe
     _check_children(left, right, leaves, where)
     feature = _integers(tree, "split_feature", leaves - 1, where)
     if ((feature < 0) | (feature >= features)).any():
-        raise ValueError(f"{where} splits by a feature that does not exist")
+        raise ValueError(f"{where} splits on a feature that does not exist")
     kind = _integers(tree, "decision_type", leaves - 1, where)
     if ((kind < 0) | (kind >> 2 >= MISSING_TYPES)).any():
         raise ValueError(f"{where} has an unknown decision_type")

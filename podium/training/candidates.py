@@ -1,4 +1,4 @@
-"""Search the parameters of one family and fit the best; every learned step is fitted inside the folds."""
+"""Tune one family and fit it with the best parameters; every learned step is fitted inside the folds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Trial:
 
 
 def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project) -> Encoder:
-    """Return the encoder with the features that are selected on these rows."""
+    """Return the encoder with only the features that are selected on these rows."""
     decisions = select_features(
         encoder.transform(data.inputs),
         data.target.to_numpy(),
@@ -59,7 +59,7 @@ def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project
 
 
 def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) -> Candidate:
-    """Try `project.n_trials` params of a family by cross-validation and fit the best on all training rows.
+    """Try `project.n_trials` parameter sets of a family by cross-validation and fit the best on all training rows.
 
     Raises BadData if the metric is undefined on the validation rows.
     """
@@ -85,7 +85,7 @@ def fit_model(family: str, params: Params, data: LabeledRows, encoder: Encoder, 
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """Encoded rows to fit on, and to validate on."""
+    """Encoded rows for fitting and for validation."""
 
     validation_rows: IndexArray
     features: FloatMatrix
@@ -101,7 +101,7 @@ def _prepare_fold(data: LabeledRows, fit: IndexArray, check: IndexArray, project
 
 
 def _search(family: str, prepared: list[_Fold], truth: FloatVector, target: Target, project: Project) -> _Trial:
-    """The trial with the highest validation score; the earlier one on ties."""
+    """Return the trial with the highest validation score, the earliest if tied."""
     metric = metrics_for(target)[metric_name(target, project.metric)]
     trials = []
     for params in FAMILIES[family].param_grid[: project.n_trials]:

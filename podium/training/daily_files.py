@@ -24,7 +24,7 @@ def panel_options(project: Project) -> PanelOptions:
 
 
 def base_columns(options: PanelOptions) -> set[str]:
-    """Return the columns of the table from which derived columns are computed."""
+    """Return the table columns from which derived columns are computed."""
     return {name for column in options.derived_columns.values() for name in column.of} - options.derived_columns.keys()
 
 
@@ -46,7 +46,7 @@ def _number_column(name: str, project: Project) -> Column:
 
 
 def time_column(project: Project) -> Column:
-    """Return the column of the days with the options of the project."""
+    """Return the column that holds the days, with the project's options."""
     name = panel_options(project).time
     options = project.columns.get(name, ColumnOptions())
     is_number = options.kind in ("integer", "number")
@@ -80,7 +80,7 @@ def day_name(day: float, panel: Panel) -> str:
 
 
 def day_number(text: str, project: Project) -> float:
-    """Return the day of an ISO date or a number. Raises ValueError."""
+    """Parse a day, given as an ISO date or a number. Raises ValueError."""
     if time_column(project).kind != "date":
         return float(text)
     return float(date.fromisoformat(text).toordinal() - EPOCH)

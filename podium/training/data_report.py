@@ -22,7 +22,7 @@ from podium.tables.panel import lag_name
 from podium.training.panel import unscaled_columns
 
 MAX_PLOTS = 24
-"""Plots per figure of distributions; there are two such figures at most."""
+"""Maximum number of plots per distribution figure; there are at most two such figures."""
 MAX_BARS = 12
 MAX_ENTITIES = 8
 TEXT_COLOR, FIRST, SECOND = "#64748b", "#2563eb", "#f59e0b"
@@ -68,7 +68,7 @@ def build_data_report(data: LabeledRows) -> DataReport:
 
 
 def report_html(project: str, title: str, report: DataReport, templates: Path) -> str:
-    """Render one self-contained page; its only link goes to the page of the project."""
+    """Render a self-contained page whose only link goes to the project page."""
     pages = Environment(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined)
     return pages.get_template("report.html").render(project=project, title=title, report=report)
 
@@ -100,7 +100,7 @@ def _report_figure(figure: Figure, title: str, caption: str) -> ReportFigure:
 
 
 def _label(text: object, max_length: int) -> str:
-    """Escape dollar signs, between which matplotlib would parse a formula."""
+    """Truncate the text and escape dollar signs, which matplotlib would read as formula delimiters."""
     return str(text)[:max_length].replace("$", r"\$")
 
 
@@ -147,7 +147,7 @@ def _distributions(data: LabeledRows) -> list[ReportFigure]:
     for start in range(0, min(len(columns), MAX_PLOTS * 2), MAX_PLOTS):
         shown = columns[start : start + MAX_PLOTS]
         title = "Columns" if len(columns) <= MAX_PLOTS else f"Columns {start + 1} to {start + len(shown)}"
-        caption = "Distribution of each column by target. The more the colours separate, the more informative the column."
+        caption = "Distribution of each column by target. The more the colors separate, the more informative the column."
         figures.append(_report_figure(_plot_columns(data, shown, groups), title, caption))
     return figures
 
@@ -178,7 +178,7 @@ def _histogram(axes: Axes, cells: pd.Series, groups: Sequence[Group]) -> None:
 
 
 def _date_axis(axes: Axes) -> None:
-    """Label days as dates, few enough not to overlap."""
+    """Label days as dates, with few enough labels that they do not overlap."""
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(lambda day, _: str(np.datetime64(int(day), "D")))
 
@@ -195,7 +195,7 @@ def _bars(axes: Axes, cells: pd.Series, groups: Sequence[Group]) -> None:
 
 
 def _last_changes(data: LabeledRows, panel: Panel) -> LabeledRows:
-    """Replace the windows by the last relative change of each number, or by its last value if it is not scaled."""
+    """Replace the windows with the last relative change of each number, or with its last value if it is not scaled."""
     unscaled = unscaled_columns(panel, data.inputs)
     columns, cells = [data.signature.inputs[0]], {panel.entity: data.inputs[panel.entity]}
     for name in panel.numeric_columns:

@@ -121,7 +121,7 @@ FAMILIES: dict[str, Family] = {
 
 
 class UnknownFamily(Exception):
-    """The project names a family that does not exist or does not suit its kind."""
+    """The project names a family that does not exist or does not suit this kind of project."""
 
 
 def select_families(project: Project) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ N_TREES = 60
 
 @dataclass(frozen=True, slots=True)
 class FeatureDecision:
-    """Why a feature is kept or dropped; `importance` and its shadow copy's `noise` are fractions of a forest's gain."""
+    """Why a feature is kept or dropped; `importance`, and `noise` for its shadow copy, are fractions of a forest's gain."""
 
     feature: str
     kept: bool
@@ -34,7 +34,7 @@ DECISIONS = TypeAdapter(list[FeatureDecision])
 def select_features(
     features: FloatMatrix, target: FloatVector, names: list[str], kind: Target, max_features: int | None, seed: int
 ) -> list[FeatureDecision]:
-    """Decide on every feature, using training rows only; at least one is kept."""
+    """Decide which features to keep, using training rows only; at least one is kept."""
     reasons = _duplicates(features, names)
     varied = [index for index in range(len(names)) if index not in reasons]
     importance, noise, error = _shadow_importance(features[:, varied], target, kind, seed)

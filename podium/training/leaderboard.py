@@ -12,11 +12,11 @@ from podium.training.candidates import Candidate
 
 
 def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project) -> pd.DataFrame:
-    """Return one row per model, the best first.
+    """Return one row per model, best first.
 
     Columns: rank, model, eval_metric, score_val and score_test (higher is better); every metric of the task on the test rows
     under its own name and sign; fit_time and pred_time_val in seconds; ci_low and ci_high, the 95% interval of score_test;
-    tied_with_best, true if the best is not significantly better on the validation rows. For numeric targets also interval_90,
+    tied_with_best, true if the best is not significantly better on the validation rows. For numeric targets, also interval_90,
     half the width of the 90% prediction interval.
     """
     name = metric_name(test.signature.target, project.metric)
@@ -57,7 +57,7 @@ def _half_width(candidate: Candidate, training: LabeledRows) -> float:
 
 
 def _ties(ranked: list[Candidate], training: LabeledRows, project: Project) -> list[bool]:
-    """Per model: whether the 95% interval of the best model's lead includes zero (paired bootstrap)."""
+    """Return, for each model, whether the 95% interval of the best model's lead includes zero (paired bootstrap)."""
     metric = metrics_for(training.signature.target)[metric_name(training.signature.target, project.metric)]
     truth = training.target.to_numpy()[ranked[0].validation_rows]
     resampled = bootstrap(metric, truth, [candidate.validation_scores for candidate in ranked], project.seed)

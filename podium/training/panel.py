@@ -1,4 +1,4 @@
-"""Convert a raw panel table to windows with a known change, and fit the features of windows."""
+"""Convert a raw panel table to windows with a known target change, and fit their features."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def with_known_entities(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> 
 
 
 def prepare_panel(table: pa.Table, project: Project, until: float | None) -> LabeledRows:
-    """Return the last `panel.max_rows` windows with a known change, of days up to `until`. Raises BadData."""
+    """Return the last `panel.max_rows` windows with a known target change, for days up to `until`. Raises BadData."""
     if until is not None:
         table = table.filter(pa.array((row_days(table, project) <= until).to_numpy()))
     panel, ignored = infer_panel(table, project)
@@ -107,7 +107,7 @@ def prepare_panel(table: pa.Table, project: Project, until: float | None) -> Lab
     result = windows(frame, panel, ahead=False)
     notes = dropped_columns(ignored)
     if len(result.keys) < len(frame):
-        notes.append(f"{len(frame) - len(result.keys)} rows repeated an entity and day: the last one counts")
+        notes.append(f"{len(frame) - len(result.keys)} rows repeat the entity and day of a later row and were dropped")
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
     if len(result.keys) > max_rows:
@@ -120,7 +120,7 @@ def prepare_panel(table: pa.Table, project: Project, until: float | None) -> Lab
 
 
 def target_change(keys: pd.DataFrame) -> pd.Series:
-    """Return the target of training: the change since the previous day, relative to the previous value."""
+    """Return the training target: the change since the previous day, relative to the previous value."""
     last = keys[LAST].to_numpy()
     return pd.Series((keys[ACTUAL].to_numpy() - last) / change_scale(last))
 
@@ -132,7 +132,7 @@ def unscaled_columns(panel: Panel, inputs: pd.DataFrame) -> set[str]:
 
 
 def window_encoder(frame: pd.DataFrame, signature: Signature) -> Encoder:
-    """Fit features of windows: day-over-day relative changes, and ratios to the target for columns of the same unit."""
+    """Fit window features: day-over-day relative changes, and ratios to the target for columns in the same unit."""
     panel = signature.panel
     assert panel is not None
     columns, index = signature.inputs, {column.name: number for number, column in enumerate(signature.inputs)}

@@ -57,11 +57,11 @@ def dropped_columns(reasons: dict[str, str]) -> list[str]:
 
 
 def _parsing_notes(table: pa.Table, signature: Signature) -> list[str]:
-    """Notes on columns whose texts were parsed as numbers or matched to categories."""
+    """Notes on columns whose strings were parsed as numbers or matched to categories."""
     formats = {
         form: [column.name for column in signature.inputs if column.number_format == form] for form in ("money", "percent")
     }
-    notes = [f"{form} was parsed as numbers in {', '.join(names)}" for form, names in formats.items() if names]
+    notes = [f"{form} strings were parsed as numbers in {', '.join(names)}" for form, names in formats.items() if names]
     return notes + [_fuzzy_note(table, column) for column in signature.inputs if column.fuzzy != "exact"]
 
 
@@ -69,7 +69,7 @@ def _fuzzy_note(table: pa.Table, column: Column) -> str:
     texts = mask_missing(table[column.name], column).drop_null().to_pandas()
     variants = texts[~texts.isin(column.categories)]
     examples = ", ".join(f"{text} → {resolve_category(text, column)}" for text in variants.value_counts().index[:5])
-    return f"{column.name}: {len(variants)} cells matched to a category by spelling ({examples})"
+    return f"{column.name}: {len(variants)} cells were matched to a category by spelling ({examples})"
 
 
 def _without_sparse_columns(signature: Signature, table: pa.Table, project: Project) -> Signature:

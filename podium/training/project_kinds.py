@@ -26,7 +26,7 @@ class ProjectKind(Protocol):
     """How a kind of project is trained."""
 
     def load(self, snapshot: bytes, store: Store, until: str) -> LabeledRows:
-        """Prepare the rows of a data snapshot; if `until` is not empty, only days up to it. Raises BadData, BadProject."""
+        """Prepare the rows of a data snapshot, only for days up to `until` if it is not empty. Raises BadData, BadProject."""
 
     def prepare(self, table: pa.Table, until: float | None = None) -> LabeledRows:
         """Prepare the rows of a raw table. Raises BadData."""
@@ -116,7 +116,7 @@ class PanelProject:
 
 
 def kind_of(project: Project) -> ProjectKind:
-    """Return the steps for the kind of this project."""
+    """Return the training steps for this kind of project."""
     return PanelProject(project) if project.panel else TableProject(project)
 
 

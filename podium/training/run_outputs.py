@@ -41,7 +41,7 @@ def encoder_from_json(data: bytes) -> Encoder:
 
 
 def candidate_to_arrow(candidate: Candidate) -> bytes:
-    """Write validation rows and scores as columns, the model and its measurements as metadata."""
+    """Write validation rows and scores as columns, and the model and its measurements as metadata."""
     facts = {"params": candidate.params, **{name: float(getattr(candidate, name)) for name in MEASUREMENTS}}
     scores = {str(number): column for number, column in enumerate(candidate.validation_scores.T)}
     metadata = {MODEL: dump(candidate.model), FACTS: json.dumps(facts).encode()}

@@ -1,7 +1,7 @@
 """Training rows, test rows and cross-validation folds.
 
 Test rows are chosen by a hash of their raw content, so they stay the same as the table grows or column options change. Each
-version records its split boundary, so later versions are compared only on rows that neither has been trained on.
+version records its split boundary, so that two versions are compared only on rows that neither was trained on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def held_out_rows(data: LabeledRows, project: Project) -> LabeledRows:
 
 
 def _lowest_hashes(hashes: np.ndarray, strata: np.ndarray, fraction: float) -> np.ndarray:
-    """Mask of the rows with the lowest hashes of their stratum; at least one row per stratum."""
+    """Mask of the rows with the lowest hashes in their stratum; at least one row per stratum."""
     count = pd.Series(strata).map(pd.Series(strata).value_counts()) * fraction
     return (pd.Series(hashes).groupby(strata).rank(method="first") <= count.round().clip(lower=1)).to_numpy()
 

@@ -1,4 +1,4 @@
-"""Models of statsmodels as estimators, fitted by maximum likelihood without regularization."""
+"""statsmodels models as estimators, fitted by maximum likelihood without regularization."""
 
 from __future__ import annotations
 

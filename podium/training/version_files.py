@@ -62,7 +62,7 @@ class VersionReservation:
             raise UnreadableRows("reservation.json of this run cannot be read; delete it and run again") from None
 
     def checked(self, run: str, snapshot: str) -> VersionReservation:
-        """Return this name if it belongs to this run. Raises UnreadableRows."""
+        """Return this reservation if it belongs to this run. Raises UnreadableRows."""
         day, _, suffix = str(self.version).partition("-")
         matches = (self.run, self.snapshot, suffix) == (run, snapshot, run[:8]) and re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", day)
         if not matches or not (self.parent is None or re.fullmatch(VERSION, str(self.parent))):
@@ -119,7 +119,7 @@ class TrainedRun:
         return facts | kind_of(self.project).data_facts(self.rows)
 
     def _predictions_digest(self) -> str:
-        """The sha256 of every model's scores on the test rows, by family."""
+        """The sha256 of all models' scores on the test rows, in order of family."""
         models = sorted((candidate.model for candidate in self.candidates), key=lambda model: model.family)
         return digest(b"".join(model.family.encode() + model.scores(self.test.inputs).tobytes() for model in models))
 
@@ -134,7 +134,7 @@ def build_manifest(
     predictions: str,
     split: SplitBoundary | None = None,
 ) -> Manifest:
-    """Bind the files to the data, options and code that produced them."""
+    """Return a manifest that binds the files to the data, options and code that produced them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
     ranks = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
     return Manifest(
