@@ -1,1 +1,1 @@
-"""Import model files of other libraries: scan, read, convert and compare with the original."""
+"""Import model files from other libraries: scan, read, convert and compare with the original."""

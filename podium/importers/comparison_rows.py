@@ -1,4 +1,4 @@
-"""Rows to compare a model with its conversion: from a sample, or synthetic within the ranges of the model file."""
+"""Rows for comparing a model with its conversion: a sample, or synthetic rows within the ranges in the model file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SYNTHETIC_ROWS = 600
 def with_sample_formats(
     columns: tuple[Column, ...], table: pa.Table | None, options: Mapping[str, ColumnOptions]
 ) -> tuple[Column, ...]:
-    """Return the columns with number formats, spellings and missing values of the project and the sample."""
+    """Return the columns with the number formats, spellings and missing values from the project and the sample."""
     return tuple(_with_sample_format(column, table, options.get(column.name, ColumnOptions())) for column in columns)
 
 
@@ -45,11 +45,11 @@ def _with_sample_format(column: Column, table: pa.Table | None, options: ColumnO
 
 
 def sample_rows(table: pa.Table, columns: tuple[Column, ...]) -> pd.DataFrame:
-    """Return the sample as typed cells; missing cells and other columns are accepted. Raises ImportRefused."""
+    """Return the sample as typed cells; missing cells and extra columns are accepted. Raises ImportRefused."""
     lenient = [replace(column, nullable=True, handle_unknown="warn") for column in columns]
     message = f"the sample does not fit the model, which takes {', '.join(column.name for column in columns[:12])}"
     if missing := [column.name for column in columns if column.name not in table.column_names]:
-        raise ImportRefused(f"{message}: add the column {', '.join(missing[:12])}")
+        raise ImportRefused(f"{message}: add {', '.join(missing[:12])}")
     try:
         return coerce_frame(table, lenient, table.column_names)
     except BadData as error:
@@ -92,7 +92,7 @@ def with_sample_ranges(columns: tuple[Column, ...], rows: pd.DataFrame) -> tuple
 def with_observed_nullability(
     columns: tuple[Column, ...], rows: pd.DataFrame, original: Callable[[pd.DataFrame], FloatMatrix]
 ) -> tuple[Column, ...]:
-    """Mark columns nullable if the original accepts missing values, and `reject` if it fails on unknown categories."""
+    """Make columns nullable if the original accepts missing values, and make them reject unknown categories if it does."""
     result = []
     for column in columns:
         nullable = accepts(_with_cell(rows.head(3), column, _missing(column)), original)

@@ -52,7 +52,7 @@ HDF5_START, ZIP_START, LIGHTGBM_START, PICKLE_START = b"\x89HDF\r\n\x1a\n", b"PK
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A model with its columns, rows to compare it on, and how to get its test rows."""
+    """A model with its columns, rows to compare it on, and a function that returns its test rows."""
 
     model: ImportedModel
     columns: tuple[Column, ...]
@@ -63,7 +63,7 @@ class _Candidate:
 
 
 def convert(request: ImportRequest, allowed: unpickling.AllowedGlobals | None = None) -> ImportResult:
-    """Convert a model file; `allowed` defaults to what the request allows. Raises ImportRefused."""
+    """Convert a model file; `allowed` defaults to the globals that the request allows. Raises ImportRefused."""
     allowed = unpickling.allowed_globals(request.allowed) if allowed is None else allowed
     table = _sample_table(request)
     model = _read(request, table, allowed)
@@ -113,7 +113,7 @@ def _sample_table(request: ImportRequest) -> pa.Table | None:
 
 
 def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.AllowedGlobals) -> ImportedModel:
-    """Detect the format from the first bytes, whatever the file name, and read it. Raises ImportRefused."""
+    """Detect the format from the first bytes, regardless of the file name, and read the file. Raises ImportRefused."""
     data, target, classes = request.data, request.target, request.classes
     names = [name for name in table.column_names if name != target] if table is not None else None
     if data.startswith(LIGHTGBM_START):
@@ -146,14 +146,14 @@ def _read_pickle(
 
 
 def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:
-    """The texts in each column of the sample."""
+    """The distinct strings in each column of the sample."""
     if table is None:
         return {}
     return {name: tuple(sorted(filter(None, pc.unique(table[name]).to_pylist()))) for name in names or []}
 
 
 def _with_names(model: ImportedModel, names: list[str] | None) -> ImportedModel:
-    """The model with the column names of the sample, for inputs without names. Raises ImportRefused."""
+    """The model with the column names of the sample if its own inputs have no names. Raises ImportRefused."""
     columns = model.encoder.columns
     if names is None or set(names) >= {column.name for column in columns}:
         return model
@@ -215,7 +215,7 @@ def _check_scores(candidate: _Candidate) -> None:
     model, rows = candidate.model, candidate.rows
     try:
         model.original(rows.head(1))
-    except Exception as error:  # of the original library
+    except Exception as error:  # raised by the original library
         raise ImportRefused(
             f"the original model fails on a row of {len(candidate.columns)} columns ({type(error).__name__}): pass --sample "
             "with valid rows"
@@ -230,7 +230,7 @@ def _check_scores(candidate: _Candidate) -> None:
 
 
 def _first_equal(model: ImportedModel, rows: pd.DataFrame) -> tuple[Conversion, float]:
-    """The first conversion equal to the original, and its largest difference. Raises ImportRefused."""
+    """The first conversion that matches the original, and its largest difference from it. Raises ImportRefused."""
     expected = model.original(rows)
     if not np.isfinite(expected).all():
         raise ImportRefused("the original returns infinite or missing scores for some rows: pass --sample with typical rows")
@@ -256,7 +256,7 @@ def _golden_rows(request: ImportRequest, columns: tuple[Column, ...], candidate:
 
 
 def _test_rows(table: pa.Table | None, rows: pd.DataFrame, signature: Signature) -> LabeledRows:
-    """The rows that have a target in the sample, or all rows without targets. Raises ImportRefused."""
+    """The rows that have a target in the sample, or if there are none, all rows with missing targets. Raises ImportRefused."""
     name = signature.target.name
     target = pd.Series(np.nan, index=rows.index)
     if table is not None and name in table.column_names:

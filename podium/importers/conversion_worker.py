@@ -44,7 +44,7 @@ def warm_up_libraries() -> None:
     table.assign(y=labels).to_parquet(parquet)
     for sample in (table.assign(y=labels).to_csv(index=False).encode(), parquet.getvalue()):
         convert(ImportRequest("x", pickle.dumps(pipeline), "m", "y", sample=sample))
-    for encoding in ("ascii", "latin-1", "cp437"):  # imported when a file first uses them
+    for encoding in ("ascii", "latin-1", "cp437"):  # codecs are imported on first use
         codecs.lookup(encoding)
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
@@ -58,7 +58,7 @@ def prepare(request: ImportRequest) -> Work:
 
 
 def _convert(request: ImportRequest, allowed: unpickling.AllowedGlobals) -> str:
-    with joblib.parallel_config(backend="sequential"):  # the sandbox forbids other processes
+    with joblib.parallel_config(backend="sequential"):  # the sandbox forbids starting processes
         return convert(request, allowed).to_json()
 
 

@@ -1,7 +1,7 @@
-"""The error of the importers."""
+"""The exception raised by the importers."""
 
 from __future__ import annotations
 
 
 class ImportRefused(Exception):
-    """The file cannot be imported; the message says why and what would work."""
+    """The file cannot be imported; the message gives the reason and a remedy."""

@@ -17,7 +17,7 @@ from podium.tables.labeled_rows import SIGNATURE
 class ImportRequest:
     """A model file and how to import it.
 
-    `sample` is a table in CSV or Parquet to compare on. `allowed` is the operator's own list of globals. `columns` are the
+    `sample` is a CSV or Parquet table for the comparison. `allowed` is the operator's own list of globals. `columns` are the
     project's column options. For panels, `project` has the panel options and `scalers` are the pickled scalers that were
     fitted with the model.
     """
@@ -38,7 +38,7 @@ class ImportRequest:
 
     @property
     def panel_project(self) -> Project | None:
-        """The project, if it is a panel."""
+        """The project if it is a panel project, else None."""
         return self.project if self.project and self.project.panel else None
 
 

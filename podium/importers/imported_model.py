@@ -21,7 +21,7 @@ FLOAT64_TOLERANCE, FLOAT32_TOLERANCE = 1e-9, 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """An encoder and a scorer that should equal the original within `tolerance`."""
+    """An encoder and a scorer that should reproduce the original's scores within `tolerance`."""
 
     encoder: Encoder
     scorer: Scorer
@@ -30,7 +30,7 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """A model file as an encoder and possible conversions, with the original to compare with.
+    """A model file as an encoder and candidate conversions, with the original model to compare them with.
 
     `conversions` are ordered by preference. `original` computes the scores of a typed frame with the library that wrote the
     file, or with its published formulas. `embedded_training_rows` counts training rows stored in the file; they are not kept.
@@ -56,7 +56,7 @@ def plain_encoder(columns: Sequence[Column]) -> Encoder:
 
 
 def target_of(name: str, labels: Sequence[object] | None, class_names: tuple[str, ...] = ()) -> Target:
-    """Return the target with the model's own labels, or with `class_names` in their order. Raises ImportRefused."""
+    """Return the target with the model's own labels, or with `class_names` in the same order. Raises ImportRefused."""
     if labels is None:
         if class_names:
             raise ImportRefused("the model predicts a number, so it has no classes: remove --classes")

@@ -19,9 +19,9 @@ from podium.training.version_files import VersionReservation, build_manifest
 
 KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
 MAX_OVERHEAD_BYTES = 1 << 28
-"""Maximum size of a result, in addition to a multiple of the file."""
+"""Maximum size of a result, in addition to a multiple of the file size."""
 MAX_MEMORY_BYTES = 4 << 30
-"""Memory of the child process, in addition to its libraries."""
+"""Maximum memory of the child process, in addition to its libraries."""
 
 
 def import_model(

@@ -47,11 +47,11 @@ REMEDY = "export the network to ONNX (tf2onnx) and import that"
 SUPPORTED_LAYERS = (
     "Dense, GRU, LSTM, Bidirectional, BatchNormalization, Flatten, Activation, ReLU, Softmax, dropout and noise layers"
 )
-"""Layers that act only in training."""
+"""The layers that can be imported, as listed in an error message."""
 
 
 def read_keras(data: bytes, target: str, class_names: tuple[str, ...]) -> ImportedModel:
-    """Read a file written by `model.save` in either format. Raises ImportRefused."""
+    """Read a .h5 or .keras file written by `model.save`. Raises ImportRefused."""
     network = read_network(data)
     count = int(np.prod(network.shape))
     encoder = plain_encoder([Column(name, "number") for name in _input_names(network.shape)])
@@ -75,7 +75,7 @@ def read_keras(data: bytes, target: str, class_names: tuple[str, ...]) -> Import
 
 
 def _input_names(shape: tuple[int, ...]) -> list[str]:
-    """x1, x2, …; for a sequence step1_x1, …."""
+    """Return names x1, x2, …, or step1_x1, … for a sequence."""
     names = numbered_names(shape[-1])
     return names if len(shape) == 1 else [f"step{step}_{name}" for step in range(1, shape[0] + 1) for name in names]
 
@@ -92,7 +92,7 @@ def read_network(data: bytes) -> Network:
 
 
 LayerWeights = Callable[[str, str], list[Array]]
-"""Returns the weights of a layer by its class and name, in Keras's order; called once per layer, in their order."""
+"""Returns the weights of a layer, given its class and name, in Keras's order; called once per layer, in layer order."""
 
 
 def _read_h5(data: bytes) -> tuple[dict[str, Any], LayerWeights, int]:
@@ -136,7 +136,7 @@ def _leaves(group: Any) -> Iterator[Array]:
 
 
 def _array(group: Any, path: str) -> Array:
-    """The numbers of a dataset that is stored in this file. Raises ImportRefused."""
+    """The numbers of a dataset, which must be stored in this file. Raises ImportRefused."""
     node = group
     for part in path.split("/"):
         if not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -153,7 +153,7 @@ def _text(value: Any) -> str:
 
 def _network(config: Mapping[str, Any], weights: LayerWeights, keras_major: int) -> Network:
     kind, content = config["class_name"], config["config"]
-    layer_configs = content if isinstance(content, list) else content["layers"]  # the oldest Sequential was a list
+    layer_configs = content if isinstance(content, list) else content["layers"]  # in the oldest files, Sequential is a list
     _check_sequential(kind, layer_configs)
     shape = _input_shape(layer_configs)
     layers: list[Layer] = []
@@ -169,7 +169,7 @@ def _network(config: Mapping[str, Any], weights: LayerWeights, keras_major: int)
 
 
 def _check_sequential(kind: str, layers: Sequence[Mapping[str, Any]]) -> None:
-    """Require that each layer reads the previous one. Raises ImportRefused."""
+    """Require that each layer reads only the previous one. Raises ImportRefused."""
     if kind not in ("Sequential", "Model", "Functional"):
         raise ImportRefused(f"a Keras {kind} is not supported, only sequences of layers: {REMEDY}")
     if kind == "Sequential":
@@ -183,7 +183,7 @@ def _check_sequential(kind: str, layers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _sources(nodes: Any) -> Iterator[str]:
-    """The layers that a layer reads, in the notation of Keras 2 or Keras 3."""
+    """Yield the names of the layers that a layer reads, from the notation of Keras 2 or Keras 3."""
     if isinstance(nodes, dict):
         if nodes.get("class_name") == "__keras_tensor__":
             yield nodes["config"]["keras_history"][0]

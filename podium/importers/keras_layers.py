@@ -1,6 +1,6 @@
 """The layers of a Keras network as float64 formulas (`apply`) and as ONNX operators (`add_to`).
 
-The hard_sigmoid of Keras 2 is clip(0.2 x + 0.5, 0, 1), that of Keras 3 clip(x / 6 + 0.5, 0, 1).
+In Keras 2, hard_sigmoid is clip(0.2 x + 0.5, 0, 1); in Keras 3, it is clip(x / 6 + 0.5, 0, 1).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def activation(config: Any, keras_major: int) -> Activation:
     if isinstance(config, dict) and config.get("class_name") == "function":
         config = config.get("config")
     if config is not None and not isinstance(config, str):
-        raise ImportRefused("custom activations are not supported: use a built-in one by its name")
+        raise ImportRefused("custom activations are not supported: use the name of a built-in activation")
     name = config or "linear"
     slope = 0.2 if keras_major < 3 else 1 / 6
     known = {

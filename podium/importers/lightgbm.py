@@ -63,7 +63,7 @@ def _with_categories(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataF
 
 
 def _categories(text: str) -> list[list[Any]]:
-    """The pandas categories of training, one list per category column."""
+    """The pandas categories used in training, one list per category column."""
     line = re.search(r"^pandas_categorical:(.*)$", text, re.MULTILINE)
     categories: list[list[Any]] | None = json.loads(line[1]) if line else None
     return categories or []

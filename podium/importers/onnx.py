@@ -1,4 +1,4 @@
-"""ONNX files: checked, and served unchanged."""
+"""ONNX files, which are checked and served unchanged."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _check(model: Any) -> None:
 
 
 def _classes(model: Any) -> tuple[str, list[object] | None]:
-    """The name of the probability tensor, or an empty text, and the class labels.
+    """The name of the probability tensor, or an empty string, and the class labels.
 
     A ZipMap, which creates a dictionary per row, is removed: its input is the tensor of probabilities.
     """
@@ -156,12 +156,12 @@ def _kind_and_shape(tensor: Any) -> tuple[str, tuple[int, ...]]:
         )
     kind = ELEMENT_TYPES[tensor_type.elem_type]
     if kind == "text" and math.prod(shape) > 1:
-        raise ImportRefused(f"the input {tensor.name} has several texts per row: export the model with one input per column")
+        raise ImportRefused(f"the input {tensor.name} has several strings per row: export the model with one input per column")
     return kind, shape
 
 
 def _column_names(tensor: str, count: int, tensors: int, names: list[str] | None) -> list[str]:
-    """The column names of one tensor; a single tensor gets those of the sample. Raises ImportRefused."""
+    """The column names of one tensor; a single tensor gets the column names of the sample. Raises ImportRefused."""
     if tensors == 1:
         column_names = names or numbered_names(count)
     elif count == 1:

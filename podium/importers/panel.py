@@ -120,7 +120,7 @@ def import_panel(network: ImportedModel, scalers: Scalers, project: Project, tab
 
 
 def _with_scaled_entities(column: Column, panel: Panel, scalers: Scalers) -> Column:
-    """The entity column accepts exactly the entities that have scalers."""
+    """Make the entity column accept exactly the entities that have scalers."""
     if column.name != panel.entity:
         return column
     return replace(column, categories=tuple(sorted(scalers.table)), handle_unknown="reject", fuzzy="exact", aliases=())
@@ -143,7 +143,7 @@ def _check(network: ImportedModel, scalers: Scalers, panel: Panel) -> None:
             f"the network predicts {scalers.target}, but the project needs {CHANGE}{panel.target}: change the target"
         )
     if len(scalers.of(scalers.target)) < len(scalers.table):
-        raise ImportRefused(f"some entities have no scaler of {scalers.target}: add one for each entity")
+        raise ImportRefused(f"some entities have no scaler for {scalers.target}: add one for each entity")
 
 
 def _with_scaling(network: ImportedModel, scalers: Scalers, panel: Panel) -> ImportedModel:

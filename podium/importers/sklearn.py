@@ -1,6 +1,6 @@
 """scikit-learn estimators and LightGBM's wrappers: constructed from the allow-list, then converted.
 
-Forests become LightGBM's text format, which reproduces scikit-learn's scores exactly. Other estimators are converted by
+Forests become LightGBM text models, which reproduce scikit-learn's scores exactly. Other estimators are converted by
 skl2onnx, in float64 where its operators support it, else in float32. Every conversion is compared with the original.
 """
 
@@ -63,7 +63,7 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 
 def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
     """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
-    estimator = getattr(estimator, "best_estimator_", estimator)  # of a parameter search
+    estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
     if isinstance(estimator, LGBMModel):
         labels = getattr(estimator, "classes_", None)
         return booster_model(estimator.booster_.model_to_string(), target, class_names, labels)
@@ -81,7 +81,7 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
 
 
 def check_release(content: Any) -> None:
-    """Require a scanned pickle to be of the installed release of scikit-learn. Raises ImportRefused."""
+    """Require a scanned pickle to be from the installed release of scikit-learn. Raises ImportRefused."""
     saved = str(content.get("_sklearn_version", "")) if isinstance(content, InertObject) else ""
     installed = sklearn.__version__
     if saved and saved.split(".")[:2] != installed.split(".")[:2]:
@@ -98,7 +98,7 @@ def _labels(estimator: Any) -> Sequence[object] | None:
     if not hasattr(estimator, "predict_proba"):
         last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
         raise ImportRefused(
-            f"{type(last).__name__} has no probabilities: wrap it in CalibratedClassifierCV, which has them, and fit again"
+            f"{type(last).__name__} has no probabilities: wrap the estimator in CalibratedClassifierCV and fit again"
         )
     labels = estimator.classes_
     if isinstance(labels, list):
@@ -118,7 +118,7 @@ def _original(estimator: Any, classification: bool, named: bool) -> Callable[[pd
 
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
-    """Names from the fit, else from the sample; categories from the encoders. Raises ImportRefused."""
+    """The columns, with names from the fit or else the sample, and categories from the encoders. Raises ImportRefused."""
     count = int(estimator.n_features_in_)
     fitted_names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
     if names and not fitted_names:
@@ -169,8 +169,8 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
     if not converted:
         pipeline = " → ".join(type(step).__name__ for step in [*(step for _, step in steps), last])
         raise ImportRefused(
-            f"{pipeline} cannot be converted. Supported are trees, forests and boosting after StandardScaler, SimpleImputer, "
-            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and whatever skl2onnx supports. Export the "
+            f"{pipeline} cannot be converted. Podium supports trees, forests and boosting after StandardScaler, SimpleImputer, "
+            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and anything skl2onnx converts. Export the "
             "model to ONNX and import that"
         )
 

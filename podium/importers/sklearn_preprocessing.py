@@ -18,11 +18,11 @@ from podium.schema.columns import Column
 
 
 class UnsupportedStep(Exception):
-    """A preprocessing step that has no equivalent feature."""
+    """A preprocessing step that has no equivalent encoder feature."""
 
 
 def preprocessing(steps: Sequence[Any], columns: Sequence[Column]) -> Encoder:
-    """Return an encoder equal to these fitted steps in sequence. Raises UnsupportedStep."""
+    """Return an encoder equivalent to these fitted steps in sequence. Raises UnsupportedStep."""
     features: list[Feature] = [Passthrough(index, column.name) for index, column in enumerate(columns)]
     for step in steps:
         features = _apply(step, features, [column.name for column in columns])

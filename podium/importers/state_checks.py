@@ -24,7 +24,7 @@ MAX_NESTING, MAX_INTEGER_BITS = 60, 1024
 
 
 def validate_state(value: Any) -> None:
-    """Accept only the parts of fitted estimators: numbers, texts, arrays of them, and estimators that override no method.
+    """Accept only the parts of fitted estimators: numbers, strings, arrays of them, and estimators that override no method.
 
     The estimator's own code could call other values, such as a stored function or class, or a value named like a method.
     Raises ImportRefused.

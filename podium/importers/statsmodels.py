@@ -1,4 +1,4 @@
-"""Results of statsmodels: coefficients and a link function, read from inert objects.
+"""statsmodels results: coefficients and a link function, read from inert objects.
 
 A pickled result stores its formula as text, which statsmodels evaluates as Python while unpickling. Therefore no object is
 constructed: only the coefficients are read, and a formula is used only if all its terms are columns.
@@ -33,7 +33,7 @@ LINKS = {
     "Log": "log",
     "InversePower": "reciprocal",
 }
-"""statsmodels' link classes and the inverse links of `podium.models.scorers.LINKS`."""
+"""Maps statsmodels' link classes to the inverse links in `podium.models.scorers.LINKS`."""
 DISCRETE = {"Logit": "logistic", "Probit": "probit", "MNLogit": "softmax", "Poisson": "log"}
 LEAST_SQUARES = ("OLS", "WLS", "GLS")
 CLASSIFICATION_LINKS = ("logistic", "probit", "cloglog", "softmax")
@@ -140,7 +140,7 @@ def _terms(exog: Any, params: np.ndarray, constant: int | None) -> list[str]:
 def _linear(
     fit: StatsmodelsFit,
 ) -> tuple[tuple[Column, ...], tuple[Feature, ...], tuple[tuple[float, ...], ...], tuple[float, ...]]:
-    """Columns, features, weights (outputs, features) and intercepts, from the terms. Raises ImportRefused."""
+    """Columns, features, weights (outputs, features) and intercepts, derived from the terms. Raises ImportRefused."""
     params = fit.params.reshape(len(fit.terms), -1)
     intercepts = np.zeros(params.shape[1])
     columns: dict[str, Column] = {}
@@ -154,7 +154,7 @@ def _linear(
         match = CATEGORY_TERM.fullmatch(term) if fit.formula else None
         if fit.formula and not match and not re.fullmatch(r"\w+", term):
             raise ImportRefused(
-                f"the term {term} is more than a column: compute it as a column of the table and fit without it"
+                f"the term {term} is more than a column: add its values to the table as a new column and fit again"
             )
         name = (match[1] or match[2]) if match else term
         column = columns.setdefault(name, _category_column(name, fit) if match else _number_column(name, fit, term_index))
@@ -194,7 +194,7 @@ def _category_column(name: str, fit: StatsmodelsFit) -> Column:
 
 
 def _original(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], FloatMatrix]:
-    """Predict with statsmodels and these coefficients; patsy builds the design matrix if there is a formula."""
+    """Return a statsmodels predictor with these coefficients; patsy builds the design matrix if there is a formula."""
     model, design_matrix = _unfitted_model(fit), _design_matrix(fit)
 
     def scores(frame: pd.DataFrame) -> FloatMatrix:
@@ -223,7 +223,7 @@ def _unfitted_model(fit: StatsmodelsFit) -> Any:
 
 
 def _design_matrix(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], Any]:
-    """Return a function from a frame of the columns to the matrix of the terms."""
+    """Return a function that maps a frame of the columns to the matrix of the terms."""
     constants = _constants(fit)
     names = [term for term in fit.terms if term not in constants]
     if not fit.formula or fit.frame.empty:
@@ -238,7 +238,7 @@ def _design_matrix(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], Any]:
     categories = {name: {str(value): value for value in fit.frame[name].dropna().unique()} for name in columns}
 
     def with_trained_values(frame: pd.DataFrame) -> pd.DataFrame:
-        """Map category texts back to the values of training, which may be numbers or booleans."""
+        """Map category strings back to the training values, which may be numbers or booleans."""
         return frame.assign(
             **{name: frame[name].map(lambda text, known=known: known.get(text, text)) for name, known in categories.items()}
         )
@@ -252,7 +252,7 @@ def _term(term: str, frame: pd.DataFrame) -> Any:
 
 
 def _safe_formula(formula: str) -> patsy.ModelDesc:
-    """Return the right side of a formula of columns and C(column) only; patsy does not evaluate it. Raises ImportRefused."""
+    """Return the right side of a formula, unevaluated; only columns and C(column) are allowed. Raises ImportRefused."""
     try:
         parsed = patsy.ModelDesc.from_formula(formula)
     except patsy.PatsyError as error:
@@ -260,5 +260,5 @@ def _safe_formula(formula: str) -> patsy.ModelDesc:
     for term in parsed.rhs_termlist:
         for factor in term.factors:
             if not COLUMN_FACTOR.fullmatch(factor.code):
-                raise ImportRefused("the formula computes something: make it a column of the table and fit without it")
+                raise ImportRefused("the formula has a computed term: add the result to the table as a column and fit again")
     return patsy.ModelDesc([], parsed.rhs_termlist)

@@ -1,6 +1,6 @@
-"""Pickles of other libraries, also compressed by joblib: scanned as inert objects first, constructed afterwards.
+"""Pickles from other libraries, including joblib's compressed files: scanned as inert objects first, constructed afterwards.
 
-Only exact pairs of module and name are ever imported: those of `allowed.txt` and of the operator's own list, never taken from
+Only exact (module, name) pairs from `allowed.txt` and the operator's own list are ever imported; neither list is taken from
 the file. Arrays and frames are data and are constructed in both passes.
 """
 
@@ -28,7 +28,7 @@ from podium.models.bounded_unpickling import MAX_DEPTH, MAX_WEIGHT, PickleBudget
 Global = tuple[str, str]
 """A module and a name in it."""
 AllowedGlobals = dict[Global, str]
-"""Every global that a pickle may name, and its section of the list."""
+"""Maps every global that a pickle may name to its section in the list."""
 
 ALLOWED_FILE = Path(__file__).with_name("allowed.txt")
 DATA_SECTIONS, INERT_SECTION = ("data", "python", "random"), "statsmodels"
@@ -37,7 +37,7 @@ DATA_SECTIONS, INERT_SECTION = ("data", "python", "random"), "statsmodels"
 REMEDY = "export the model to ONNX, or save it again with the library that wrote it"
 
 RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
-"""Module names of older pickles."""
+"""Module names in older pickles, with their current names."""
 
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
@@ -93,7 +93,7 @@ class InertObject:
 
 @cache
 def allowed_globals(extra: Path | None = None) -> AllowedGlobals:
-    """Return the shipped list and the operator's list `extra`."""
+    """Return the globals in the shipped list and in the operator's list `extra`."""
     allowed: AllowedGlobals = {}
     for path in filter(None, (ALLOWED_FILE, extra)):
         section = ""
@@ -130,7 +130,7 @@ def decompress(data: bytes) -> bytes:
 
 
 def scan(data: bytes, allowed: AllowedGlobals) -> tuple[Any, set[Global]]:
-    """Return the content of a pickle as inert objects, and its globals. Raises ImportRefused if one is not allowed."""
+    """Return the content of a pickle as inert objects, and its globals. Raises ImportRefused if a global is not allowed."""
     used: set[Global] = set()
 
     def find(global_name: Global) -> Any:
@@ -156,7 +156,7 @@ def scan(data: bytes, allowed: AllowedGlobals) -> tuple[Any, set[Global]]:
 
 
 class _SizeCheck:
-    """Weigh the complete content again: a list may have been filled after it was put into another one."""
+    """Weighs the complete content again, since a list may have been filled after it was added to another list."""
 
     def __init__(self) -> None:
         self._weights: dict[int, int] = {}

@@ -31,7 +31,7 @@ Score = Callable[[ServedModel, str, pd.DataFrame], FloatMatrix]
 
 @dataclass(frozen=True, slots=True)
 class ResultChunk:
-    """The result of some rows as CSV; the first chunk starts with the header."""
+    """The result for some rows as CSV; the first chunk starts with the header."""
 
     csv: bytes
     rows: int
@@ -52,7 +52,7 @@ def predict_file(
 ) -> Iterator[ResultChunk]:
     """Yield the input columns with predictions, and with the problems of invalid rows if parsed by row.
 
-    Raises BadData, with row numbers of the whole file.
+    Raises BadData with row numbers counted over the whole file.
     """
     rows = 0
     problems = problems and options.by_row
@@ -82,7 +82,7 @@ def _predict_chunk(
 
 
 def _read(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[pa.Table]:
-    """Yield the table in pieces. Raises BadData, for unknown columns before any row is read."""
+    """Yield the table in pieces. Raises BadData; unknown columns are reported before any row is read."""
     return read_in_pieces(
         upload,
         gzipped=options.gzipped,
@@ -97,7 +97,7 @@ def _panel_chunks(upload: Path, signature: Signature, options: ParseOptions, lim
     table = pa.concat_tables(_read(upload, signature, options, limits))
     frame = typed_panel(table, signature, options)
     if not options.by_row:
-        frame_warnings(frame, signature.request_columns)  # rejects unknown entities with row numbers of the whole file
+        frame_warnings(frame, signature.request_columns)  # rejects unknown entities, with row numbers in the whole file
     assert signature.panel
     codes = pd.factorize(frame[signature.panel.entity])[0]
     counts = np.cumsum(np.bincount(codes))

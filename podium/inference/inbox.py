@@ -1,4 +1,4 @@
-"""Batch inbox: each table put under `inbox/<project>/` gets a result under `outbox/<project>/`.
+"""Batch inbox: each table uploaded to `inbox/<project>/` gets a result under `outbox/<project>/`.
 
 A project may configure one more pair of URLs. A receipt next to each result names the ETag of the processed input, so lost,
 duplicated and late events are harmless: each state of an input is processed once.
@@ -30,7 +30,7 @@ DATE_PLACEHOLDER = "{date}"
 MAX_GROWTH = 4
 """Maximum size of a decoded table and of a result, as a multiple of the input limit; guards against decompression bombs."""
 MAX_RESULT_BYTES = 250_000_000
-"""Results are held in memory when they are written to the store."""
+"""Maximum size of a result, which is held in memory while it is written to the store."""
 StoreFactory = Callable[[str], Store]
 """Returns the store of a bucket, given its name. Raises StoreError for a bucket that Podium may not use."""
 
@@ -103,7 +103,7 @@ def inbox_files(store: Store, manifest: Manifest, open_bucket: StoreFactory) -> 
 
 
 def configured_inbox(manifest: Manifest, open_bucket: StoreFactory) -> InboxFile | None:
-    """Return the pair of URLs in the project's configuration; None if unset or if they contain a date."""
+    """Return the input and result configured in the project; None if unset or if a URL contains a date."""
     urls = manifest.configuration.get("inbox") or {}
     source, result = urls.get("input_url"), urls.get("output_url")
     if not source or not result or DATE_PLACEHOLDER in source + result:
@@ -112,7 +112,7 @@ def configured_inbox(manifest: Manifest, open_bucket: StoreFactory) -> InboxFile
 
 
 def is_waiting(file: InboxFile) -> bool:
-    """Return whether the current state of the input is still to be processed."""
+    """Return whether the current state of the input has yet to be processed."""
     etag = file.source.etag()
     return etag is not None and read_receipt(file)[1].get("etag") != etag
 

@@ -21,7 +21,7 @@ from podium.tables.size_limits import MAX_EXTRA
 from podium.tables.strict_json import decode_json, too_deep
 
 MAX_CELLS = 10_000_000
-"""Cells of the text table made of records, which has a column for every field of any record."""
+"""Maximum number of cells in the text table made from records, which has a column for each distinct field."""
 
 
 def rows_from_json(data: bytes, signature: Signature, max_rows: int, options: ParseOptions = DEFAULT_OPTIONS) -> ParsedRows:
@@ -54,7 +54,7 @@ def rows_from_records(decoded: Any, signature: Signature, max_rows: int, options
 
 
 def _as_list(decoded: Any, signature: Signature) -> list[Any]:
-    """Return a list of records or arrays, unwrapping `records` and wrapping a single one. Raises BadData."""
+    """Return a list of records or arrays, unwrapping `records` and wrapping a single record or array. Raises BadData."""
     wrapped = isinstance(decoded, dict) and list(decoded) == ["records"] and "records" not in signature.names
     records = decoded["records"] if wrapped else decoded
     if isinstance(records, dict):
@@ -85,7 +85,7 @@ ParsedRecords = tuple[list[dict[str, Any]], list[tuple[Value, ...]], list[Proble
 
 
 def _parse_each(records: Sequence[Any], signature: Signature, ignored: set[str]) -> ParsedRecords:
-    """Return all records with names, the valid ones as typed rows, their warnings, and the problems of invalid ones."""
+    """Return all records with field names, the valid ones as typed rows, their warnings, and the problems of invalid ones."""
     named: list[dict[str, Any]] = []
     rows: list[tuple[Value, ...]] = []
     warnings: list[Problem] = []
@@ -105,7 +105,7 @@ def _parse_each(records: Sequence[Any], signature: Signature, ignored: set[str])
 
 
 def _as_records(records: Sequence[Any], signature: Signature) -> list[dict[str, Any]]:
-    """Return records, with arrays turned into records by the order of the inputs. Raises BadData."""
+    """Return all rows as records; the values of arrays must be in the order of the inputs. Raises BadData."""
     problems, named = [], []
     names = signature.names
     width = len(names)

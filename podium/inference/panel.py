@@ -1,4 +1,4 @@
-"""Forecasts of a panel from predicted changes."""
+"""Compute the forecasts of a panel from predicted changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def forecasts(panel: Panel, inputs: ParsedRows, scores: Scores) -> dict[str, For
 def forecast_table(panel: Panel, inputs: ParsedRows, scores: Scores) -> pa.Table:
     """Return the keys of each window, `pred_<target>`, and `val_<target>`, which is null for the next day.
 
-    With several models, `pred_<target>_<family>` of each follows.
+    With several models, a column `pred_<target>_<family>` is added for each.
     """
     assert inputs.keys is not None
     by_family = forecasts(panel, inputs, scores)
@@ -48,7 +48,7 @@ def forecast_table(panel: Panel, inputs: ParsedRows, scores: Scores) -> pa.Table
 
 
 def forecast_rows(panel: Panel, inputs: ParsedRows, scores: Scores) -> list[dict[str, Any]]:
-    """Return per window its keys, `prediction` as in the table, `step` (from the previous day alone) and `actual`."""
+    """Return for each window its keys, `prediction` as in the table, `step` (from the previous day alone) and `actual`."""
     assert inputs.keys is not None
     by_family = forecasts(panel, inputs, scores)
     first, *others = by_family
@@ -69,5 +69,5 @@ def forecast_rows(panel: Panel, inputs: ParsedRows, scores: Scores) -> list[dict
 
 
 def _nullable(numbers: np.ndarray) -> pa.Array:
-    """Return the numbers with null for those that are not finite."""
+    """Return the numbers, with null for non-finite ones."""
     return pa.array(numbers, mask=~np.isfinite(numbers))

@@ -29,8 +29,8 @@ def result_table(snapshot: ServedModel, inputs: ParsedRows, scores: Scores, *, p
     """Return the input columns unchanged, followed by the predictions.
 
     Columns of the first model: `prediction`, then `probability_<class>` per class or the bounds of the prediction interval.
-    With several models, the same columns of each follow, named `<family>.prediction` and so on. A column `problem` describes
-    invalid rows; `problems` adds it always or never instead of only if there are some.
+    With several models, each model adds the same columns, named `<family>.prediction` and so on. The column `problem` describes
+    invalid rows; it is added if there are any, unless `problems` is True (always add it) or False (never add it).
     """
     if snapshot.signature.panel:
         return _with_problems(forecast_table(snapshot.signature.panel, inputs, scores), inputs, problems)
@@ -79,7 +79,7 @@ def table_to_parquet(table: pa.Table) -> bytes:
 
 
 def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True) -> bytes:
-    """Return UTF-8 CSV. Unless `raw`, an apostrophe precedes texts that a spreadsheet would run as a formula."""
+    """Return UTF-8 CSV. Unless `raw`, an apostrophe precedes strings that a spreadsheet would run as formulas."""
     file = io.BytesIO()
     pacsv.write_csv(
         table if raw else _escape_formulas(table), file, pacsv.WriteOptions(quoting_style="needed", include_header=header)

@@ -61,12 +61,12 @@ class ServedModel:
         return sum(file.size for name, file in self.manifest.files.items() if name.startswith("models/"))
 
     def half_width(self, family: str) -> float | None:
-        """Return half the width of a regression's 90 % prediction interval; None if there is none."""
+        """Return half the width of a regression's 90% prediction interval; None if there is none."""
         half_width = next((row.get("interval_90") for row in self.manifest.leaderboard if row["model"] == family), None)
         return None if half_width is None else float(half_width)
 
     def families(self, name: str) -> list[str]:
-        """Resolve `champion`, `all` or the name of a family, the champion first. Raises UnknownModel."""
+        """Return the families for `champion`, `all` or a family name, with the champion first. Raises UnknownModel."""
         if name == "champion":
             return [self.champion]
         if name == "all":

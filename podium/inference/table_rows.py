@@ -21,7 +21,7 @@ from podium.tables.readers import read_typed
 from podium.tables.size_limits import MAX_EXTRA, REQUEST, Limits
 
 MAX_SUGGESTED, MAX_COMPARED = 20, 64
-"""Unknown fields that get a suggestion, and the characters of each that are compared with the inputs."""
+"""Maximum number of unknown fields that get a suggestion, and of characters compared with the inputs in each."""
 ROWS_FIELD = "rows"
 """The form field that holds a panel's rows as CSV."""
 MAX_FORM_ROWS = 1_000_000
@@ -36,7 +36,7 @@ def rows_from_table(data: bytes, signature: Signature, max_rows: int, options: P
 
 
 def size_limits(signature: Signature, limits: Limits) -> Limits:
-    """Return the limits, with as many columns as the model knows plus MAX_EXTRA."""
+    """Return the limits, allowing the columns that the model knows plus MAX_EXTRA others."""
     return replace(limits, columns=len(signature.names) + len(signature.ignored) + MAX_EXTRA)
 
 
@@ -74,7 +74,7 @@ def rows_from_text(table: pa.Table, signature: Signature, max_rows: int, options
 
 
 def rows_from_form(fields: Mapping[str, str], signature: Signature) -> ParsedRows:
-    """Parse form fields: one per input, or for panels one field with rows as CSV. Raises BadData."""
+    """Parse form fields: one per input or, for panels, a single field with rows as CSV. Raises BadData."""
     if signature.panel:
         return _rows_from_csv_field(fields, signature)
     if unknown := [name for name in fields if name not in signature.names]:

@@ -1,1 +1,1 @@
-"""Child processes for work on untrusted bytes: one runner, resource limits and a system call filter."""
+"""Child processes for work on untrusted bytes: a runner, resource limits and a system call filter."""

@@ -13,11 +13,11 @@ from podium.sandbox.process_limits import ProcessLimits, enter_sandbox
 Work = Callable[[], str]
 Expected = tuple[type[Exception], ...]
 RESULT, EXPECTED_ERROR, FAILURE = b"r", b"e", b"f"
-"""The first byte of a message: the rest is a result, the text of an expected error, or what happened to the child."""
+"""The first byte of a message. The rest is a result, the text of an expected error, or a description of the failure."""
 
 
 class SandboxError(Exception):
-    """The child returned no result. The message is a predicate, such as "crashed (SIGSEGV)"."""
+    """The child returned no result. The message is a verb phrase, such as "crashed (SIGSEGV)"."""
 
 
 class WorkError(Exception):
@@ -83,7 +83,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _wait(child: int, pipe: BinaryIO, limits: ProcessLimits) -> bytes:
-    """Read the child's message and wait until it ends; kill it if it takes too long or writes too much."""
+    """Read the child's message and wait until the child exits; kill it if it takes too long or writes too much."""
     timed_out = threading.Event()
 
     def kill_late() -> None:

@@ -31,7 +31,7 @@ class Worker:
     """The work of one kind of fork server.
 
     `warm_up` runs once in the server and `prepare` once per request, both outside the sandbox. `prepare` returns the function
-    that runs in it. The caller receives the text of `expected` errors.
+    that runs in the sandbox. The caller receives the text of `expected` errors.
     """
 
     warm_up: Callable[[], None]
@@ -40,7 +40,7 @@ class Worker:
 
 
 class ForkServer:
-    """Client of a fork server; thread-safe. The server starts with the first call, and again if it has ended.
+    """Client of a fork server; thread-safe. The server starts on the first call, and again if it has exited.
 
     `worker` is the name of a module that defines WORKER. At most `max_concurrent` calls run at a time.
     """
@@ -119,7 +119,7 @@ class ForkServer:
 
 
 def serve(worker: Worker, control: socket.socket) -> None:
-    """Fork a process for each connection; when the client closes the control socket, end with all children."""
+    """Fork a process for each connection; when the client closes the control socket, exit and kill all children."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         try:

@@ -13,7 +13,7 @@ from podium.sandbox.seccomp import ARCHITECTURES, drop_capabilities, filter_syst
 
 NOBODY = 65534
 MAX_THREADS = 4096
-"""RLIMIT_NPROC counts all processes of the user, so this only keeps threads from exhausting the process ids."""
+"""RLIMIT_NPROC counts all processes of the user, so this only keeps threads from exhausting the process IDs."""
 
 SAFE_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
@@ -28,15 +28,15 @@ class ProcessLimits:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without secrets. Libraries use one thread, because forked children inherit no others."""
+    """Return the environment without secrets. Libraries use one thread, because other threads do not survive a fork."""
     return {name: os.environ[name] for name in SAFE_VARIABLES if name in os.environ} | {"OMP_NUM_THREADS": "1"}
 
 
 def enter_sandbox(limits: ProcessLimits, keep_open: int) -> None:
     """Restrict this process and all its threads permanently; only the descriptor `keep_open` stays open.
 
-    No file can be opened afterwards, not even for reading, so every library must have been imported before. A process of
-    root continues as the user nobody.
+    No file can be opened afterwards, not even for reading, so every library must be imported before the call. A root
+    process continues as the user nobody.
     """
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _close_all_but(keep_open)
@@ -54,13 +54,13 @@ def enter_sandbox(limits: ProcessLimits, keep_open: int) -> None:
 
 
 def _close_all_but(keep_open: int) -> None:
-    """Close every descriptor and connect the standard streams to /dev/null."""
+    """Close every other descriptor and connect the standard streams to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in {0, 1, 2} - {keep_open}:
         os.dup2(null, standard)
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2 and descriptor != keep_open:
-            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
                 os.close(descriptor)
 
 

@@ -1,6 +1,6 @@
 """An allow-list of system calls for processes that only compute and write to open descriptors.
 
-It needs no privilege (Linux on x86-64 and arm64, see seccomp(2)). A restricted process can neither open nor change files, start
+It needs no privileges (Linux on x86-64 and arm64; seccomp(2)). A restricted process can neither open nor change files, start
 or reach other processes, or raise its limits.
 """
 
@@ -77,9 +77,9 @@ def filter_system_calls(machine: str) -> None:
 
 
 def _instructions(column: int) -> Sequence[Instruction]:
-    """Return the filter program. In its input, the call is at offset 0, the architecture at 4, the arguments from 16.
+    """Return the filter program. In its input, the call is at offset 0, the architecture at 4, and the arguments start at 16.
 
-    Calls of the x32 ABI have other numbers and so are not in the list.
+    x32 ABI calls have other numbers, so they are not in the list.
     """
     architecture = list(ARCHITECTURES.values())[column]
     program: list[Instruction] = [(BPF_LOAD, 0, 0, 4), (BPF_JUMP_IF_EQUAL, 1, 0, architecture), (BPF_RETURN, 0, 0, RET_KILL)]

@@ -1,4 +1,4 @@
-"""Types of numpy arrays."""
+"""Type aliases for NumPy arrays."""
 
 import numpy as np
 

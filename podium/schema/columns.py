@@ -21,11 +21,11 @@ EPOCH = date(1970, 1, 1).toordinal()
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input column, with statistics of the training rows.
+    """An input column, with statistics from the training rows.
 
-    `low` and `high` are the training range, for dates in days since 1970. `na_values` are texts that mean "missing".
-    `date_format` is a strptime format. `fuzzy` decides how texts are matched to `categories`; `aliases` maps further
-    normalized texts to categories.
+    `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
+    `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
+    normalized spellings to categories.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Column:
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __hash__(self) -> int:
-        """Hash in constant time: caches hash the column for every cell, and it may have many categories."""
+        """Hash in constant time, because caches hash the column for every cell and a column may have many categories."""
         return hash((self.name, self.kind, self.fuzzy, len(self.categories)))
 
     @property
@@ -53,7 +53,7 @@ class Column:
     @property
     def display_kind(self) -> str:
         """Return the kind and format as text."""
-        number_format = {"plain": "", "money": ", written as money", "percent": ", written as percent"}
+        number_format = {"plain": "", "money": ", formatted as money", "percent": ", formatted as percent"}
         matching = {"exact": "", "loose": ", case-insensitive", "nearest": ", misspellings corrected"}
         return self.kind + number_format[self.number_format] + matching[self.fuzzy]
 
@@ -63,13 +63,13 @@ class Column:
 
     @property
     def needs_parsing(self) -> bool:
-        """Return whether cells are texts that need parsing, so that blank text means missing."""
+        """Return whether cells are strings that need parsing; if so, a blank string means missing."""
         return self.number_format != "plain" or self.fuzzy != "exact"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The column to predict. `classes` has the order of a model's scores; it is empty for numbers.
+    """The column to predict. `classes` is in the order of the model's scores and is empty for numeric targets.
 
     A forecast's score is the relative change from the previous day.
     """
@@ -92,8 +92,8 @@ class Derived:
 class Panel:
     """Rows keyed by entity and day; a model predicts a day from the `lags` days before it.
 
-    `columns` are the columns of the rows. `forecast_base` decides whether a forecast accumulates predicted changes from an
-    entity's `first` value or adds one change to its `last`.
+    `columns` describes these rows. `forecast_base` decides whether a forecast accumulates predicted changes from an
+    entity's `first` value or adds one change to its `last` value.
     """
 
     entity: str
@@ -110,12 +110,12 @@ class Panel:
 
     @property
     def time_column(self) -> Column:
-        """The column of the day: a date or an integer."""
+        """The column that holds the day, as a date or an integer."""
         return next(column for column in self.columns if column.name == self.time)
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:
-        """Names of the numeric columns, with the derived ones."""
+        """Names of the numeric columns, including the derived ones."""
         columns = [column.name for column in self.columns if column.name not in (self.entity, self.time)]
         return (*columns, *(column.name for column in self.derived_columns))
 
@@ -124,7 +124,7 @@ class Panel:
 class Signature:
     """Inputs and target of a model.
 
-    `ignored` maps columns that are allowed but not used to the reason. With a `panel`, clients send its rows, and `inputs`
+    `ignored` maps each accepted but unused column to the reason. If there is a `panel`, clients send panel rows and `inputs`
     are the columns of the windows made from them.
     """
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 MAX_REPORTED = 100
 MAX_REPORTED_BY_ROW = 100_000
-"""Problems in a response that lists them by row, not counting the first of each row."""
+"""Maximum number of problems in a response that lists them by row, not counting the first problem of each row."""
 MAX_NAME_LENGTH = 1_000
 MAX_SHOWN_LENGTH = 200
-"""Characters of a column name that an error shows."""
+"""Maximum number of characters of a column name shown in an error."""
 
 
 def shorten_name(name: str) -> str:
@@ -23,9 +23,9 @@ def shorten_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An invalid cell, row or column. `row` counts from 1, without the header.
+    """An invalid cell, row or column. `row` counts from 1, excluding the header.
 
-    With a `column`, the message is a predicate of it, such as "is required".
+    If `column` is set, the message is a phrase that follows its name, such as "is required".
     """
 
     code: str
@@ -48,7 +48,7 @@ class Problem:
 
 
 def unknown_column(name: str, row: int | None = None, suggestion: str | None = None) -> Problem:
-    """Return the problem of a column or field that the model does not use."""
+    """Return the problem for a column or field that the model does not use."""
     hint = f"; did you mean `{suggestion}`?" if suggestion else ""
     return Problem("unknown-field", f"is not an input of this model{hint}", row, name)
 
@@ -59,7 +59,7 @@ def max_problems_per_row(rows: int) -> int:
 
 
 class BadData(Exception):
-    """The data cannot be used. `problems` holds every problem, up to a bound."""
+    """The data cannot be used. `problems` holds every problem, up to a limit."""
 
     status: ClassVar[int] = 422
 
@@ -88,7 +88,7 @@ class TooLarge(BadData):
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise BadData for column names that some output format cannot represent."""
+    """Raise BadData for column names that cannot be represented in every output format."""
     invalid = [
         name for name in names if len(name) > MAX_NAME_LENGTH or "\0" in name or name.encode(errors="replace").decode() != name
     ]

@@ -1,7 +1,7 @@
-"""Ingest a folder of daily files into monthly partitions that are named by their content.
+"""Ingest a folder of daily files into content-addressed monthly partitions.
 
-Every row is kept with the file it came from. If several files cover a day, the latest counts, and that is decided when the
-rows are read. So the result does not depend on the order in which files arrive.
+Every row is stored with the name of its file. If several files cover a day, the latest file wins. This is resolved when the
+rows are read, so the result does not depend on the order in which files arrive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECENT_STATES = 5
 """S3 timestamps have one-second resolution, so compare this many recent states to find the newest."""
 
 Rows = tuple[pa.Table, pa.Array]
-"""Rows as text, and the month of each."""
+"""Rows as text, and the month of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Parser:
 
 @dataclass(frozen=True, slots=True)
 class IngestState:
-    """What was ingested: the state of each file, the reason for each unreadable file, and the partition of each month.
+    """What was ingested: the state of each file, the error for each unreadable file, and the partition of each month.
 
-    `sequence` counts the ingests that changed something; `fingerprint` is that of the parser.
+    `sequence` counts the ingests that changed something; `fingerprint` is the parser's fingerprint.
     """
 
     sequence: int = 0
@@ -64,7 +64,7 @@ _STATE = TypeAdapter(IngestState)
 
 @dataclass(frozen=True, slots=True)
 class SourceFolder:
-    """A folder of daily files, as listed at one moment."""
+    """A folder of daily files, as listed at one point in time."""
 
     store: Store
     url: str
@@ -131,7 +131,7 @@ def latest_state(store: Store, project: str, url: str) -> IngestState:
 def read_daily_rows(store: Store, state: IngestState, last: str | None, max_rows: int, keys: Sequence[str]) -> pa.Table:
     """Read partitions backwards from month `last` until `max_rows` entity-days are covered, plus one partition.
 
-    `keys` are the columns of the entity and the day; rows that repeat them count once. Rows of later files come last.
+    `keys` are the entity and day columns; rows with the same keys count once. Rows from later files come last.
     """
     tables: list[pa.Table] = []
     counts: list[int] = []
@@ -164,7 +164,7 @@ def _file_state(file: ObjectInfo) -> str:
 
 
 def _read_files(store: Store, files: Sequence[ObjectInfo], parser: Parser) -> tuple[list[Rows], dict[str, str]]:
-    """Return the rows of the readable files, and the reason for each other file by key."""
+    """Return the rows of the readable files, and the error message for each unreadable file, by key."""
     unreadable: dict[str, str] = {}
 
     def read(file: ObjectInfo) -> Rows | None:

@@ -46,7 +46,7 @@ def receipt_key(project: str, url: str, etag: str) -> str:
 
 
 def take_snapshot(source: Store, url: str, etag: str, store: Store, project: str) -> DatasetSnapshot:
-    """Copy the source with this ETag into the store, if it is not there yet. Raises SourceChanged."""
+    """Copy the source into the store unless it is already there. Raises SourceChanged if its ETag is different."""
     try:
         data = source.read(split_url(url)[1], if_match=etag).data
     except PreconditionFailed:
@@ -57,7 +57,7 @@ def take_snapshot(source: Store, url: str, etag: str, store: Store, project: str
 
 
 def create_by_digest(store: Store, key: str, data: bytes) -> None:
-    """Create an object whose key contains the digest of its bytes; an existing one has the same content."""
+    """Create an object whose key contains its digest, unless the key exists; an existing object has the same content."""
     try:
         store.create(key, data)
     except AlreadyExists:

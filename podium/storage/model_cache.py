@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class ModelCache:
     """A folder that the processes of a host share. Writes are atomic, and files are verified on every read.
 
-    With it, a host downloads each file once and can serve while S3 is unavailable.
+    The cache lets a host download each file only once and keep serving while S3 is unavailable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,11 +41,11 @@ class ModelCache:
         return data
 
     def remember_alias(self, location: str, project: str, data: bytes) -> None:
-        """Cache the alias that a project serves; `location` is the location of the store."""
+        """Cache the alias of a project; `location` identifies the store."""
         self._write(self._alias_folder(location) / f"{project}.json", data)
 
     def touch_aliases(self, location: str) -> None:
-        """Record that the store was read just now and all its cached aliases are current."""
+        """Record that the store has just been read and that all its cached aliases are current."""
         with suppress(OSError):
             for path in self._alias_folder(location).glob("*.json"):
                 os.utime(path)

@@ -64,9 +64,9 @@ class ObjectInfo:
 
 
 def s3_client(timeout: float = 60.0) -> Any:
-    """Return a client configured by the standard AWS variables.
+    """Return a client configured from the standard AWS environment variables.
 
-    Contended writes need a long read timeout in seconds; use a short one for reads that should fail early.
+    `timeout` is in seconds. Contended writes need a long timeout; use a short one for reads that should fail fast.
     """
     config = Config(
         connect_timeout=min(5.0, timeout),
@@ -95,16 +95,16 @@ class Store:
         return f"{self.client.meta.endpoint_url}/{self.bucket}"
 
     def with_bucket(self, bucket: str) -> Store:
-        """Return another bucket of the same server."""
+        """Return another bucket on the same server."""
         return Store(self.client, bucket)
 
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
     def read(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> Blob:
-        """Return an object, with `if_match` only if it has this ETag.
+        """Return an object; if `if_match` is set, the object must have this ETag.
 
-        Raises NotFound, PreconditionFailed, and TooLarge before reading the body.
+        Raises NotFound, PreconditionFailed or TooLarge; TooLarge is raised before the body is read.
         """
         condition = {"IfMatch": if_match} if if_match else {}
         blob = self._call("GetObject", key, lambda: self._get(key, max_bytes, **condition))
@@ -112,7 +112,7 @@ class Store:
         return blob
 
     def read_start(self, key: str, max_bytes: int) -> bytes:
-        """Return the first bytes of an object, or all if it is smaller. Raises NotFound."""
+        """Return the first `max_bytes` bytes of an object, or all of it if it is smaller. Raises NotFound."""
 
         def get_range() -> bytes:
             response = self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{max_bytes - 1}")
@@ -148,7 +148,7 @@ class Store:
         return self._put(key, data, PreconditionFailed, IfMatch=if_match)
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield every object under a prefix in the order of the keys. Raises StoreError."""
+        """Yield every object under a prefix in key order. Raises StoreError."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
@@ -158,7 +158,7 @@ class Store:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 
     def delete(self, key: str) -> None:
-        """Delete an object if it exists. Only garbage collection deletes."""
+        """Delete an object if it exists. Only garbage collection calls this."""
         self._call("DeleteObject", key, lambda: self.client.delete_object(Bucket=self.bucket, Key=key))
 
     def _get(self, key: str, max_bytes: int | None, **condition: str) -> Blob | None:
@@ -177,7 +177,7 @@ class Store:
         return self._call("HeadObject", key, lambda: self.client.head_object(Bucket=self.bucket, Key=key))
 
     def _put(self, key: str, data: bytes, conflict: type[StoreError], **condition: str) -> str:
-        """Write conditionally. The write's id tells a repeated write whose reply was lost from a conflict."""
+        """Write conditionally. The write ID distinguishes a conflict from a retry of a write whose reply was lost."""
         write_id = uuid4().hex
 
         def put() -> str:

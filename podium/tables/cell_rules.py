@@ -1,4 +1,4 @@
-"""Rules for table cells that JSON values and text columns share."""
+"""Cell rules shared by JSON values and text columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 INTEGER = r"[+-]?[0-9]+(\.0*)?"
 BOOLEANS = {"true": 1.0, "false": 0.0}
 MAX_MAGNITUDE = 1e30
-"""Larger numbers are rejected: no measured quantity needs them, and their squares overflow trees that use float32."""
+"""Larger numbers are rejected: no measured quantity needs them, and their squares overflow in trees that use float32."""
 MAX_EXACT_INTEGER = 2.0**53
-"""Largest integer up to which a float64 is exact."""
+"""Largest integer up to which float64 represents every integer exactly."""
 MAX_TEXT_LENGTH = 10_000
 
 EXPECTED = {
@@ -33,12 +33,12 @@ def expected(column: Column) -> str:
 
 
 def normalize_category(text: str) -> str:
-    """Return the text in Unicode form NFC, without surrounding whitespace."""
+    """Return the text in Unicode normalization form NFC, without surrounding whitespace."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 def parse_date(text: str, date_format: str) -> float | None:
-    """Return days since 1970, or None if the text is not a date of this format."""
+    """Return days since 1970, or None if the text is not a date in this format."""
     try:
         return float(datetime.strptime(text.strip(), date_format).toordinal() - EPOCH)
     except ValueError:

@@ -21,7 +21,7 @@ from podium.tables.typed_columns import InvalidCells, coerce_cells, coerce_colum
 def coerce_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()) -> pd.DataFrame:
     """Return a frame with one typed column per input.
 
-    Table columns in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a bound.
+    Table columns in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a limit.
     """
     frame, problems = {}, column_problems(table.column_names, columns, set(ignored))
     missing = {problem.column for problem in problems}
@@ -35,7 +35,7 @@ def coerce_frame(table: pa.Table, columns: Sequence[Column], ignored: Iterable[s
 
 
 def coerce_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[str] = ()) -> tuple[pd.DataFrame, RowProblems]:
-    """Return a typed frame, and the problems of each invalid row, whose cells in the frame are meaningless.
+    """Return a typed frame and the problems of each invalid row. The cells of invalid rows in the frame are meaningless.
 
     Raises BadData only for problems with the columns themselves.
     """
@@ -54,9 +54,9 @@ def coerce_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[
 
 
 class RowProblems(Mapping[int, list[Problem]]):
-    """The problems of each invalid row by its index, created on access, since every cell of a large table may be invalid.
+    """The problems of each invalid row, by row index. Created on access, since every cell of a large table may be invalid.
 
-    The more rows are invalid, the fewer problems each lists, but always at least one.
+    The more rows are invalid, the fewer problems are listed per row, but always at least one.
     """
 
     def __init__(self, rows: int, invalid: Sequence[tuple[InvalidCells, Column]]) -> None:
@@ -88,11 +88,11 @@ LOOKS_LIKE_DATA = rf"{NUMBER}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}"
 
 
 def column_problems(names: Sequence[str], columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
-    """Return the problems with a table's column names, up to a bound."""
+    """Return the problems with a table's column names, up to a limit."""
     known, present = {column.name for column in columns}, set(names)
     lacks_columns = not known & present or any(not column.nullable and column.name not in present for column in columns)
     if lacks_columns and any(re.fullmatch(LOOKS_LIKE_DATA, name) for name in present - known):
-        return [Problem("csv-header", "the first row looks like data; add a header row")]  # naming the columns would show cells
+        return [Problem("csv-header", "the first row looks like data; add a header row")]  # naming the columns may reveal cells
     unknown = itertools.islice((name for name in names if name not in known and name not in ignored), MAX_REPORTED)
     return [unknown_column(name) for name in unknown] + [
         Problem("missing-field", "is missing from the table", column=column.name, expected=expected(column))

@@ -1,4 +1,4 @@
-"""Map misspelled and differently cased texts to categories."""
+"""Match misspelled or differently capitalized values to categories."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from podium.schema.columns import Column, FuzzyMatching
 MIN_LENGTH = 4
 """Minimum number of letters in a word that may be misspelled."""
 MAX_LENGTH = 100
-"""Longer texts are not compared with categories."""
+"""Longer strings are not compared with categories."""
 RARE_FRACTION, MAX_FREQUENT, MAX_TEXTS = 0.005, 50, 2_000
-"""A text in a smaller fraction of the rows may be a misspelling. Columns with more frequent or distinct texts are skipped."""
+"""Rarer values may be misspelled. Columns with more than MAX_FREQUENT frequent or MAX_TEXTS distinct values are skipped."""
 MIN_EXPLAINED_FRACTION = 0.8
-"""Fraction of the rare texts that must be near a frequent one before any is treated as a misspelling."""
+"""Fraction of the rare values that must be close to a frequent value before any is treated as a misspelling."""
 
 WEEKDAYS = {"Monday": "mon", "Tuesday": "tue tues", "Wednesday": "wed", "Thursday": "thu thur thurs", "Friday": "fri",
             "Saturday": "sat", "Sunday": "sun"}  # fmt: skip
@@ -27,7 +27,7 @@ VOCABULARIES = {"weekday": WEEKDAYS, "month": MONTHS}
 
 @dataclass(frozen=True, slots=True)
 class FuzzySpellings:
-    """How the texts of a column are matched to categories; see `Column`."""
+    """How the values of a column are matched to categories; see `Column`."""
 
     fuzzy: FuzzyMatching
     aliases: tuple[tuple[str, str], ...] = ()
@@ -39,7 +39,7 @@ def normalize_text(text: str) -> str:
 
 
 def resolve_category(text: str, column: Column) -> str:
-    """Return the category that the text means, or the text itself if there is none."""
+    """Return the category that matches the text, or the text itself if none does."""
     if column.fuzzy == "exact" or len(text) > MAX_LENGTH:
         return text
     return known_spellings(column).get(normalize_text(text)) or _nearest(text, column)
@@ -47,7 +47,7 @@ def resolve_category(text: str, column: Column) -> str:
 
 @lru_cache(maxsize=4096)
 def known_spellings(column: Column) -> Mapping[str, str]:
-    """Return normalized texts with the categories they mean."""
+    """Return a mapping from normalized spellings to categories."""
     return {**{normalize_text(level): level for level in column.categories}, **dict(column.aliases)}
 
 
@@ -61,7 +61,7 @@ def _nearest(text: str, column: Column) -> str:
 
 
 def nearest_text(text: str, known: Collection[str], meaning: Mapping[str, str]) -> str | None:
-    """Return a known text that is one edit away, or None if such texts differ in meaning or there are none."""
+    """Return a known spelling that is one edit away, or None if there is none or if the candidates differ in meaning."""
     half = max(0, (len(text) - 3) // 2)  # one edit leaves the first or the last half unchanged
     head, tail = text[:half], text[len(text) - half :]
     candidates = (other for other in known if other.startswith(head) or other.endswith(tail))
@@ -70,7 +70,7 @@ def nearest_text(text: str, known: Collection[str], meaning: Mapping[str, str]) 
 
 
 def _is_misspelling(text: str, correct: str) -> bool:
-    """Return whether the texts differ by one edit in one alphabetic word of at least MIN_LENGTH letters."""
+    """Return whether the strings differ by one edit in a single alphabetic word of at least MIN_LENGTH letters."""
     words, correct_words = text.split(), correct.split()
     if abs(len(text) - len(correct)) > 1 or len(words) != len(correct_words):
         return False
@@ -96,7 +96,7 @@ def _is_one_edit(a: str, b: str) -> bool:
 
 
 def infer_vocabulary(counts: Mapping[str, int]) -> str | None:
-    """Return `weekday` or `month` if all texts are close to names of this kind and at least three names occur."""
+    """Return `weekday` or `month` if all values are such names or close to one, and at least three of the names occur."""
     normalized = _normalized_counts(counts)
     for name in VOCABULARIES:
         known = dict(vocabulary_aliases(name))
@@ -109,16 +109,16 @@ def infer_vocabulary(counts: Mapping[str, int]) -> str | None:
 
 
 def vocabulary_aliases(name: str) -> tuple[tuple[str, str], ...]:
-    """Return every normalized form of the names with the full name."""
+    """Return every normalized form of the names, paired with the full name."""
     names = VOCABULARIES[name]
     return tuple((form, full) for full, short in names.items() for form in (normalize_text(full), *short.split()))
 
 
 def infer_spellings(counts: Mapping[str, int], configured: FuzzyMatching | None = None) -> FuzzySpellings:
-    """Infer how to match the texts of a column from how often each occurs.
+    """Infer how to match the values of a column from the number of times each value occurs.
 
-    Texts that differ only in case mean the same. Rare texts near a frequent one are misspellings if nearly all rare texts
-    are, or if matching is configured.
+    Values that differ only in case are equivalent. Rare values close to a frequent value are misspellings if most rare values
+    are close to one, or if matching is configured.
     """
     if configured == "loose" or configured == "exact" or len(counts) > MAX_TEXTS:
         return FuzzySpellings(configured or "exact")
@@ -145,7 +145,7 @@ def _normalized_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _most_frequent_forms(counts: Mapping[str, int]) -> dict[str, str]:
-    """Return the most frequent form of each normalized text; ties break alphabetically."""
+    """Return the most frequent form of each normalized value; ties break alphabetically."""
     forms: dict[str, str] = {}
     for text in sorted(counts, key=lambda text: (-counts[text], text)):
         forms.setdefault(normalize_text(text), text)

@@ -36,7 +36,7 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
 
 
 def frame_warnings(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]:
-    """Return warnings for a typed frame, up to a bound. Raises BadData like `row_warnings`."""
+    """Return warnings for a typed frame, up to a limit. Raises BadData like `row_warnings`."""
     warnings = []
     for column in columns:
         cells = frame[column.name]

@@ -98,9 +98,9 @@ def _is_missing(value: object, column: Column) -> bool:
 def coerce_rows(
     rows: Sequence[Mapping[str, object]], columns: Sequence[Column], ignored: Iterable[str] = ()
 ) -> list[tuple[Value, ...]]:
-    """Return one tuple of typed cells, in the order of `columns`, per decoded JSON object.
+    """Return one tuple of typed cells per decoded JSON object, in the order of `columns`.
 
-    Fields in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a bound.
+    Fields in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a limit.
     """
     names = {column.name for column in columns} | set(ignored)
     problems: list[Problem] = []

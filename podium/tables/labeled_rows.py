@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from podium.schema.columns import Column, Signature
 
 MAX_ROWS_BYTES = 4 << 30
-"""Bytes that stored rows may take in memory as text and numbers."""
+"""Maximum memory in bytes that stored rows may take as text and numbers."""
 
 ORDER_COLUMN, TARGET_COLUMN, RAW_PREFIX = "podium:order", "podium:target", "podium:raw:"
 IS_TEXT_TYPE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
@@ -24,7 +24,7 @@ SIGNATURE = TypeAdapter(Signature)
 
 
 class UnreadableRows(Exception):
-    """Stored rows or models are damaged, too large, or in a foreign format."""
+    """Stored rows or models are damaged, too large, or in an unknown format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def labeled_rows_from_parquet(data: bytes) -> LabeledRows:
 
 
 def _read_bounded(data: bytes) -> pa.Table:
-    """Return the table, after checking its size before dictionary-encoded texts are expanded."""
+    """Return the table, after checking its size before dictionary-encoded strings are expanded."""
     schema = pq.read_schema(pa.BufferReader(data))
     if any(pa.types.is_nested(field.type) for field in schema):
         raise UnreadableRows("the rows have a column of lists or structures")

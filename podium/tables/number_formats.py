@@ -11,15 +11,15 @@ from podium.schema.columns import NumberFormat
 
 _GROUPED = r"([1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?|[0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 MAX_LENGTH = 64
-"""Longer texts are not parsed."""
+"""Longer strings are not parsed."""
 PATTERNS: dict[NumberFormat, str] = {
     "money": rf"([+-]?[$€£]? ?|[$€£] ?[+-]){_GROUPED} ?[$€£]?|\([$€£]? ?{_GROUPED} ?[$€£]?\)",
     "percent": rf"[+-]?{_GROUPED} ?%?|\({_GROUPED} ?%?\)",
 }
-"""Regular expressions of the formats. A number in parentheses is negative."""
+"""Regular expressions for the formats. A number in parentheses is negative."""
 MARKS: dict[NumberFormat, str] = {"money": r"[$€£(]|,[0-9]{3},|,[0-9]{3}\.|^[0-9]{1,3}$", "percent": "%"}
-"""Patterns that identify a format if any cell matches. Grouping commas count only if a cell has at most three digits:
-1,500 may be a decimal."""
+"""Patterns that identify a format if any cell matches. Grouping commas count only if some cell has at most three digits,
+since 1,500 may have a decimal comma."""
 _FORMATTING = r"[^0-9.eE+-]"
 
 
@@ -31,7 +31,7 @@ def plain_text(text: str, number_format: NumberFormat) -> str | None:
 
 
 def plain_texts(text: pa.ChunkedArray, number_format: NumberFormat) -> pa.ChunkedArray:
-    """Return the numbers without formatting; texts that do not have the format stay unchanged."""
+    """Return the numbers without formatting; strings that do not have the format stay unchanged."""
     is_short = pc.less_equal(pc.utf8_length(text), MAX_LENGTH)
     is_formatted = pc.and_(is_short, pc.match_substring_regex(text, f"^(?:{PATTERNS[number_format]})$"))
     digits = pc.replace_substring_regex(text, _FORMATTING, "")

@@ -14,11 +14,11 @@ from podium.schema.columns import Column, Panel
 
 INDEX_NAME = "index"
 INDEX, DAY, ACTUAL, LAST = "podium:index", "podium:day", "podium:actual", "podium:last"
-"""Key columns of a window: the day's index within its entity, the day, its target (NaN if unknown), the previous target."""
+"""Key columns of a window: the day's index within its entity, the day, its target (NaN if unknown) and the previous target."""
 
 
 def add_derived_columns(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Return the frame with the panel's derived columns; results that are not finite become 0, unless a source is NaN."""
+    """Return the frame with the panel's derived columns added; non-finite results become 0 unless a source is NaN."""
     result = frame.copy(deep=False)
     for column in panel.derived_columns:
         sources = [result[name].to_numpy(dtype=float) for name in column.of]
@@ -42,11 +42,11 @@ RULES: dict[str, Callable[..., FloatVector]] = {
     "ratio": lambda a, b: np.where(b == 0, 0.0, a / b),
     "log-count": _log_count,
 }
-"""Rules of derived columns: position of a value between low and high; a - b; a / b; ln(ceil(total / part))."""
+"""Rules for derived columns: position of a value between low and high; a - b; a / b; ln(ceil(total / part))."""
 
 
 def sort_rows(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Sort by entity, in order of first appearance, then by day. Of rows with the same key, the last one is kept."""
+    """Sort by entity, in order of first appearance, then by day. The last of several rows with the same key is kept."""
     codes = pd.factorize(frame[panel.entity])[0]
     days = frame[panel.time].to_numpy(dtype=float)
     order = np.lexsort((np.arange(len(frame)), days, codes))
@@ -58,7 +58,7 @@ def sort_rows(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """`inputs` has one row per day for the model; `keys` has the entity, INDEX, DAY, ACTUAL and LAST of each."""
+    """`inputs` has the model's inputs, one row per day; `keys` has the entity, INDEX, DAY, ACTUAL and LAST of each row."""
 
     inputs: pd.DataFrame
     keys: pd.DataFrame
@@ -68,9 +68,9 @@ class Windows:
 
 
 def windows(frame: pd.DataFrame, panel: Panel, *, ahead: bool = True) -> Windows:
-    """Return one window per typed row and, with `ahead`, one more per entity for the day after its last, in order.
+    """Return one window per typed row and, if `ahead`, one for the day after each entity's last, in the order of `sort_rows`.
 
-    Lags are by row, not by calendar: gaps are not filled. Missing lags are NaN.
+    Lags count rows, not calendar days: gaps are not filled. Missing lags are NaN.
     """
     rows = add_derived_columns(sort_rows(frame, panel), panel)
     codes = pd.factorize(rows[panel.entity])[0]
@@ -121,7 +121,7 @@ def change_scale(last: FloatVector) -> FloatVector:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Per window: `step` is the previous target plus the predicted change, `value` the forecast by the panel's base."""
+    """Per window, `step` is the previous target plus the predicted change; `value` is the forecast from the panel's base."""
 
     step: FloatVector
     value: FloatVector
@@ -142,5 +142,5 @@ def forecast(keys: pd.DataFrame, changes: FloatVector, base: Literal["first", "l
 
 
 def mask_entities(keys: pd.DataFrame, panel: Panel, entities: Sequence[str]) -> np.ndarray:
-    """Return the mask of the windows of these entities."""
+    """Return a mask that selects the windows of these entities."""
     return keys[panel.entity].isin(list(entities)).to_numpy()

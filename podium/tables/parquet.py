@@ -15,7 +15,7 @@ from podium.tables.size_limits import OFFSET_BYTES, TEXT_COPIES, Limits
 
 MAX_PAGES = 50_000
 MAX_FIXED_BYTES = 64
-"""Bytes of a value of fixed length; decimals have at most 32."""
+"""Maximum size of a fixed-length value in bytes; decimals take at most 32."""
 DELTA_BYTE_ARRAY = 7
 BATCH_ROWS = 1 << 16
 UNSUPPORTED = "has a type other than text, number, date or boolean"
@@ -24,7 +24,7 @@ Check = Callable[[Sequence[str]], None]
 
 
 def parquet_batches(data: bytes | mmap.mmap, limits: Limits, check: Check) -> Iterator[pa.RecordBatch]:
-    """Yield batches with the stored types; texts may be dictionary-encoded. Raises BadData."""
+    """Yield batches with the stored types; strings may be dictionary-encoded. Raises BadData."""
     try:
         yield from _batches(memoryview(data), limits, check)
     except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError, LookupError, OverflowError) as error:
@@ -103,12 +103,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _fixed_bytes(kind: pa.DataType) -> int:
-    """Return the bytes of a value, without the characters of texts."""
+    """Return the size of a value in bytes, excluding the characters of strings."""
     return OFFSET_BYTES if _is_text(kind) or pa.types.is_null(kind) else max(1, kind.bit_width // 8)
 
 
 def _check_pages(data: memoryview, footer: Footer, names: Sequence[str], limits: Limits) -> None:
-    """Check pages before they are decompressed. Raises TooLarge, and WrongType for an encoding of unpredictable size."""
+    """Check pages before they are decompressed. Raises TooLarge, or WrongType for an encoding of unpredictable size."""
     size = 0
     for count, page in enumerate(footer.pages(data)):
         size += page.decompressed_bytes
@@ -120,7 +120,7 @@ def _check_pages(data: memoryview, footer: Footer, names: Sequence[str], limits:
 
 
 def _checked_size(batch: pa.RecordBatch, before: int, limits: Limits) -> int:
-    """Return the bytes that the batch takes, with each text once per row. Raises BadData."""
+    """Return the size of the batch in bytes, counting repeated strings in every row. Raises BadData."""
     size = 0
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if not _is_text(column.type):
@@ -137,7 +137,7 @@ def _checked_size(batch: pa.RecordBatch, before: int, limits: Limits) -> int:
 
 
 def _checked_texts(column: pa.Array, name: str) -> pa.Array:
-    """Return the texts of a column or of its dictionary. Raises BadData."""
+    """Return the strings in a column or in its dictionary. Raises BadData."""
     texts = column.dictionary if pa.types.is_dictionary(column.type) else column
     try:
         texts = texts.cast(pa.string())

@@ -1,6 +1,6 @@
-"""Sizes of the pages of a Parquet file from their headers, before any page is decompressed.
+"""Read the page sizes of a Parquet file from the page headers, before any page is decompressed.
 
-Readers allocate the sizes in the page headers, which may differ from those in the footer.
+Readers allocate memory by the sizes in the page headers, which may differ from those in the footer.
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
@@ -17,7 +17,7 @@ CHUNK_VALUES, CHUNK_BYTES, DATA_OFFSET, DICTIONARY_OFFSET = 5, 7, 9, 11
 TYPE, DECOMPRESSED, COMPRESSED, VALUES = 1, 2, 3, 1
 DICTIONARY, SKIPPED = 2, -1
 PAGE_HEADERS = {0: (5, 2), DICTIONARY: (7, 2), 3: (8, 4)}
-"""Page type to the field ID of its header and, within the header, of its encoding."""
+"""Maps each page type to the field ID of its header and, within the header, the field ID of its encoding."""
 PADDING = 100
 """Some writers understate the size of a column by up to this many bytes; readers tolerate that."""
 

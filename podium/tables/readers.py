@@ -43,8 +43,8 @@ def accept_all(names: Sequence[str]) -> None:
 def read_table(data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING) -> pa.Table:
     """Read a table as text; an empty cell is "" in CSV and null in Parquet.
 
-    Parquet is recognized by its first bytes; gzip is decompressed only if `gzipped`. Raises BadData with every problem of
-    the header and of the row lengths.
+    Parquet is recognized by its first bytes; gzip is decompressed only if `gzipped`. Raises BadData with all problems in
+    the header and the row lengths.
     """
     return as_text(read_typed(data, gzipped=gzipped, delimiter=delimiter, limits=limits))
 
@@ -52,7 +52,7 @@ def read_table(data: bytes, *, gzipped: bool = False, delimiter: str = ",", limi
 def read_typed(
     data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING, check: Check = accept_all
 ) -> pa.Table:
-    """Read a table like `read_table`, but keep Parquet types. `check` gets the column names before rows are read."""
+    """Read a table like `read_table`, but keep Parquet types. `check` is called with the column names before rows are read."""
     if data.startswith(MAGIC) and not gzipped:
         return pa.Table.from_batches(list(parquet_batches(data, limits, check)))
     return read_csv(data, delimiter, gzipped=gzipped, limits=limits, check=check)
@@ -77,7 +77,7 @@ def read_in_pieces(
     limits: Limits = FILE,
     check: Check = accept_all,
 ) -> Iterator[pa.Table]:
-    """Yield a file as text tables of about `chunk_bytes`, so that memory use does not grow with its size. Raises BadData."""
+    """Yield a file as text tables of about `chunk_bytes`, so that memory use does not grow with file size. Raises BadData."""
     with path.open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC and not gzipped:
             for batch in parquet_batches(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), limits, check):
@@ -91,7 +91,7 @@ def read_in_pieces(
 
 
 def _split(table: pa.Table, size: int) -> Iterator[pa.Table]:
-    """Halve the table until each part takes at most `size` bytes as text."""
+    """Halve the table repeatedly until each part takes at most `size` bytes as text."""
     if table.num_rows < 2 or _text_bytes(table) <= size:
         yield table
     else:
@@ -202,7 +202,7 @@ def _read_names(stream: IO[bytes], delimiter: str, limits: Limits, check: Check)
 
 
 def _check_text(stream: IO[bytes], delimiter: str, limits: Limits) -> None:
-    """Check encoding, quotes and size of the whole text without keeping it. Raises BadData."""
+    """Check the encoding, quotes and size of the whole text without keeping it in memory. Raises BadData."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     size = cells = quotes = 0
     while chunk := stream.read(1 << 20):

@@ -26,7 +26,7 @@ from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
 from podium.tables.typed_columns import coerce_column, mask_missing
 
 NA_TEXTS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
-"""Texts that mean "missing" if all other cells are numbers, dates or booleans; in a text column they are text."""
+"""Strings that mean "missing" if all other cells are numbers, dates or booleans; in a text column, they are plain values."""
 ISO_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 MAX_CLASSES = 20
 
@@ -109,7 +109,7 @@ def _with_fuzzy_spellings(column: Column, text: pa.ChunkedArray, options: Column
 
 
 def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
-    """Infer the task and its classes; labels that are all canonical integers become integers. Raises BadData."""
+    """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
     text = _target_text(cells, project.target_na_values)
     labels = sorted({normalize_category(label) for label in pc.unique(text.drop_null()).to_pylist()})
     is_numeric, all_integers = _all(text, NUMBER), all(_is_canonical_integer(label) for label in labels)
@@ -118,7 +118,7 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
         raise BadData([Problem("one-class", "has a single value; a target needs at least two", column=project.target)])
     if task == "regression":
         if not is_numeric:
-            raise BadData([Problem("invalid-type", "must be numeric for a regression", column=project.target)])
+            raise BadData([Problem("invalid-type", "must be numeric for regression", column=project.target)])
         return Target(project.target, task)
     if task == "binary" and len(labels) != 2:
         raise BadData([Problem("classes", f"has {len(labels)} classes; a binary target needs two", column=project.target)])
@@ -139,7 +139,7 @@ def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, .
 
 
 def _target_text(cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> pa.ChunkedArray:
-    """Return the target as text, null where missing; NA_TEXTS count if all other cells are numbers."""
+    """Return the target as text, null where missing; NA_TEXTS count as missing unless the target is text."""
     text = mask_missing(cells, Column("target", "category", na_values=na_values))
     kind, number_format, na_texts = _inferred_kind(text)
     if kind == "category":
@@ -159,7 +159,7 @@ def _check_names(table: pa.Table, project: Project) -> None:
     if project.split.column:
         configured = {**configured, project.split.column: "split.column"}
     problems = [
-        Problem("unknown-column", f"is not a column of the data, but set as {option} (columns: {known})", column=name)
+        Problem("unknown-column", f"is set as {option}, but is not a column of the data (columns: {known})", column=name)
         for name, option in configured.items()
         if name not in table.column_names
     ]
@@ -208,7 +208,7 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
 
 
 def with_statistics(column: Column, values: pd.Series, options: ColumnOptions) -> Column:
-    """Return the column with categories and range of these typed values; a nullable column stays nullable."""
+    """Return the column with the categories and range of these typed values; a nullable column stays nullable."""
     present = values.dropna()
     categories = tuple(sorted({normalize_category(level) for level in options.categories}))
     if column.is_text:

@@ -1,15 +1,15 @@
-"""Limits of decoded tables."""
+"""Size limits for decoded tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_EXTRA = 1_000
-"""Columns or fields in a request that the model does not know."""
+"""Maximum number of columns or fields in a request that the model does not know."""
 OFFSET_BYTES = 4
 """Bytes that a text cell takes in addition to its characters."""
 TEXT_COPIES = 3
-"""Copies of a text per row while dictionary-encoded Parquet is decoded."""
+"""Copies of each row's string in memory while dictionary-encoded Parquet is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Limits:
     """Upper bounds, checked before anything is copied or cast.
 
     `decoded_bytes` counts the characters of all cells plus four bytes per cell for CSV. For Parquet, it counts the columns
-    in memory, with each text once per row.
+    in memory, with repeated strings counted in every row.
     """
 
     rows: int = 1 << 40
@@ -27,12 +27,12 @@ class Limits:
 
     @property
     def footer_bytes(self) -> int:
-        """Limit of a Parquet footer, whose structures take up to 300 times their encoded size in memory."""
+        """Maximum size of a Parquet footer, whose structures take up to 300 times their encoded size in memory."""
         return self.decoded_bytes // 256
 
 
 TRAINING = Limits()
 REQUEST = Limits(decoded_bytes=400_000_000)
-"""A table processed in memory."""
+"""Limits for a table processed in memory."""
 FILE = Limits(decoded_bytes=600_000_000)
-"""A table processed in chunks."""
+"""Limits for a table processed in chunks."""

@@ -1,4 +1,4 @@
-"""Split keys: content, group or time of each row, so that rows keep their side of the split as the table grows."""
+"""Split keys: content, group or time of each row, so that rows stay on their side of the split as the table grows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SINGLE_STRATUM = "all"
 
 
 def split_keys(table: pa.Table, project: Project) -> pd.Series:
-    """Return the key of each row: a hash of its texts, the text of its group, or its time as a number.
+    """Return the key of each row: a hash of its cells, its group as text, or its time as a number.
 
-    Raw texts are hashed, so that no column option moves a row to the other side. Raises BadData.
+    The raw text is hashed, so that no column option can move a row to the other side. Raises BadData.
     """
     name = project.split.column
     if name is None:
@@ -30,18 +30,18 @@ def split_keys(table: pa.Table, project: Project) -> pd.Series:
     column = infer_column(name, table[name], project.columns.get(name, ColumnOptions()))
     values, _ = coerce_column(table[name], column)
     if column.kind not in ("date", "number", "integer") or values.isna().any():
-        message = "needs a number or a date in every row, to split by time (set its `date_format` if it is not %Y-%m-%d)"
+        message = "needs a number or a date in every row to split by time (set its `date_format` if it is not %Y-%m-%d)"
         raise BadData([Problem("split", message, column=name)])
     return values
 
 
 def row_hash(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Return a hash of each key and the seed."""
+    """Return a hash of each key combined with the seed."""
     return pd.util.hash_array(pd.util.hash_array(keys) ^ np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64))
 
 
 def strata(data: LabeledRows, kind: str) -> np.ndarray:
-    """Return the stratum of each row: its class for stratified splits."""
+    """Return the stratum of each row: its class for stratified splits, otherwise the same for all rows."""
     if kind == "stratified":
         return data.target.astype(int).astype(str).to_numpy()
     return np.full(len(data.target), SINGLE_STRATUM)

@@ -13,15 +13,15 @@ from podium.schema.data_errors import Malformed, Problem, TooLarge
 MAX_DEPTH = 100
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 MAX_DECODED_BYTES = 300_000_000
-"""Approximate memory for decoded JSON: its text, plus OVERHEAD_BYTES for each of these characters."""
+"""Approximate memory for decoded JSON: its text, plus the bytes in OVERHEAD_BYTES for each character listed there."""
 OVERHEAD_BYTES = {b"[": 100, b"{": 100, b":": 60, b",": 30, b'"': 12}
 ALWAYS_WITHIN_BOUNDS = MAX_DECODED_BYTES // (1 + max(OVERHEAD_BYTES.values()))
 MAX_FIELDS = 12_000
-"""Fields of a JSON object."""
+"""Maximum number of fields in a JSON object."""
 
 
 def decode_json(data: bytes, *, nan: bool = False) -> Any:
-    """Decode UTF-8 JSON without duplicate fields and, unless `nan`, without NaN. Raises BadData, also if it is too large."""
+    """Decode UTF-8 JSON, rejecting duplicate fields and, unless `nan`, NaN. Raises BadData, including if it is too large."""
     _check_size(data)
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()
@@ -45,7 +45,7 @@ def _check_size(data: bytes) -> None:
     if len(data) > ALWAYS_WITHIN_BOUNDS:
         overhead = sum(data.count(mark) * size for mark, size in OVERHEAD_BYTES.items())
         if len(data) + overhead > MAX_DECODED_BYTES:
-            message = "the request has too many records, fields and values"
+            message = "the request has too many records, fields or values"
             raise TooLarge([Problem("too-large", message, expected="fewer records, or CSV or Parquet")])
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise too_deep()

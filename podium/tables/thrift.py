@@ -1,4 +1,4 @@
-"""Reader of Thrift's compact protocol, limited to what Parquet uses.
+"""Reader for Thrift's compact protocol, limited to what Parquet uses.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -9,10 +9,10 @@ from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 SIZES = {TRUE: 1, FALSE: 1, BYTE: 1, DOUBLE: 8}
-"""Bytes of values with a fixed size."""
+"""Sizes of fixed-size values in bytes."""
 MAX_DEPTH = 12
 Fields = dict[int, tuple[int, Any]]
-"""Field ID to type and value. Values that are neither integers, structures nor lists of structures are None."""
+"""Maps field IDs to type and value. Values other than integers, structures and lists of structures are None."""
 
 
 def integer(fields: Fields, number: int, kind: int) -> int:
@@ -42,7 +42,7 @@ def structures(fields: Fields, number: int) -> list[Fields]:
 
 
 class Reader:
-    """Reads one structure from the start of `data`; `position` is the end of what was read."""
+    """Reads one structure from the start of `data`; `position` is the offset after the last byte read."""
 
     def __init__(self, data: memoryview) -> None:
         self._data, self.position = data, 0

@@ -30,7 +30,7 @@ from podium.tables.number_formats import plain_texts
 INFINITE = r"(?i)[+-]?inf(inity)?"
 DECIMAL_COMMA = r"[+-]?[0-9.]*,[0-9]+"
 MAX_UTF8_BYTES = 4
-"""Bytes of one character in UTF-8."""
+"""Maximum bytes per character in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class InvalidCells:
 
 
 TypedColumn = tuple[pd.Series, list[InvalidCells]]
-"""Typed cells, missing where invalid, and the invalid ones."""
+"""Typed cells, with invalid cells set to missing, and the invalid cells."""
 
 
 def coerce_column(cells: pa.ChunkedArray, column: Column) -> tuple[pd.Series, list[Problem]]:
-    """Return the typed cells and the problems of invalid ones, which are missing in the result."""
+    """Return the typed cells, with invalid cells set to missing, and the problems of the invalid cells."""
     values, invalid = coerce_cells(cells, column)
     return values, [problem for cells in invalid for problem in _problems(cells, column)]
 
@@ -92,7 +92,7 @@ def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
 
 
 def _invalid_numbers(text: pa.ChunkedArray, invalid: BoolMask, column: Column) -> list[InvalidCells]:
-    """Sort invalid texts by the likely mistake."""
+    """Group invalid cells by the likely mistake."""
     if not invalid.any():
         return [InvalidCells(invalid, "invalid-type", "")]
     infinite, comma = (_matches(text, pattern) & invalid for pattern in (INFINITE, DECIMAL_COMMA))
@@ -131,7 +131,7 @@ def _categories(text: pa.ChunkedArray, column: Column) -> TypedColumn:
 
 
 def _matches(text: pa.ChunkedArray, pattern: str) -> BoolMask:
-    """Return where a text is present and matches the whole pattern."""
+    """Return a mask of the cells that are not null and match the whole pattern."""
     matches: BoolMask = pc.fill_null(pc.match_substring_regex(text, f"^(?:{pattern})$"), False).to_numpy()
     return matches
 

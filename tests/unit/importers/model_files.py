@@ -188,7 +188,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
     "a-formula-that-computes": (
         lambda: fit_statsmodels(smf.logit("male ~ np.log(height)", numeric_people())),
-        "make it a column|more than a column",
+        "add the result to the table|more than a column",
     ),
     "an-interaction": (lambda: fit_statsmodels(smf.logit("male ~ height:weight", numeric_people())), "more than a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),

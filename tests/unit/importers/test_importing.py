@@ -48,7 +48,7 @@ def test_a_sample_names_the_columns_and_its_target_allows_a_score() -> None:
 
 
 def test_a_sample_that_does_not_fit_is_refused_with_the_expected_columns() -> None:
-    with pytest.raises(ImportRefused, match="takes 3 columns, the sample has 1"):
+    with pytest.raises(ImportRefused, match="takes 3 columns, but the sample has 1"):
         converted(files.MODELS["logistic.joblib"](), sample=b"height,sex\n180,male\n")
     with pytest.raises(ImportRefused, match="takes height, weight, shoe"):
         converted(files.MODELS["named.pkl"](), sample=b"height,weight,boots\n180,80,44\n")
