@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from podium.models.lightgbm_library import Booster, RowPredictor
+from podium.engine.forest import Trees, load_trees
 from podium.schema.arrays import FloatMatrix
 
 CompiledScorer = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
@@ -100,7 +100,7 @@ LINKS: dict[str, Link] = {
 
 @dataclass(slots=True)
 class LightGBMScorer:
-    """Boosted or averaged trees in LightGBM's text format, scored by LightGBM.
+    """Boosted or averaged trees in LightGBM's text format, scored by Podium's kernels, or by LightGBM where there are none.
 
     With `float32`, features are rounded to 32 bits first, as scikit-learn's trees do. With `binary_probability`, the single
     output is the probability of the second class.
@@ -111,31 +111,33 @@ class LightGBMScorer:
     outputs: int
     float32: bool = False
     binary_probability: bool = False
-    _booster: Booster | None = field(default=None, repr=False, compare=False)
+    _trees: Trees | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> tuple[object, ...]:
         return self.text, self.features, self.outputs, self.float32, self.binary_probability
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.text, self.features, self.outputs, self.float32, self.binary_probability = state
-        self._booster = None
+        self._trees = None
 
     @property
-    def booster(self) -> Booster:
-        if self._booster is None:
-            self._booster = Booster(self.text)
-        return self._booster
+    def trees(self) -> Trees:
+        if self._trees is None:
+            trees = load_trees(self.text, self.float32)
+            if (trees.features, trees.outputs) != (self.features, self.outputs):
+                raise ValueError(f"the trees have {trees.features} features, expected {self.features}")
+            self._trees = trees
+        return self._trees
 
     def scores(self, features: FloatMatrix) -> FloatMatrix:
-        rows = np.ascontiguousarray(features, dtype=np.float32 if self.float32 else np.float64)
-        output = self.booster.predict(rows)
+        output = self.trees.scores(features)
         return np.hstack([1.0 - output, output]) if self.binary_probability else output
 
     def compiled(self) -> CompiledScorer:
-        predict = RowPredictor(self.booster, self.features, self.outputs, self.float32)
+        score = self.trees.row_scorer()
         if self.binary_probability:
-            return predict.vector, lambda: (1.0 - (probability := predict()[0]), probability)
-        return predict.vector, predict
+            return score.vector, lambda: (1.0 - (probability := score()[0]), probability)
+        return score.vector, score
 
 
 @dataclass(slots=True)

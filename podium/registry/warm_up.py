@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from podium.engine.lightgbm_library import library
 from podium.models.edge_cases import check_edge_cases, edge_case_rows
 from podium.models.encoder import Encoder
 from podium.models.features import OneHot, Ordinal, Passthrough, Standardized
@@ -34,7 +35,8 @@ STUMP = "\n".join(
 
 
 def warm_up_libraries() -> None:
-    """Run linear and tree models."""
+    """Run linear and tree models; LightGBM's library is for trees that the kernels cannot score."""
+    library()
     width = len(FEATURES)
     _run(LinearScorer(((1.0,) * width,), (0.0,), "identity"))
     for float32 in (False, True):

@@ -42,7 +42,8 @@ class Booster:
     The text must have passed `check_trees`: LightGBM does not check the indices in it.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, is_float32: bool = False) -> None:
+        self.is_float32 = is_float32
         self.handle = ctypes.c_void_p()
         self._library = library()[0]
         iterations = ctypes.c_int()
@@ -59,12 +60,11 @@ class Booster:
         _check(getattr(self._library, function)(self.handle, ctypes.byref(value)))
         return value.value
 
-    def predict(self, rows: np.ndarray) -> FloatMatrix:
-        """Return the (n, outputs) scores of an (n, features) matrix; float32 is kept, other types become float64."""
+    def scores(self, rows: np.ndarray) -> FloatMatrix:
+        """Return the (n, outputs) scores of an (n, features) matrix. Raises ValueError for another number of features."""
         if rows.ndim != 2 or rows.shape[1] != self.features:
-            raise RuntimeError(f"the rows have shape {rows.shape}, expected {self.features} columns")
-        is_float32 = rows.dtype == np.float32
-        rows = np.ascontiguousarray(rows, dtype=np.float32 if is_float32 else np.float64)
+            raise ValueError(f"the rows have shape {rows.shape}, expected {self.features} columns")
+        rows = np.ascontiguousarray(rows, dtype=np.float32 if self.is_float32 else np.float64)
         scores, length = np.empty((len(rows), self.outputs)), ctypes.c_int64()
         if not len(rows):
             return scores
@@ -72,7 +72,7 @@ class Booster:
             self._library.LGBM_BoosterPredictForMat(
                 self.handle,
                 rows.ctypes.data_as(ctypes.c_void_p),
-                DTYPE_FLOAT32 if is_float32 else DTYPE_FLOAT64,
+                DTYPE_FLOAT32 if self.is_float32 else DTYPE_FLOAT64,
                 ctypes.c_int32(rows.shape[0]),
                 ctypes.c_int32(rows.shape[1]),
                 IS_ROW_MAJOR,
@@ -88,6 +88,9 @@ class Booster:
             raise RuntimeError(f"LightGBM returned {length.value} scores, expected {scores.size}")
         return scores
 
+    def row_scorer(self) -> RowPredictor:
+        return RowPredictor(self)
+
     def __del__(self) -> None:
         if self.handle:
             self._library.LGBM_BoosterFree(self.handle)
@@ -96,12 +99,9 @@ class Booster:
 class RowPredictor:
     """Scores the row in `vector` with preallocated buffers and a prepared configuration. Not thread-safe."""
 
-    def __init__(self, booster: Booster, features: int, outputs: int, float32: bool) -> None:
+    def __init__(self, booster: Booster) -> None:
         self._config = ctypes.c_void_p()
-        if (features, outputs) != (booster.features, booster.outputs):
-            raise RuntimeError(
-                f"the trees have {booster.features} features and {booster.outputs} outputs, expected {features} and {outputs}"
-            )
+        features, outputs, float32 = booster.features, booster.outputs, booster.is_float32
         self.vector: Any = ((ctypes.c_float if float32 else ctypes.c_double) * features)()
         self._output, self._length = (ctypes.c_double * outputs)(), ctypes.c_int64()
         self._booster = booster  # must outlive the configuration, which points to it

@@ -1,0 +1,1 @@
+"""Native kernels that score tree ensembles, and their Python interface."""

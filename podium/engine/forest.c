@@ -1,0 +1,171 @@
+/* Scores of tree ensembles. Python has validated every array: all features, children, leaves and bit sets are in range. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { ROWS = 16, TREES = 8 };                       /* rows and trees that are walked side by side */
+enum { NUMBER, ZERO_IS_MISSING, CATEGORY };          /* kinds of splits */
+enum { IDENTITY, LOGISTIC, SOFTMAX, EXP, SQUARE, LOG1P_EXP }; /* functions of the sums */
+
+/* A split, whose right child follows its left child; or a leaf, which leads to itself: its feature is an extra one, -infinity. */
+typedef struct {
+    double number; /* threshold, index of the bit set, or value of the leaf */
+    int32_t left;
+    uint16_t feature;
+    uint8_t kind, missing_right; /* missing_right: whether NaN goes right */
+} Node;
+
+/* A split for scoring by bit masks: a row that goes right loses the leaves that are 0 in `kept`. */
+typedef struct {
+    double threshold;
+    uint64_t kept;
+    int32_t tree, missing_right;
+} Split;
+
+typedef struct {
+    int32_t trees, outputs, features;
+    int32_t is_plain;  /* all splits have the kind NUMBER */
+    int32_t has_masks; /* plain, and no tree has more than 64 leaves */
+    int32_t is_float32, is_average, link;
+    double sigmoid;
+    const Node *nodes;
+    const int32_t *roots, *depths;
+    const uint32_t *bits; /* sets of categories: the number of words, then the words */
+    const Split *splits;  /* by feature, then by threshold */
+    const int32_t *split_ends;
+    const double *leaves; /* by tree, from left to right */
+    const int32_t *leaf_starts;
+} Forest;
+
+static int goes_right(const Forest *forest, const Node *node, double value) {
+    if (node->kind == CATEGORY) {
+        if (!(value > -1.0 && value < 2147483648.0)) return 1;
+        uint32_t category = (uint32_t)value;
+        const uint32_t *set = forest->bits + (int64_t)node->number;
+        return category / 32 >= set[0] || !(set[1 + category / 32] >> category % 32 & 1);
+    }
+    if (value != value || (node->kind == ZERO_IS_MISSING && fabs(value) <= 1e-35f)) return node->missing_right;
+    return !(value <= node->number);
+}
+
+static inline int plain_goes_right(const Node *node, double value) {
+    return (value > node->number) | ((value != value) & node->missing_right); /* without branches, which would be mispredicted */
+}
+
+static void apply_link(const Forest *forest, double *scores) {
+    int outputs = forest->outputs;
+    double largest = scores[0], total = 0.0;
+    if (forest->is_average)
+        for (int o = 0; o < outputs; o++) scores[o] /= forest->trees / outputs;
+    if (forest->link == SOFTMAX) {
+        for (int o = 1; o < outputs; o++) largest = scores[o] > largest ? scores[o] : largest;
+        for (int o = 0; o < outputs; o++) total += scores[o] = exp(scores[o] - largest);
+    }
+    for (int o = 0; o < outputs; o++) {
+        double sum = scores[o];
+        if (forest->link == LOGISTIC) scores[o] = 1.0 / (1.0 + exp(-forest->sigmoid * sum));
+        if (forest->link == SOFTMAX) scores[o] = sum / total;
+        if (forest->link == EXP) scores[o] = exp(sum);
+        if (forest->link == SQUARE) scores[o] = sum < 0 ? -sum * sum : sum * sum;
+        if (forest->link == LOG1P_EXP) scores[o] = log1p(exp(sum));
+    }
+}
+
+/* Score one row. `row` has features + 1 numbers, the last is -infinity; they are rounded in place if the trees use float32. */
+void podium_score_row(const Forest *forest, double *row, double *scores) {
+    int outputs = forest->outputs, tree = 0, output = 0;
+    if (forest->is_float32)
+        for (int j = 0; j < forest->features; j++) row[j] = (float)row[j];
+    for (int o = 0; o < outputs; o++) scores[o] = 0.0;
+    for (; forest->is_plain && tree + TREES <= forest->trees; tree += TREES) {
+        int32_t at[TREES], depth = 0;
+        for (int i = 0; i < TREES; i++) {
+            at[i] = forest->roots[tree + i];
+            depth = forest->depths[tree + i] > depth ? forest->depths[tree + i] : depth;
+        }
+        for (int d = 0; d < depth; d++)
+            for (int i = 0; i < TREES; i++) {
+                const Node *node = forest->nodes + at[i];
+                at[i] = node->left + plain_goes_right(node, row[node->feature]);
+            }
+        for (int i = 0; i < TREES; i++, output = output + 1 < outputs ? output + 1 : 0) scores[output] += forest->nodes[at[i]].number;
+    }
+    for (; tree < forest->trees; tree++, output = output + 1 < outputs ? output + 1 : 0) {
+        const Node *node = forest->nodes + forest->roots[tree];
+        while (node->feature != forest->features) node = forest->nodes + node->left + goes_right(forest, node, row[node->feature]);
+        scores[output] += node->number;
+    }
+    apply_link(forest, scores);
+}
+
+/* Remove the leaves that each row cannot reach, for all splits of one feature. */
+static void mask_feature(const Split *split, const Split *end, const double *values, uint64_t (*masks)[ROWS]) {
+    double present[ROWS], largest = -INFINITY;
+    if (split == end) return;
+    for (int r = 0; r < ROWS; r++) {
+        present[r] = values[r] == values[r] ? values[r] : -INFINITY;
+        largest = present[r] > largest ? present[r] : largest;
+    }
+    for (int r = 0; r < ROWS; r++)
+        if (values[r] != values[r])
+            for (const Split *s = split; s < end; s++) masks[s->tree][r] &= s->kept | (uint64_t)s->missing_right - 1;
+    for (; split < end && split->threshold < largest; split++)
+        for (int r = 0; r < ROWS; r++) masks[split->tree][r] &= split->kept | -(uint64_t)(present[r] <= split->threshold);
+}
+
+static void sum_masked(const Forest *forest, double (*values)[ROWS], uint64_t (*masks)[ROWS], double (*sums)[ROWS]) {
+    memset(masks, 0xff, sizeof masks[0] * forest->trees);
+    for (int j = 0, start = 0; j < forest->features; start = forest->split_ends[j++])
+        mask_feature(forest->splits + start, forest->splits + forest->split_ends[j], values[j], masks);
+    for (int tree = 0; tree < forest->trees; tree++) {
+        const double *leaves = forest->leaves + forest->leaf_starts[tree];
+        double *sum = sums[tree % forest->outputs];
+        for (int r = 0; r < ROWS; r++) sum[r] += leaves[__builtin_ctzll(masks[tree][r])];
+    }
+}
+
+static void sum_walked(const Forest *forest, double (*values)[ROWS], double (*sums)[ROWS], int tree) {
+    int32_t at[ROWS];
+    double *sum = sums[tree % forest->outputs];
+    for (int r = 0; r < ROWS; r++) at[r] = forest->roots[tree];
+    for (int d = 0, moved = 1; moved && d < forest->depths[tree]; d++) {
+        moved = 0;
+        for (int r = 0; r < ROWS; r++) {
+            const Node *node = forest->nodes + at[r];
+            double value = values[node->feature][r];
+            int right = forest->is_plain ? plain_goes_right(node, value)
+                                         : node->feature != forest->features && goes_right(forest, node, value);
+            moved |= node->left + right != at[r];
+            at[r] = node->left + right;
+        }
+    }
+    for (int r = 0; r < ROWS; r++) sum[r] += forest->nodes[at[r]].number;
+}
+
+/* Score n rows, row by row in memory, some blocks of ROWS rows at a time, so that each tree stays in the cache.
+   `work` has room for ROWS × (blocks × (features + 1 + outputs) + trees) numbers. */
+void podium_score_rows(const Forest *forest, const double *rows, int64_t n, double *scores, void *work, int blocks) {
+    int features = forest->features, outputs = forest->outputs;
+    double(*values)[ROWS] = work, (*sums)[ROWS] = values + blocks * (features + 1);
+    uint64_t(*masks)[ROWS] = (void *)(sums + blocks * outputs);
+    for (int64_t start = 0; start < n; start += blocks * ROWS) {
+        int count = n - start < blocks * ROWS ? (int)(n - start) : blocks * ROWS, used = (count + ROWS - 1) / ROWS;
+        for (int i = 0; i < used * ROWS; i++) { /* the last block repeats the last row */
+            const double *row = rows + (start + (i < count ? i : count - 1)) * features;
+            double(*block)[ROWS] = values + i / ROWS * (features + 1);
+            for (int j = 0; j < features; j++) block[j][i % ROWS] = forest->is_float32 ? (float)row[j] : row[j];
+            block[features][i % ROWS] = -INFINITY;
+        }
+        memset(sums, 0, sizeof sums[0] * outputs * used);
+        if (forest->has_masks)
+            for (int b = 0; b < used; b++) sum_masked(forest, values + b * (features + 1), masks, sums + b * outputs);
+        else
+            for (int tree = 0; tree < forest->trees; tree++)
+                for (int b = 0; b < used; b++) sum_walked(forest, values + b * (features + 1), sums + b * outputs, tree);
+        for (int i = 0; i < count; i++) {
+            double *row_scores = scores + (start + i) * outputs;
+            for (int o = 0; o < outputs; o++) row_scores[o] = sums[i / ROWS * outputs + o][i % ROWS];
+            apply_link(forest, row_scores);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+"""Trees in LightGBM's text format as arrays for the kernels.
+
+All trees are handled together, level by level, so that a model of a thousand trees loads in well under a second.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+MAX_FEATURES = 65_534
+MAX_MASKED_LEAVES = 64
+NUMBER, ZERO_IS_MISSING, CATEGORY = 0, 1, 2
+LINKS = {"identity": 0, "logistic": 1, "softmax": 2, "exp": 3, "square": 4, "log1p_exp": 5}
+LINK_OF_OBJECTIVE = {
+    "binary": "logistic",
+    "cross_entropy": "logistic",
+    "cross_entropy_lambda": "log1p_exp",
+    "multiclassova": "logistic",
+    "multiclass": "softmax",
+    "poisson": "exp",
+    "gamma": "exp",
+    "tweedie": "exp",
+}
+NODE = np.dtype([("number", "f8"), ("left", "i4"), ("feature", "u2"), ("kind", "u1"), ("missing_right", "u1")])
+SPLIT = np.dtype([("threshold", "f8"), ("kept", "u8"), ("tree", "i4"), ("missing_right", "i4")])
+
+
+class UnsupportedTrees(Exception):
+    """The kernels cannot score these trees; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeArrays:
+    """The fields of `Forest` in forest.c."""
+
+    trees: int
+    outputs: int
+    features: int
+    is_plain: bool
+    has_masks: bool
+    is_average: bool
+    link: int
+    sigmoid: float
+    nodes: np.ndarray
+    roots: np.ndarray
+    depths: np.ndarray
+    bits: np.ndarray
+    splits: np.ndarray
+    split_ends: np.ndarray
+    leaves: np.ndarray
+    leaf_starts: np.ndarray
+
+
+def tree_arrays(text: str) -> TreeArrays:
+    """Convert a text that passed `check_trees`. Raises UnsupportedTrees."""
+    head, _, rest = text.partition("\n\n")
+    header = _fields(head)
+    blocks = re.split(r"^(?=Tree=)", rest.partition("end of trees\n")[0], flags=re.MULTILINE)
+    trees = [_fields(block) for block in blocks if block]
+    features = int(header["max_feature_idx"]) + 1
+    if features > MAX_FEATURES:
+        raise UnsupportedTrees(f"more than {MAX_FEATURES} features")
+    splits = _Splits.parse(trees)
+    layout = _lay_out(splits)
+    is_plain = not splits.kind.any()
+    has_masks = is_plain and int(splits.leaf_counts.max()) <= MAX_MASKED_LEAVES
+    masks, ends, leaves = (
+        _masks(splits, layout, features) if has_masks else (np.empty(0, SPLIT), np.empty(0, "i4"), np.empty(0))
+    )
+    objective, *parameters = header.get("objective", "").split(" ")
+    sigmoid = next((float(text.partition(":")[2]) for text in parameters if text.startswith("sigmoid:")), 1.0)
+    link = "square" if "sqrt" in parameters else LINK_OF_OBJECTIVE.get(objective, "identity")
+    return TreeArrays(
+        trees=len(trees),
+        outputs=int(header["num_class"]),
+        features=features,
+        is_plain=is_plain,
+        has_masks=has_masks,
+        is_average="average_output" in header,
+        link=LINKS[link],
+        sigmoid=sigmoid,
+        nodes=_nodes(splits, layout, features),
+        roots=layout.roots,
+        depths=layout.depths,
+        bits=splits.bits,
+        splits=masks,
+        split_ends=ends,
+        leaves=leaves,
+        leaf_starts=splits.leaf_starts,
+    )
+
+
+def _fields(lines: str) -> dict[str, str]:
+    return dict(line.partition("=")[::2] for line in lines.split("\n") if line)
+
+
+def _numbers(trees: Sequence[dict[str, str]], name: str, dtype: str) -> np.ndarray:
+    """Return a field of all trees, one after another; a tree of one leaf has no splits."""
+    return np.array(" ".join(tree[name] for tree in trees if tree.get(name)).split(), "f8").astype(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """The splits and leaves of all trees, one tree after another; `left` and `right` index splits, or ~leaves."""
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    kind: np.ndarray
+    missing_right: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    tree: np.ndarray
+    split_starts: np.ndarray
+    leaf_counts: np.ndarray
+    leaf_starts: np.ndarray
+    leaf_values: np.ndarray
+    bits: np.ndarray
+
+    @classmethod
+    def parse(cls, trees: Sequence[dict[str, str]]) -> _Splits:
+        leaf_counts = np.array([int(tree["num_leaves"]) for tree in trees])
+        leaf_starts = np.cumsum(leaf_counts) - leaf_counts
+        split_starts = np.cumsum(leaf_counts - 1) - (leaf_counts - 1)
+        of_tree = np.repeat(np.arange(len(trees)), leaf_counts - 1)
+        with_splits = [tree for tree in trees if tree["num_leaves"] != "1"]
+        decision = _numbers(with_splits, "decision_type", "i8")
+        threshold = _numbers(with_splits, "threshold", "f8")
+        left, right = (_numbers(with_splits, f"{side}_child", "i8") for side in ("left", "right"))
+        left, right = (
+            np.where(child < 0, child - leaf_starts[of_tree], child + split_starts[of_tree]) for child in (left, right)
+        )
+        missing_type = decision >> 2 & 3  # none: NaN is 0; zero: 0 and NaN are missing; NaN
+        kind = np.where(decision & 1, CATEGORY, np.where(missing_type == 1, ZERO_IS_MISSING, NUMBER))
+        missing_right = np.where(missing_type == 0, ~(threshold >= 0.0), decision & 2 == 0)
+        bits, positions = _category_bits(trees)
+        is_category = kind == CATEGORY
+        threshold[is_category] = positions[(threshold[is_category]).astype(int) + _set_starts(trees)[of_tree[is_category]]]
+        feature = _numbers(with_splits, "split_feature", "i8")
+        values = _numbers(trees, "leaf_value", "f8")
+        return cls(
+            feature, threshold, kind, missing_right, left, right, of_tree, split_starts, leaf_counts, leaf_starts, values, bits
+        )
+
+
+def _set_starts(trees: Sequence[dict[str, str]]) -> np.ndarray:
+    counts = np.array([int(tree["num_cat"]) for tree in trees])
+    return np.asarray(np.cumsum(counts) - counts)
+
+
+def _category_bits(trees: Sequence[dict[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return every bit set, preceded by its number of words, and the position of each set."""
+    words: list[int] = []
+    positions: list[int] = []
+    for tree in trees:
+        if tree["num_cat"] == "0":
+            continue
+        borders, bits = ([int(number) for number in tree[name].split()] for name in ("cat_boundaries", "cat_threshold"))
+        for start, end in pairwise(borders):
+            positions.append(len(words))
+            words += [end - start, *bits[start:end]]
+    return np.array(words or [0], "u4"), np.array(positions, "f8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Positions in the array of nodes: each tree in one piece, from the top down, siblings side by side."""
+
+    split_positions: np.ndarray
+    leaf_positions: np.ndarray
+    roots: np.ndarray
+    depths: np.ndarray
+    levels: list[np.ndarray]
+    """The splits of each depth."""
+
+
+def _lay_out(splits: _Splits) -> _Layout:
+    trees = len(splits.leaf_counts)
+    has_splits = splits.leaf_counts > 1
+    roots = np.cumsum(2 * splits.leaf_counts - 1) - (2 * splits.leaf_counts - 1)
+    split_positions = np.zeros(len(splits.feature), "i8")
+    leaf_positions = np.zeros(len(splits.leaf_values), "i8")
+    leaf_positions[splits.leaf_starts[~has_splits]] = roots[~has_splits]
+    split_positions[splits.split_starts[has_splits]] = roots[has_splits]
+    free, depths = roots + 1, np.zeros(trees, "i4")
+    level, levels = splits.split_starts[has_splits], []
+    while len(level):
+        levels.append(level)
+        tree = splits.tree[level]
+        depths[tree] = len(levels)
+        rank = np.arange(len(level)) - np.searchsorted(tree, tree)  # the splits of a tree are adjacent
+        first_child = free[tree] + 2 * rank
+        free += 2 * np.bincount(tree, minlength=trees)
+        children = np.column_stack([splits.left[level], splits.right[level]]).ravel()
+        positions = np.column_stack([first_child, first_child + 1]).ravel()
+        is_leaf = children < 0
+        leaf_positions[~children[is_leaf]] = positions[is_leaf]
+        split_positions[children[~is_leaf]] = positions[~is_leaf]
+        level = children[~is_leaf]
+    return _Layout(split_positions, leaf_positions, roots.astype("i4"), depths, levels)
+
+
+def _nodes(splits: _Splits, layout: _Layout, features: int) -> np.ndarray:
+    nodes = np.zeros(len(splits.feature) + len(splits.leaf_values), NODE)
+    at, leaves = layout.split_positions, layout.leaf_positions
+    is_leaf = splits.left < 0
+    left = np.where(is_leaf, leaves[np.where(is_leaf, ~splits.left, 0)], 0)
+    left[~is_leaf] = at[splits.left[~is_leaf]]
+    nodes["number"][at], nodes["left"][at], nodes["feature"][at] = splits.threshold, left, splits.feature
+    nodes["kind"][at], nodes["missing_right"][at] = splits.kind, splits.missing_right
+    nodes["number"][leaves], nodes["left"][leaves], nodes["feature"][leaves] = splits.leaf_values, leaves, features
+    return nodes
+
+
+def _masks(splits: _Splits, layout: _Layout, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the splits by feature and threshold, the end of each feature's splits, and the leaves from left to right."""
+    count = np.zeros(len(splits.feature), "i8")
+    for level in reversed(layout.levels):  # the leaves below each split
+        for side in (splits.left, splits.right):
+            child = side[level]
+            count[level] += np.where(child < 0, 1, count[np.maximum(child, 0)])
+    start = np.zeros(len(splits.feature), "i8")
+    rank = np.zeros(len(splits.leaf_values), "i8")
+    left_count = np.where(splits.left < 0, 1, count[np.maximum(splits.left, 0)])
+    for level in layout.levels:
+        for side, offset in ((splits.left, 0), (splits.right, left_count[level])):
+            child, first = side[level], start[level] + offset
+            rank[~child[child < 0]], start[child[child >= 0]] = first[child < 0], first[child >= 0]
+    ones = np.where(left_count == 64, ~np.uint64(0), (np.uint64(1) << left_count.astype("u8")) - np.uint64(1))
+    order = np.lexsort((splits.threshold, splits.feature))
+    masks = np.zeros(len(order), SPLIT)
+    masks["threshold"], masks["tree"] = splits.threshold[order], splits.tree[order]
+    masks["kept"] = ~(ones << start.astype("u8"))[order]
+    masks["missing_right"] = splits.missing_right[order]
+    ends = np.searchsorted(splits.feature[order], np.arange(features), side="right").astype("i4")
+    leaves = np.zeros(len(splits.leaf_values))
+    leaves[np.repeat(splits.leaf_starts, splits.leaf_counts) + rank] = splits.leaf_values
+    return masks, ends, leaves
