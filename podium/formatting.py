@@ -1,4 +1,4 @@
-"""Values as people read them: numbers, sizes, times, durations, metrics and gates."""
+"""Format values for display: numbers, sizes, times, durations, metrics and gates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTION_LABELS = {"promote": "Promoted", "rollback": "Rolled back", "refuse": "Re
 
 
 def format_number(number: object) -> str:
-    """Return four significant digits of a float, or whole numbers with thousands separators; other values as text."""
+    """Format a float with four significant digits, or a large one as a whole number; other values become strings."""
     if number is None:
         return MISSING
     if isinstance(number, bool):
@@ -37,7 +37,7 @@ def format_number(number: object) -> str:
 
 
 def format_size(size: float) -> str:
-    """Return a number of bytes in decimal units, such as 1.3 MB."""
+    """Format a number of bytes in decimal units, such as 1.3 MB."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
@@ -46,13 +46,13 @@ def format_size(size: float) -> str:
 
 
 def format_time(timestamp: str) -> str:
-    """Return an ISO 8601 timestamp as 27 Nov 2026, 03:07 UTC."""
+    """Format an ISO 8601 timestamp like 27 Nov 2026, 03:07 UTC."""
     moment = datetime.fromisoformat(timestamp).astimezone(UTC)
     return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
 
 
 def format_age(timestamp: str | None, now: datetime) -> str:
-    """Return a recent ISO 8601 timestamp as 03:41:15 UTC (12 s ago)."""
+    """Format a recent ISO 8601 timestamp like 03:41:15 UTC (12 s ago)."""
     if not timestamp:
         return "never"
     moment = datetime.fromisoformat(timestamp).astimezone(UTC)
@@ -61,7 +61,7 @@ def format_age(timestamp: str | None, now: datetime) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as 12 s, 29 min, 3 h or 2 days."""
+    """Format a duration in seconds like 12 s, 29 min, 3 h or 2 days."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -78,18 +78,18 @@ def metric_label(name: str) -> str:
 
 
 def is_error_metric(name: str) -> bool:
-    """Whether lower values of a metric are better."""
+    """Return whether lower values of a metric are better."""
     metric = (CLASSIFICATION | REGRESSION).get(name)
     return metric is not None and metric.sign < 0
 
 
 def format_score(score: float | None, metric: str) -> str:
-    """Return a leaderboard score, where higher is always better, in the metric's own sign."""
+    """Format a leaderboard score, where higher is always better, with the metric's usual sign."""
     return MISSING if score is None else _four_digits(0 - score if is_error_metric(metric) else score)
 
 
 def format_interval(low: float | None, high: float | None, metric: str) -> str:
-    """Return the interval of a leaderboard score in the metric's own sign."""
+    """Format the confidence interval of a leaderboard score with the metric's usual sign."""
     if low is None or high is None:
         return MISSING
     low, high = (-high, -low) if is_error_metric(metric) else (low, high)
@@ -97,7 +97,7 @@ def format_interval(low: float | None, high: float | None, metric: str) -> str:
 
 
 def _four_digits(number: float) -> str:
-    """Return a float with four significant digits, trailing zeros included, so that columns align."""
+    """Format a float with four significant digits, including trailing zeros, so that columns align."""
     return f"{float(number):#.4g}".rstrip(".") if 1e-3 <= abs(number) < 1e4 else format_number(float(number))
 
 

@@ -35,7 +35,7 @@ class ColumnOptions(StrictModel):
     kind: Kind | Literal["weekday", "month"] | None = Field(None, description="type of the values; inferred by default")
     ignore: bool = Field(False, description="leave the column out of the model")
     nullable: bool | None = Field(None, description="whether values may be missing; inferred by default")
-    na_values: tuple[str, ...] = Field((), description="texts that mean a missing value")
+    na_values: tuple[str, ...] = Field((), description="strings that mean a missing value")
     categories: tuple[str, ...] = Field((), description="known categories; inferred by default")
     handle_unknown: Policy = Field("warn", description="predict unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")
@@ -69,7 +69,7 @@ class ColumnOptions(StrictModel):
 
 class CleaningOptions(StrictModel):
     drop_duplicates: bool = Field(False, description="drop rows that repeat another row in every column")
-    max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns with a larger fraction of missing values")
+    max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns missing more than this fraction of values")
 
 
 class FeatureOptions(StrictModel):
@@ -112,13 +112,13 @@ class PanelOptions(StrictModel):
     """A panel has one row per entity and day; the model predicts each day from the days before it."""
 
     entity: str = Field(description="column that identifies the entity, such as a shop")
-    time: str = Field(description="column of the day")
+    time: str = Field(description="column that contains the day")
     lags: int = Field(5, ge=1, le=60, description="number of past days that the model sees")
     forecast_base: Literal["first", "last"] = Field(
         "last", description="add the predicted change to the previous value (last), or accumulate from the first value (first)"
     )
     derived_columns: dict[str, DerivedColumn] = Field({}, description="columns computed from others, by name")
-    max_rows: int = Field(200_000, ge=100, description="train on the most recent rows, at most this many")
+    max_rows: int = Field(200_000, ge=100, description="train on at most this many of the most recent rows")
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -146,14 +146,14 @@ class GateOptions(StrictModel):
     )
     compatible: bool = Field(True, description="require that the version accepts every input that the champion accepts")
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
-    max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency of one record, in milliseconds")
+    max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency for one record, in milliseconds")
     four_eyes: bool = Field(False, description="require a promoter whose key and name differ from the trainer's")
 
 
 class InboxOptions(StrictModel):
     """A table that is predicted whenever it changes, in addition to files under `inbox/`."""
 
-    input_url: S3Url | None = Field(None, description="URL of the input table; PredictBatch replaces {date}")
+    input_url: S3Url | None = Field(None, description="URL of the input table; PredictBatch replaces {date} by the day")
     output_url: S3Url | None = Field(None, description="URL of the predictions")
 
     @model_validator(mode="after")
@@ -185,13 +185,13 @@ class Project(StrictModel):
     panel: PanelOptions | None = Field(None, description="set for forecasts of entities over time")
     data: S3Url | None = Field(None, description="URL of the training table; not needed for imported models")
     target: str = Field(description="column to predict")
-    target_na_values: tuple[str, ...] = Field((), description="texts of the target that mean a missing value")
+    target_na_values: tuple[str, ...] = Field((), description="strings in the target that mean a missing value")
     task: Task | None = Field(None, description="kind of prediction; inferred from the target by default")
     metric: str | None = Field(None, description="metric that ranks the models; by default one that suits the task")
     families: tuple[str, ...] = Field((), description="model families to train; by default those that suit the task")
     n_trials: int = Field(4, ge=1, le=100, description="parameter settings tried per family")
-    seed: int = Field(0, description="random seed of splits and models")
-    columns: dict[str, ColumnOptions] = Field({}, description="options of columns, by name")
+    seed: int = Field(0, description="random seed for splits and models")
+    columns: dict[str, ColumnOptions] = Field({}, description="column options, by column name")
     cleaning: CleaningOptions = CleaningOptions()
     features: FeatureOptions = FeatureOptions()
     split: SplitOptions = SplitOptions()
@@ -206,14 +206,14 @@ class Project(StrictModel):
             raise ValueError("a panel keeps the last row of each entity and day; remove cleaning.drop_duplicates")
         if self.panel and self.target in (self.panel.entity, self.panel.time, *self.panel.derived_columns):
             raise ValueError(
-                "the target of a panel must be a number column of the table, not its entity, time or a derived column"
+                "the target of a panel must be a number column of the table, not the entity, time or a derived column"
             )
         if self.data and self.data.endswith("/") and not self.panel:
             raise ValueError("data is a folder, which only a panel can read; set data to a file or add a [panel] section")
         return self
 
     def training_config(self) -> dict[str, object]:
-        """Return the options that affect training; titles and descriptions do not."""
+        """Return all options except the title and the intended use, which do not affect training."""
         return self.model_dump(mode="json", exclude={"title", "intended_use"})
 
 
@@ -233,7 +233,7 @@ def load_project(folder: Path, name: str) -> Project:
 
 
 def parse_project(entries: dict[str, object], source: str) -> Project:
-    """Validate the entries of the project file `source`. Raises BadProject with every error at once."""
+    """Validate the entries of the project file `source`. Raises BadProject listing all errors."""
     try:
         return Project.model_validate(entries)
     except ValidationError as invalid:
@@ -243,7 +243,7 @@ def parse_project(entries: dict[str, object], source: str) -> Project:
 
 
 def _error_line(error: Any) -> str:
-    """One error as `key: what is wrong and what to do`."""
+    """Format one error as `key: what is wrong and what to do`."""
     path = [str(part) for part in error["loc"]]
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
@@ -254,7 +254,7 @@ def _error_line(error: Any) -> str:
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    """The keys of the section at `path`, such as `["columns", "age"]`."""
+    """Return the known keys of the section at `path`, such as `["columns", "age"]`."""
     section: type[BaseModel] = Project
     keys = iter(path)
     for key in keys:

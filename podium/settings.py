@@ -1,4 +1,4 @@
-"""Settings of the store, the projects and the keys, from PODIUM_… environment variables."""
+"""Settings for the store, the projects and the keys, from PODIUM_… environment variables."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class StoreSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore")
 
-    bucket: str = Field("podium", description="Bucket that holds all data of Podium.")
+    bucket: str = Field("podium", description="Bucket that holds all of Podium's data.")
     source_buckets: tuple[str, ...] = Field(
         (), description="Additional buckets from which projects may read training data. JSON list."
     )
-    projects: Path = Field(ROOT / "projects", description="Folder of the project files.")
-    templates: Path = Field(ROOT / "templates", description="Folder of the page templates.")
+    projects: Path = Field(ROOT / "projects", description="Folder with the projects.")
+    templates: Path = Field(ROOT / "templates", description="Folder with the page templates.")
     actor: str = Field(
-        "", description="Name of the person or system that trains and promotes, for the records. Default: the login name."
+        "", description="Recorded name of the person or system that trains and promotes. Default: the login name."
     )
     signing_key: SecretStr = Field(
         SecretStr(""),
@@ -60,14 +60,14 @@ class StoreSettings(BaseSettings):
         return Signer.parse(text)
 
     def rules_for(self, project: str) -> PromotionRules:
-        """Return the rules by which this process judges versions of a project. Raises BadRules."""
+        """Return the promotion rules that this process applies to a project. Raises BadRules."""
         try:
             return load_rules(self.projects, project)
         except BadProject as error:
             raise BadRules(f"cannot evaluate versions of {project}, because its project file is not valid: {error}") from None
 
     def trust(self) -> TrustPolicy:
-        """Return the keys that are trusted. Raises BadKey."""
+        """Return the trusted keys. Raises BadKey."""
         if not self.trainer_keys:
             raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version can be verified. Create keys with `podium keys new`.")
         return TrustPolicy(VerifyingKeys(self.trainer_keys), VerifyingKeys(self.promoter_keys or self.trainer_keys))

@@ -21,7 +21,7 @@ from podium.storage.object_store import StoreError
 def champions_(folder: Path, projects: tuple[str, ...]) -> None:
     """Download the champions into a cache FOLDER.
 
-    Validates the champions of PROJECTS, by default of all. With this cache, a service can start while S3 is unavailable,
+    Validates the champions of PROJECTS (default: all). With this cache, a service can start while S3 is unavailable,
     for example in a container image:
 
     \b

@@ -1,4 +1,4 @@
-"""`podium projects check`: compare a project file with the known metrics and the columns of its table."""
+"""`podium projects check`: check a project file against the known metrics and its table's columns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS: Mapping[str | None, Mapping[str, object]] = {
 
 
 def check_project(project: Project) -> None:
-    """Check the families and the metric, without the data. Raises BadProject, UnknownFamily."""
+    """Check the model families and the metric without reading the data. Raises BadProject, UnknownFamily."""
     select_families(project)
     known = METRICS["forecast" if project.panel else project.task]
     if project.metric is not None and project.metric not in known:
@@ -40,15 +40,15 @@ def check_project(project: Project) -> None:
 
 
 class Tables:
-    """The headers of the projects' tables; an unreachable store is tried only once."""
+    """Reads the headers of the projects' tables; an unreachable store is contacted only once."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings, self._error = settings, ""
 
     def check(self, project: Project) -> str:
-        """Check that the table has the columns that the project names.
+        """Check that the table has all columns named in the project file.
 
-        Returns why the header could not be read, or an empty text. Raises BadProject with every unknown column.
+        Returns the reason why the header could not be read, or an empty string. Raises BadProject listing all unknown columns.
         """
         if project.data is None:
             return ""
@@ -80,7 +80,7 @@ class Tables:
 
 
 def _named_columns(project: Project) -> Iterator[tuple[str, str]]:
-    """The key of the project file and the column, for each column that the table must have."""
+    """Yield the project-file key and the column name for each column that the table must have."""
     yield "target", project.target
     if project.split.column:
         yield "split.column", project.split.column
@@ -94,7 +94,7 @@ def _named_columns(project: Project) -> Iterator[tuple[str, str]]:
 
 
 def header(store: Store, key: str) -> list[str]:
-    """The column names of a table: from the first bytes of a CSV, or a whole Parquet file. Raises StoreError."""
+    """Return a table's column names, read from the first bytes of a CSV or from a whole Parquet file. Raises StoreError."""
     start = store.read_start(key, HEADER_BYTES)
     if key.endswith(".gz"):
         start = zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES)

@@ -22,9 +22,9 @@ from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
 
 PATIENCE_SECONDS = 3.0
-"""Timeout of a store request of commands that only read; a request is sent twice at most."""
+"""Timeout of store requests in read-only commands; each request is sent at most twice."""
 CONFIGURATION_ERROR, REJECTED, CHAMPION_CHANGED, STORE_ERROR = 1, 3, 4, 5
-"""Exit codes; 2 is click's own for wrong usage."""
+"""Exit codes; click itself uses 2 for wrong usage."""
 EXIT_CODES: dict[type[Exception], int] = {
     GateFailed: REJECTED,
     ImportRefused: REJECTED,
@@ -56,7 +56,7 @@ def echo_json(value: object) -> None:
 
 
 def context_from_settings(signing: bool) -> PromotionContext:
-    """Return the bucket, keys and rules from the environment; reading needs no signing key. Raises BadKey."""
+    """Return a promotion context configured from the environment; only `signing` needs a signing key. Raises BadKey."""
     settings = StoreSettings()
     store = settings.store() if signing else settings.store(PATIENCE_SECONDS)
     signer = settings.signer() if signing else Signer.new()

@@ -13,16 +13,16 @@ from podium.registry.versions import projects_with_versions
 
 @click.command("gc", short_help="Delete the files of unused versions.")
 @click.argument("projects", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="list what would be deleted, without deleting")
+@click.option("--dry-run", is_flag=True, help="list what would be deleted without deleting anything")
 @click.option("--keep", default=10, show_default=True, help="keep versions named in the last N history entries")
 @click.option("--days", default=30, show_default=True, help="keep versions younger than N days")
-@click.option("--reason", default="garbage collection", show_default=True, help="recorded in the history")
+@click.option("--reason", default="garbage collection", show_default=True, help="reason to record in the history")
 @json_option
 @report_errors
 def gc(projects: tuple[str, ...], dry_run: bool, keep: int, days: int, reason: str, as_json: bool) -> None:
     """Delete files of versions that are not serving and not referenced.
 
-    Works on PROJECTS, by default on all. Champions and recent versions are never deleted. The manifest of a deleted version
+    Works on PROJECTS (default: all). Champions and recent versions are never deleted. The manifest of a deleted version
     stays, and the history records the deletion. Try --dry-run first:
 
     \b

@@ -25,10 +25,10 @@ MAX_SHOWN_CATEGORIES = 8
 @click.command("import")
 @click.argument("project")
 @click.argument("file", type=INPUT_FILE)
-@click.option("--sample", type=INPUT_FILE, help="CSV or Parquet rows to compare the models on")
+@click.option("--sample", type=INPUT_FILE, help="CSV or Parquet rows on which to compare the original and the converted model")
 @click.option("--scalers", type=INPUT_FILE, help="pickle with the scalers of a panel network")
 @click.option("--name", default="", help="name of the model; the file name by default")
-@click.option("--target", default="", help="name of the target; from project.toml or `prediction` by default")
+@click.option("--target", default="", help="name of the target; by default from project.toml, or else `prediction`")
 @click.option("--classes", default="", help="comma-separated class names, in the model's order")
 @click.option("--seconds", default=120.0, show_default=True, help="time limit of the import")
 @click.option("--other-release", is_flag=True, help="accept a pickle from another scikit-learn release")
@@ -46,14 +46,14 @@ def import_(
     other_release: bool,
     as_json: bool,
 ) -> None:
-    """Publish a model FILE of scikit-learn, LightGBM, statsmodels, Keras or ONNX as a version.
+    """Publish a model FILE from scikit-learn, LightGBM, statsmodels, Keras or ONNX as a version.
 
     \b
     podium models import shoes a_model.joblib --sample rows.csv --target sex
     podium models import loans logit.pkl --classes rejected,accepted
     podium models import coins model.h5
 
-    The file is scanned before anything in it runs, and it is read only in a sandboxed child process. The model is converted
+    The file is scanned before anything in it runs, and it is only read in a sandboxed child process. The model is converted
     to Podium's own format and compared with the original on the rows of --sample, or on synthetic rows. A sample that contains
     the target also gives the model a test score.
     """
@@ -61,7 +61,7 @@ def import_(
     config = _project_config(settings, project, target)
     size, max_size = file.stat().st_size, config.gates.max_bytes
     if size > max_size:
-        raise ImportRefused(f"{file} has {format_size(size)}; the limit is {format_size(max_size)} (gates.max_bytes)")
+        raise ImportRefused(f"{file} is {format_size(size)}; the limit is {format_size(max_size)} (gates.max_bytes)")
     request = ImportRequest(
         file=file.name,
         data=file.read_bytes(),

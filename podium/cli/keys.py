@@ -18,7 +18,7 @@ def keys() -> None:
 def new() -> None:
     """Create an Ed25519 key pair and print it as environment variables.
 
-    The first variable is secret: only trainers and promoters need it. The second one is for every service and command.
+    The first variable is secret: only trainers and promoters need it. Every service and command needs the second one.
     """
     signer = Signer.new()
     click.echo(f"PODIUM_SIGNING_KEY={signer.private}\nPODIUM_TRAINER_KEYS='{json.dumps([signer.public])}'")

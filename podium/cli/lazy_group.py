@@ -1,4 +1,4 @@
-"""A command group that imports a command when it is called, so that each command needs only its own extra."""
+"""A command group that imports each command on first use, so that a command needs only its own optional dependencies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group whose `lazy_commands` map a name to "module:attribute"."""
+    """A click group; `lazy_commands` maps command names to "module:attribute"."""
 
     def __init__(self, *arguments: Any, lazy_commands: Mapping[str, str], **options: Any) -> None:
         super().__init__(*arguments, **options)

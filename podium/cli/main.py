@@ -26,7 +26,7 @@ COMMANDS = {
 @click.group(cls=LazyGroup, lazy_commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def podium() -> None:
-    """Train models from a table on S3 and serve the best one.
+    """Train models on a table in S3 and serve the best one.
 
     \b
     podium demo                             try everything on this machine

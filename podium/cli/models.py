@@ -32,7 +32,7 @@ from podium.registry.versions import (
 )
 from podium.storage.object_store import StoreError, TooLarge
 
-reason_option = click.option("--reason", required=True, help="why, recorded in the history")
+reason_option = click.option("--reason", required=True, help="reason to record in the history")
 expect_option = click.option("--expect", default=ANY_CHAMPION, help="fail unless this version is the current champion")
 
 
@@ -87,7 +87,7 @@ def _print_versions(rows: list[dict[str, Any]]) -> None:
 @click.argument("version", default="")
 @report_errors
 def show(project: str, version: str) -> None:
-    """Print the manifest of VERSION, by default of the champion, as JSON."""
+    """Print the manifest of VERSION (default: the champion) as JSON."""
     context = context_from_settings(signing=False)
     manifest = _manifest(context, project, version or champion_version(context, project))
     echo_json(manifest.model_dump(mode="json"))
@@ -138,12 +138,12 @@ def promote_(project: str, version: str, reason: str, expect: str, dry_run: bool
 @click.argument("project")
 @reason_option
 @expect_option
-@click.option("--to", help="an earlier champion; the previous one by default")
+@click.option("--to", help="earlier champion to restore; the previous one by default")
 @click.option("--dry-run", is_flag=True, help="load the earlier version without changing anything")
 @json_option
 @report_errors
 def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: bool, as_json: bool) -> None:
-    """Make an earlier champion the champion again."""
+    """Restore an earlier champion."""
     entry = rollback(context_from_settings(signing=True), project, reason, utc_now, to=to, expect=expect, dry_run=dry_run)
     _print_entry(entry, as_json, dry_run)
 
@@ -170,7 +170,7 @@ def history(project: str, as_json: bool) -> None:
 @json_option
 @report_errors
 def verify(project: str, as_json: bool) -> None:
-    """Verify the history, the champion alias, and all versions' signatures and files.
+    """Verify the history, the champion alias, and the signatures and files of all versions.
 
     Exits with code 5 if anything is wrong.
     """
@@ -206,7 +206,7 @@ def _manifest(context: PromotionContext, project: str, version: str) -> Manifest
 
 
 def _require_project(context: PromotionContext, project: str) -> None:
-    """Raise StoreError if the bucket has no version and no history of the project."""
+    """Raise StoreError if the bucket has neither versions nor a history of the project."""
     if not any(True for prefix in ("versions", "history") for _ in context.store.list_objects(f"{prefix}/{project}/")):
         names = ", ".join(projects_with_versions(context.store))
         raise StoreError(f'project "{project}" not found in the bucket (available: {names or "none"})')

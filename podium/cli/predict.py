@@ -1,4 +1,4 @@
-"""`podium predict`: predict rows of a file, with a service or locally."""
+"""`podium predict`: predict the rows of a file, using a service or locally."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ TIMEOUT_SECONDS = 600
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
 @click.option("--project", required=True)
 @click.option(
-    "--url", envvar="PODIUM_URL", default="http://127.0.0.1:8000", show_default=True, help="URL of the service, or PODIUM_URL"
+    "--url", envvar="PODIUM_URL", default="http://127.0.0.1:8000", show_default=True, help="service URL (or set PODIUM_URL)"
 )
 @click.option("--local", is_flag=True, help="run the champion locally, without a service")
 @click.option("--random", "count", type=click.IntRange(1), help="predict N random rows of --data instead of a file")
-@click.option("--data", default="", help="path or s3:// URL for --random; the project's table by default")
+@click.option("--data", default="", help="table for --random, as a path or s3:// URL; the project's table by default")
 @click.option("--seed", type=int, help="random seed")
 @click.option("--models", default="champion", show_default=True, help="champion, all, or the name of a model")
-@click.option("--key", envvar="PODIUM_API_KEY", help="API key of the service, or PODIUM_API_KEY")
+@click.option("--key", envvar="PODIUM_API_KEY", help="API key of the service (or set PODIUM_API_KEY)")
 @report_errors
 def predict(
     file: str | None,
@@ -82,11 +82,11 @@ def _read(file: str) -> bytes:
 
 
 def _source(project: str, data: str) -> bytes:
-    """Return the bytes of a path or s3:// URL, by default of the project's table. Raises BadProject, StoreError."""
+    """Return the bytes at a path or s3:// URL, or of the project's table by default. Raises BadProject, StoreError."""
     folder = StoreSettings().projects
     config = load_project(folder, project) if project in project_names(folder) else None
     if config and config.panel:
-        raise BadProject(f"{project} is a panel: random rows have no history; pass a file with whole histories")
+        raise BadProject(f"{project} is a panel: random rows have no history; pass a file with complete histories")
     url = data or (config.data if config else None)
     if url is None:
         raise BadProject(f"{project} has no table for --random; pass one with --data, or pass a file")
@@ -103,7 +103,7 @@ def _random_rows(data: bytes, count: int, seed: int | None) -> pa.Table:
 
 
 def _predict_remotely(url: str, project: str, table: pa.Table, models: str, key: str | None) -> bytes:
-    """Return the service's CSV. Raises StoreError with the service's error message."""
+    """Request the predictions as CSV from the service. Raises StoreError with the service's error message."""
     file = io.BytesIO()
     pacsv.write_csv(table, file)
     headers = {"content-type": "text/csv", **({"x-api-key": key} if key else {})}
@@ -139,7 +139,7 @@ def _problem_text(problem: Problem) -> str:
 
 
 def _predict_locally(project: str, table: pa.Table, models: str) -> bytes:
-    """Return the CSV of the champion, verified and validated as in a service. Raises StoreError, BadData."""
+    """Return the predictions of the champion as CSV, after loading it as a service does. Raises StoreError, BadData."""
     champion = champion_of(context_from_settings(signing=False), project)
     inputs = rows_from_text(table, champion.signature, table.num_rows, ParseOptions(keep_extra=True))
     scores = {family: scores_here(champion, family, inputs.as_frame()) for family in champion.families(models)}

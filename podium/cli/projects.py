@@ -20,7 +20,7 @@ def projects() -> None:
 @click.argument("names", nargs=-1)
 @json_option
 def check(names: tuple[str, ...], as_json: bool) -> None:
-    """Validate the project.toml of the projects NAMES, by default of all, and the columns of their tables.
+    """Validate the project.toml of the projects NAMES (default: all) and the columns of their tables.
 
     Exits with code 1 if a project is invalid.
     """

@@ -1,4 +1,4 @@
-"""A local cloud on loopback: an S3 server, its events and the Lambda runtime; demo, smoke and acceptance runs on it."""
+"""A local cloud (S3 server, events and Lambda runtime), and the demo, smoke and acceptance runs that use it."""
 
 from podium.local.cloud import LocalCloud
 

@@ -52,11 +52,11 @@ class AcceptanceEnvironment:
         self.cloud.client().put_object(Bucket=self.context.store.bucket, Key=key, Body=data)
 
     def train(self, task: str = "Pipeline", *options: str) -> float:
-        """Run a Luigi task for the project and return its seconds."""
+        """Run a Luigi task for the project and return the seconds it took."""
         return run_pipeline(self.cloud.environment, self.project, task, *options, quiet=True)
 
     def luigi(self, task: str, *options: str) -> float:
-        """Run a Luigi task without a project and return its seconds."""
+        """Run a Luigi task without a project and return the seconds it took."""
         return run_pipeline(self.cloud.environment, "", task, *options, quiet=True)
 
     def podium(self, *arguments: str) -> str:
@@ -99,7 +99,7 @@ class AcceptanceEnvironment:
         return prediction
 
     def latency(self, record: object) -> float:
-        """Return the median milliseconds of a JSON record on one connection."""
+        """Return the median latency in milliseconds of sending the JSON record repeatedly over one connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.cloud.service_port)
         body, times = json.dumps(record).encode(), []
         for _ in range(TIMED_REQUESTS):
@@ -115,7 +115,7 @@ class AcceptanceEnvironment:
         schema = self.client.get(f"/projects/{self.project}/schema").json()
         records = [as_json(row, schema) for row in rows]
         results = [
-            self._predictions("application/json", json.dumps(records).encode()),  # over Dask
+            self._predictions("application/json", json.dumps(records).encode()),  # with Dask
             self._predictions("text/csv", to_csv(rows)),
             [
                 prediction
@@ -126,7 +126,7 @@ class AcceptanceEnvironment:
             [prediction for row in rows for prediction in self._form_predictions(row)],
         ]
         agree = all(result == results[0] for result in results)
-        self.check(agree, f"{len(rows)} rows as JSON, CSV, form, one by one and over Dask: identical inputs and predictions")
+        self.check(agree, f"{len(rows)} rows as JSON, CSV, form, one by one and with Dask: identical inputs and predictions")
 
     def _predictions(self, media_type: str, body: bytes) -> list[Any]:
         headers = {"content-type": media_type, "accept": "application/json"}
@@ -150,7 +150,7 @@ class AcceptanceEnvironment:
 
 
 def as_json(row: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of texts as a JSON record: numbers as numbers, blanks as null, other texts unchanged."""
+    """Convert a row of strings to a JSON record: numbers as numbers, blanks as null, other strings unchanged."""
     record: dict[str, Any] = {}
     for name, text in row.items():
         types = schema["properties"][name]["type"]
@@ -191,7 +191,7 @@ def project_names(folder: Path) -> list[str]:
 
 
 def run_acceptance(names: Sequence[str], folder: Path | None, as_json: bool) -> int:
-    """Run the projects and print their results; return 0 if all checks passed."""
+    """Run the acceptance checks of the projects and print the results; return 0 if all checks passed."""
     sys.path.insert(0, str(ROOT))
     reports = {}
     for name in names:

@@ -10,7 +10,7 @@ import click
 
 @dataclass
 class CheckReport:
-    """Checks in order, each passed or failed, and measurements by name."""
+    """The results of the checks, in order, and the measurements by name."""
 
     checks: list[tuple[bool, str]] = field(default_factory=list)
     figures: dict[str, float | int | str] = field(default_factory=dict)

@@ -39,12 +39,12 @@ class LocalCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of Podium's own processes."""
+        """The environment of this process, extended with the variables of this cloud."""
         return {**os.environ, **self.variables}
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables that point to this cloud."""
+        """The environment variables that point clients to this cloud."""
         return {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._ports[0]}",
             "AWS_ACCESS_KEY_ID": self._secrets["access"],
@@ -109,7 +109,7 @@ class LocalCloud:
             self._s3 = None
 
     def client(self) -> Any:
-        """Return a boto3 client of this S3."""
+        """Return a boto3 client for this S3 server."""
         return boto3.client(
             "s3",
             endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],

@@ -12,7 +12,7 @@ from podium.local.smoke import run_smoke
 from podium.settings import ROOT
 
 DEMO_FOLDER = Path(".podium/demo")
-folder_option = click.option("--folder", type=click.Path(path_type=Path), help="output folder (default: temporary)")
+folder_option = click.option("--folder", type=click.Path(path_type=Path), help="output folder (default: a temporary folder)")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON output")
 
 
@@ -53,7 +53,7 @@ def smoke(folder: Path | None, as_json: bool) -> None:
 def accept(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Check example projects from their data to their predictions.
 
-    Runs the accept.py of the projects NAMES, by default of all that have one. Exits with code 1 if a check fails.
+    Runs the accept.py of the projects NAMES (default: all that have one). Exits with code 1 if a check fails.
     """
     known = project_names(ROOT / "projects")
     if unknown := [name for name in names if name not in known]:

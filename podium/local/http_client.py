@@ -27,7 +27,7 @@ class Answer:
 
 
 class Client:
-    """A client of one service. The standard library suffices: httpx is only a development dependency."""
+    """A client for one service. It uses the standard library because httpx is only a development dependency."""
 
     def __init__(self, url: str, seconds: float = 60) -> None:
         self.host, self._seconds = urlsplit(url).netloc, seconds
@@ -40,7 +40,7 @@ class Client:
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         except IncompleteRead as error:
-            raise ConnectionError("the connection closed within the response") from error
+            raise ConnectionError("the connection closed before the response was complete") from error
         finally:
             connection.close()
 
@@ -65,7 +65,7 @@ class Client:
 
     @staticmethod
     def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-        """Poll a condition. Raises TimeoutError."""
+        """Poll a condition until it is true. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:

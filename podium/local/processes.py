@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 
 PORTS = 12_000, 32_000
-"""Below the range that Linux uses for outgoing connections."""
+"""Range of the ports to choose from, below those that Linux uses for outgoing connections."""
 
 
 class DidNotStart(Exception):
@@ -26,7 +26,7 @@ class DidNotStart(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct loopback ports that are free now."""
+    """Return distinct loopback ports that are currently free."""
     ports: set[int] = set()
     while len(ports) < count:
         port = random.SystemRandom().randrange(*PORTS)
@@ -86,9 +86,9 @@ class Process:
         return self._child.poll() is None
 
     def wait_for(self, url: str, seconds: float = 30) -> None:
-        """Wait until the process responds to HTTP at `url`. Raises DidNotStart.
+        """Wait until the process responds to HTTP requests at `url`. Raises DidNotStart.
 
-        Also checks that the process or a child of it listens on the port, because another program may use it.
+        Also checks that the process or one of its children listens on the port, because another program may be using it.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -102,7 +102,7 @@ class Process:
         raise DidNotStart(f"no response from {url} within {seconds:g} s; see {self.log}")
 
     def listens(self, port: int) -> bool:
-        """Return whether the process or a child of it listens on a port."""
+        """Return whether the process or one of its children listens on a port."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             return any(_listens(member, port) for member in (process, *process.children(recursive=True)))

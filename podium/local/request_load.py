@@ -1,4 +1,4 @@
-"""Constant load on a service: what clients see while models are swapped."""
+"""Put constant load on a service to record what clients see while models are swapped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAUSE_SECONDS = 0.002
 
 
 class RequestLoad:
-    """Clients that send one record in a loop, and record the version of each response and every failure."""
+    """Clients that send the same record in a loop and collect the version of each response and every failure."""
 
     def __init__(self, client: Client, path: str, record: Mapping[str, float], clients: int = 3) -> None:
         self._client, self._path, self._record = client, path, record

@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 30
 
 
 def s3_event(notification: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the S3 ObjectCreated event of a SeaweedFS notification; None for folders, upload parts and deletions."""
+    """Return the S3 ObjectCreated event for a SeaweedFS notification; None for folders, upload parts and deletions."""
     entry = notification.get("message", {}).get("new_entry") or {}
     _, _, bucket, key = (notification.get("key", "").split("/", 3) + ["", "", "", ""])[:4]
     if not key or entry.get("is_directory") or key.startswith(".uploads/") or notification.get("event_type") == "delete":

@@ -13,9 +13,9 @@ WATCHED_PREFIXES = ("aliases", "inbox", "drop")
 
 
 def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str, webhook: str) -> Process:
-    """Start `weed mini` with its data in `folder`, S3 on the first of ten ports, and wait until it responds.
+    """Start `weed mini` with its data in `folder` and S3 on the first of ten ports, and wait until it responds.
 
-    Changes under the watched prefixes are posted to `webhook`, at most once and unordered.
+    Changes under the watched prefixes are posted to `webhook`, at most once and in no particular order.
     """
     settings = folder / "settings"
     settings.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def run_pipeline(
 ) -> float:
     """Run a Luigi task and return the seconds it took. Raises CalledProcessError.
 
-    PODIUM_LUIGI_COMMAND, if set, is run instead of this environment's luigi: for example a built image.
+    If PODIUM_LUIGI_COMMAND is set, it is run instead of this environment's luigi, for example to test a built image.
     """
     luigi = f"{Path(sysconfig.get_path('scripts')) / 'luigi'} --module luigi_tasks"
     project_option = ["--project", project] if project else []
@@ -69,7 +69,7 @@ def run_pipeline(
 
 
 def promotion_context(cloud: LocalCloud) -> PromotionContext:
-    """Return the context to promote with the keys of the cloud."""
+    """Return a context for promotions with the keys of the cloud."""
     environment = cloud.environment
     store, keys = (
         Store(cloud.client(), environment["PODIUM_BUCKET"]),
@@ -83,7 +83,7 @@ def promotion_context(cloud: LocalCloud) -> PromotionContext:
 def start_service(environment: Mapping[str, str], port: int, folder: Path, workers: int = 1) -> Process:
     """Start the service with its cache in `folder`, and wait until it responds.
 
-    PODIUM_SERVE_COMMAND, if set, is run instead of this environment's service: for example a built image.
+    If PODIUM_SERVE_COMMAND is set, it is run instead of this environment's service, for example to test a built image.
     """
     variables = {**environment, "PODIUM_CACHE": str(folder / "cache")}
     program = shlex.split(environment.get("PODIUM_SERVE_COMMAND", f"{sys.executable} -m podium.cli.main serve"))

@@ -40,7 +40,7 @@ INPUT_URL, OUTPUT_URL = (f"s3://podium/drop/{PROJECT}{suffix}.csv" for suffix in
 
 
 def run_smoke(folder: Path | None, as_json: bool) -> int:
-    """Run all checks and print them; return 0 if all passed."""
+    """Run all checks and print the results; return 0 if all passed."""
     report = CheckReport()
     with ExitStack() as stack:
         output = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-smoke-")))
@@ -84,7 +84,7 @@ class SmokeRun:
         self._check_poll_swap()
 
     def _record(self, number: int = 0) -> dict[str, float]:
-        """Return a synthetic record of quantiles of the table."""
+        """Return a synthetic record with a quantile of each column of the table."""
         quantiles = self.frame.drop(columns="diagnosis").quantile(0.3 + 0.02 * (number % 20))
         return {name: float(value) for name, value in quantiles.items()}
 
@@ -111,7 +111,7 @@ class SmokeRun:
         small = [client.post_json(PREDICT, records[low : low + 10]).json()["predictions"] for low in (0, 10, 20)]
         client.wait_until(lambda: client.get("/status").json()["dask"]["mode"] == "cluster", 60)
         large = client.post_json(PREDICT, records).json()["predictions"]
-        check(list(chain.from_iterable(small)) == large, "25 records over Dask: equal to 10 at a time without Dask")
+        check(list(chain.from_iterable(small)) == large, "25 records with Dask: same predictions as 10 at a time without Dask")
         dask = client.get("/status").json()["dask"]
         check(dask["batches"] >= 1 and dask["fallbacks"] == 0, f"Dask was used: {dask['workers']} workers")
 
@@ -122,7 +122,7 @@ class SmokeRun:
         link = page.text.split('href="/jobs/')[1].split('"')[0]
         download = list(csv.DictReader(io.StringIO(client.get("/jobs/" + link).text)))
         complete = len(download) == 200 and "lightgbm.prediction" in download[0]
-        check(complete, "an uploaded CSV: a page, and a CSV of all models to download")
+        check(complete, "an uploaded CSV: a page, and a CSV with all models' predictions to download")
         direct = client.post(PREDICT + ".csv", table, {"content-type": "text/csv"})
         labels = [row["prediction"] for row in csv.DictReader(io.StringIO(direct.text))]
         same = labels == [row["prediction"] for row in download]
@@ -139,7 +139,7 @@ class SmokeRun:
         client, check, json_type = self.client, self.report.check, {"content-type": "application/json"}
         response = client.post_json(PREDICT, self._record() | {"mean radius": "secret-text"})
         is_problem = response.headers["content-type"].startswith("application/problem+json")
-        check(response.status == 422 and is_problem and b"secret-text" not in response.body, "an invalid cell: 422, no echo")
+        check(response.status == 422 and is_problem and b"secret-text" not in response.body, "an invalid cell: 422, not echoed")
         check(client.post(PREDICT, b"{", json_type).status == 400, "malformed JSON: 400")
         check(client.post("/refresh", b"{}", json_type).status == 401, "an unsigned webhook: 401")
 
@@ -152,7 +152,7 @@ class SmokeRun:
         return entry
 
     def _check_event_swap(self) -> None:
-        """Changed data leads to a new version, and the service swaps to it under load."""
+        """Check that changed data leads to a new version and that the service swaps to it under load."""
         previous = self._champion().version
         put_table(self.cloud, KEY, self.frame.sample(frac=0.9, random_state=1))
         with self._load() as load:
@@ -162,7 +162,7 @@ class SmokeRun:
         self._check_swap(load, entry, previous, "swap by alias write → event → Lambda", "event_to_swap")
 
     def _check_poll_swap(self) -> None:
-        """Without events, the poll finds a rollback."""
+        """Check that polling finds a rollback when there are no events."""
         self.cloud.stop_events()
         previous = self._champion().version
         with self._load() as load:
@@ -188,7 +188,7 @@ class SmokeRun:
         self.report.check(not load.failures, text)
 
     def _check_repeated_swaps(self) -> None:
-        """Copies of the champion are promoted one after another; measures alias write to first response."""
+        """Promote copies of the champion one after another; measure the time from alias write to first response."""
         store = self.context.store
         champion = read_manifest(store, PROJECT, self._champion().version, self.context.trust.trainers)[0]
         prefix = version_prefix(PROJECT, champion.version)
@@ -209,7 +209,7 @@ class SmokeRun:
         self._check_no_failures(load)
 
     def _check_inbox(self) -> None:
-        """Tables of 1,000 rows are written to the project's input_url; measures write to receipt."""
+        """Write tables of 1,000 rows to the project's input_url; measure the time from write to receipt."""
         store, s3 = self.context.store, self.cloud.client()
         input_key, output_key = (split_url(url)[1] for url in (INPUT_URL, OUTPUT_URL))
         delays, line_counts = [], set()
@@ -237,6 +237,6 @@ class SmokeRun:
 
 
 def _swap_seconds(load: RequestLoad, entry: AuditEntry) -> float:
-    """Return the seconds from a promotion to the first response of its version; infinity without one."""
+    """Return the seconds from a promotion to the first response of its version, or infinity if there is none."""
     first = load.first_response(entry.version)
     return first - datetime.fromisoformat(entry.at).timestamp() if first else float("inf")

@@ -1,4 +1,4 @@
-"""Actors of the audit log: a stated name and the key that identifies it."""
+"""Actors in the audit log: a stated name and the key that identifies its owner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def name_of(person: str) -> str:
 
 
 def four_eyes(manifest: Manifest, trainers: VerifyingKeys, by: str, signer: Signer) -> GateResult:
-    """Check that the promoter has a different key and a different name from the trainer. A name alone can be forged."""
+    """Check that the promoter's key and name both differ from the trainer's. A name alone can be forged."""
     keys = trainers.signers(manifest.model_dump(mode="json"))
     author, promoter = name_of(manifest.author), name_of(by)
     differs = bool(keys) and signer.name not in keys and author.casefold() != promoter.casefold()

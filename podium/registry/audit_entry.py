@@ -1,4 +1,4 @@
-"""Audit-log entries: one signed event each, linked to the preceding entry by its digest."""
+"""Audit-log entries: each is a signed event that contains the digest of the preceding entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from podium.registry.signing import VerifyingKeys
 from podium.registry.versions import IntegrityError
 
 MAX_DETAIL = 2000
-"""Maximum characters of a gate's detail, so that data from a version cannot make an entry too large to read."""
+"""Maximum length of a gate's detail, so that data from a version cannot make an entry too large to read."""
 
 GATE_TITLES = {
     "loads": "Model loads",
@@ -30,7 +30,7 @@ GATE_TITLES = {
 
 
 class GateResult(BaseModel):
-    """The result of one gate: its id, whether the version passed, and the figures."""
+    """The result of one gate: its id, whether the version passed, and the figures behind the result."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class GateResult(BaseModel):
 
     @property
     def title(self) -> str:
-        """The gate's name for people."""
+        """The gate's display name."""
         return GATE_TITLES.get(self.name, self.name)
 
     def __str__(self) -> str:
@@ -50,8 +50,8 @@ class GateResult(BaseModel):
 class AuditEntry(BaseModel):
     """One event in the history of a project.
 
-    `version` is the subject of the event; `champion` and `manifest_sha256` are in force after it. `previous` is the champion
-    before, `previous_entry` the sha256 of the preceding entry. `request` is the caller's idempotency key.
+    `version` is the subject of the event; `champion` and `manifest_sha256` apply after the event. `previous` is the champion
+    before it, `previous_entry` is the sha256 of the preceding entry. `request` is the caller's idempotency key.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,10 +99,10 @@ def parse_entry(data: bytes, project: str, promoters: VerifyingKeys) -> AuditEnt
 def parse_next_entry(
     data: bytes, project: str, sequence: int, promoters: VerifyingKeys, previous_entry: str | None
 ) -> AuditEntry:
-    """Parse the entry with this number, which must follow the one with this digest. Raises Unsigned, IntegrityError."""
+    """Parse entry `sequence`, which must follow the entry with digest `previous_entry`. Raises Unsigned, IntegrityError."""
     entry = parse_entry(data, project, promoters)
     if entry.sequence != sequence:
         raise IntegrityError(f"expected entry number {sequence}, found {entry.sequence}")
     if entry.previous_entry != previous_entry:
-        raise IntegrityError("does not follow the entry before it")
+        raise IntegrityError("does not follow the preceding entry")
     return entry

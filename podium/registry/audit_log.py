@@ -1,10 +1,10 @@
 """The audit log of a project, and the champion alias that repeats its last entry.
 
-An entry is created under the next number, which only one writer can do; then the alias is updated. If a writer crashes
+Each entry is created under the next number, which only one writer can take; then the alias is updated. If a writer crashes
 in between, the next one updates the alias first.
 
 An object in the log that is not a signed entry, or does not follow the last one, is foreign. Foreign objects are skipped and
-reported by `check_history`; the next entry takes the next free number. An unsigned alias is replaced from the log.
+reported by `check_history`; the next entry takes the next free number. An unsigned alias is restored from the log.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def entry_key(project: str, sequence: int) -> str:
 
 
 def append(store: Store, project: str, signer: Signer, promoters: VerifyingKeys, build: EntryBuilder) -> AuditEntry:
-    """Write the next entry and update the alias. Raises what `build` raises, and StoreError."""
+    """Write the next entry and update the alias. Raises StoreError and any error that `build` raises."""
     for _ in range(MAX_ATTEMPTS):
         head = _synced_head(store, project, promoters)
         fields = {"format": 1, "project": project, "sequence": head.next_sequence, **build(head.entry)}
@@ -90,14 +90,14 @@ def finish_alias_update(store: Store, project: str, promoters: VerifyingKeys) ->
 
 
 def read_history(store: Store, project: str) -> list[tuple[str, bytes]]:
-    """Return the key and bytes of every object in the log, in order; objects larger than any entry come without bytes."""
+    """Return the key and bytes of every object in the log, in order; empty bytes for objects larger than any entry."""
     return [(info.key, _read_small(store, info.key)) for info in store.list_objects(log_prefix(project))]
 
 
 def entries_since(
     store: Store, project: str, promoters: VerifyingKeys, after: int = 0, upto: int | None = None
 ) -> list[AuditEntry]:
-    """Return the entries numbered above `after` up to `upto`, in order, without foreign objects.
+    """Return the entries with numbers from `after` + 1 to `upto`, in order; foreign objects are skipped.
 
     Raises IntegrityError if the chain of entries is broken.
     """
@@ -125,7 +125,7 @@ def retired_versions(entries: Iterable[AuditEntry]) -> set[str]:
 
 
 def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[str]:
-    """Return a message for each object that is not a signed, unchanged entry in order, and for an outdated alias."""
+    """Return a message for each object that is unsigned, changed or out of order, and for an outdated alias."""
     errors, last = [], None
     for key, data in read_history(store, project):
         name = key.rpartition("/")[2].removesuffix(".json")
@@ -153,7 +153,7 @@ def _synced_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
 
 
 def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
-    """Read the log from the entry in the alias, or else from the first entry, up to the last."""
+    """Read the log up to the last entry, starting at the entry in the alias, or at the first entry if the alias is foreign."""
     entry, alias, etag = read_alias(store, project, promoters)
     data, number, foreign = alias, entry.sequence + 1 if entry else 1, 0
     while foreign <= MAX_FOREIGN:
@@ -179,7 +179,7 @@ def _entry_numbers(store: Store, project: str) -> list[int]:
 
 
 def _read_small(store: Store, key: str) -> bytes:
-    """Return the bytes of an object, or nothing if it is larger than any entry."""
+    """Return the bytes of an object, or empty bytes if it is larger than any entry."""
     try:
         return read_document(store, key).data
     except TooLarge:

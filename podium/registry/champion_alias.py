@@ -65,7 +65,7 @@ def update_alias(store: Store, project: str, data: bytes, etag: str | None) -> N
         else:
             store.create(alias_key(project), data)
     except (PreconditionFailed, AlreadyExists):
-        pass  # to this entry or a later one
+        pass  # the alias already has this entry or a later one
 
 
 def read_document(store: Store, key: str) -> Blob:

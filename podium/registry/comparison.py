@@ -36,7 +36,7 @@ class Incumbent:
 
 @dataclass(frozen=True, slots=True)
 class ComparableRows:
-    """Test rows that the incumbent can predict: their positions and its scores.
+    """Test rows that the incumbent can predict: their positions and the incumbent's scores.
 
     `known_unseen` is false if the incumbent may have been trained on some of them.
     """
@@ -60,7 +60,7 @@ def incumbent_of(champion: LoadedVersion) -> Incumbent:
 
 
 def comparable_rows(incumbent: Incumbent, test: LabeledRows) -> ComparableRows:
-    """Return the unseen rows, parsed and predicted by the incumbent's own rules. Raises NotComparable."""
+    """Return the rows that the incumbent has not seen, parsed by its own rules, with its scores. Raises NotComparable."""
     incumbent_target, target = incumbent.model.signature.target, test.signature.target
     if (incumbent_target.task, incumbent_target.classes) != (target.task, target.classes):
         raise NotComparable("the champion has a different target")
@@ -135,7 +135,7 @@ def compare(models: Sequence[Model], champion: Incumbent | None, test: LabeledRo
 def unseen_by(rows: LabeledRows, split: SplitBoundary, project: Project) -> BoolMask:
     """Return a mask of the rows that a model trained with this split has not seen. Raises BadData, KeyError."""
     order = rows.order if rows.raw is None else split_keys(rows.raw.select(split.columns), project)
-    assert order is not None, "rows of a panel have days, and other rows have their raw text"
+    assert order is not None, "panel rows have days, and other rows have their raw text"
     keys = order.to_numpy()
     if split.kind == "time":
         later: BoolMask = keys > split.boundaries[SINGLE_STRATUM]

@@ -52,7 +52,7 @@ def evaluate_gates(
 
 
 def _test_row_error(manifest: Manifest, test: LabeledRows) -> str:
-    """Return why these cannot be the test rows of the version, or an empty string."""
+    """Return the reason why `test` cannot be the version's test rows, or an empty string."""
     target = manifest.signature.target
     known = test.target.dropna()
     if test.signature.target != target:
@@ -81,7 +81,7 @@ def _megabytes(size: int) -> str:
 
 
 def _reported_scores(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
-    """Check that the test scores on the leaderboard are those that the models have on the test rows."""
+    """Check that the test scores on the leaderboard match those recomputed on the test rows."""
     differences = []
     for row in loaded.manifest.leaderboard:
         score = _score(loaded, str(row["model"]), test, str(row["eval_metric"]))
@@ -171,9 +171,9 @@ def _non_inferiority(loaded: LoadedVersion, champion: LoadedVersion, test: Label
 
 
 def _no_older_data(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResult]:
-    """Check that the training data does not end before the champion's; no result if the last days are not recorded."""
+    """Check that the training data does not end before the champion's; no result if either last day is not recorded."""
     last, champion_last = (str(version.manifest.data.get(UNTIL, "")) for version in (loaded, champion))
     if not last or not champion_last:
         return []
-    detail = f"training data ends {last}, the champion's ends {champion_last}"
+    detail = f"training data ends on {last}, the champion's on {champion_last}"
     return [GateResult(name="no-older-data", passed=last >= champion_last, detail=detail)]

@@ -1,4 +1,4 @@
-"""Garbage collection: find files that are no longer referenced, record the retirement, then delete.
+"""Garbage collection: find unreferenced versions, record their retirement, then delete their files.
 
 The manifest of a version stays, and the audit log says who retired it, when and why. Versions are kept if they serve, are
 referenced by the last audit-log entries or the prediction log, or are younger than requested. Data snapshots are never deleted.
@@ -20,9 +20,9 @@ from podium.registry.versions import MANIFEST, TOMBSTONE, VERSION, is_tombstone,
 from podium.storage.object_store import AlreadyExists
 
 REPRODUCIBLE_SUFFIXES = (".arrow", ".parquet", ".html")
-"""Outputs of a run that can be computed again; its other outputs are small and document it."""
+"""Suffixes of run outputs that can be recomputed; the other outputs are small and document the run."""
 UNFINISHED_GRACE = timedelta(days=1)
-"""A version without a manifest is kept for this time, because it may still be finished."""
+"""A version without a manifest is kept for this long, because it may still be finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class GcCandidate:
 
 @dataclass(frozen=True, slots=True)
 class VersionObjects:
-    """The size of each object of a version by key, and when the last one was written."""
+    """The size of each object of a version, by key, and the time when the last object was written."""
 
     sizes: dict[str, int]
     modified: datetime
@@ -132,7 +132,7 @@ def _referenced(current: AuditEntry | None, entries: list[AuditEntry]) -> set[st
 
 
 def _in_prediction_log(context: PromotionContext, project: str) -> set[str | None]:
-    """Return the versions with keys predictions/PROJECT/dt=DAY/VERSION/…."""
+    """Return the versions that have objects under predictions/PROJECT/dt=DAY/VERSION/."""
     keys = (info.key for info in context.store.list_objects(f"predictions/{project}/"))
     return {key.split("/")[3] for key in keys if key.count("/") >= 4}
 

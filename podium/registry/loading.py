@@ -49,7 +49,7 @@ def load_manifest(project: str, version: str, sha256: str, fetch: Fetch, trainer
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """The largest difference from the golden rows, and the families whose fast path gives equal results."""
+    """The largest difference from the golden rows, and the families whose fast path gives identical results."""
 
     largest_difference: float
     fast: tuple[str, ...]
@@ -68,7 +68,7 @@ def validate_version(manifest: Manifest, fetch: Fetch) -> ValidationResult:
 
 
 def load_validated(manifest: Manifest, result: ValidationResult, fetch: Fetch) -> LoadedVersion:
-    """Load the models of a version from bytes that were validated. Raises StoreError."""
+    """Load the models of a version from validated bytes. Raises StoreError."""
     with _load_errors(manifest):
         models = {family: load_model(manifest, family, fetch) for family in manifest.families}
         fast = {family: model.compiled() if family in result.fast else None for family, model in models.items()}
@@ -94,7 +94,7 @@ def load_model(manifest: Manifest, family: str, fetch: Fetch) -> Model:
     """Load one model. Raises IntegrityError, UnsafePickle, and ModelLoadError if its signature differs from the manifest's."""
     model = load(read_file(manifest, model_file(family), fetch))
     if model.signature != manifest.signature:
-        raise ModelLoadError(f"{manifest.project} {manifest.version}: the signature of {family} differs from the manifest")
+        raise ModelLoadError(f"{manifest.project} {manifest.version}: the signature of {family} differs from the manifest's")
     return model
 
 

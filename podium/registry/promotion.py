@@ -79,7 +79,7 @@ class PromotionContext:
         return finish_alias_update(self.store, project, self.trust.promoters)
 
     def entries(self, project: str, after: int = 0, upto: int | None = None) -> list[AuditEntry]:
-        """Return the audit-log entries numbered above `after` up to `upto`. Raises IntegrityError."""
+        """Return the audit-log entries with numbers from `after` + 1 to `upto`. Raises IntegrityError."""
         return entries_since(self.store, project, self.trust.promoters, after, upto)
 
     def load(self, project: str, version: str, sha256: str) -> LoadedVersion:
@@ -87,7 +87,7 @@ class PromotionContext:
         return self.validator.load(project, version, sha256, self.fetch, self.trust.trainers)
 
     def append(self, project: str, build: EntryBuilder) -> AuditEntry:
-        """Write the next audit-log entry. Raises what `build` raises, and StoreError."""
+        """Write the next audit-log entry. Raises StoreError and any error that `build` raises."""
         return append(self.store, project, self.signer, self.trust.promoters, build)
 
 
@@ -106,7 +106,7 @@ def promote(
     """Evaluate the gates of a version and make it the champion; a rejection is recorded too.
 
     `expect` is the version that must be the champion now (None: there must never have been one). `force` promotes despite
-    failed gates and records that. `dry_run` evaluates and writes nothing. `request` is an idempotency key.
+    failed gates and records that. `dry_run` evaluates the gates but writes nothing. `request` is an idempotency key.
 
     Raises NotPublished, Unsigned, Retired, AliasMoved, GateFailed.
     """
@@ -142,7 +142,7 @@ def promote(
 
 
 def promote_with_retries(context: PromotionContext, project: str, version: str, reason: str, now: Clock) -> AuditEntry:
-    """Promote, and evaluate again if another promotion comes first. Raises AliasMoved after PROMOTE_ATTEMPTS."""
+    """Promote, and evaluate the gates again if another promotion comes first. Raises AliasMoved after PROMOTE_ATTEMPTS."""
     for _ in range(PROMOTE_ATTEMPTS - 1):
         with contextlib.suppress(AliasMoved):
             return promote(context, project, version, reason, now)
@@ -160,9 +160,9 @@ def rollback(
     dry_run: bool = False,
     request: str = "",
 ) -> AuditEntry:
-    """Restore the champion before the last promotion, or `to`, which must have been champion.
+    """Restore the champion that the current one replaced, or `to`, which must be an earlier champion.
 
-    Needs only the store. `dry_run` loads the version and writes nothing. `request` is an idempotency key.
+    Needs only the store. `dry_run` loads the version but writes nothing. `request` is an idempotency key.
     Raises NoPreviousChampion, Retired, AliasMoved, IntegrityError, Unsigned.
     """
     current = context.current(project)
@@ -187,10 +187,10 @@ def rollback(
 
 
 def retire(context: PromotionContext, project: str, version: str, reason: str, now: Clock, as_of: int) -> AuditEntry:
-    """Record that the files of a version will be deleted; it cannot be promoted afterwards.
+    """Record that the files of a version will be deleted; the version cannot be promoted afterwards.
 
     `as_of` is the number of the last entry known when the deletion was planned. Raises StillReferenced if a later entry
-    references the version. The order of the entries decides between a retirement and a promotion.
+    references the version. If a retirement and a promotion compete, the earlier entry wins.
     """
 
     def build(head: AuditEntry | None) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _preview(project: str, current: AuditEntry | None, build: EntryBuilder) -> A
 def _check_not_retired(
     context: PromotionContext, project: str, version: str, seen: AuditEntry | None = None, head: AuditEntry | None = None
 ) -> None:
-    """Check the whole log, or only the entries since `seen`. Raises Retired."""
+    """Raise Retired if the log, or only its part after `seen`, retires the version."""
     if seen and head and seen.sequence == head.sequence:
         return
     if version in retired_versions(context.entries(project, seen.sequence if seen else 0)):
@@ -234,7 +234,7 @@ def _same_champion(head: AuditEntry | None) -> dict[str, Any]:
 
 
 def _rollback_target(context: PromotionContext, project: str, champion: str, to: str | None) -> str:
-    """Return `to` if it was champion before, or the version that the champion replaced. Raises NoPreviousChampion."""
+    """Return `to` if it is an earlier champion, or the version that the champion replaced. Raises NoPreviousChampion."""
     entries = context.entries(project)
     if to is not None:
         if to == champion:
@@ -251,7 +251,7 @@ def _rollback_target(context: PromotionContext, project: str, champion: str, to:
 def _evaluate(
     context: PromotionContext, project: str, version: str, sha256: str, current: AuditEntry | None
 ) -> list[GateResult]:
-    """Return the results of all gates; if the version cannot be loaded, only that."""
+    """Return the results of all gates, or only the load error if the version cannot be loaded."""
     try:
         loaded = context.load(project, version, sha256)
     except StoreError as error:

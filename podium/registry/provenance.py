@@ -24,7 +24,7 @@ LOCK = ROOT / "requirements-train.lock"
 
 
 def code_digest() -> str:
-    """Return a digest of the code that decides the output of a run, without comments, docstrings and formatting."""
+    """Return a digest of the code that determines the output of a run, ignoring comments, docstrings and formatting."""
     package = Path(__file__).parent.parent
     files = sorted(path for name in FINGERPRINTED_PACKAGES for path in (package / name).glob("*.py"))
     trees = (f"{path.name}\0{ast.dump(without_docstrings(ast.parse(path.read_bytes())))}" for path in files)
@@ -32,7 +32,7 @@ def code_digest() -> str:
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
-    """Remove every expression that is only a string: docstrings and descriptions of constants."""
+    """Remove every statement that is only a string: docstrings and descriptions of constants."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]

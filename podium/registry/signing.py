@@ -23,11 +23,11 @@ class Unsigned(StoreError):
 
 
 class BadKey(Exception):
-    """A configured key is missing or not valid; the message says which and how to create one."""
+    """A configured key is missing or not valid; the message names the setting and may say how to create a key."""
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
-    """Return the bytes to sign: the document without signatures, with sorted keys and without spaces."""
+    """Return the bytes to sign: the document as JSON, without its signatures, with sorted keys and no spaces."""
     rest = {key: value for key, value in document.items() if key != SIGNATURES}
     return json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -44,11 +44,11 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the text form. Raises BadKey."""
+        """Parse the text form of a key. Raises BadKey."""
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError):
-            raise BadKey("PODIUM_SIGNING_KEY is not a valid ed25519 key. Create keys with `podium keys new`.") from None
+            raise BadKey("PODIUM_SIGNING_KEY is not a valid Ed25519 key. Create keys with `podium keys new`.") from None
 
     @property
     def private(self) -> str:
@@ -74,7 +74,7 @@ def key_name(public: str) -> str:
 
 
 class VerifyingKeys:
-    """Public keys whose signatures are accepted; several during a rotation."""
+    """Public keys whose signatures are accepted; there are several during a key rotation."""
 
     def __init__(self, public: Iterable[str]) -> None:
         self.public = tuple(public)
@@ -113,12 +113,12 @@ def _public(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS must be JSON lists of public ed25519 keys") from None
+        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS must be JSON lists of public Ed25519 keys") from None
 
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """The keys whose versions and whose promotions are trusted."""
+    """The keys trusted to sign versions, and those trusted to sign promotions."""
 
     trainers: VerifyingKeys
     promoters: VerifyingKeys

@@ -1,7 +1,7 @@
 """Load a version only after a sandboxed child process has loaded it and reproduced its golden rows.
 
-A damaged model may crash, hang or exhaust the memory instead of raising an error. The child gets the same bytes that are
-loaded afterwards, and cannot fetch others.
+A damaged model may crash, hang or exhaust memory instead of raising an error. The child gets the same bytes that are
+loaded afterwards, and cannot fetch any others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Validator:
         with self._cached_result(sha256) as cached:
             result = cached or self._validate(ValidationRequest(manifest, files))
             if self._cache_folder and not cached:
-                with contextlib.suppress(OSError):  # without it, the other processes validate the version themselves
+                with contextlib.suppress(OSError):  # without this file, other processes validate the version themselves
                     atomic_write(self._cache_folder / f"{sha256}.json", RESULT.dump_json(result))
         return load_validated(manifest, result, lambda key, *_: files[key])
 
@@ -66,7 +66,7 @@ class Validator:
 
     @contextlib.contextmanager
     def _cached_result(self, sha256: str) -> Iterator[ValidationResult | None]:
-        """Yield the result of another process for this manifest, which binds every byte; hold its lock meanwhile."""
+        """Yield the result that another process has cached for this manifest, or None; hold the manifest's lock meanwhile."""
         if not self._cache_folder:
             yield None
             return

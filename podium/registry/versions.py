@@ -29,7 +29,7 @@ Fetch = Callable[[str, str, int], bytes]
 """Returns the bytes of a key, given the expected sha256 and the maximum size. The caller verifies them."""
 
 UNTIL = "until"
-"""Name of the entry in `Manifest.data` with the last day of the training data."""
+"""Key in `Manifest.data` for the last day of the training data."""
 
 
 class VersionExists(StoreError):
@@ -56,7 +56,7 @@ class File(BaseModel):
 class SplitBoundary(BaseModel):
     """The boundary between training and test rows: a day, or a hash of the row or group.
 
-    A stratified split has one boundary per class code, other splits have one under ALL. `columns` are the columns of the table.
+    A stratified split has one boundary per class code; others have one, under "all". `columns` are the columns of the table.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -163,7 +163,7 @@ def _has_content(store: Store, key: str, data: bytes) -> bool:
 
 
 def is_tombstone(store: Store, key: str) -> bool:
-    """Return whether the manifest is a tombstone of garbage collection."""
+    """Return whether the manifest is a garbage-collection tombstone."""
     return _has_content(store, key, TOMBSTONE)
 
 

@@ -1,4 +1,4 @@
-"""Run small models once so that every library loads its files before a sandbox forbids opening any."""
+"""Run small models once so that every library loads its files before the sandbox forbids opening files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def warm_up_onnx() -> None:
 
 
 def small_model(scorer: Scorer) -> Model:
-    """Return a regression model on COLUMNS."""
+    """Return a regression model with COLUMNS as inputs."""
     return Model("m", Signature(COLUMNS, Target("y", "regression"), {}), Encoder(COLUMNS, FEATURES), scorer)
 
 

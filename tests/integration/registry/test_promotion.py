@@ -257,7 +257,7 @@ def test_test_rows_of_another_version_are_rejected(context: PromotionContext) ->
     other = replace(rows.signature, target=replace(rows.signature.target, classes=(3, 2, 1)))
     huge = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * (1 << 20)])})
     wrong = {
-        "another target": labeled_rows_to_parquet(replace(rows, signature=other)),
+        "a different target": labeled_rows_to_parquet(replace(rows, signature=other)),
         "a class that the version does not have": labeled_rows_to_parquet(replace(rows, target=rows.target + 7)),
         "ArrowInvalid": b"PAR1",
         "more than": parquet(huge),
@@ -312,7 +312,7 @@ def test_a_model_with_older_data_is_promoted_only_by_force(context: PromotionCon
     forecast = Project(name="p", data="s3://podium/none", target="sold", panel=panel, n_trials=1, families=["linear"])  # type: ignore[arg-type]
     late, early = (publish_version(context, shops(days=days), forecast).version for days in (40, 30))
     promote(context, "p", late, "first", now)
-    with pytest.raises(GateFailed, match="No older data: training data ends 2026-01-30, the champion's ends 2026-02-09"):
+    with pytest.raises(GateFailed, match="No older data: training data ends on 2026-01-30, the champion's on 2026-02-09"):
         promote(context, "p", early, "back", now)
     assert promote(context, "p", early, "on purpose", now, force=True).forced
 
