@@ -88,7 +88,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ErrorPages)
     app.add_middleware(Deadline, seconds=settings.request_timeout)
-    app.add_middleware(FastPathMiddleware, live=live, metrics=metrics)
+    app.add_middleware(FastPathMiddleware, live=live, metrics=metrics, max_rows=settings.dask_threshold)
     bodies = BodyIntake(settings.max_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
     app.add_middleware(AdmissionMiddleware, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)

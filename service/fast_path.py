@@ -1,65 +1,77 @@
-"""Predict a single JSON record, from request bytes to response bytes, without routing, a DataFrame or a thread.
+"""Predict a few JSON records from bytes to bytes, without routing, DataFrame or thread.
 
-The fast path handles only complete records (or bare arrays) whose cells have the right type, a known category and a value
-within the training range. Every other request falls back to the routes, which give the same predictions and also handle
-warnings and errors.
+All valid cells are handled here, with their warnings. A request with an error, or of a rare form, continues to the routes,
+which give the same predictions and report what is wrong.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any
+from urllib.parse import parse_qsl
 
-import msgspec
-
+from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
-from podium.schema.columns import EPOCH, Column, Value
-from podium.tables.cell_rules import missing_sentinels
+from podium.schema.data_errors import BadData
 from service.active_models import ActiveModels
 from service.admission import MODEL, replay
 from service.asgi import SECURITY_HEADERS, ASGIApp, Receive, Scope, Send
+from service.json_renderer import JsonRenderer
 from service.metrics import Metrics
+from service.mlflow import parse_mlflow_records
+from service.open_inference import HEADER_LENGTH, MAX_ID, as_boolean
 from service.responses import new_prediction_id
+from service.tensors import DTYPES, NUMBERS
 
-Convert = Callable[[Any], Value]
 PREPARED_KEY = "fast_path"
+JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
+ACCEPTED = (b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
+UNSUPPORTED_HEADERS = (b"content-encoding", HEADER_LENGTH.lower().encode())
+
+
+@dataclass(frozen=True, slots=True)
+class FastCall:
+    """A request that the fast path may handle: `project` is empty for the default one."""
+
+    kind: str
+    project: str
+    query: str
 
 
 class FastPathMiddleware:
-    """ASGI middleware that serves one-record JSON predictions of the champion and passes on all other requests."""
+    """ASGI middleware that answers predictions of up to `max_rows` JSON records and passes on all other requests."""
 
-    def __init__(self, app: ASGIApp, live: ActiveModels, metrics: Metrics) -> None:
-        self._app, self._live, self._rows = app, live, metrics.rows
+    def __init__(self, app: ASGIApp, live: ActiveModels, metrics: Metrics, max_rows: int) -> None:
+        self._app, self._live, self._rows, self._max_rows = app, live, metrics.rows, max_rows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        project = _project_of(scope)
-        served = self._live.find(project) if project is not None else None
+        call = _call_of(scope)
+        served = self._live.find(call.project) if call else None
         fast_path = fast_path_for(served) if served else None
-        if served is None or fast_path is None:
+        if call is None or served is None or fast_path is None:
             return await self._app(scope, receive, send)
-        message = await receive()
-        body = message.get("body", b"")
-        complete = message["type"] == "http.request" and not message.get("more_body")
-        result = fast_path.predict(body) if complete else None
+        body = b""
+        if scope["method"] == "POST":
+            message = await receive()
+            if message["type"] != "http.request" or message.get("more_body"):
+                return await self._app(scope, replay(message, receive), send)
+            body, receive = message.get("body", b""), replay(message, receive)
+        result = fast_path.respond(call, body, self._max_rows)
         if result is None:
-            return await self._app(scope, replay(message, receive), send)
-        identity, payload = result
+            return await self._app(scope, receive, send)
         scope[MODEL] = served.project, served.version
-        self._rows[served.project] += 1
+        self._rows[served.project] += result.rows
         headers = [
             (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(payload)),
+            (b"content-length", b"%d" % len(result.body)),
             (b"x-model-version", fast_path.version),
-            (b"x-prediction-id", identity),
+            (b"x-prediction-id", result.prediction_id),
             *SECURITY_HEADERS,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": payload})
+        await send({"type": "http.response.body", "body": result.body})
 
 
 def fast_path_for(served: ServedModel) -> FastPath | None:
@@ -70,152 +82,156 @@ def fast_path_for(served: ServedModel) -> FastPath | None:
     return fast_path
 
 
-def _project_of(scope: Scope) -> str | None:
-    """Return the project of a plain prediction request ("" for the default), or None for every other request."""
-    if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
+def _call_of(scope: Scope) -> FastCall | None:
+    """Return the call of a prediction request, or None for every other request."""
+    if scope["type"] != "http":
         return None
-    path: str = scope["path"]
+    path, method = scope["path"], scope["method"]
+    parts = path.split("/")
     if path == "/predict":
-        project = ""
-    elif path.startswith("/projects/") and path.endswith("/predict") and path.count("/") == 3 and len(path) > 18:
-        project = path[10:-8]
+        kind, project = "predict", ""
+    elif path == "/invocations":
+        kind, project = "invocations", ""
+    elif len(parts) == 4 and parts[1] == "projects" and parts[3] == "predict":
+        kind, project = "predict", parts[2]
+    elif len(parts) == 5 and parts[1] == "v2" and parts[2] == "models" and parts[4] == "infer":
+        kind, project = "infer", parts[3]
     else:
         return None
-    is_json = False
+    if method == "GET" and kind == "predict" and scope["query_string"]:
+        kind = "query"
+    elif method != "POST" or (kind == "infer" and scope["query_string"]) or not (project or path.count("/") == 1):
+        return None
+    return FastCall(kind, project, scope["query_string"].decode("latin-1")) if _has_json_headers(scope, method) else None
+
+
+def _has_json_headers(scope: Scope, method: str) -> bool:
+    """Return whether the headers ask for JSON, and a body is plain JSON."""
+    types = 0
     for name, value in scope["headers"]:
         if name == b"content-type":
-            if is_json:
-                return None  # repeated header
-            is_json = value == b"application/json"
-        elif (name == b"accept" and value not in (b"*/*", b"application/json")) or name == b"content-encoding":
-            return None
-    return project if is_json else None
+            types += 1 if value in JSON_TYPES else 2
+        elif (name == b"accept" and value not in ACCEPTED) or name in UNSUPPORTED_HEADERS:
+            return False
+    return types == 1 or method == "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class FastResult:
+    """A response, and the number of rows in it."""
+
+    body: bytes
+    prediction_id: bytes
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class FastPath:
-    """The decoders, the scorer and the response template of one version."""
+    """The decoder, the scorers and the renderer of one version."""
 
     version: bytes
-    objects: msgspec.json.Decoder[Any]
-    arrays: msgspec.json.Decoder[Any]
-    conversions: tuple[tuple[int, Convert], ...]
-    text_columns: tuple[int, ...]
-    width: int
-    scorer: RowScorer
-    head: str
-    classes: tuple[tuple[str, str], ...]
-    half_width: float | None
+    served: ServedModel
+    decoder: RecordDecoder
+    scorers: Mapping[str, RowScorer]
+    renderer: JsonRenderer
 
-    def predict(self, body: bytes) -> tuple[bytes, bytes] | None:
-        """Return the prediction id and the response body, or None to fall back to the routes."""
+    def respond(self, call: FastCall, body: bytes, max_rows: int) -> FastResult | None:
+        """Return the response, or None to pass the request on to the routes."""
         try:
-            if body.lstrip()[:1] == b"[":
-                values = msgspec.structs.astuple(self.arrays.decode(body))
-            else:
-                values = msgspec.structs.astuple(self.objects.decode(body))
-                quotes = 2 * (self.width + sum(values[index] is not None for index in self.text_columns))
-                if body.count(b'"') != quotes:  # a field is repeated, or a string contains an escaped quote
-                    return None
-            if self.conversions:
-                cells = list(values)
-                for index, convert in self.conversions:
-                    cells[index] = convert(cells[index])
-                values = tuple(cells)
-        except (msgspec.MsgspecError, ValueError):
+            return RESPONDERS[call.kind](self, call, body, max_rows)
+        except (NeedsReport, BadData):
             return None
-        return self._render(self.scorer(values))
 
-    def _render(self, scores: Sequence[float]) -> tuple[bytes, bytes] | None:
-        if not all(map(math.isfinite, scores)):
-            return None
-        identity = new_prediction_id()
-        if self.classes:
-            best = max(range(len(scores)), key=scores.__getitem__)
-            probabilities = ",".join([f"{name}:{score!r}" for (_, name), score in zip(self.classes, scores, strict=True)])
-            prediction = f'{self.classes[best][0]},"probabilities":{{{probabilities}}}'
-        else:
-            prediction = repr(scores[0])
-            if self.half_width is not None:
-                low, high = scores[0] - self.half_width, scores[0] + self.half_width
-                prediction += f',"interval":[{low!r},{high!r}]'
-        text = f'{self.head}{identity}","predictions":[{{"prediction":{prediction}}}],"warnings":[]}}'
-        return identity.encode(), text.encode()
+    def _scores(self, families: Sequence[str], decoded: DecodedRows) -> dict[str, list[Sequence[float]]]:
+        try:
+            scorers = [(family, self.scorers[family]) for family in families]
+        except KeyError:
+            raise NeedsReport from None
+        return {family: [scorer(row) for row in decoded.rows] for family, scorer in scorers}
+
+    def predict(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+        families, with_inputs = self._options(parse_qsl(call.query, keep_blank_values=True) if call.query else [])
+        return self._predictions(self.decoder.rows_of_json(body, max_rows), families, with_inputs)
+
+    def query(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+        pairs = parse_qsl(call.query, keep_blank_values=True)
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            raise NeedsReport
+        names = self.served.signature.names
+        options = [(name, fields.pop(name)) for name in ("models", "inputs") if name in fields and name not in names]
+        families, with_inputs = self._options(options)
+        return self._predictions(self.decoder.row_of_text(fields), families, with_inputs)
+
+    def _options(self, options: Sequence[tuple[str, str]]) -> tuple[Sequence[str], bool]:
+        """Return the families and whether to return the inputs."""
+        families, with_inputs = [self.served.champion], False
+        for name, value in options:
+            if name == "models" and (value in ("all", "champion") or value in self.scorers):
+                families = self.served.families(value)
+            elif name == "inputs" and value in ("true", "false"):
+                with_inputs = value == "true"
+            else:
+                raise NeedsReport
+        if len(dict(options)) < len(options):
+            raise NeedsReport
+        return families, with_inputs
+
+    def _predictions(self, decoded: DecodedRows, families: Sequence[str], with_inputs: bool) -> FastResult:
+        scores = self._scores(families, decoded)
+        prediction_id = new_prediction_id()
+        inputs = decoded.rows if with_inputs else None
+        text = self.renderer.predictions(scores, prediction_id, inputs, decoded.warnings)
+        return FastResult(text.encode(), prediction_id.encode(), len(decoded.rows))
+
+    def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+        identity, record = _tensor_record(decode_small_json(body), self.served)
+        decoded = self.decoder.rows_of(record, max_rows)
+        scores = self._scores([self.served.champion], decoded)[self.served.champion]
+        prediction_id = new_prediction_id()
+        text = self.renderer.tensors(call.project, scores, identity, prediction_id)
+        return FastResult(text.encode(), prediction_id.encode(), 1)
+
+    def invocations(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+        decoded = self.decoder.rows_of(parse_mlflow_records(decode_small_json(body)), max_rows)
+        labels = self.renderer.labels(self._scores([self.served.champion], decoded)[self.served.champion])
+        text = f'{{"predictions": [{", ".join(labels)}]}}'
+        return FastResult(text.encode(), new_prediction_id().encode(), len(labels))
+
+
+RESPONDERS: dict[str, Callable[[FastPath, FastCall, bytes, int], FastResult]] = {
+    "predict": FastPath.predict,
+    "query": FastPath.query,
+    "infer": FastPath.infer,
+    "invocations": FastPath.invocations,
+}
+
+
+def _tensor_record(body: Any, served: ServedModel) -> tuple[str, dict[str, Any]]:
+    """Return the request id and the record of a request with one tensor per column and one row. Raises NeedsReport."""
+    try:
+        identity, tensors = body.get("id", ""), body["inputs"]
+        if not body.keys() <= {"id", "inputs"} or not isinstance(identity, str) or len(identity) > MAX_ID:
+            raise NeedsReport
+        record: dict[str, Any] = {}
+        booleans = {column.name for column in served.signature.inputs if column.kind == "boolean"}
+        for tensor in tensors:
+            name, datatype, data = tensor["name"], tensor["datatype"], tensor["data"]
+            is_plain = len(tensor) == 4 or (len(tensor) == 5 and tensor["parameters"] == {"content_type": "str"})
+            if not is_plain or tensor["shape"] not in ([1], [1, 1]) or (datatype != "BYTES" and datatype not in DTYPES):
+                raise NeedsReport
+            (cell,) = data[0] if isinstance(data, list) and len(data) == 1 and isinstance(data[0], list) else data
+            record[name] = as_boolean(cell) if name in booleans and datatype in NUMBERS else cell
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise NeedsReport from None
+    if len(record) < len(tensors):
+        raise NeedsReport
+    return identity, record
 
 
 def build_fast_path(served: ServedModel) -> FastPath | None:
-    """Build the fast path of a champion, or return None if its scorer was not verified or a column is not supported."""
-    if served.signature.panel:
+    """Build the fast path of a version, or return None for panels, and if the champion's scorer was not verified."""
+    scorers = {family: scorer for family, scorer in served.fast.items() if scorer is not None}
+    if served.signature.panel or served.champion not in scorers:
         return None
-    scorer = served.fast.get(served.champion)
-    columns = served.signature.inputs
-    types = [_json_type(column) for column in columns]
-    if scorer is None or any(json_type is None for json_type in types):
-        return None
-    if any(json.dumps(column.name, ensure_ascii=False) != f'"{column.name}"' for column in columns):
-        return None  # the name needs escaping in JSON
-    fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
-    names = {f"f{index}": column.name for index, column in enumerate(columns)}
-    as_object = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)
-    as_array = msgspec.defstruct("Array", fields, array_like=True, forbid_unknown_fields=True)
-    conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
-    head = {"project": served.project, "version": served.version, "model": served.champion}
-    return FastPath(
-        version=served.version.encode(),
-        objects=msgspec.json.Decoder(as_object),
-        arrays=msgspec.json.Decoder(as_array),
-        conversions=tuple(conversions),
-        text_columns=tuple(index for index, column in enumerate(columns) if column.kind in ("category", "date")),
-        width=len(columns),
-        scorer=scorer,
-        head=json.dumps(head, separators=(",", ":"))[:-1] + ',"prediction_id":"',
-        classes=tuple((json.dumps(label), json.dumps(str(label))) for label in served.signature.target.classes),
-        half_width=served.half_width(served.champion),
-    )
-
-
-def _json_type(column: Column) -> Any:
-    """Return the msgspec type of the JSON values of a column, or None if the fast path does not support the column."""
-    json_type: Any
-    if column.kind == "category":
-        categories = [category for category in column.categories if category not in column.na_values]
-        json_type = Literal[tuple(categories)] if categories else None
-    elif column.kind == "date":
-        json_type = date if column.date_format == "%Y-%m-%d" and not column.na_values else None
-    elif column.kind == "boolean":
-        json_type = bool if (column.low, column.high) == (0.0, 1.0) else None
-    elif column.low is None or column.high is None:
-        json_type = None
-    elif column.kind == "integer":
-        json_type = Annotated[int, msgspec.Meta(ge=int(column.low), le=int(column.high))]
-    else:
-        json_type = Annotated[float, msgspec.Meta(ge=column.low, le=column.high)]
-    return json_type | None if json_type is not None and column.nullable else json_type
-
-
-def _conversion(column: Column) -> Convert | None:
-    """Return a function that converts decoded to typed cells, if needed; it raises ValueError to fall back to the routes."""
-    if column.kind == "date":
-        low, high = column.low or 0.0, column.high or 0.0
-
-        def to_days(day: date | None) -> Value:
-            if day is None:
-                return None
-            days = float(day.toordinal() - EPOCH)
-            if not low <= days <= high:
-                raise ValueError("outside the training range")
-            return days
-
-        return to_days
-    sentinels = missing_sentinels(column)
-    if column.kind not in ("number", "integer") or not sentinels:
-        return None
-
-    def without_sentinels(number: float | None) -> Value:
-        if number not in sentinels:
-            return number
-        if not column.nullable:
-            raise ValueError("a required value is missing")
-        return None
-
-    return without_sentinels
+    return FastPath(served.version.encode(), served, RecordDecoder(served.signature), scorers, JsonRenderer(served))

@@ -31,8 +31,8 @@ MAX_ID = 256
 
 def model_metadata(name: str, version: str, signature: Signature) -> dict[str, Any]:
     """Return the input and output tensors of a model; -1 in a shape stands for the number of rows."""
-    inputs = [_tensor(column.name, DATATYPES[column.kind]) for column in signature.request_columns]
-    outputs = [_tensor(name, datatype) for name, datatype in output_types(signature).items()]
+    inputs = [output_tensor(column.name, DATATYPES[column.kind]) for column in signature.request_columns]
+    outputs = [output_tensor(name, datatype) for name, datatype in output_types(signature).items()]
     return {"name": name, "versions": [version], "platform": "podium", "inputs": inputs, "outputs": outputs}
 
 
@@ -41,7 +41,8 @@ def output_types(signature: Signature) -> dict[str, str]:
     return {PREDICTION: _prediction_type(signature), **{f"probability_{label}": "FP64" for label in signature.target.classes}}
 
 
-def _tensor(name: str, datatype: str) -> dict[str, Any]:
+def output_tensor(name: str, datatype: str) -> dict[str, Any]:
+    """Return the metadata of an output or input tensor."""
     parameters = {"parameters": {"content_type": "str"}} if datatype == "BYTES" else {}
     return {"name": name, "datatype": datatype, "shape": [-1, 1], **parameters}
 
@@ -117,10 +118,11 @@ def _records(tensors: Sequence[Tensor], signature: Signature) -> list[dict[str, 
 def _column_cells(tensor: Tensor, column: Column | None) -> list[Any]:
     """Return the cells of a column; 0 and 1 of a numeric tensor become booleans if the model expects booleans."""
     cells = tensor.cells()
-    return [_as_bool(cell) for cell in cells] if column and column.kind == "boolean" and tensor.datatype in NUMBERS else cells
+    return [as_boolean(cell) for cell in cells] if column and column.kind == "boolean" and tensor.datatype in NUMBERS else cells
 
 
-def _as_bool(cell: Any) -> Any:
+def as_boolean(cell: Any) -> Any:
+    """Return 0 and 1 as booleans, and other cells unchanged."""
     return bool(cell) if cell in (0, 1) else cell
 
 
@@ -131,7 +133,7 @@ def _records_of_matrix(tensor: Tensor, signature: Signature) -> list[dict[str, A
     cells = tensor.cells()
     for index, column in enumerate(signature.request_columns):
         if column.kind == "boolean" and tensor.datatype in NUMBERS:
-            cells[index::width] = [_as_bool(cell) for cell in cells[index::width]]
+            cells[index::width] = [as_boolean(cell) for cell in cells[index::width]]
     return [dict(zip(names, cells[start : start + width], strict=True)) for start in range(0, len(cells), width)]
 
 
@@ -171,7 +173,7 @@ def render_response(
     for name, (datatype, cells) in _outputs(scores, signature).items():
         if name not in requested:
             continue
-        tensor = {**_tensor(name, datatype), "shape": [len(cells), 1]}
+        tensor = {**output_tensor(name, datatype), "shape": [len(cells), 1]}
         if requested[name]:
             chunks.append(encode_cells(cells, datatype))
             tensor["parameters"] = {**tensor.get("parameters", {}), "binary_data_size": len(chunks[-1])}

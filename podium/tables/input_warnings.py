@@ -23,9 +23,9 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
         for cell, column, categories in zip(row, columns, known, strict=True):
             if isinstance(cell, str):
                 if cell not in categories:
-                    (rejected if column.handle_unknown == "reject" else warnings).append(_unknown(number, column))
+                    (rejected if column.handle_unknown == "reject" else warnings).append(unknown_category(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
-                warnings.append(_out_of_range(number, column))
+                warnings.append(out_of_range(number, column))
         if len(warnings) > MAX_REPORTED:
             del warnings[MAX_REPORTED:]
         if len(rejected) >= MAX_REPORTED:
@@ -42,10 +42,10 @@ def frame_warnings(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Probl
         cells = frame[column.name]
         if column.is_text:
             rows = np.flatnonzero(cells.notna() & ~cells.isin(column.categories))[:MAX_REPORTED]
-            warnings += [_unknown(int(row) + 1, column) for row in rows]
+            warnings += [unknown_category(int(row) + 1, column) for row in rows]
         elif column.low is not None and column.high is not None:
             rows = np.flatnonzero((cells < column.low) | (cells > column.high))[:MAX_REPORTED]
-            warnings += [_out_of_range(int(row) + 1, column) for row in rows]
+            warnings += [out_of_range(int(row) + 1, column) for row in rows]
     warnings.sort(key=lambda problem: problem.row or 0)
     _reject_unknown(warnings, columns)
     return warnings[:MAX_REPORTED]
@@ -59,11 +59,13 @@ def _reject_unknown(warnings: Sequence[Problem], columns: Sequence[Column]) -> N
         raise BadData(rejected)
 
 
-def _unknown(row: int, column: Column) -> Problem:
+def unknown_category(row: int, column: Column) -> Problem:
+    """Return the warning about a category that was not in the training data."""
     return Problem(UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE, row, column.name)
 
 
-def _out_of_range(row: int, column: Column) -> Problem:
+def out_of_range(row: int, column: Column) -> Problem:
+    """Return the warning about a number outside the training range."""
     assert column.low is not None and column.high is not None
     training_range = f"{column.format_value(column.low)} to {column.format_value(column.high)}"
     return Problem(OUT_OF_RANGE, "is outside the training range", row, column.name, training_range)

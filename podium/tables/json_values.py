@@ -21,7 +21,9 @@ from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.number_formats import plain_text
 
 
-class _InvalidCell(Exception):
+class InvalidCell(Exception):
+    """A cell is not valid in its column."""
+
     def __init__(self, code: str, message: str) -> None:
         self.code, self.message = code, message
 
@@ -31,44 +33,44 @@ def _number(value: object, column: Column) -> float:
         digits = plain_text(value.strip(), column.number_format)
         value = float(digits) if digits else value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _InvalidCell("invalid-type", "is not a number")
+        raise InvalidCell("invalid-type", "is not a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _InvalidCell("out-of-range", "is not finite")
+        raise InvalidCell("out-of-range", "is not finite")
     if abs(value) > MAX_MAGNITUDE:
-        raise _InvalidCell("out-of-range", "is too large")
+        raise InvalidCell("out-of-range", "is too large")
     return float(value)
 
 
 def _integer(value: object, column: Column) -> float:
     number = _number(value, column)
     if abs(number) > MAX_EXACT_INTEGER:
-        raise _InvalidCell("out-of-range", "is too large for a whole number")
+        raise InvalidCell("out-of-range", "is too large for a whole number")
     if not number.is_integer():
-        raise _InvalidCell("invalid-type", "is not a whole number")
+        raise InvalidCell("invalid-type", "is not a whole number")
     return number
 
 
 def _boolean(value: object, column: Column) -> float:
     if not isinstance(value, bool):
-        raise _InvalidCell("invalid-type", "is not true or false")
+        raise InvalidCell("invalid-type", "is not true or false")
     return float(value)
 
 
 def _category(value: object, column: Column) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _InvalidCell("invalid-type", "is not text")
+        raise InvalidCell("invalid-type", "is not text")
     text = normalize_category(value) if isinstance(value, str) else str(value)
     if len(text) > MAX_TEXT_LENGTH:
-        raise _InvalidCell("out-of-range", "is too long")
+        raise InvalidCell("out-of-range", "is too long")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise _InvalidCell("invalid-encoding", "contains NUL or an unpaired surrogate")
+        raise InvalidCell("invalid-encoding", "contains NUL or an unpaired surrogate")
     return resolve_category(text, column)
 
 
 def _date(value: object, column: Column) -> float:
     days = parse_date(value, column.date_format) if isinstance(value, str) else None
     if days is None:
-        raise _InvalidCell("invalid-type", f"is not {expected(column)}")
+        raise InvalidCell("invalid-type", f"is not {expected(column)}")
     return days
 
 
@@ -95,34 +97,46 @@ def _is_missing(value: object, column: Column) -> bool:
     return text in column.na_values or (bool(digits) and float(digits or 0) in missing_sentinels(column))
 
 
+def json_cell(column: Column) -> Callable[[object], Value]:
+    """Return the converter of a column's JSON values to typed cells.
+
+    It raises InvalidCell, including for a missing cell in a required column.
+    """
+    convert = VALUE_CONVERTERS[column.kind]
+
+    def typed_cell(value: object) -> Value:
+        if not _is_missing(value, column):
+            return convert(value, column)
+        if not column.nullable:
+            raise InvalidCell("missing-field", "is required")
+        return None
+
+    return typed_cell
+
+
 def coerce_rows(
     rows: Sequence[Mapping[str, object]], columns: Sequence[Column], ignored: Iterable[str] = ()
 ) -> list[tuple[Value, ...]]:
-    """Return one tuple of typed cells per decoded JSON object, in the order of `columns`.
+    """Return one tuple of typed cells, in the order of `columns`, per decoded JSON object.
 
-    Fields in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a limit.
+    Fields in `ignored` are allowed and dropped. Raises BadData with every invalid cell, up to a bound.
     """
     names = {column.name for column in columns} | set(ignored)
+    cells = [(column, json_cell(column)) for column in columns]
     problems: list[Problem] = []
     typed_rows = []
     for number, row in enumerate(rows, 1):
         unknown = itertools.islice((name for name in row if name not in names), MAX_REPORTED)
         problems += [unknown_column(name, number) for name in unknown]
-        typed_rows.append(tuple(_coerce_cell(row.get(column.name), column, number, problems) for column in columns))
+        typed: list[Value] = []
+        for column, typed_cell in cells:
+            try:
+                typed.append(typed_cell(row.get(column.name)))
+            except InvalidCell as error:
+                problems.append(Problem(error.code, error.message, number, column.name, expected(column)))
+        typed_rows.append(tuple(typed))
         if len(problems) >= MAX_REPORTED:
             break
     if problems:
         raise BadData(problems)
     return typed_rows
-
-
-def _coerce_cell(value: object, column: Column, row: int, problems: list[Problem]) -> Value:
-    if _is_missing(value, column):
-        if not column.nullable:
-            problems.append(Problem("missing-field", "is required", row, column.name, expected(column)))
-        return None
-    try:
-        return VALUE_CONVERTERS[column.kind](value, column)
-    except _InvalidCell as error:
-        problems.append(Problem(error.code, error.message, row, column.name, expected(column)))
-        return None

@@ -1,0 +1,249 @@
+"""Decode a few records without a table: compiled from the signature, with the cells and warnings of the detailed parsers.
+
+Every valid cell is decoded here. Anything else raises NeedsReport, and the detailed parser then reports what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from podium.schema.columns import EPOCH, Column, Signature, Value
+from podium.schema.data_errors import MAX_REPORTED, Problem
+from podium.tables.cell_rules import missing_sentinels
+from podium.tables.input_warnings import out_of_range, unknown_category
+from podium.tables.json_values import InvalidCell, json_cell
+from podium.tables.text_values import text_cell
+
+Row = tuple[Value, ...]
+
+
+class NeedsReport(Exception):
+    """The request is invalid or of a rare form."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRows:
+    """Typed rows and the warnings about them."""
+
+    rows: Sequence[Row]
+    warnings: Sequence[Problem] = ()
+
+
+class RecordDecoder:
+    """Decodes JSON, decoded JSON and text fields to typed rows. All methods raise NeedsReport."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._names, self._inputs = signature.names, frozenset(signature.names)
+        self._known = self._inputs.union(signature.ignored)
+        self._columns = [_ColumnDecoder(column) for column in signature.inputs]
+        self._perfect = _PerfectRecords.of(signature.inputs)
+
+    def rows_of_json(self, body: bytes, max_rows: int) -> DecodedRows:
+        """Decode a record, an array, a list of either, or `{"records": […]}`."""
+        perfect = self._perfect and self._perfect.decode(body)
+        return DecodedRows([perfect]) if perfect else self.rows_of(decode_small_json(body), max_rows)
+
+    def rows_of(self, decoded: Any, max_rows: int) -> DecodedRows:
+        """Decode what `decode_small_json` returned."""
+        if isinstance(decoded, dict):
+            wrapped = list(decoded) == ["records"] and "records" not in self._inputs
+            decoded = decoded["records"] if wrapped else [decoded]
+        if isinstance(decoded, list) and decoded and not any(isinstance(item, dict | list) for item in decoded):
+            decoded = [decoded]
+        if not isinstance(decoded, list) or not 0 < len(decoded) <= max_rows:
+            raise NeedsReport
+        warnings: list[Problem] = []
+        rows = [self._row(self._cells(item), number, warnings) for number, item in enumerate(decoded, 1)]
+        return DecodedRows(rows, warnings[:MAX_REPORTED])
+
+    def _cells(self, record: Any) -> list[Any]:
+        if isinstance(record, list):
+            if len(record) != len(self._names):
+                raise NeedsReport
+            return record
+        if not isinstance(record, dict):
+            raise NeedsReport
+        cells = list(map(record.get, self._names))
+        if not record.keys() <= self._known:
+            raise NeedsReport
+        return cells
+
+    def _row(self, cells: Sequence[Any], number: int, warnings: list[Problem]) -> Row:
+        typed: list[Value] = []
+        try:
+            for cell, column in zip(cells, self._columns, strict=True):
+                if (cell.__class__ is float and column.low <= cell <= column.high) or (
+                    cell.__class__ is str and cell in column.exact
+                ):
+                    typed.append(cell)
+                else:
+                    value = column.json(cell)
+                    typed.append(value)
+                    column.check(value, number, warnings)
+        except InvalidCell:
+            raise NeedsReport from None
+        return tuple(typed)
+
+    def row_of_text(self, fields: Mapping[str, str]) -> DecodedRows:
+        """Decode the fields of a form or a query; a field that is not there is empty."""
+        if not fields.keys() <= self._inputs:
+            raise NeedsReport
+        warnings: list[Problem] = []
+        typed: list[Value] = []
+        try:
+            for name, column in zip(self._names, self._columns, strict=True):
+                text = fields.get(name, "")
+                if not text.isprintable():
+                    raise NeedsReport
+                value = column.text(text)
+                typed.append(value)
+                column.check(value, 1, warnings)
+        except InvalidCell:
+            raise NeedsReport from None
+        return DecodedRows([tuple(typed)], warnings)
+
+
+class _ColumnDecoder:
+    """The converters of a column, and what needs no conversion: floats from `low` to `high` and strings in `exact`."""
+
+    def __init__(self, column: Column) -> None:
+        self.json, self.text, self._column = json_cell(column), text_cell(column), column
+        self._categories = frozenset(column.categories)
+        plain = column.kind == "number" and column.low is not None and not missing_sentinels(column)
+        self.low, self.high = (column.low or 0.0, column.high or 0.0) if plain else (math.inf, -math.inf)
+        is_exact = column.is_text and column.fuzzy == "exact"
+        self.exact = self._categories - set(column.na_values) if is_exact else frozenset()
+
+    def check(self, value: Value, row: int, warnings: list[Problem]) -> None:
+        """Add the warning about a typed cell. Raises NeedsReport for an unknown category that the column rejects."""
+        column = self._column
+        if isinstance(value, str):
+            if value not in self._categories:
+                if column.handle_unknown == "reject":
+                    raise NeedsReport
+                warnings.append(unknown_category(row, column))
+        elif (
+            value is not None and column.low is not None and column.high is not None and not column.low <= value <= column.high
+        ):
+            warnings.append(out_of_range(row, column))
+
+
+def decode_small_json(body: bytes) -> Any:
+    """Decode JSON; a field that occurs twice, or an escaped quote, raises NeedsReport."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise NeedsReport from None
+    if body.count(b'"') != 2 * _count_strings(decoded):
+        raise NeedsReport
+    return decoded
+
+
+def _count_strings(decoded: Any) -> int:
+    if decoded.__class__ is dict:
+        return len(decoded) + _count_in(decoded.values())
+    return _count_in(decoded) if decoded.__class__ is list else int(decoded.__class__ is str)
+
+
+def _count_in(values: Iterable[Any]) -> int:
+    return sum([1 if value.__class__ is str else _count_strings(value) for value in values if value.__class__ is not float])
+
+
+@dataclass(frozen=True, slots=True)
+class _PerfectRecords:
+    """Decodes single records whose cells have the right type, a known category and a value in the training range.
+
+    msgspec checks all of this while it decodes, so these records need no loop over their cells.
+    """
+
+    objects: msgspec.json.Decoder[Any]
+    conversions: tuple[tuple[int, Callable[[Any], Value]], ...]
+    text_columns: tuple[int, ...]
+    width: int
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> _PerfectRecords | None:
+        """Return the decoder, or None if a column does not allow one."""
+        types = [_json_type(column) for column in columns]
+        if any(json_type is None for json_type in types):
+            return None
+        if any(json.dumps(column.name, ensure_ascii=False) != f'"{column.name}"' for column in columns):
+            return None  # the name needs escaping in JSON
+        fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
+        names = {f"f{index}": column.name for index, column in enumerate(columns)}
+        record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)
+        conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
+        text_columns = tuple(index for index, column in enumerate(columns) if column.kind in ("category", "date"))
+        return cls(msgspec.json.Decoder(record), tuple(conversions), text_columns, len(columns))
+
+    def decode(self, body: bytes) -> Row | None:
+        """Return the typed row, or None if the record is not perfect."""
+        if not body.startswith(b"{"):
+            return None
+        try:
+            values: Row = msgspec.structs.astuple(self.objects.decode(body))
+            quotes = 2 * (self.width + sum([values[index] is not None for index in self.text_columns]))
+            if body.count(b'"') != quotes:  # a field is repeated, or a text contains an escaped quote
+                return None
+            if self.conversions:
+                cells: list[Any] = list(values)
+                for index, convert in self.conversions:
+                    cells[index] = convert(cells[index])
+                values = tuple(cells)
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        return values
+
+
+def _json_type(column: Column) -> Any:
+    """Return the msgspec type of the JSON values of a column, or None if there is none."""
+    json_type: Any
+    if column.kind == "category":
+        categories = [category for category in column.categories if category not in column.na_values]
+        json_type = Literal[tuple(categories)] if categories else None
+    elif column.kind == "date":
+        json_type = date if column.date_format == "%Y-%m-%d" and not column.na_values else None
+    elif column.kind == "boolean":
+        json_type = bool if (column.low, column.high) == (0.0, 1.0) else None
+    elif column.low is None or column.high is None:
+        json_type = None
+    elif column.kind == "integer":
+        json_type = Annotated[int, msgspec.Meta(ge=int(column.low), le=int(column.high))]
+    else:
+        json_type = Annotated[float, msgspec.Meta(ge=column.low, le=column.high)]
+    return json_type | None if json_type is not None and column.nullable else json_type
+
+
+def _conversion(column: Column) -> Callable[[Any], Value] | None:
+    """Return a function that converts decoded to typed cells, if needed; it raises ValueError if it is not perfect."""
+    if column.kind == "date":
+        low, high = column.low or 0.0, column.high or 0.0
+
+        def to_days(day: date | None) -> Value:
+            if day is None:
+                return None
+            days = float(day.toordinal() - EPOCH)
+            if not low <= days <= high:
+                raise ValueError("outside the training range")
+            return days
+
+        return to_days
+    sentinels = missing_sentinels(column)
+    if column.kind not in ("number", "integer") or not sentinels:
+        return None
+
+    def without_sentinels(number: float | None) -> Value:
+        if number not in sentinels:
+            return number
+        if not column.nullable:
+            raise ValueError("a required value is missing")
+        return None
+
+    return without_sentinels
