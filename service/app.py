@@ -8,6 +8,7 @@ import functools
 import importlib.resources
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -24,7 +25,7 @@ from podium.storage.object_store import Store, s3_client
 from service.access_log import AccessLog
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
-from service.asgi import HeadAsGet, LoadEvictedModel, SecurityHeaders
+from service.asgi import ASGIApp, HeadAsGet, LoadEvictedModel, Receive, Scope, SecurityHeaders, Send
 from service.background import supervised
 from service.body_intake import BodyIntake
 from service.cors import cors_options
@@ -56,12 +57,25 @@ STORE_TIMEOUT = 5.0
 PAGE_STORE_TIMEOUT = 2.5
 
 
+class Application(FastAPI):
+    """FastAPI behind middleware that needs no routing: a prediction on the fast path skips FastAPI's own layers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.entry: ASGIApp = super().__call__
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request or a lifespan event to the outermost middleware."""
+        scope["app"] = self
+        await self.entry(scope, receive, send)
+
+
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     """Create the application: in a function, so that imports have no side effects and tests can choose the settings."""
     settings = settings or ServiceSettings()
     live = ActiveModels(settings.default_project)
     metrics = Metrics(live)
-    app = FastAPI(
+    app = Application(
         title="Podium",
         version=__version__,
         lifespan=_lifespan,
@@ -88,13 +102,12 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ErrorPages)
     app.add_middleware(Deadline, seconds=settings.request_timeout)
-    app.add_middleware(FastPathMiddleware, live=live, metrics=metrics, max_rows=settings.dask_threshold)
     bodies = BodyIntake(settings.max_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
-    app.add_middleware(AdmissionMiddleware, settings=settings, metrics=metrics, bodies=bodies, log=app.state.access_log)
-    app.add_middleware(HeadAsGet)
+    fast_path = FastPathMiddleware(app.entry, live, metrics, settings.dask_threshold)
+    app.entry = HeadAsGet(AdmissionMiddleware(fast_path, settings, metrics, bodies, app.state.access_log))
     if settings.cors_origins:  # outermost: preflight requests have no API key, and browsers must be able to read errors
-        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+        app.entry = CORSMiddleware(app.entry, **cors_options(settings.cors_origins))
     return app
 
 

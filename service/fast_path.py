@@ -6,10 +6,13 @@ which give the same predictions and report what is wrong.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json
 from podium.inference.served_model import ServedModel
@@ -24,6 +27,8 @@ from service.mlflow import parse_mlflow_records
 from service.open_inference import HEADER_LENGTH, MAX_ID, as_boolean
 from service.responses import new_prediction_id
 from service.tensors import DTYPES, NUMBERS
+
+log = logging.getLogger(__name__)
 
 PREPARED_KEY = "fast_path"
 JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
@@ -141,6 +146,9 @@ class FastPath:
             return RESPONDERS[call.kind](self, call, body, max_rows)
         except (NeedsReport, BadData):
             return None
+        except Exception:
+            log.exception("the fast path failed; the routes handle the request")
+            return None
 
     def _scores(self, families: Sequence[str], decoded: DecodedRows) -> dict[str, list[Sequence[float]]]:
         try:
@@ -185,7 +193,7 @@ class FastPath:
         return FastResult(text.encode(), prediction_id.encode(), len(decoded.rows))
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        identity, record = _tensor_record(decode_small_json(body), self.served)
+        identity, record = _tensor_record(body, self.served)
         decoded = self.decoder.rows_of(record, max_rows)
         scores = self._scores([self.served.champion], decoded)[self.served.champion]
         prediction_id = new_prediction_id()
@@ -207,25 +215,49 @@ RESPONDERS: dict[str, Callable[[FastPath, FastCall, bytes, int], FastResult]] = 
 }
 
 
-def _tensor_record(body: Any, served: ServedModel) -> tuple[str, dict[str, Any]]:
+class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    content_type: Literal["str"]
+
+
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+    parameters: _Parameters | None = None
+
+
+class _InferenceRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The common form of a request: no requested outputs, and no binary data."""
+
+    inputs: list[_Tensor]
+    id: str | None = None
+
+
+_decode_request = msgspec.json.Decoder(_InferenceRequest).decode
+
+
+def _tensor_record(body: bytes, served: ServedModel) -> tuple[str, dict[str, Any]]:
     """Return the request id and the record of a request with one tensor per column and one row. Raises NeedsReport."""
     try:
-        identity, tensors = body.get("id", ""), body["inputs"]
-        if not body.keys() <= {"id", "inputs"} or not isinstance(identity, str) or len(identity) > MAX_ID:
-            raise NeedsReport
-        record: dict[str, Any] = {}
-        booleans = {column.name for column in served.signature.inputs if column.kind == "boolean"}
-        for tensor in tensors:
-            name, datatype, data = tensor["name"], tensor["datatype"], tensor["data"]
-            is_plain = len(tensor) == 4 or (len(tensor) == 5 and tensor["parameters"] == {"content_type": "str"})
-            if not is_plain or tensor["shape"] not in ([1], [1, 1]) or (datatype != "BYTES" and datatype not in DTYPES):
-                raise NeedsReport
-            (cell,) = data[0] if isinstance(data, list) and len(data) == 1 and isinstance(data[0], list) else data
-            record[name] = as_boolean(cell) if name in booleans and datatype in NUMBERS else cell
-    except (AttributeError, KeyError, TypeError, ValueError):
+        request = _decode_request(body)
+    except msgspec.MsgspecError:
         raise NeedsReport from None
-    if len(record) < len(tensors):
-        raise NeedsReport
+    record: dict[str, Any] = {}
+    strings = 1 if request.id is None else 3
+    booleans = {column.name for column in served.signature.inputs if column.kind == "boolean"}
+    for tensor in request.inputs:
+        data, datatype = tensor.data, tensor.datatype
+        cell = data[0] if len(data) == 1 else None
+        if cell.__class__ is list and len(cell) == 1:
+            (cell,) = cell
+        if len(data) != 1 or tensor.shape not in ([1], [1, 1]) or (datatype != "BYTES" and datatype not in DTYPES):
+            raise NeedsReport
+        strings += 6 + (cell.__class__ is str) + (3 if tensor.parameters else 0)
+        record[tensor.name] = as_boolean(cell) if tensor.name in booleans and datatype in NUMBERS else cell
+    identity = request.id or ""
+    if body.count(b'"') != 2 * strings or len(record) < len(request.inputs) or len(identity) > MAX_ID:
+        raise NeedsReport  # a field or a tensor is repeated, or a text contains an escaped quote
     return identity, record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,7 @@ class JsonRenderer:
             if inputs:
                 fields += f',"inputs":{_compact(sorted_inputs(inputs[index], self._signature))}'
             rows.append(f"{{{fields}}}")
-        notes = ",".join([_compact(warning.as_json()) for warning in warnings])
+        notes = ",".join([_warning(warning) for warning in warnings])
         return f'{self._heads[families[0]]}{prediction_id}","predictions":[{",".join(rows)}],"warnings":[{notes}]}}'
 
     def labels(self, scores: Scores) -> list[str]:
@@ -101,6 +102,11 @@ def _tensor_template(name: str, datatype: str) -> tuple[str, str]:
     tensor = json.dumps(output_tensor(name, datatype), ensure_ascii=False, separators=(",", ":"))
     before, _, after = tensor.rpartition("[-1,1]")
     return before, f'{after[:-1]},"data":'
+
+
+@functools.lru_cache(1024)
+def _warning(warning: Problem) -> str:
+    return _compact(warning.as_json())
 
 
 def _compact(value: object) -> str:

@@ -5,6 +5,7 @@ Every valid cell is decoded here. Anything else raises NeedsReport, and the deta
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,6 +117,8 @@ class _ColumnDecoder:
     def __init__(self, column: Column) -> None:
         self.json, self.text, self._column = json_cell(column), text_cell(column), column
         self._categories = frozenset(column.categories)
+        self._out_of_range = functools.lru_cache(16)(functools.partial(out_of_range, column=column))
+        self._unknown_category = functools.lru_cache(16)(functools.partial(unknown_category, column=column))
         plain = column.kind == "number" and column.low is not None and not missing_sentinels(column)
         self.low, self.high = (column.low or 0.0, column.high or 0.0) if plain else (math.inf, -math.inf)
         is_exact = column.is_text and column.fuzzy == "exact"
@@ -128,11 +131,11 @@ class _ColumnDecoder:
             if value not in self._categories:
                 if column.handle_unknown == "reject":
                     raise NeedsReport
-                warnings.append(unknown_category(row, column))
+                warnings.append(self._unknown_category(row))
         elif (
             value is not None and column.low is not None and column.high is not None and not column.low <= value <= column.high
         ):
-            warnings.append(out_of_range(row, column))
+            warnings.append(self._out_of_range(row))
 
 
 def decode_small_json(body: bytes) -> Any:
