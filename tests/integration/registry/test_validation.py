@@ -149,6 +149,8 @@ def test_the_fork_server_has_no_secrets_in_its_environment(monkeypatch: pytest.M
     try:
         validator.start()
         (server,) = new_children(before)
+        while "podium.sandbox.fork_server" not in server.cmdline():  # until then it has the environment of this process
+            time.sleep(0.01)
         variables = server.environ()
         assert "PATH" in variables
         assert not [name for name in variables if name.startswith(("PODIUM_", "AWS_"))]
