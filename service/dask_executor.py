@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from podium.storage.model_cache import ModelCache
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
-CHUNKS_PER_WORKER = 2
+CHUNKS_PER_WORKER, MIN_CHUNK_ROWS = 2, 1000
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
 """By default, Dask keeps its last thousand messages with their rows, which makes garbage collections take 0.1 s."""
 RETRY_SECONDS = 30
@@ -49,8 +48,8 @@ class LowPriorityWorker(WorkerPlugin):
         os.nice(10)
 
 
-def _scores(chunk: pd.DataFrame, *model: Any) -> FloatMatrix:
-    return _model(*model).scores(chunk)
+def _scores(features: FloatMatrix, *model: Any) -> FloatMatrix:
+    return _model(*model).scorer.scores(features)
 
 
 def local_cluster(workers: int) -> LocalCluster:
@@ -130,9 +129,9 @@ class DaskExecutor:
         assert self._client is not None
         deadline = time.monotonic() + self._settings.dask_timeout
         self.workers = len(self._client.nthreads())
-        count = min(len(frame), CHUNKS_PER_WORKER * max(1, self.workers))
-        cuts = np.linspace(0, len(frame), count + 1).astype(int)
-        chunks = [frame.iloc[low:high] for low, high in pairwise(cuts)]
+        features = served.models[family].encoder.transform(frame)  # arrays, which Dask sends without copying
+        count = max(1, min(len(features) // MIN_CHUNK_ROWS, CHUNKS_PER_WORKER * max(1, self.workers)))
+        chunks = np.array_split(features, count)
         bucket, cache = self._settings.bucket, str(self._settings.cache)
         version = served.project, served.version, served.manifest_sha256, family
         model = (*version, bucket, cache, self._settings.trainer_keys)

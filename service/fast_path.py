@@ -21,7 +21,7 @@ from podium.schema.data_errors import BadData
 from service.active_models import ActiveModels
 from service.admission import MODEL, replay
 from service.asgi import SECURITY_HEADERS, ASGIApp, Receive, Scope, Send
-from service.json_renderer import JsonRenderer
+from service.json_renderer import JsonRenderer, renderer_for
 from service.metrics import Metrics
 from service.mlflow import parse_mlflow_records
 from service.open_inference import HEADER_LENGTH, MAX_ID, as_boolean
@@ -266,4 +266,4 @@ def build_fast_path(served: ServedModel) -> FastPath | None:
     scorers = {family: scorer for family, scorer in served.fast.items() if scorer is not None}
     if served.signature.panel or served.champion not in scorers:
         return None
-    return FastPath(served.version.encode(), served, RecordDecoder(served.signature), scorers, JsonRenderer(served))
+    return FastPath(served.version.encode(), served, RecordDecoder(served.signature), scorers, renderer_for(served))

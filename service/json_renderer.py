@@ -1,4 +1,4 @@
-"""Render a few predictions as JSON, with templates compiled for a version; the bytes are those of `service.responses`."""
+"""Render predictions of valid rows as JSON with compiled templates; the bytes are those of `service.responses`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from podium.schema.data_errors import Problem
 from service.open_inference import output_tensor, output_types
 from service.responses import sorted_inputs
 
+PREPARED_KEY = "json_renderer"
 Scores = Sequence[Sequence[float]]
+
+
+def renderer_for(served: ServedModel) -> JsonRenderer:
+    """Return the renderer of a version; the first call builds it."""
+    if PREPARED_KEY not in served.prepared:
+        served.prepared[PREPARED_KEY] = JsonRenderer(served)
+    renderer: JsonRenderer = served.prepared[PREPARED_KEY]
+    return renderer
 
 
 class JsonRenderer:
@@ -33,14 +42,23 @@ class JsonRenderer:
 
     def _template(self, half_width: float | None) -> Callable[[Sequence[float]], str]:
         """Return the function that renders the fields of one prediction."""
-        classes = self._classes
+        classes, labels = self._classes, [label for label, _ in self._classes]
+        if len(classes) == 2:
+            (_, first_name), (_, second_name) = classes
+            two_labels = [f'"prediction":{label},"probabilities":{{{first_name}:' for label in labels]
+
+        def of_two_classes(scores: Sequence[float]) -> str:
+            first, second = scores
+            if not math.isfinite(first + second):
+                raise NeedsReport
+            return f"{two_labels[second > first]}{first!r},{second_name}:{second!r}}}"
 
         def of_class(scores: Sequence[float]) -> str:
-            if not all(map(math.isfinite, scores)):
+            if not math.isfinite(sum(scores)):
                 raise NeedsReport
-            best = max(range(len(scores)), key=scores.__getitem__)
+            label = labels[scores.index(max(scores))]
             probabilities = ",".join([f"{name}:{score!r}" for (_, name), score in zip(classes, scores, strict=True)])
-            return f'"prediction":{classes[best][0]},"probabilities":{{{probabilities}}}'
+            return f'"prediction":{label},"probabilities":{{{probabilities}}}'
 
         def of_number(scores: Sequence[float]) -> str:
             (number,) = scores
@@ -50,24 +68,22 @@ class JsonRenderer:
                 return f'"prediction":{number!r}'
             return f'"prediction":{number!r},"interval":[{number - half_width!r},{number + half_width!r}]'
 
-        return of_class if classes else of_number
+        return of_two_classes if len(classes) == 2 else of_class if classes else of_number
 
     def predictions(
         self, scores: Mapping[str, Scores], prediction_id: str, inputs: Sequence[Row] | None, warnings: Sequence[Problem]
     ) -> str:
         """Return the response of a prediction; the first family of `scores` is the main one."""
         families = list(scores)
-        rows = []
-        for index in range(len(scores[families[0]])):
-            fields = self._predictions[families[0]](scores[families[0]][index])
-            if len(families) > 1:
-                models = [f"{json.dumps(name)}:{{{self._predictions[name](scores[name][index])}}}" for name in families]
-                fields += f',"models":{{{",".join(models)}}}'
-            if inputs:
-                fields += f',"inputs":{_compact(sorted_inputs(inputs[index], self._signature))}'
-            rows.append(f"{{{fields}}}")
+        rows = list(map(self._predictions[families[0]], scores[families[0]]))
+        if len(families) > 1:
+            models = [[f"{json.dumps(name)}:{{{self._predictions[name](row)}}}" for row in scores[name]] for name in families]
+            rows = [f'{row},"models":{{{",".join(each)}}}' for row, *each in zip(rows, *models, strict=True)]
+        if inputs:
+            cells = [_compact(sorted_inputs(row, self._signature)) for row in inputs]
+            rows = [f'{row},"inputs":{each}' for row, each in zip(rows, cells, strict=True)]
         notes = ",".join([_warning(warning) for warning in warnings])
-        return f'{self._heads[families[0]]}{prediction_id}","predictions":[{",".join(rows)}],"warnings":[{notes}]}}'
+        return f'{self._heads[families[0]]}{prediction_id}","predictions":[{{{"}},{{".join(rows)}}}],"warnings":[{notes}]}}'
 
     def labels(self, scores: Scores) -> list[str]:
         """Return the JSON of each predicted class or number."""
@@ -75,7 +91,7 @@ class JsonRenderer:
             raise NeedsReport
         if not self._labels:
             return [repr(row[0]) for row in scores]
-        return [self._labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+        return [self._labels[row.index(max(row))] for row in scores]
 
     def tensors(self, name: str, scores: Scores, identity: str, prediction_id: str) -> str:
         """Return the response of the Open Inference Protocol, with all outputs."""

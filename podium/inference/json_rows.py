@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from podium.inference.json_columns import columns_of_json
 from podium.inference.panel_rows import check_window_size, rows_from_panel
 from podium.inference.parsed_rows import DEFAULT_OPTIONS, ParsedRows, ParseOptions
+from podium.inference.record_decoder import NeedsReport
 from podium.schema.columns import Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, max_problems_per_row
-from podium.tables.frames import rows_to_frame
+from podium.tables.frames import frame_to_rows, rows_to_frame
 from podium.tables.input_warnings import row_warnings
 from podium.tables.json_values import coerce_rows
 from podium.tables.size_limits import MAX_EXTRA
@@ -26,7 +29,23 @@ MAX_CELLS = 10_000_000
 
 def rows_from_json(data: bytes, signature: Signature, max_rows: int, options: ParseOptions = DEFAULT_OPTIONS) -> ParsedRows:
     """Parse a record, a list of records, `{"records": […]}`, an array or a list of arrays. Raises BadData."""
+    if not (signature.panel or options.by_row or options.keep_extra):
+        with contextlib.suppress(NeedsReport):
+            return _rows_by_column(data, signature, max_rows)
     return rows_from_records(decode_json(data), signature, max_rows, options)
+
+
+def _rows_by_column(data: bytes, signature: Signature, max_rows: int) -> ParsedRows:
+    """Parse a list of valid records. Raises NeedsReport, BadData."""
+    decoded = columns_of_json(data, signature, max_rows)
+    frame = decoded.frame
+    records = functools.partial(_named_records, data, signature)
+    table = functools.cache(lambda: _text_table(records(), signature.names))
+    return ParsedRows(len(frame), decoded.warnings, lambda: frame_to_rows(frame), lambda: frame, table, {})
+
+
+def _named_records(data: bytes, signature: Signature) -> list[dict[str, Any]]:
+    return _as_records(_as_list(decode_json(data), signature), signature)
 
 
 def rows_from_records(decoded: Any, signature: Signature, max_rows: int, options: ParseOptions = DEFAULT_OPTIONS) -> ParsedRows:

@@ -22,7 +22,7 @@ MAX_FIELDS = 12_000
 
 def decode_json(data: bytes, *, nan: bool = False) -> Any:
     """Decode UTF-8 JSON, rejecting duplicate fields and, unless `nan`, NaN. Raises BadData, including if it is too large."""
-    _check_size(data)
+    check_json_size(data)
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
@@ -40,7 +40,7 @@ def decode_json(data: bytes, *, nan: bool = False) -> Any:
         raise too_deep() from None
 
 
-def _check_size(data: bytes) -> None:
+def check_json_size(data: bytes) -> None:
     """Estimate the memory and nesting of the decoded values by counting characters. Raises BadData."""
     if len(data) > ALWAYS_WITHIN_BOUNDS:
         overhead = sum(data.count(mark) * size for mark, size in OVERHEAD_BYTES.items())

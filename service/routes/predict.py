@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
+from podium.inference.record_decoder import NeedsReport
 from podium.inference.result_tables import result_table, table_to_csv, table_to_parquet
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import BadData, Problem, TooLarge
@@ -20,6 +22,7 @@ from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnknownResult
 from service.jobs import JobRequest
+from service.json_renderer import renderer_for
 from service.negotiation import SUFFIXES, Format, negotiate
 from service.problems import invalid_input, problem_response
 from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
@@ -172,8 +175,17 @@ class Predicted:
 
 
 def _json(services: Services, predicted: Predicted) -> Response:
-    prediction_id, with_inputs = predicted.headers["X-Prediction-Id"], predicted.options.inputs
-    payload = json_predictions(predicted.served, prediction_id, predicted.scores, predicted.rows, with_inputs)
+    served, rows, with_inputs = predicted.served, predicted.rows, predicted.options.inputs
+    prediction_id = predicted.headers["X-Prediction-Id"]
+    if served.signature.panel or rows.invalid_rows:
+        payload = json_predictions(served, prediction_id, predicted.scores, rows, with_inputs)
+        return Response(payload, 200, predicted.headers, "application/json")
+    try:
+        scores = {family: np.asarray(matrix).tolist() for family, matrix in predicted.scores.items()}
+        inputs = rows.as_rows() if with_inputs else None
+        payload = renderer_for(served).predictions(scores, prediction_id, inputs, rows.warnings).encode()
+    except NeedsReport:
+        payload = json_predictions(served, prediction_id, predicted.scores, rows, with_inputs)
     return Response(payload, 200, predicted.headers, "application/json")
 
 

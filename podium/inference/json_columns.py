@@ -1,0 +1,130 @@
+"""Decode many JSON records by column: the cells of a column become one array, with the cells of `json_values`."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, methodcaller
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from podium.inference.record_decoder import NeedsReport, decode_small_json
+from podium.schema.columns import Column, Signature, Value
+from podium.schema.data_errors import BadData, Problem
+from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels
+from podium.tables.input_warnings import frame_warnings
+from podium.tables.json_values import InvalidCell, json_cell
+from podium.tables.strict_json import MAX_DECODED_BYTES, check_json_size
+
+RECORD_BYTES, CELL_BYTES = 64, 40
+"""Approximate memory of a decoded record, and of each cell."""
+JSON_TYPES: dict[str, Any] = {"number": float, "integer": float, "boolean": bool, "category": str, "date": str}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedColumns:
+    """A typed frame and the warnings about its cells."""
+
+    frame: pd.DataFrame
+    warnings: list[Problem]
+
+
+def columns_of_json(body: bytes, signature: Signature, max_rows: int) -> DecodedColumns:
+    """Decode a list of records or arrays, or `{"records": […]}`. Raises NeedsReport if a cell or the form is not valid.
+
+    Raises TooLarge if the decoded records would need too much memory.
+    """
+    inputs = signature.inputs
+    cells = _decode_plain(body, signature) or _decode_any(body, signature)
+    rows = len(cells[0]) if cells else 0
+    if not 0 < rows <= max_rows:
+        raise NeedsReport
+    try:
+        frame = pd.DataFrame(
+            {column.name: _typed(values, column) for column, values in zip(inputs, cells, strict=True)}, copy=False
+        )
+        return DecodedColumns(frame, frame_warnings(frame, inputs))
+    except (InvalidCell, BadData, TypeError, OverflowError):
+        raise NeedsReport from None
+
+
+Cells = list[list[Any]]
+
+
+def _decode_plain(body: bytes, signature: Signature) -> Cells | None:
+    """Return the cells by column if all records have all fields, with cells of the usual JSON type, else None."""
+    decoder, text_columns = _record_decoder(signature.inputs)
+    if body.count(b"{") * (RECORD_BYTES + CELL_BYTES * len(signature.inputs)) > MAX_DECODED_BYTES:
+        return None
+    try:
+        records = decoder.decode(body)
+    except msgspec.MsgspecError:
+        return None
+    cells = [list(map(attrgetter(f"f{index}"), records)) for index in range(len(signature.inputs))]
+    strings = sum(len(records) - cells[index].count(None) for index in text_columns)
+    is_complete = body.count(b'"') == 2 * (len(records) * len(signature.inputs) + strings)
+    return cells if is_complete else None  # a field is repeated or left out, or a text contains an escaped quote
+
+
+@functools.lru_cache(64)
+def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[Any], list[int]]:
+    """Return the decoder of a list of records, and the indices of the columns whose cells are strings."""
+    fields = [(f"f{index}", JSON_TYPES[column.kind] | None, None) for index, column in enumerate(inputs)]
+    names = {f"f{index}": column.name for index, column in enumerate(inputs)}
+    record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
+    text_columns = [index for index, column in enumerate(inputs) if column.kind in ("category", "date")]
+    return msgspec.json.Decoder(list[record]), text_columns  # type: ignore[valid-type]
+
+
+def _decode_any(body: bytes, signature: Signature) -> Cells:
+    """Return the cells by column; a field that a record lacks is None."""
+    check_json_size(body)
+    records = decode_small_json(body)
+    if isinstance(records, dict) and list(records) == ["records"]:
+        records = records["records"]
+    names, known = signature.names, {*signature.names, *signature.ignored}
+    if not isinstance(records, list):
+        raise NeedsReport
+    kinds = set(map(type, records))
+    if kinds == {list} and set(map(len, records)) == {len(names)}:
+        return [list(values) for values in zip(*records, strict=True)]
+    if kinds != {dict} or not all(map(known.issuperset, records)):
+        raise NeedsReport
+    return [list(map(methodcaller("get", name), records)) for name in names]
+
+
+def _typed(values: list[Any], column: Column) -> np.ndarray:
+    """Return float64 with NaN, or an object array of strings and None. Raises InvalidCell."""
+    kinds = set(map(type, values))
+    if column.kind in ("number", "integer") and kinds <= {float, int, types.NoneType}:
+        return _numbers(np.array(values, dtype=float), column)
+    if column.kind == "boolean" and kinds == {bool}:
+        return np.array(values, dtype=float)
+    unique = set(values) if kinds <= {str, types.NoneType} else set(zip(map(type, values), values, strict=True))
+    return _converted(values, unique, column, by_kind=not kinds <= {str, types.NoneType})
+
+
+def _numbers(numbers: np.ndarray, column: Column) -> np.ndarray:
+    if sentinels := missing_sentinels(column):
+        numbers[np.isin(numbers, list(sentinels))] = np.nan
+    missing, size = np.isnan(numbers), np.abs(numbers)
+    if not column.nullable and missing.any():
+        raise InvalidCell("missing-field", "is required")
+    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    if (size > largest).any() or (column.kind == "integer" and (np.floor(size) != size)[~missing].any()):
+        raise InvalidCell("out-of-range", "is too large, or not a whole number")
+    return numbers
+
+
+def _converted(values: list[Any], unique: set[Any], column: Column, *, by_kind: bool) -> np.ndarray:
+    """Convert each distinct cell once; 1, 1.0 and true are distinct."""
+    convert: Callable[[object], Value] = json_cell(column)
+    table = {key: convert(key[1] if by_kind else key) for key in unique}
+    keys: Sequence[Any] = list(zip(map(type, values), values, strict=True)) if by_kind else values
+    typed = keys if not by_kind and all(key == cell for key, cell in table.items()) else list(map(table.__getitem__, keys))
+    return np.array(typed, dtype=object if column.is_text else float)
