@@ -142,19 +142,24 @@ static void sum_walked(const Forest *forest, double (*values)[ROWS], double (*su
     for (int r = 0; r < ROWS; r++) sum[r] += forest->nodes[at[r]].number;
 }
 
-/* Score n rows, row by row in memory, some blocks of ROWS rows at a time, so that each tree stays in the cache.
+/* Score n rows; the number of feature j of row i is rows[i * row_stride + j * feature_stride]. Some blocks of ROWS rows at a time, so that each tree stays in the cache.
    `work` has room for ROWS × (blocks × (features + 1 + outputs) + trees) numbers. */
-void podium_score_rows(const Forest *forest, const double *rows, int64_t n, double *scores, void *work, int blocks) {
+void podium_score_rows(const Forest *forest, const double *rows, int64_t n, int64_t row_stride, int64_t feature_stride,
+                       double *scores, void *work, int blocks) {
     int features = forest->features, outputs = forest->outputs;
     double(*values)[ROWS] = work, (*sums)[ROWS] = values + blocks * (features + 1);
     uint64_t(*masks)[ROWS] = (void *)(sums + blocks * outputs);
     for (int64_t start = 0; start < n; start += blocks * ROWS) {
         int count = n - start < blocks * ROWS ? (int)(n - start) : blocks * ROWS, used = (count + ROWS - 1) / ROWS;
-        for (int i = 0; i < used * ROWS; i++) { /* the last block repeats the last row */
-            const double *row = rows + (start + (i < count ? i : count - 1)) * features;
-            double(*block)[ROWS] = values + i / ROWS * (features + 1);
-            for (int j = 0; j < features; j++) block[j][i % ROWS] = forest->is_float32 ? (float)row[j] : row[j];
-            block[features][i % ROWS] = -INFINITY;
+        for (int b = 0; b < used; b++) {
+            double(*block)[ROWS] = values + b * (features + 1);
+            for (int j = 0; j < features; j++)
+                for (int r = 0; r < ROWS; r++) { /* the last block repeats the last row */
+                    int i = b * ROWS + r < count ? b * ROWS + r : count - 1;
+                    double value = rows[(start + i) * row_stride + j * feature_stride];
+                    block[j][r] = forest->is_float32 ? (float)value : value;
+                }
+            for (int r = 0; r < ROWS; r++) block[features][r] = -INFINITY;
         }
         memset(sums, 0, sizeof sums[0] * outputs * used);
         if (forest->has_masks)

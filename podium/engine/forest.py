@@ -81,12 +81,8 @@ def kernels() -> tuple[ctypes.CDLL, ctypes.PyDLL] | None:
         library.podium_score_row.restype = library.podium_score_rows.restype = None
         library.podium_score_row.argtypes = [ctypes.c_void_p] * 3
         library.podium_score_rows.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_int64,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_int,
+            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64),
+            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
         ]
     return shared, holding_gil
 
@@ -122,12 +118,16 @@ class Forest:
         """Return the (n, outputs) scores of an (n, features) matrix. Raises ValueError for another number of features."""
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise ValueError(f"the rows have shape {rows.shape}, expected {self.features} columns")
-        rows = np.ascontiguousarray(rows, dtype=np.float64)
+        rows = np.asarray(rows, dtype=np.float64)
+        if any(step % rows.itemsize for step in rows.strides):
+            rows = np.ascontiguousarray(rows)
+        strides = [step // rows.itemsize for step in rows.strides]
         scores = np.empty((len(rows), self.outputs))
         width = self.features + 1 + self.outputs
         blocks = max(1, min(MAX_BLOCKS, CACHED_NUMBERS // (ROWS * width)))
         work = np.empty(ROWS * (blocks * width + self._arrays.trees))
-        self._shared.podium_score_rows(self._address, rows.ctypes.data, len(rows), scores.ctypes.data, work.ctypes.data, blocks)
+        buffers = scores.ctypes.data, work.ctypes.data
+        self._shared.podium_score_rows(self._address, rows.ctypes.data, len(rows), *strides, *buffers, blocks)
         return scores
 
     def row_scorer(self) -> RowScorer:

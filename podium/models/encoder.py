@@ -53,11 +53,11 @@ class Encoder:
         return Encoder(self.columns, tuple(self.features[index] for index in indices))
 
     def transform(self, frame: pd.DataFrame) -> FloatMatrix:
-        """Return the (n, features) matrix of a typed frame of n rows."""
+        """Return the (n, features) matrix of a typed frame of n rows, column by column in memory."""
         matrix, cells = np.empty((len(frame), len(self.features)), order="F"), ColumnCache(frame, self.columns)
         for index, feature in enumerate(self.features):
             matrix[:, index] = feature.transform(cells)
-        return np.ascontiguousarray(matrix)
+        return matrix
 
     def compile_row_writer(self, vector: Vector) -> RowWriter:
         """Return a function that writes one row's features into `vector`, identical to those of `transform`."""
