@@ -241,7 +241,7 @@ def _tensor_record(body: bytes, served: ServedModel) -> tuple[str, dict[str, Any
     """Return the request id and the record of a request with one tensor per column and one row. Raises NeedsReport."""
     try:
         request = _decode_request(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         raise NeedsReport from None
     record: dict[str, Any] = {}
     strings = 1 if request.id is None else 3

@@ -83,7 +83,8 @@ class JsonRenderer:
             cells = [_compact(sorted_inputs(row, self._signature)) for row in inputs]
             rows = [f'{row},"inputs":{each}' for row, each in zip(rows, cells, strict=True)]
         notes = ",".join([_warning(warning) for warning in warnings])
-        return f'{self._heads[families[0]]}{prediction_id}","predictions":[{{{"}},{{".join(rows)}}}],"warnings":[{notes}]}}'
+        body = "},{".join(rows)
+        return f'{self._heads[families[0]]}{prediction_id}","predictions":[{{{body}}}],"warnings":[{notes}]}}'
 
     def labels(self, scores: Scores) -> list[str]:
         """Return the JSON of each predicted class or number."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from podium.inference.panel_rows import rows_from_panel, typed_panel
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
-from podium.inference.result_tables import result_table, table_to_csv
+from podium.inference.result_tables import number_columns, result_table, table_to_csv
 from podium.inference.served_model import ServedModel
 from podium.inference.table_rows import check_columns, rows_from_text, size_limits
 from podium.schema.arrays import FloatMatrix
@@ -77,7 +77,7 @@ def _predict_chunk(
         family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families
     }
     result = result_table(snapshot, inputs, scores, problems=problems)
-    csv = table_to_csv(result, raw=raw, header=first)
+    csv = table_to_csv(result, raw=raw, header=first, numbers=number_columns(snapshot.signature, inputs))
     return ResultChunk(csv, inputs.total, len(inputs.invalid_rows), len(inputs.warnings))
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from podium.inference.record_decoder import NeedsReport, decode_small_json
+from podium.inference.record_decoder import NeedsReport, decode_small_json, have_plain_names
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels
@@ -59,11 +59,11 @@ Cells = list[list[Any]]
 def _decode_plain(body: bytes, signature: Signature) -> Cells | None:
     """Return the cells by column if all records have all fields, with cells of the usual JSON type, else None."""
     decoder, text_columns = _record_decoder(signature.inputs)
-    if body.count(b"{") * (RECORD_BYTES + CELL_BYTES * len(signature.inputs)) > MAX_DECODED_BYTES:
+    if decoder is None or body.count(b"{") * (RECORD_BYTES + CELL_BYTES * len(signature.inputs)) > MAX_DECODED_BYTES:
         return None
     try:
         records = decoder.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return None
     cells = [list(map(attrgetter(f"f{index}"), records)) for index in range(len(signature.inputs))]
     strings = sum(len(records) - cells[index].count(None) for index in text_columns)
@@ -72,8 +72,10 @@ def _decode_plain(body: bytes, signature: Signature) -> Cells | None:
 
 
 @functools.lru_cache(64)
-def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[Any], list[int]]:
-    """Return the decoder of a list of records, and the indices of the columns whose cells are strings."""
+def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[Any] | None, list[int]]:
+    """Return the decoder of a list of records, if there can be one, and the indices of the columns whose cells are strings."""
+    if not have_plain_names(inputs):
+        return None, []
     fields = [(f"f{index}", JSON_TYPES[column.kind] | None, None) for index, column in enumerate(inputs)]
     names = {f"f{index}": column.name for index, column in enumerate(inputs)}
     record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)

@@ -142,7 +142,7 @@ def decode_small_json(body: bytes) -> Any:
     """Decode JSON; a field that occurs twice, or an escaped quote, raises NeedsReport."""
     try:
         decoded = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise NeedsReport from None
     if body.count(b'"') != 2 * _count_strings(decoded):
         raise NeedsReport
@@ -157,6 +157,11 @@ def _count_strings(decoded: Any) -> int:
 
 def _count_in(values: Iterable[Any]) -> int:
     return sum([1 if value.__class__ is str else _count_strings(value) for value in values if value.__class__ is not float])
+
+
+def have_plain_names(columns: Sequence[Column]) -> bool:
+    """Return whether no name needs escaping in JSON, as msgspec requires."""
+    return all(json.dumps(column.name, ensure_ascii=False) == f'"{column.name}"' for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +182,8 @@ class _PerfectRecords:
         types = [_json_type(column) for column in columns]
         if any(json_type is None for json_type in types):
             return None
-        if any(json.dumps(column.name, ensure_ascii=False) != f'"{column.name}"' for column in columns):
-            return None  # the name needs escaping in JSON
+        if not have_plain_names(columns):
+            return None
         fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
         names = {f"f{index}": column.name for index, column in enumerate(columns)}
         record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from podium.inference.panel import Scores, forecast_table
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.schema.arrays import FloatMatrix
-from podium.schema.columns import Target
+from podium.schema.columns import Signature, Target
 from podium.schema.data_errors import Problem
 from podium.tables.cell_rules import NUMBER
 
@@ -78,13 +77,54 @@ def table_to_parquet(table: pa.Table) -> bytes:
     return file.getvalue()
 
 
-def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True) -> bytes:
-    """Return UTF-8 CSV. Unless `raw`, an apostrophe precedes strings that a spreadsheet would run as formulas."""
-    file = io.BytesIO()
-    pacsv.write_csv(
-        table if raw else _escape_formulas(table), file, pacsv.WriteOptions(quoting_style="needed", include_header=header)
-    )
-    return file.getvalue()
+def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True, numbers: Collection[str] = ()) -> bytes:
+    """Return UTF-8 CSV, with quotes only around cells that need them.
+
+    Unless `raw`, an apostrophe precedes text that a spreadsheet would run as a formula. The cells of columns in `numbers` are
+    valid numbers or empty, as text.
+    """
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    plain = {name for name in numbers if name in columns and _has_no_line_breaks(columns[name])}
+    cells = {
+        name: column if name in plain else _quoted(column if raw else _escape_cells(column)) for name, column in columns.items()
+    }
+    names = [name if raw or not re.match(FORMULA, name) else f"'{name}" for name in columns]
+    head = _lines([_quoted(pa.chunked_array([[name]])) for name in names]) if header else b""
+    return head + _lines(list(cells.values()))
+
+
+def number_columns(signature: Signature, inputs: ParsedRows) -> set[str]:
+    """Return the inputs whose cells are valid numbers or empty, so that no cell is a formula."""
+    if inputs.invalid_rows:
+        return set()
+    return {
+        column.name
+        for column in signature.request_columns
+        if column.kind in ("number", "integer") and column.number_format == "plain" and not column.na_values
+    }
+
+
+def _has_no_line_breaks(cells: pa.ChunkedArray) -> bool:
+    return not any(pc.any(pc.match_substring(cells, mark)).as_py() for mark in ("\n", "\r"))
+
+
+def _quoted(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the cells as text, quoted where the text contains a delimiter, a quote or a line break."""
+    if not pa.types.is_string(cells.type):
+        return cells.cast(pa.string())
+    needs_quotes = pc.match_substring_regex(cells, '[,"\r\n]')
+    if not pc.any(needs_quotes).as_py():
+        return cells
+    doubled = pc.replace_substring(cells, '"', '""')
+    return pc.if_else(needs_quotes, pc.binary_join_element_wise(pa.scalar('"'), doubled, pa.scalar('"'), ""), cells)
+
+
+def _lines(columns: Sequence[pa.ChunkedArray]) -> bytes:
+    """Return one line per row, with empty text for null."""
+    joined = pc.binary_join_element_wise(*columns, ",", null_handling="replace", null_replacement="")
+    lines = pc.binary_join_element_wise(joined, "", "\n").combine_chunks()
+    offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset :]
+    return lines.buffers()[2].to_pybytes()[offsets[0] : offsets[len(lines)]] if len(lines) else b""
 
 
 def _columns(matrix: FloatMatrix, target: Target, half_width: float | None) -> dict[str, pa.Array]:
@@ -110,11 +150,6 @@ def _unique_name(name: str, table: pa.Table) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _escape_formulas(table: pa.Table) -> pa.Table:
-    names = [f"'{name}" if re.match(FORMULA, name) else name for name in table.column_names]
-    return pa.Table.from_arrays([_escape_cells(column) for column in table.columns], names)
 
 
 def _escape_cells(cells: pa.ChunkedArray) -> pa.ChunkedArray:

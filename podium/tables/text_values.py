@@ -10,7 +10,6 @@ from collections.abc import Callable
 from podium.schema.columns import Column, Value
 from podium.tables.cell_rules import (
     BOOLEANS,
-    INTEGER,
     MAX_EXACT_INTEGER,
     MAX_MAGNITUDE,
     MAX_TEXT_LENGTH,
@@ -22,7 +21,7 @@ from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.json_values import InvalidCell
 from podium.tables.number_formats import plain_text
 
-NUMBERS = {kind: re.compile(pattern) for kind, pattern in (("number", NUMBER), ("integer", INTEGER))}
+PLAIN_NUMBER = re.compile(NUMBER)
 
 
 def text_cell(column: Column) -> Callable[[str], Value]:
@@ -43,16 +42,18 @@ def text_cell(column: Column) -> Callable[[str], Value]:
 
 
 def _number(column: Column) -> Callable[[str], Value]:
-    pattern, sentinels = NUMBERS[column.kind], missing_sentinels(column)
-    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    sentinels, is_integer = missing_sentinels(column), column.kind == "integer"
+    largest = MAX_EXACT_INTEGER if is_integer else MAX_MAGNITUDE
 
     def convert(text: str) -> Value:
         digits = text if column.number_format == "plain" else plain_text(text, column.number_format)
-        if not digits or not pattern.fullmatch(digits):
+        if not digits or not PLAIN_NUMBER.fullmatch(digits):
             raise InvalidCell("invalid-type", "is not a number")
         number = float(digits)
         if not math.isfinite(number) or abs(number) > largest:
             raise InvalidCell("out-of-range", "is too large")
+        if is_integer and not number.is_integer():
+            raise InvalidCell("invalid-type", "is not a whole number")
         return None if number in sentinels else number
 
     return convert

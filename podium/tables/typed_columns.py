@@ -15,7 +15,6 @@ from podium.schema.columns import Column
 from podium.schema.data_errors import MAX_REPORTED, Problem
 from podium.tables.cell_rules import (
     BOOLEANS,
-    INTEGER,
     MAX_EXACT_INTEGER,
     MAX_MAGNITUDE,
     MAX_TEXT_LENGTH,
@@ -59,14 +58,27 @@ def _problems(cells: InvalidCells, column: Column) -> list[Problem]:
 
 def coerce_cells(cells: pa.ChunkedArray, column: Column) -> TypedColumn:
     """Return the typed cells, and the invalid ones as masks rather than one problem per cell."""
+    plain = column.kind in ("number", "integer") and column.number_format == "plain"
+    if plain and (numbers := _plain_numbers(cells, column)) is not None:
+        return _without_sentinels(numbers, [], column)
     too_long = pc.fill_null(pc.greater(pc.binary_length(cells), MAX_TEXT_LENGTH * MAX_UTF8_BYTES), False)
     if pc.any(too_long).as_py():  # so that no later step copies them
         cells = pc.if_else(too_long, pa.scalar(None, pa.string()), cells)
     values, invalid = COLUMN_CONVERTERS[column.kind](mask_missing(cells, column), column)
     invalid.append(InvalidCells(too_long.to_numpy(), "out-of-range", "is too long"))
+    return _without_sentinels(values, invalid, column)
+
+
+def _without_sentinels(values: pd.Series, invalid: list[InvalidCells], column: Column) -> TypedColumn:
+    """Make NA values that are numbers missing, and add the missing cells of a required column to the invalid ones."""
+    sentinels = missing_sentinels(column) if not column.is_text else set()
+    if sentinels:
+        values = values.mask(values.isin(sentinels))
     if not column.nullable:
-        any_invalid = np.logical_or.reduce([cells.mask for cells in invalid])
-        invalid.append(InvalidCells(values.isna().to_numpy() & ~any_invalid, "missing-field", "is required"))
+        missing = values.isna().to_numpy(copy=True)
+        for cells in invalid:
+            missing &= ~cells.mask
+        invalid.append(InvalidCells(missing, "missing-field", "is required"))
     return values, invalid
 
 
@@ -77,18 +89,39 @@ def mask_missing(cells: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     return pc.if_else(is_missing, pa.scalar(None, pa.string()), text)
 
 
+def _plain_numbers(cells: pa.ChunkedArray, column: Column) -> pd.Series | None:
+    """Return the numbers if all cells are plain valid numbers or missing, or None if a cell needs a closer look."""
+    is_missing = pc.is_in(cells, value_set=pa.array(["", *column.na_values]))
+    if pc.any(is_missing).as_py():
+        cells = pc.if_else(is_missing, pa.scalar(None, pa.string()), cells)
+    try:
+        numbers = pc.cast(cells, pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    values = numbers.to_numpy()
+    missing, size = np.isnan(values), np.abs(values)
+    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    if int(missing.sum()) != numbers.null_count or (size > largest).any():
+        return None
+    if column.kind == "integer" and (np.floor(size) != size)[~missing].any():
+        return None
+    return pd.Series(values, copy=False)
+
+
 def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
     if column.number_format != "plain":
         text = plain_texts(text, column.number_format)
-    invalid = text.is_valid().to_numpy() & ~_matches(text, INTEGER if column.kind == "integer" else NUMBER)
+    invalid = text.is_valid().to_numpy() & ~_matches(text, NUMBER)
     valid_text = pc.if_else(pa.array(invalid), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(valid_text, pa.float64()).to_pandas().astype(float)
     size = np.abs(values.to_numpy())
     finite, max_size = ~np.isinf(size), MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
     faults = [*_invalid_numbers(text, invalid, column), InvalidCells(~finite, "not-finite", "is not finite")]
     faults.append(InvalidCells(finite & (size > max_size), "out-of-range", "is too large"))
-    sentinels = missing_sentinels(column)
-    return values.mask(values.isin(sentinels)) if sentinels else values, faults
+    if column.kind == "integer":
+        fractional = finite & (size <= max_size) & (np.floor(size) != size)
+        faults.append(InvalidCells(fractional, "invalid-type", f"is not {expected(column)}"))
+    return values, faults
 
 
 def _invalid_numbers(text: pa.ChunkedArray, invalid: BoolMask, column: Column) -> list[InvalidCells]:

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Resp
 
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.record_decoder import NeedsReport
-from podium.inference.result_tables import result_table, table_to_csv, table_to_parquet
+from podium.inference.result_tables import number_columns, result_table, table_to_csv, table_to_parquet
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import BadData, Problem, TooLarge
 from service.admission import MODEL, client_disconnected
@@ -190,7 +190,8 @@ def _json(services: Services, predicted: Predicted) -> Response:
 
 
 def _csv(services: Services, predicted: Predicted) -> Response:
-    csv = table_to_csv(predicted.table(), raw=predicted.options.raw)
+    numbers = number_columns(predicted.served.signature, predicted.rows)
+    csv = table_to_csv(predicted.table(), raw=predicted.options.raw, numbers=numbers)
     return Response(csv, 200, _file_headers(predicted, "csv"), "text/csv")
 
 
