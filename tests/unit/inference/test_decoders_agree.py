@@ -1,0 +1,116 @@
+"""The compiled decoders give the cells and warnings of the detailed parsers, for all valid cells."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium.inference.json_columns import columns_of_json
+from podium.inference.json_rows import rows_from_records
+from podium.inference.parsed_rows import ParsedRows
+from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder
+from podium.inference.table_rows import rows_from_form
+from podium.schema.columns import Column, Signature, Target
+from podium.schema.data_errors import BadData
+from podium.tables.frames import frame_to_rows
+
+COLUMNS = (
+    Column("size", "number", low=-10.0, high=10.0),
+    Column("weight", "number", nullable=True, na_values=("?", "-999"), low=0.0, high=5.0),
+    Column("count", "integer", nullable=True, low=0.0, high=100.0),
+    Column("price", "number", nullable=True, number_format="money", low=0.0, high=1000.0),
+    Column("share", "number", nullable=True, number_format="percent", low=0.0, high=100.0),
+    Column("flag", "boolean", nullable=True, low=0.0, high=1.0),
+    Column("day", "date", nullable=True, low=18000.0, high=20000.0),
+    Column("colour", "category", categories=("red", "green", "é", "7"), nullable=True, na_values=("none",)),
+    Column("city", "category", categories=("Rome", "Oslo"), handle_unknown="reject"),
+    Column("weekday", "category", categories=("monday", "tuesday", "friday"), fuzzy="nearest", nullable=True),
+)
+SIGNATURE = Signature(COLUMNS, Target("y", "regression"), {"id": "not used"})
+DECODER = RecordDecoder(SIGNATURE)
+NUMBERS: list[Any] = [0, -0.0, 1, 24.0, 2.5, -999, 99, 1e3, 1e31, -1e-300, 2**53 + 2, 10**40, True, None]
+TEXTS: list[Any] = ["", " ", "?", "-999", "1", "+1", "2.5", " 3 ", "1e2", ".5", "5.", "24.0", "nan", "inf", "1,5", "$1,234.50"]
+TEXTS += ["($8.2)", "12%", "true", "FALSE", "yes", "2020-02-29", "2019-02-29", "29.02.2020", "red", " red ", "Red", "mauve"]
+TEXTS += ["e\u0301", "none", "Rome", "Oslo", "Paris", "Monday", "tusday", "a\x00b", "7", "x" * 10_001, 'say "hi"', "\u00a0red"]
+CELLS = st.sampled_from([*NUMBERS, *TEXTS, [1], {"a": 1}])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a record that is mostly valid, so that a single odd cell decides."""
+    record: dict[str, Any] = {
+        "size": 1.5, "weight": 2, "count": 24.0, "price": "$5", "share": 12, "flag": True, "day": "2020-02-29",
+        "colour": "red", "city": "Rome", "weekday": "monday",
+    }  # fmt: skip
+    for name in draw(st.lists(st.sampled_from([*record, "id"]), max_size=3)):
+        record[name] = draw(CELLS)
+    for name in draw(st.lists(st.sampled_from(list(record)), max_size=2)):
+        record.pop(name, None)
+    return record
+
+
+def detailed(rows: list[dict[str, Any]]) -> ParsedRows | None:
+    try:
+        return rows_from_records(rows, SIGNATURE, 100)
+    except BadData:
+        return None
+
+
+def needs_closer_look(body: str) -> bool:
+    """Return whether the JSON contains an escaped quote, which the decoders leave to the detailed parser."""
+    return '\\"' in body
+
+
+def assert_same(decoded: DecodedRows | None, expected: ParsedRows | None) -> None:
+    assert (decoded is None) == (expected is None)
+    if decoded and expected:
+        assert list(decoded.rows) == expected.as_rows()
+        assert list(decoded.warnings) == expected.warnings
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(records(), min_size=1, max_size=4))
+def test_json_records_decode_to_the_cells_and_warnings_of_the_detailed_parser(rows: list[dict[str, Any]]) -> None:
+    body, expected = json.dumps(rows), detailed(rows)
+    for text in [body, json.dumps({"records": rows})] + ([json.dumps(rows[0])] if len(rows) == 1 else []):
+        try:
+            decoded = DECODER.rows_of_json(text.encode(), 10)
+        except NeedsReport:
+            assert expected is None or needs_closer_look(body)
+        else:
+            assert_same(decoded, expected)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(records(), min_size=1, max_size=20))
+def test_json_columns_decode_to_the_cells_and_warnings_of_the_detailed_parser(rows: list[dict[str, Any]]) -> None:
+    body, expected = json.dumps(rows), detailed(rows)
+    try:
+        decoded = columns_of_json(body.encode(), SIGNATURE, 100)
+    except NeedsReport:
+        assert expected is None or needs_closer_look(body)
+    else:
+        assert_same(DecodedRows(frame_to_rows(decoded.frame), decoded.warnings), expected)
+
+
+@settings(max_examples=600, deadline=None)
+@given(records())
+def test_text_fields_decode_to_the_cells_and_warnings_of_the_detailed_parser(record: dict[str, Any]) -> None:
+    fields = {
+        name: cell if isinstance(cell, str) else "" if cell is None else json.dumps(cell)
+        for name, cell in record.items()
+        if name != "id"
+    }
+    try:
+        expected = rows_from_form(fields, SIGNATURE)
+    except BadData:
+        expected = None
+    try:
+        decoded = DECODER.row_of_text(fields)
+    except NeedsReport:
+        assert expected is None or not all(text.isprintable() for text in fields.values())
+    else:
+        assert_same(decoded, expected)
