@@ -19,7 +19,7 @@ from podium.tables.frames import frame_to_rows
 
 COLUMNS = (
     Column("size", "number", low=-10.0, high=10.0),
-    Column("weight", "number", nullable=True, na_values=("?", "-999"), low=0.0, high=5.0),
+    Column("weight", "number", nullable=True, na_values=("?", "-999", "3"), low=0.0, high=5.0),
     Column("count", "integer", nullable=True, low=0.0, high=100.0),
     Column("price", "number", nullable=True, number_format="money", low=0.0, high=1000.0),
     Column("share", "number", nullable=True, number_format="percent", low=0.0, high=100.0),
@@ -31,7 +31,7 @@ COLUMNS = (
 )
 SIGNATURE = Signature(COLUMNS, Target("y", "regression"), {"id": "not used"})
 DECODER = RecordDecoder(SIGNATURE)
-NUMBERS: list[Any] = [0, -0.0, 1, 24.0, 2.5, -999, 99, 1e3, 1e31, -1e-300, 2**53 + 2, 10**40, True, None]
+NUMBERS: list[Any] = [0, -0.0, 1, 3, 3.0, 24.0, 2.5, -999, 99, 1e3, 1e31, -1e-300, 2**53 + 2, 10**40, True, None]
 TEXTS: list[Any] = ["", " ", "?", "-999", "1", "+1", "2.5", " 3 ", "1e2", ".5", "5.", "24.0", "nan", "inf", "1,5", "$1,234.50"]
 TEXTS += ["($8.2)", "12%", "true", "FALSE", "yes", "2020-02-29", "2019-02-29", "29.02.2020", "red", " red ", "Red", "mauve"]
 TEXTS += ["e\u0301", "none", "Rome", "Oslo", "Paris", "Monday", "tusday", "a\x00b", "7", "x" * 10_001, 'say "hi"', "\u00a0red"]
