@@ -42,6 +42,7 @@ from podium.training.families import DEFAULT_FAMILIES, FAMILIES, PANEL_FAMILIES
 from service.active_models import ActiveModels
 from service.app import create_app
 from service.metrics import Metrics
+from service.negotiation import SUFFIXES
 from service.problem_types import PROBLEM_TYPES
 from service.problems import ServiceError
 from service.settings import ServiceSettings
@@ -215,16 +216,19 @@ def cli_page() -> str:
     sections = [command_section(command, path) for path, command in commands(podium, "podium")]
     return f"""# Command line
 
-`podium COMMAND --help` prints the same text. Exit codes: 0 success, 1 wrong usage or configuration (2 for unknown options),
-3 rejected by a gate or an input error, 4 the champion changed concurrently, 5 storage or integrity error.
+`podium --help` and `podium COMMAND --help` print the same text.
+
+{help_text(podium.help or "")}
 
 {"".join(sections)}"""
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
-        for name, child in sorted(command.commands.items()):
-            yield from commands(child, f"{path} {name}")
+        context = click.Context(command, info_name=path)
+        for name in command.list_commands(context):
+            if child := command.get_command(context, name):
+                yield from commands(child, f"{path} {name}")
     else:
         yield path, command
 
@@ -238,9 +242,9 @@ def command_section(command: click.Command, path: str) -> str:
 
 
 def help_text(text: str) -> str:
-    """Return a command's help as Markdown: paragraphs that start with `\\b` are examples."""
+    """Return a command's help as Markdown: paragraphs that start with `\\b` keep their lines."""
     paragraphs = inspect.cleandoc(text).replace("\b\n", "\b").split("\n\n")
-    return "\n\n".join(f"```bash\n{part[1:]}\n```" if part.startswith("\b") else part.replace("\n", " ") for part in paragraphs)
+    return "\n\n".join(f"```text\n{part[1:]}\n```" if part.startswith("\b") else part.replace("\n", " ") for part in paragraphs)
 
 
 def option_row(option: click.Option) -> tuple[str, ...]:
@@ -248,8 +252,7 @@ def option_row(option: click.Option) -> tuple[str, ...]:
     default = option.default
     required = "required" if option.required else "–"
     known = isinstance(default, str | int | float | Path) and not option.is_flag and default != ""
-    variable = f" (`{option.envvar}`)" if option.envvar else ""
-    return names, f"`{default}`" if known else required, f"{option.help or ''}{variable}"
+    return names, f"`{default}`" if known else required, option.help or ""
 
 
 def tasks_page() -> str:
@@ -316,9 +319,10 @@ def http_page() -> str:
     return f"""# HTTP
 
 `/docs` shows the same as OpenAPI with the fields of the loaded models, without assets from other hosts. `/openapi.json`
-serves the document, and a typed client can be generated from it. HEAD works wherever GET does. The format of a response
-follows the suffix of the path (`.json`, `.csv`, `.parquet`, `.html`), else the `Accept` header, else the format of the
-request. [Serving](../explanation/serving.md) has examples.
+serves the document, and a typed client can be generated from it. HEAD works wherever GET does.
+
+The format of a response follows the suffix of the path ({code(SUFFIXES)}), else the `Accept` header.
+Without either, a form gets a page and every other request gets JSON. [Serving](../explanation/serving.md) has examples.
 For a project in service, `GET /projects/P/predict` predicts one record whose fields are in the query.
 
 {text}

@@ -9,15 +9,15 @@ from starlette.requests import Request
 from service.errors import NotAcceptable
 
 Format = Literal["json", "csv", "html", "parquet"]
-MEDIA: dict[str, Format] = {
-    "application/json": "json",
-    "text/csv": "csv",
-    "text/html": "html",
-    "application/vnd.apache.parquet": "parquet",
-    "application/*": "json",
-    "text/*": "csv",
+MEDIA_TYPES: dict[Format, str] = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "html": "text/html",
+    "parquet": "application/vnd.apache.parquet",
 }
-SUFFIXES: dict[str, Format] = {".json": "json", ".csv": "csv", ".html": "html", ".parquet": "parquet"}
+SUFFIXES: dict[str, Format] = {f".{name}": name for name in MEDIA_TYPES}
+RANGES: dict[str, Format] = {media: name for name, media in MEDIA_TYPES.items()} | {"application/*": "json", "text/*": "csv"}
+"""The format for each media range of an Accept header."""
 
 
 def negotiate(suffix: str, accept: str, default: Format) -> Format:
@@ -29,9 +29,9 @@ def negotiate(suffix: str, accept: str, default: Format) -> Format:
     for media in _by_quality(accept):
         if media == "*/*":
             return default
-        if media in MEDIA:
-            return MEDIA[media]
-    raise NotAcceptable("available: application/json, text/csv, text/html and application/vnd.apache.parquet")
+        if media in RANGES:
+            return RANGES[media]
+    raise NotAcceptable(f"available: {', '.join(MEDIA_TYPES.values())}")
 
 
 def json_suffix(request: Request) -> str:

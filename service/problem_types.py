@@ -18,7 +18,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "deadline-exceeded": ("The request took too long", "Send fewer records, or upload the table to `/batch`."),
     "overloaded": ("The server is busy", "Wait for the time in `Retry-After`, then send the request again."),
     "client-disconnected": ("The client closed the connection", "Send the request again and keep the connection open."),
-    "not-acceptable": ("Response format not available", "Accept JSON, CSV, HTML or Parquet."),
+    "not-acceptable": ("Response format not available", "`detail` lists the available media types."),
     "unsupported-media-type": (
         "Unsupported media type",
         "Set `Content-Type` to application/json, text/csv, application/vnd.apache.parquet or a form type.",

@@ -17,6 +17,7 @@ from podium.local.services import breast_cancer, put_table, run_pipeline, start_
 from podium.settings import ROOT
 
 PROJECT, KEY = "breast-cancer", "raw/breast-cancer.csv"
+READY_SECONDS = 60
 
 
 def run_demo(folder: Path, port: int, s3_port: int | None) -> int:
@@ -63,8 +64,7 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
     variables = cloud.write_variables()
     service = start_service({**cloud.environment, "PODIUM_DEFAULT_PROJECT": PROJECT}, port, folder)
     try:
-        client = Client(f"http://127.0.0.1:{port}")
-        client.wait_until(lambda: client.get("/readyz").status == 200, 60)
+        _wait_until_ready(Client(f"http://127.0.0.1:{port}"), service.log)
         print(_summary(cloud, port, variables), flush=True)
         while service.running():
             time.sleep(0.5)
@@ -72,6 +72,17 @@ def _demo(cloud: LocalCloud, folder: Path, port: int) -> int:
         service.stop()
     print(f"Error: the service exited unexpectedly; log: {service.log}", file=sys.stderr)
     return 1
+
+
+def _wait_until_ready(client: Client, log: Path) -> None:
+    """Wait until all champions are loaded. Raises DidNotStart with the reasons."""
+    try:
+        client.wait_until(lambda: client.get("/readyz").status == 200, READY_SECONDS)
+    except TimeoutError:
+        reasons = [client.get("/readyz").json()["detail"]]
+        reasons += [f"{project}: {reason}" for project, reason in client.get("/status.json").json()["failures"].items()]
+        advice = f"see {log}, or start with an empty folder (--folder)"
+        raise DidNotStart("\n  ".join([f"the service is not ready after {READY_SECONDS} s; {advice}:", *reasons])) from None
 
 
 def _summary(cloud: LocalCloud, port: int, variables: Path) -> str:

@@ -6,7 +6,6 @@ A model file is untrusted data. Its classes are allow-listed, but their fields m
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import types
 import typing
@@ -15,10 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
-from podium.models.onnx_checks import check_graph
-from podium.models.onnx_scorer import TENSOR_KINDS, OnnxScorer
-from podium.models.scorers import LINKS, AffineScorer, LightGBMScorer, LinearScorer, Scorer
-from podium.models.tree_checks import check_trees
+from podium.models.onnx_scorer import OnnxScorer
+from podium.models.scorers import AffineScorer, LightGBMScorer, LinearScorer, Scorer
+
+SCORER_CLASSES: tuple[type[Scorer], ...] = (LinearScorer, LightGBMScorer, OnnxScorer, AffineScorer)
+"""The scorer classes that a model file may contain."""
 
 MAX_ITEMS, MAX_WIDTH = 20_000_000, 1_000_000
 """Limits on the number of items in all tuples of a model, and on its number of features."""
@@ -31,7 +31,7 @@ def check_model(model: Model) -> None:
     if [(c.name, c.kind) for c in encoder.columns] != [(c.name, c.kind) for c in model.signature.inputs]:
         raise ValueError("the columns of the encoder differ from those of the signature")
     _check_encoder(encoder)
-    outputs = _check_scorer(model.scorer, len(encoder.features))
+    outputs = model.scorer.check(len(encoder.features))
     if outputs is not None and outputs != (len(model.signature.target.classes) or 1):
         raise ValueError(f"the scorer has {outputs} outputs, which does not fit the target")
 
@@ -99,9 +99,9 @@ def _field_hints(kind: type) -> dict[str, Any]:
     all_hints = typing.get_type_hints(kind)
     hints = {field.name: all_hints[field.name] for field in fields(kind) if not field.name.startswith("_")}
     if kind is Model:
-        hints["scorer"] = LinearScorer | LightGBMScorer | OnnxScorer | AffineScorer
+        hints["scorer"] = functools.reduce(operator.or_, SCORER_CLASSES)
     if kind is AffineScorer:
-        hints["inner"] = LinearScorer | LightGBMScorer | OnnxScorer
+        hints["inner"] = functools.reduce(operator.or_, [each for each in SCORER_CLASSES if each is not AffineScorer])
     if kind is Encoder:
         hints["features"] = types.GenericAlias(tuple, (functools.reduce(operator.or_, FEATURE_CLASSES), ...))
     return hints
@@ -137,47 +137,3 @@ def _check_encoder(encoder: Encoder) -> None:
         raise ValueError("the encoder has two columns with the same name")
     for feature in encoder.features:
         feature.check(encoder.columns)
-
-
-def _check_scorer(scorer: Scorer, features: int) -> int | None:
-    """Return the number of outputs of a scorer that gets this many features; None if unknown before it runs."""
-    if isinstance(scorer, AffineScorer):
-        return _check_scorer(scorer.inner, features - 2)
-    if features < 1:
-        raise ValueError("the scorer has no features")
-    if isinstance(scorer, LinearScorer):
-        return _check_linear(scorer, features)
-    if not isinstance(scorer, LightGBMScorer | OnnxScorer) or scorer.features != features:
-        raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
-    if isinstance(scorer, LightGBMScorer):
-        if scorer.outputs < 1 or (scorer.binary_probability and scorer.outputs != 1):
-            raise ValueError(f"the trees cannot have {scorer.outputs} outputs")
-        check_trees(scorer.text, scorer.features, scorer.outputs)
-        return 2 if scorer.binary_probability else scorer.outputs
-    return _check_onnx(scorer)
-
-
-def _check_linear(scorer: LinearScorer, features: int) -> int:
-    if scorer.link not in LINKS:
-        raise ValueError("the linear model has an unknown link")
-    outputs = len(scorer.intercepts)
-    if not outputs or len(scorer.weights) != outputs or any(len(weights) != features for weights in scorer.weights):
-        raise ValueError("the linear model has the wrong number of weights")
-    if outputs > 1 and scorer.link not in ("identity", "softmax"):
-        raise ValueError(f"the link {scorer.link} allows only one output")
-    return 2 if scorer.link in ("logistic", "probit", "cloglog") else outputs
-
-
-def _check_onnx(scorer: OnnxScorer) -> int | None:
-    names = {tensor.name for tensor in scorer.inputs}
-    if len(names) != len(scorer.inputs) or not names:
-        raise ValueError("the graph has no inputs, or two inputs with the same name")
-    for tensor in scorer.inputs:
-        if tensor.kind not in TENSOR_KINDS or not all(0 < size <= MAX_WIDTH for size in tensor.shape):
-            raise ValueError(f"the graph's input {tensor.name[:80]} has an unknown kind or shape")
-        if not 0 <= tensor.first <= scorer.features - math.prod(tensor.shape):
-            raise ValueError(f"the graph's input {tensor.name[:80]} reads features that do not exist")
-    size = check_graph(scorer.model, scorer.inputs, scorer.output)
-    if scorer.binary_probability and size not in (None, 1):
-        raise ValueError("the graph has more than one output, expected the probability of the second class")
-    return 2 if scorer.binary_probability else size

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from podium.models.onnx_checks import check_graph
 from podium.models.scorers import CompiledScorer
 from podium.schema.arrays import FloatMatrix, FloatVector
 
@@ -71,6 +72,22 @@ class OnnxScorer:
     def compiled(self) -> CompiledScorer:
         vector, score = np.zeros(self.features), self._row_function()
         return vector, lambda: score(vector)  # type: ignore[return-value]
+
+    def check(self, features: int) -> int | None:
+        if self.features != features:
+            raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
+        names = {tensor.name for tensor in self.inputs}
+        if len(names) != len(self.inputs) or not names:
+            raise ValueError("the graph has no inputs, or two inputs with the same name")
+        for tensor in self.inputs:
+            if tensor.kind not in TENSOR_KINDS or not all(0 < size <= features for size in tensor.shape):
+                raise ValueError(f"the graph's input {tensor.name[:80]} has an unknown kind or shape")
+            if not 0 <= tensor.first <= self.features - math.prod(tensor.shape):
+                raise ValueError(f"the graph's input {tensor.name[:80]} reads features that do not exist")
+        size = check_graph(self.model, self.inputs, self.output)
+        if self.binary_probability and size not in (None, 1):
+            raise ValueError("the graph has more than one output, expected the probability of the second class")
+        return 2 if self.binary_probability else size
 
     def _row_function(self) -> Callable[[FloatVector], Sequence[float]]:
         run, outputs, inputs, is_binary = self.session.run, [self.output], self.inputs, self.binary_probability

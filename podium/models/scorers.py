@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from podium.engine.forest import Trees, load_trees
+from podium.models.tree_checks import check_trees
 from podium.schema.arrays import FloatMatrix
 
 CompiledScorer = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
@@ -26,6 +27,9 @@ class Scorer(Protocol):
 
     def compiled(self) -> CompiledScorer:
         """Return a scorer for a single row."""
+
+    def check(self, features: int) -> int | None:
+        """Check the fields for one or more features; return the number of outputs if it is known. Raises ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,16 @@ class LinearScorer:
             return link(sums)
 
         return vector, score
+
+    def check(self, features: int) -> int:
+        if self.link not in LINKS:
+            raise ValueError("the linear model has an unknown link")
+        outputs = len(self.intercepts)
+        if not outputs or len(self.weights) != outputs or any(len(weights) != features for weights in self.weights):
+            raise ValueError("the linear model has the wrong number of weights")
+        if outputs > 1 and self.link not in ("identity", "softmax"):
+            raise ValueError(f"the link {self.link} allows only one output")
+        return 2 if self.link in ("logistic", "probit", "cloglog") else outputs
 
 
 Link = Callable[[Sequence[float]], Sequence[float]]
@@ -139,6 +153,14 @@ class LightGBMScorer:
             return score.vector, lambda: (1.0 - (probability := score()[0]), probability)
         return score.vector, score
 
+    def check(self, features: int) -> int:
+        if self.features != features:
+            raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
+        if self.outputs < 1 or (self.binary_probability and self.outputs != 1):
+            raise ValueError(f"the trees cannot have {self.outputs} outputs")
+        check_trees(self.text, self.features, self.outputs)
+        return 2 if self.binary_probability else self.outputs
+
 
 @dataclass(slots=True)
 class AffineScorer:
@@ -161,3 +183,8 @@ class AffineScorer:
             return [number * scale + offset for number in score()]
 
         return vector, affine_scores
+
+    def check(self, features: int) -> int | None:
+        if features < 3:
+            raise ValueError("the scorer has no features")
+        return self.inner.check(features - 2)

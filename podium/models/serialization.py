@@ -8,13 +8,11 @@ import pickle
 from podium.models.bounded_unpickling import PickleBudget, TooLarge, check_pickle_size
 from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
-from podium.models.model_checks import check_model
-from podium.models.onnx_scorer import OnnxInput, OnnxScorer
-from podium.models.scorers import AffineScorer, LightGBMScorer, LinearScorer
+from podium.models.model_checks import SCORER_CLASSES, check_model
+from podium.models.onnx_scorer import OnnxInput
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 
-MODEL_CLASSES = (Model, Signature, Target, Column, Panel, Derived, Encoder)
-SCORER_CLASSES = (LinearScorer, LightGBMScorer, OnnxScorer, OnnxInput, AffineScorer)
+MODEL_CLASSES = (Model, Signature, Target, Column, Panel, Derived, Encoder, OnnxInput)
 ALLOWED = {
     (allowed.__module__, allowed.__qualname__): allowed for allowed in (*MODEL_CLASSES, *SCORER_CLASSES, *FEATURE_CLASSES)
 }

@@ -24,6 +24,7 @@ from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import put_table, start_service
+from podium.models.metrics import CLASSIFICATION
 from podium.project import Project
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.champion_alias import read_champion
@@ -103,14 +104,15 @@ def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_cont
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
     board = list(csv.DictReader(io.StringIO(cloud_context.store.read(prefix + "leaderboard.csv").data.decode())))
     assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
-    metric_columns = ["accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "brier", "fit_time", "pred_time_val"]
     assert list(board[0]) == [
         "rank",
         "model",
         "eval_metric",
         "score_val",
         "score_test",
-        *metric_columns,
+        *CLASSIFICATION,
+        "fit_time",
+        "pred_time_val",
         "ci_low",
         "ci_high",
         "tied_with_best",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
-from podium.schema.columns import Target
+from podium.models.encoder import Encoder
+from podium.models.features import Passthrough
+from podium.models.model import Model
+from podium.models.serialization import dump, load
+from podium.schema.columns import Column, Signature, Target
 from podium.training.families import FAMILIES
 
 TARGETS = {
@@ -17,6 +20,7 @@ TARGETS = {
     "regression": Target("y", "regression"),
     "forecast": Target("y", "forecast"),
 }
+FAMILIES_AND_TASKS = [(f, t) for f in FAMILIES for t in TARGETS if t == "forecast" or not FAMILIES[f].requires_panel]
 CLASSIFIERS = [family for family in FAMILIES if not FAMILIES[family].requires_panel]
 
 
@@ -29,9 +33,7 @@ def data(task: str) -> tuple[Any, Any]:
     return features, np.digitize(signal, [0] if task == "binary" else [-0.5, 0.5]).astype(float)
 
 
-@pytest.mark.parametrize(
-    ("family", "task"), [(f, t) for f in FAMILIES for t in TARGETS if t == "forecast" or not FAMILIES[f].requires_panel]
-)
+@pytest.mark.parametrize(("family", "task"), FAMILIES_AND_TASKS)
 def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
@@ -75,11 +77,13 @@ def test_scores_do_not_depend_on_the_other_rows(family: str) -> None:
     assert np.array_equal(whole, pieces)
 
 
-@pytest.mark.parametrize("family", CLASSIFIERS)
-def test_a_pickled_scorer_gives_the_same_scores(family: str) -> None:
-    features, target = data("binary")
+@pytest.mark.parametrize(("family", "task"), FAMILIES_AND_TASKS)
+def test_a_model_file_with_the_scorer_gives_the_same_scores(family: str, task: str) -> None:
+    features, target = data(task)
     entry = FAMILIES[family]
-    scorer = entry.to_scorer(
-        entry.make_estimator(TARGETS["binary"], 0, entry.param_grid[0]).fit(features, target), TARGETS["binary"], 5
-    )
-    assert np.array_equal(pickle.loads(pickle.dumps(scorer)).scores(features), scorer.scores(features))
+    estimator = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
+    scorer = entry.to_scorer(estimator, TARGETS[task], 5)
+    columns = tuple(Column(f"x{index}", "number") for index in range(5))
+    encoder = Encoder(columns, tuple(Passthrough(index, column.name) for index, column in enumerate(columns)))
+    model = Model(family, Signature(columns, TARGETS[task], {}), encoder, scorer)
+    assert np.array_equal(load(dump(model)).scorer.scores(features), scorer.scores(features))

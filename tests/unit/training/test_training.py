@@ -1,13 +1,12 @@
-"""Preparation, splits, feature selection, metrics, ranking and the data report."""
+"""Preparation, splits, feature selection, ranking and the data report."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import metrics as sk
 
-from podium.models.metrics import CLASSIFICATION, REGRESSION, UnknownMetric, metric_name
+from podium.models.metrics import UnknownMetric, metric_name
 from podium.project import Project
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData
@@ -125,39 +124,6 @@ def test_selection_drops_noise_duplicates_and_constants() -> None:
     assert len(kept) < 4
     only_one = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
     assert [decision.feature for decision in only_one if decision.kept] == ["signal"]
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
-    random = np.random.default_rng(0)
-    target = random.integers(0, classes, 200).astype(float)
-    scores = random.dirichlet(np.ones(classes), 200).round(2) + 0.01
-    scores /= scores.sum(axis=1, keepdims=True)
-    labels = scores.argmax(axis=1)
-    probabilities = scores[:, 1] if classes == 2 else scores
-    expected = {
-        "accuracy": sk.accuracy_score(target, labels),
-        "balanced_accuracy": sk.balanced_accuracy_score(target, labels),
-        "f1": sk.f1_score(target, labels, average="binary" if classes == 2 else "macro"),
-        "roc_auc": sk.roc_auc_score(target, probabilities, multi_class="ovr"),
-        "log_loss": sk.log_loss(target, scores),
-        "brier": sk.brier_score_loss(target, scores[:, 1])
-        if classes == 2
-        else ((scores - np.eye(3)[target.astype(int)]) ** 2).sum(1).mean(),
-    }
-    assert {name: CLASSIFICATION[name].function(target, scores) for name in CLASSIFICATION} == pytest.approx(expected)
-
-
-def test_regression_metrics_agree_with_scikit_learn() -> None:
-    random = np.random.default_rng(0)
-    target, predicted = random.normal(5, 1, 100), random.normal(5, 1, (100, 1))
-    expected = {
-        "rmse": sk.root_mean_squared_error(target, predicted),
-        "mae": sk.mean_absolute_error(target, predicted),
-        "r2": sk.r2_score(target, predicted),
-        "mape": sk.mean_absolute_percentage_error(target, predicted),
-    }
-    assert {name: REGRESSION[name].function(target, predicted) for name in REGRESSION} == pytest.approx(expected)
 
 
 def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
