@@ -125,25 +125,29 @@ class DaskExecutor:
         return {"mode": "cluster", "workers": self.workers, "batches": self.batches, "fallbacks": self.fallbacks}
 
     def scores(self, served: ServedModel, family: str, frame: pd.DataFrame) -> FloatMatrix:
+        """Return the (n, scores) array of a typed frame; see `scores_of`."""
+        return self.scores_of(served, family, served.models[family].encoder.transform(frame))
+
+    def scores_of(self, served: ServedModel, family: str, features: FloatMatrix) -> FloatMatrix:
         """Return an (n, scores) array in row order; falls back to this process. Blocks, so call it in a thread."""
+        scorer = served.models[family].scorer
         if self._started is None or time.monotonic() < self._retry_at:
-            return served.models[family].scores(frame)
+            return scorer.scores(features)
         try:
             self._started.result(timeout=self._settings.dask_timeout)
-            result = self._scores_on_cluster(served, family, frame)
+            result = self._scores_on_cluster(served, family, features)
         except Exception:  # whatever is wrong with the cluster, fall back to this process
             log.exception("Dask failed; predicting the batch in this process")
             self.fallbacks += 1
             self._retry_at = time.monotonic() + RETRY_SECONDS
             self._scorers = {}
-            return served.models[family].scores(frame)
+            return scorer.scores(features)
         self.batches += 1
         return result
 
-    def _scores_on_cluster(self, served: ServedModel, family: str, frame: pd.DataFrame) -> FloatMatrix:
+    def _scores_on_cluster(self, served: ServedModel, family: str, features: FloatMatrix) -> FloatMatrix:
         assert self._client is not None
         deadline = time.monotonic() + self._settings.dask_timeout
-        features = served.models[family].encoder.transform(frame)  # an array, which Dask sends without copying
         scorers = self._scorers_of_workers(self._client)
         blocks = np.array_split(features, max(1, min(len(features) // MIN_BLOCK_ROWS, len(scorers))))
         bucket, cache = self._settings.bucket, str(self._settings.cache)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json
+from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json, decoder_of
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
 from podium.schema.data_errors import BadData
@@ -266,4 +266,4 @@ def build_fast_path(served: ServedModel) -> FastPath | None:
     scorers = {family: scorer for family, scorer in served.fast.items() if scorer is not None}
     if served.signature.panel or served.champion not in scorers:
         return None
-    return FastPath(served.version.encode(), served, RecordDecoder(served.signature), scorers, renderer_for(served))
+    return FastPath(served.version.encode(), served, decoder_of(served.signature), scorers, renderer_for(served))

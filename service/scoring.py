@@ -14,6 +14,8 @@ from service.errors import ClientDisconnected
 from service.responses import new_prediction_id, prediction_headers
 from service.services import Services
 
+MAX_ROWS_BY_ROW = 100
+"""More rows are encoded faster by column."""
 FamilyScores = dict[str, FloatMatrix | Sequence[Sequence[float]]]
 
 
@@ -32,10 +34,9 @@ async def run_models(
         return {family: [] for family in families}
     scores: FamilyScores = {}
     if rows.count > services.settings.dask_threshold:
-        frame = await run_in_compute_thread(rows.as_frame)
         for family in families:
             _check_connected(is_disconnected)
-            scores[family] = await run_in_compute_thread(services.dask.scores, served, family, frame)
+            scores[family] = await run_in_compute_thread(_scores_on_dask, services, served, family, rows)
         return scores
     cells = rows.as_rows()
     for family in families:
@@ -46,6 +47,14 @@ async def run_models(
         else:
             scores[family] = await run_in_compute_thread(served.models[family].scores, rows.as_frame())
     return scores
+
+
+def _scores_on_dask(services: Services, served: ServedModel, family: str, rows: ParsedRows) -> FloatMatrix:
+    """Encode the rows here and score them on the cluster."""
+    encoder = served.models[family].encoder
+    by_row = rows.count <= MAX_ROWS_BY_ROW and served.fast[family] is not None
+    features = encoder.transform_rows(rows.as_rows()) if by_row else encoder.transform(rows.as_frame())
+    return services.dask.scores_of(served, family, features)
 
 
 async def predict_champion(services: Services, served: ServedModel, rows: ParsedRows) -> tuple[Any, dict[str, str]]:

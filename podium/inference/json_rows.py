@@ -14,7 +14,7 @@ import pyarrow as pa
 from podium.inference.json_columns import columns_of_json
 from podium.inference.panel_rows import check_window_size, rows_from_panel
 from podium.inference.parsed_rows import DEFAULT_OPTIONS, ParsedRows, ParseOptions
-from podium.inference.record_decoder import NeedsReport
+from podium.inference.record_decoder import NeedsReport, decoder_of
 from podium.schema.columns import Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, max_problems_per_row
 from podium.tables.frames import frame_to_rows, rows_to_frame
@@ -23,6 +23,8 @@ from podium.tables.json_values import coerce_rows
 from podium.tables.size_limits import MAX_EXTRA
 from podium.tables.strict_json import decode_json, too_deep
 
+MAX_BYTES_BY_ROW = 1 << 16
+"""Longer JSON is decoded by column."""
 MAX_CELLS = 10_000_000
 """Maximum number of cells in the text table made from records, which has a column for each distinct field."""
 
@@ -31,17 +33,21 @@ def rows_from_json(data: bytes, signature: Signature, max_rows: int, options: Pa
     """Parse a record, a list of records, `{"records": […]}`, an array or a list of arrays. Raises BadData."""
     if not (signature.panel or options.by_row or options.keep_extra):
         with contextlib.suppress(NeedsReport):
-            return _rows_by_column(data, signature, max_rows)
+            return _valid_rows(data, signature, max_rows)
     return rows_from_records(decode_json(data), signature, max_rows, options)
 
 
-def _rows_by_column(data: bytes, signature: Signature, max_rows: int) -> ParsedRows:
-    """Parse a list of valid records. Raises NeedsReport, BadData."""
-    decoded = columns_of_json(data, signature, max_rows)
-    frame = decoded.frame
+def _valid_rows(data: bytes, signature: Signature, max_rows: int) -> ParsedRows:
+    """Parse valid records: a few by row, many by column. Raises NeedsReport, BadData."""
     records = functools.partial(_named_records, data, signature)
     table = functools.cache(lambda: _text_table(records(), signature.names))
-    return ParsedRows(len(frame), decoded.warnings, lambda: frame_to_rows(frame), lambda: frame, table, {})
+    if len(data) <= MAX_BYTES_BY_ROW:
+        decoded = decoder_of(signature).rows_of_json(data, max_rows)
+        rows, frame = list(decoded.rows), functools.cache(lambda: rows_to_frame(decoded.rows, signature.inputs))
+        return ParsedRows(len(rows), list(decoded.warnings), lambda: rows, frame, table, {})
+    columns = columns_of_json(data, signature, max_rows)
+    typed = columns.frame
+    return ParsedRows(len(typed), columns.warnings, lambda: frame_to_rows(typed), lambda: typed, table, {})
 
 
 def _named_records(data: bytes, signature: Signature) -> list[dict[str, Any]]:

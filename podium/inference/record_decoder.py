@@ -37,14 +37,25 @@ class DecodedRows:
     warnings: Sequence[Problem] = ()
 
 
+def decoder_of(signature: Signature) -> RecordDecoder:
+    """Return the decoder of a signature without a panel; decoders are cached."""
+    return _decoder_of(signature.inputs, tuple(signature.ignored))
+
+
+@functools.lru_cache(64)
+def _decoder_of(inputs: tuple[Column, ...], ignored: tuple[str, ...]) -> RecordDecoder:
+    return RecordDecoder(inputs, ignored)
+
+
 class RecordDecoder:
     """Decodes JSON, decoded JSON and text fields to typed rows. All methods raise NeedsReport."""
 
-    def __init__(self, signature: Signature) -> None:
-        self._names, self._inputs = signature.names, frozenset(signature.names)
-        self._known = self._inputs.union(signature.ignored)
-        self._columns = [_ColumnDecoder(column) for column in signature.inputs]
-        self._perfect = _PerfectRecords.of(signature.inputs)
+    def __init__(self, inputs: Sequence[Column], ignored: Iterable[str]) -> None:
+        self._names = tuple(column.name for column in inputs)
+        self._inputs = frozenset(self._names)
+        self._known = self._inputs.union(ignored)
+        self._columns = [_ColumnDecoder(column) for column in inputs]
+        self._perfect = _PerfectRecords.of(inputs)
 
     def rows_of_json(self, body: bytes, max_rows: int) -> DecodedRows:
         """Decode a record, an array, a list of either, or `{"records": […]}`."""

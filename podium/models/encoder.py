@@ -59,6 +59,16 @@ class Encoder:
             matrix[:, index] = feature.transform(cells)
         return matrix
 
+    def transform_rows(self, rows: Sequence[Sequence[Value]]) -> FloatMatrix:
+        """Return the (n, features) matrix of a few rows of typed cells, faster than `transform` for less than a hundred."""
+        vector = [0.0] * len(self.features)
+        write = self.compile_row_writer(vector)
+        matrix = np.empty((len(rows), len(self.features)))
+        for index, row in enumerate(rows):
+            write(row)
+            matrix[index] = vector
+        return matrix
+
     def compile_row_writer(self, vector: Vector) -> RowWriter:
         """Return a function that writes one row's features into `vector`, identical to those of `transform`."""
         groups: dict[type[Feature], list[tuple[int, Feature]]] = {}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from podium.inference.json_columns import columns_of_json
 from podium.inference.json_rows import rows_from_records
 from podium.inference.parsed_rows import ParsedRows
-from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder
+from podium.inference.record_decoder import DecodedRows, NeedsReport, decoder_of
 from podium.inference.table_rows import rows_from_form
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.data_errors import BadData
@@ -30,7 +30,7 @@ COLUMNS = (
     Column("weekday", "category", categories=("monday", "tuesday", "friday"), fuzzy="nearest", nullable=True),
 )
 SIGNATURE = Signature(COLUMNS, Target("y", "regression"), {"id": "not used"})
-DECODER = RecordDecoder(SIGNATURE)
+DECODER = decoder_of(SIGNATURE)
 NUMBERS: list[Any] = [0, -0.0, 1, 3, 3.0, 24.0, 2.5, -999, 99, 1e3, 1e31, -1e-300, 2**53 + 2, 10**40, True, None]
 TEXTS: list[Any] = ["", " ", "?", "-999", "1", "+1", "2.5", " 3 ", "1e2", ".5", "5.", "24.0", "nan", "inf", "1,5", "$1,234.50"]
 TEXTS += ["($8.2)", "12%", "true", "FALSE", "yes", "2020-02-29", "2019-02-29", "29.02.2020", "red", " red ", "Red", "mauve"]
