@@ -17,21 +17,22 @@ typedef struct {
 
 /* A split for scoring by bit masks: a row that goes right loses the leaves that are 0 in `kept`. */
 typedef struct {
-    double threshold;
-    uint64_t kept;
-    int32_t tree, missing_right;
+    int32_t tree;
+    uint32_t kept;
+    int32_t missing_right;
 } Split;
 
 typedef struct {
     int32_t trees, outputs, features;
     int32_t is_plain;  /* all splits have the kind NUMBER */
-    int32_t has_masks; /* plain, and no tree has more than 64 leaves */
+    int32_t has_masks; /* plain, and no tree has more than 32 leaves */
     int32_t is_float32, is_average, link;
     double sigmoid;
     const Node *nodes;
     const int32_t *roots, *depths;
     const uint32_t *bits; /* sets of categories: the number of words, then the words */
     const Split *splits;  /* by feature, then by threshold */
+    const double *thresholds;
     const int32_t *split_ends;
     const double *leaves; /* by tree, from left to right */
     const int32_t *leaf_starts;
@@ -98,29 +99,36 @@ void podium_score_row(const Forest *forest, double *row, double *scores) {
     apply_link(forest, scores);
 }
 
-/* Remove the leaves that each row cannot reach, for all splits of one feature. */
-static void mask_feature(const Split *split, const Split *end, const double *values, uint64_t (*masks)[ROWS]) {
-    double present[ROWS], largest = -INFINITY;
-    if (split == end) return;
-    for (int r = 0; r < ROWS; r++) {
-        present[r] = values[r] == values[r] ? values[r] : -INFINITY;
-        largest = present[r] > largest ? present[r] : largest;
-    }
-    for (int r = 0; r < ROWS; r++)
-        if (values[r] != values[r])
-            for (const Split *s = split; s < end; s++) masks[s->tree][r] &= s->kept | (uint64_t)s->missing_right - 1;
-    for (; split < end && split->threshold < largest; split++)
-        for (int r = 0; r < ROWS; r++) masks[split->tree][r] &= split->kept | -(uint64_t)(present[r] <= split->threshold);
+/* The number of sorted thresholds that are less than a value. */
+static int32_t rank_of(double value, const double *thresholds, int32_t count) {
+    const double *low = thresholds;
+    for (; count > 1; count -= count / 2) low += low[count / 2 - 1] < value ? count / 2 : 0;
+    return (int32_t)(low - thresholds) + (count == 1 && *low < value);
 }
 
-static void sum_masked(const Forest *forest, double (*values)[ROWS], uint64_t (*masks)[ROWS], double (*sums)[ROWS]) {
+/* Remove the leaves that each row cannot reach, for the splits of one feature: a row goes right at as many as its rank. */
+static void mask_feature(const Split *splits, const double *thresholds, int32_t count, const double *values, uint32_t (*masks)[ROWS]) {
+    int32_t ranks[ROWS], largest = 0;
+    for (int r = 0; r < ROWS; r++) {
+        ranks[r] = values[r] == values[r] ? rank_of(values[r], thresholds, count) : 0;
+        largest = ranks[r] > largest ? ranks[r] : largest;
+        if (values[r] != values[r])
+            for (int32_t s = 0; s < count; s++) masks[splits[s].tree][r] &= splits[s].kept | (uint32_t)splits[s].missing_right - 1;
+    }
+    for (int32_t s = 0; s < largest; s++) {
+        uint32_t *mask = masks[splits[s].tree], kept = splits[s].kept;
+        for (int r = 0; r < ROWS; r++) mask[r] &= kept | -(uint32_t)(ranks[r] <= s);
+    }
+}
+
+static void sum_masked(const Forest *forest, double (*values)[ROWS], uint32_t (*masks)[ROWS], double (*sums)[ROWS]) {
     memset(masks, 0xff, sizeof masks[0] * forest->trees);
     for (int j = 0, start = 0; j < forest->features; start = forest->split_ends[j++])
-        mask_feature(forest->splits + start, forest->splits + forest->split_ends[j], values[j], masks);
+        mask_feature(forest->splits + start, forest->thresholds + start, forest->split_ends[j] - start, values[j], masks);
     for (int tree = 0; tree < forest->trees; tree++) {
         const double *leaves = forest->leaves + forest->leaf_starts[tree];
         double *sum = sums[tree % forest->outputs];
-        for (int r = 0; r < ROWS; r++) sum[r] += leaves[__builtin_ctzll(masks[tree][r])];
+        for (int r = 0; r < ROWS; r++) sum[r] += leaves[__builtin_ctz(masks[tree][r])];
     }
 }
 
@@ -148,7 +156,7 @@ void podium_score_rows(const Forest *forest, const double *rows, int64_t n, int6
                        double *scores, void *work, int blocks) {
     int features = forest->features, outputs = forest->outputs;
     double(*values)[ROWS] = work, (*sums)[ROWS] = values + blocks * (features + 1);
-    uint64_t(*masks)[ROWS] = (void *)(sums + blocks * outputs);
+    uint32_t(*masks)[ROWS] = (void *)(sums + blocks * outputs);
     for (int64_t start = 0; start < n; start += blocks * ROWS) {
         int count = n - start < blocks * ROWS ? (int)(n - start) : blocks * ROWS, used = (count + ROWS - 1) / ROWS;
         for (int b = 0; b < used; b++) {

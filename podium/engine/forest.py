@@ -22,7 +22,7 @@ MAX_BLOCKS, CACHED_NUMBERS = 32, 32_768
 """Blocks that pass through each tree before the next one, as far as their features fit into the processor's cache."""
 INTEGER_FIELDS = ("trees", "outputs", "features", "is_plain", "has_masks", "is_float32", "is_average", "link")
 ARRAY_TYPES = {"roots": "i4", "depths": "i4", "bits": "u4", "split_ends": "i4", "leaf_starts": "i4"}
-ARRAY_FIELDS = ("nodes", "roots", "depths", "bits", "splits", "split_ends", "leaves", "leaf_starts")
+ARRAY_FIELDS = ("nodes", "roots", "depths", "bits", "splits", "thresholds", "split_ends", "leaves", "leaf_starts")
 
 
 class _ForestFields(ctypes.Structure):

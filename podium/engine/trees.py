@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
 MAX_FEATURES = 65_534
-MAX_MASKED_LEAVES = 64
+MAX_MASKED_LEAVES = 32
 NUMBER, ZERO_IS_MISSING, CATEGORY = 0, 1, 2
 LINKS = {"identity": 0, "logistic": 1, "softmax": 2, "exp": 3, "square": 4, "log1p_exp": 5}
 LINK_OF_OBJECTIVE = {
@@ -27,7 +27,7 @@ LINK_OF_OBJECTIVE = {
     "tweedie": "exp",
 }
 NODE = np.dtype([("number", "f8"), ("left", "i4"), ("feature", "u2"), ("kind", "u1"), ("missing_right", "u1")])
-SPLIT = np.dtype([("threshold", "f8"), ("kept", "u8"), ("tree", "i4"), ("missing_right", "i4")])
+SPLIT = np.dtype([("tree", "i4"), ("kept", "u4"), ("missing_right", "i4")])
 
 
 class UnsupportedTrees(Exception):
@@ -51,6 +51,7 @@ class TreeArrays:
     depths: np.ndarray
     bits: np.ndarray
     splits: np.ndarray
+    thresholds: np.ndarray
     split_ends: np.ndarray
     leaves: np.ndarray
     leaf_starts: np.ndarray
@@ -69,9 +70,7 @@ def tree_arrays(text: str) -> TreeArrays:
     layout = _lay_out(splits)
     is_plain = not splits.kind.any()
     has_masks = is_plain and int(splits.leaf_counts.max()) <= MAX_MASKED_LEAVES
-    masks, ends, leaves = (
-        _masks(splits, layout, features) if has_masks else (np.empty(0, SPLIT), np.empty(0, "i4"), np.empty(0))
-    )
+    masks = _masks(splits, layout, features) if has_masks else _Masks()
     objective, *parameters = header.get("objective", "").split(" ")
     sigmoid = next((float(text.partition(":")[2]) for text in parameters if text.startswith("sigmoid:")), 1.0)
     link = "square" if "sqrt" in parameters else LINK_OF_OBJECTIVE.get(objective, "identity")
@@ -88,9 +87,10 @@ def tree_arrays(text: str) -> TreeArrays:
         roots=layout.roots,
         depths=layout.depths,
         bits=splits.bits,
-        splits=masks,
-        split_ends=ends,
-        leaves=leaves,
+        splits=masks.splits,
+        thresholds=masks.thresholds,
+        split_ends=masks.split_ends,
+        leaves=masks.leaves,
         leaf_starts=splits.leaf_starts,
     )
 
@@ -216,8 +216,17 @@ def _nodes(splits: _Splits, layout: _Layout, features: int) -> np.ndarray:
     return nodes
 
 
-def _masks(splits: _Splits, layout: _Layout, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the splits by feature and threshold, the end of each feature's splits, and the leaves from left to right."""
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """The splits by feature and threshold, the end of each feature's splits, and the leaves from left to right."""
+
+    splits: np.ndarray = field(default_factory=lambda: np.empty(0, SPLIT))
+    thresholds: np.ndarray = field(default_factory=lambda: np.empty(0))
+    split_ends: np.ndarray = field(default_factory=lambda: np.empty(0, "i4"))
+    leaves: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+def _masks(splits: _Splits, layout: _Layout, features: int) -> _Masks:
     count = np.zeros(len(splits.feature), "i8")
     for level in reversed(layout.levels):  # the leaves below each split
         for side in (splits.left, splits.right):
@@ -230,13 +239,12 @@ def _masks(splits: _Splits, layout: _Layout, features: int) -> tuple[np.ndarray,
         for side, offset in ((splits.left, 0), (splits.right, left_count[level])):
             child, first = side[level], start[level] + offset
             rank[~child[child < 0]], start[child[child >= 0]] = first[child < 0], first[child >= 0]
-    ones = np.where(left_count == 64, ~np.uint64(0), (np.uint64(1) << left_count.astype("u8")) - np.uint64(1))
+    lost = ((np.uint64(1) << left_count.astype("u8")) - np.uint64(1)) << start.astype("u8")
     order = np.lexsort((splits.threshold, splits.feature))
     masks = np.zeros(len(order), SPLIT)
-    masks["threshold"], masks["tree"] = splits.threshold[order], splits.tree[order]
-    masks["kept"] = ~(ones << start.astype("u8"))[order]
+    masks["tree"], masks["kept"] = splits.tree[order], ~lost[order].astype("u4")
     masks["missing_right"] = splits.missing_right[order]
     ends = np.searchsorted(splits.feature[order], np.arange(features), side="right").astype("i4")
     leaves = np.zeros(len(splits.leaf_values))
     leaves[np.repeat(splits.leaf_starts, splits.leaf_counts) + rank] = splits.leaf_values
-    return masks, ends, leaves
+    return _Masks(masks, splits.threshold[order], ends, leaves)

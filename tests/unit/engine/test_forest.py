@@ -37,8 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "cross-entropy": {"objective": "cross_entropy"},
     "cross-entropy lambda": {"objective": "cross_entropy_lambda"},
     "average": {"objective": "binary", "boosting": "rf", "bagging_fraction": 0.6, "bagging_freq": 1},
-    "64 leaves": {"objective": "regression", "num_leaves": 64, "min_data_in_leaf": 1},
-    "65 leaves": {"objective": "regression", "num_leaves": 65, "min_data_in_leaf": 1},
+    "32 leaves": {"objective": "regression", "num_leaves": 32, "min_data_in_leaf": 1},
+    "33 leaves": {"objective": "regression", "num_leaves": 33, "min_data_in_leaf": 1},
     "500 leaves": {"objective": "regression", "num_leaves": 500, "min_data_in_leaf": 1},
     "one split": {"objective": "regression", "num_leaves": 2},
     "no split": {"objective": "regression", "min_data_in_leaf": 10_000},
@@ -193,7 +193,7 @@ def test_damaged_texts_that_pass_the_checks_are_scored_like_lightgbm() -> None:
     random = np.random.default_rng(5)
     unseen, accepted = rows(50, seed=6), 0
     unseen[np.abs(unseen) < 1e-30] = 0.0
-    for name in ("categories", "zero is missing", "multiclass", "65 leaves"):
+    for name in ("categories", "zero is missing", "multiclass", "33 leaves"):
         original = train(name)
         text, outputs = original.model_to_string(num_iteration=3), original.num_model_per_iteration()
         digits = [index for index, letter in enumerate(text[: text.index("end of trees")]) if letter.isdigit()]
