@@ -25,4 +25,11 @@ def create_app() -> FastAPI:
         probabilities = pipeline.predict_proba(frame)[0]
         return {"prediction": str(pipeline.classes_[probabilities.argmax()]), "probabilities": probabilities.tolist()}
 
+    @app.post("/predict-list")
+    def predict_list(records: list[record]) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+        frame = pd.DataFrame([values.model_dump() for values in records])  # type: ignore[attr-defined]
+        probabilities = pipeline.predict_proba(frame)
+        labels = pipeline.classes_[probabilities.argmax(axis=1)].tolist()
+        return [{"prediction": label, "probabilities": row} for label, row in zip(labels, probabilities.tolist(), strict=True)]
+
     return app

@@ -208,7 +208,7 @@ def test_requests_need_an_api_key(impatient: Client) -> None:
 
 
 def test_overload_is_rejected_and_health_checks_still_work(impatient: Client) -> None:
-    slow = json.dumps({**RECORD, "city": "slow"}).encode()
+    slow = json.dumps([{**RECORD, "city": "slow"}] * 11).encode()
 
     def ask(_: int) -> tuple[int, float, str | None]:
         started = time.monotonic()
