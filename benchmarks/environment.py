@@ -63,11 +63,13 @@ def put_champion(cloud: LocalCloud) -> str:
     return publish_champion(cloud, frame, project)
 
 
-def publish_champion(cloud: LocalCloud, frame: pd.DataFrame, project: Project) -> str:
-    """Train, publish and promote a version; return its name."""
+def publish_champion(cloud: LocalCloud, frame: pd.DataFrame, project: Project, champion: str = "") -> str:
+    """Train, publish and promote a version; return its name. `champion` names the model that serves, whatever its rank."""
     context = promotion_context(cloud)
     reservation = VersionReservation.now(datetime.now(UTC), "0" * 24, "0" * 64, None)
     manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, reservation, "benchmark")
+    if champion:
+        manifest = manifest.model_copy(update={"champion": champion})
     publish(context.store, manifest, files, context.signer)
     promote(context, project.name, manifest.version, "benchmark", utc_now)
     context.validator.close()

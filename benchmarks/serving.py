@@ -259,7 +259,7 @@ def measure_csv(servers: Servers, rows: int) -> dict[str, float]:
     upload = ["curl", "-sS", "-H", "Content-Type: text/csv", "--data-binary", f"@{path}"]
     job = json.loads(subprocess.run([*upload, f"{url}/projects/bench/batch"], capture_output=True, check=True).stdout)
     client = Client(url)
-    client.wait_until(lambda: client.get(f"/jobs/{job['job']}").json()["state"] not in ("queued", "running"), 600)
+    client.wait_until(lambda: client.get(f"/jobs/{job['job']}").json()["state"] not in ("waiting", "running"), 600)
     subprocess.run(["curl", "-sS", "-o", output, f"{url}/jobs/{job['job']}/result.csv"], check=True)
     over_http = time.perf_counter() - started
     if len(pd.read_csv(output, usecols=["prediction"])) != rows:
@@ -276,10 +276,9 @@ def _serve(app: str, port: int, folder: Path) -> Process:
 def _publish(cloud: LocalCloud, frame: pd.DataFrame) -> None:
     """Publish LightGBM with the params of the benchmark, and four other models."""
     FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], param_grid=(PARAMS,))
-    families = ("lightgbm", "linear", "random-forest", "extra-trees", "gradient-boosting")
-    names = tuple(name for name in families if name in FAMILIES)
-    project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=names, n_trials=1)
-    publish_champion(cloud, frame, project)
+    families = ("lightgbm", "linear", "random-forest", "extra-trees", "glm")
+    project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=families, n_trials=1)
+    publish_champion(cloud, frame, project, "lightgbm")
 
 
 def _write_naive_model(folder: Path, frame: pd.DataFrame) -> None:
