@@ -186,7 +186,7 @@ def _wrk(port: int, script: Path, connections: int, seconds: int) -> dict[str, f
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
     command = ["wrk", *options, f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
-    if "Non-2xx" in text:
+    if "Non-2xx" in text or "error" in text:
         sys.exit(f"the service at port {port} returned errors for {script}:\n{text}")
     return {
         "per_second": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),  # type: ignore[index]
@@ -208,7 +208,7 @@ def _script(folder: Path, stream: Stream) -> Path:
         lines, request = bodies, f"wrk.format('GET', '{stream.path}?' .. bodies[turn])"
     else:
         lines, request = map(json.dumps, bodies), f"wrk.format('POST', '{stream.path}', nil, bodies[turn])"
-    listed = ",\n".join(f"[[{line}]]" for line in lines)
+    listed = ",\n".join(f"[==[{line}]==]" for line in lines)
     path.write_text(
         f"bodies = {{\n{listed}\n}}\nturn = 0\nwrk.headers['Content-Type'] = 'application/json'\n"
         f"request = function()\n  turn = turn % #bodies + 1\n  return {request}\nend\n"

@@ -7,7 +7,7 @@ which give the same predictions and report what is wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 PREPARED_KEY = "fast_path"
 JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 ACCEPTED = (b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
+ONE_CELL = ([1, 1], [1])
+DATATYPES = {*DTYPES, "BYTES"}
 UNSUPPORTED_HEADERS = (b"content-encoding", HEADER_LENGTH.lower().encode())
 
 
@@ -139,6 +141,7 @@ class FastPath:
     decoder: RecordDecoder
     scorers: Mapping[str, RowScorer]
     renderer: JsonRenderer
+    booleans: frozenset[str]
 
     def respond(self, call: FastCall, body: bytes, max_rows: int) -> FastResult | None:
         """Return the response, or None to pass the request on to the routes."""
@@ -162,7 +165,10 @@ class FastPath:
         return self._predictions(self.decoder.rows_of_json(body, max_rows), families, with_inputs)
 
     def query(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        pairs = parse_qsl(call.query, keep_blank_values=True)
+        if "%" in call.query or "+" in call.query:
+            pairs = parse_qsl(call.query, keep_blank_values=True)
+        else:
+            pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in call.query.split("&"))]
         fields = dict(pairs)
         if len(fields) < len(pairs):
             raise NeedsReport
@@ -193,7 +199,7 @@ class FastPath:
         return FastResult(text.encode(), prediction_id.encode(), len(decoded.rows))
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        identity, record = _tensor_record(body, self.served)
+        identity, record = _tensor_record(body, self.booleans)
         decoded = self.decoder.rows_of(record, max_rows)
         scores = self._scores([self.served.champion], decoded)[self.served.champion]
         prediction_id = new_prediction_id()
@@ -237,7 +243,7 @@ class _InferenceRequest(msgspec.Struct, forbid_unknown_fields=True):
 _decode_request = msgspec.json.Decoder(_InferenceRequest).decode
 
 
-def _tensor_record(body: bytes, served: ServedModel) -> tuple[str, dict[str, Any]]:
+def _tensor_record(body: bytes, booleans: Collection[str]) -> tuple[str, dict[str, Any]]:
     """Return the request id and the record of a request with one tensor per column and one row. Raises NeedsReport."""
     try:
         request = _decode_request(body)
@@ -245,13 +251,12 @@ def _tensor_record(body: bytes, served: ServedModel) -> tuple[str, dict[str, Any
         raise NeedsReport from None
     record: dict[str, Any] = {}
     strings = 1 if request.id is None else 3
-    booleans = {column.name for column in served.signature.inputs if column.kind == "boolean"}
     for tensor in request.inputs:
         data, datatype = tensor.data, tensor.datatype
         cell = data[0] if len(data) == 1 else None
         if cell.__class__ is list and len(cell) == 1:
             (cell,) = cell
-        if len(data) != 1 or tensor.shape not in ([1], [1, 1]) or (datatype != "BYTES" and datatype not in DTYPES):
+        if len(data) != 1 or tensor.shape not in ONE_CELL or datatype not in DATATYPES:
             raise NeedsReport
         strings += 6 + (cell.__class__ is str) + (3 if tensor.parameters else 0)
         record[tensor.name] = as_boolean(cell) if tensor.name in booleans and datatype in NUMBERS else cell
@@ -266,4 +271,5 @@ def build_fast_path(served: ServedModel) -> FastPath | None:
     scorers = {family: scorer for family, scorer in served.fast.items() if scorer is not None}
     if served.signature.panel or served.champion not in scorers:
         return None
-    return FastPath(served.version.encode(), served, decoder_of(served.signature), scorers, renderer_for(served))
+    booleans = frozenset(column.name for column in served.signature.inputs if column.kind == "boolean")
+    return FastPath(served.version.encode(), served, decoder_of(served.signature), scorers, renderer_for(served), booleans)

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.errors import HeadError, HeadTooLarge, MalformedRequest, RequestTimeout, ServiceError
 from service.problems import problem_document, problem_headers
 from service.request_head import MAX_HEAD, NOT_HTTP, Head, check_head, check_incomplete
+from service.response_writer import ResponseWriter
 
 IDLE_SECONDS = 75.0
 """Longer than the 60 s for which load balancers keep idle connections."""
@@ -78,7 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- connections -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(ResponseWriter(transport, self.loop))  # type: ignore[arg-type]
         self._peer = self.client[0] if self.client else ""
         self.peers[self._peer] += 1
         self.open[self] = None

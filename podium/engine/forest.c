@@ -84,11 +84,15 @@ void podium_score_row(const Forest *forest, double *row, double *scores) {
             at[i] = forest->roots[tree + i];
             depth = forest->depths[tree + i] > depth ? forest->depths[tree + i] : depth;
         }
-        for (int d = 0; d < depth; d++)
+        for (int d = 0, moved = 1; moved && d < depth; d++) {
+            moved = 0;
             for (int i = 0; i < TREES; i++) {
                 const Node *node = forest->nodes + at[i];
-                at[i] = node->left + plain_goes_right(node, row[node->feature]);
+                int32_t next = node->left + plain_goes_right(node, row[node->feature]);
+                moved |= next ^ at[i];
+                at[i] = next;
             }
+        }
         for (int i = 0; i < TREES; i++, output = output + 1 < outputs ? output + 1 : 0) scores[output] += forest->nodes[at[i]].number;
     }
     for (; tree < forest->trees; tree++, output = output + 1 < outputs ? output + 1 : 0) {

@@ -55,12 +55,17 @@ class RecordDecoder:
         self._inputs = frozenset(self._names)
         self._known = self._inputs.union(ignored)
         self._columns = [_ColumnDecoder(column) for column in inputs]
-        self._perfect = _PerfectRecords.of(inputs)
+        self._plain = _PlainRecords.of(inputs)
 
     def rows_of_json(self, body: bytes, max_rows: int) -> DecodedRows:
         """Decode a record, an array, a list of either, or `{"records": […]}`."""
-        perfect = self._perfect and self._perfect.decode(body)
-        return DecodedRows([perfect]) if perfect else self.rows_of(decode_small_json(body), max_rows)
+        if self._plain and body.startswith(b"{"):
+            if perfect := self._plain.decode_perfect(body):
+                return DecodedRows([perfect])
+            if cells := self._plain.decode_complete(body):
+                warnings: list[Problem] = []
+                return DecodedRows([self._row(cells, 1, warnings)], warnings)
+        return self.rows_of(decode_small_json(body), max_rows)
 
     def rows_of(self, decoded: Any, max_rows: int) -> DecodedRows:
         """Decode what `decode_small_json` returned."""
@@ -112,6 +117,9 @@ class RecordDecoder:
         try:
             for name, column in zip(self._names, self._columns, strict=True):
                 text = fields.get(name, "")
+                if text in column.exact:
+                    typed.append(text)
+                    continue
                 if not text.isprintable():
                     raise NeedsReport
                 value = column.text(text)
@@ -176,49 +184,59 @@ def have_plain_names(columns: Sequence[Column]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _PerfectRecords:
-    """Decodes single records whose cells have the right type, a known category and a value in the training range.
+class _PlainRecords:
+    """Decodes single records that have every field, with cells of the usual JSON types."""
 
-    msgspec checks all of this while it decodes, so these records need no loop over their cells.
-    """
-
-    objects: msgspec.json.Decoder[Any]
+    perfect: msgspec.json.Decoder[Any] | None
+    """Accepts only known categories and values in the training range, so that no loop over the cells is needed."""
+    complete: msgspec.json.Decoder[Any]
     conversions: tuple[tuple[int, Callable[[Any], Value]], ...]
-    text_columns: tuple[int, ...]
     width: int
 
     @classmethod
-    def of(cls, columns: Sequence[Column]) -> _PerfectRecords | None:
-        """Return the decoder, or None if a column does not allow one."""
-        types = [_json_type(column) for column in columns]
-        if any(json_type is None for json_type in types):
-            return None
+    def of(cls, columns: Sequence[Column]) -> _PlainRecords | None:
+        """Return the decoders, or None if a name does not allow one."""
         if not have_plain_names(columns):
             return None
-        fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
         names = {f"f{index}": column.name for index, column in enumerate(columns)}
-        record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)
-        conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
-        text_columns = tuple(index for index, column in enumerate(columns) if column.kind in ("category", "date"))
-        return cls(msgspec.json.Decoder(record), tuple(conversions), text_columns, len(columns))
 
-    def decode(self, body: bytes) -> Row | None:
+        def decoder(types: Sequence[Any]) -> msgspec.json.Decoder[Any]:
+            fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
+            return msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True))
+
+        perfect = [_json_type(column) for column in columns]
+        complete = decoder([JSON_TYPES[column.kind] | None for column in columns])
+        conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
+        return cls(None if None in perfect else decoder(perfect), complete, tuple(conversions), len(columns))
+
+    def decode_perfect(self, body: bytes) -> Row | None:
         """Return the typed row, or None if the record is not perfect."""
-        if not body.startswith(b"{"):
-            return None
+        values = self._decode(self.perfect, body) if self.perfect else None
+        if values is None or not self.conversions:
+            return values
+        cells = list(values)
         try:
-            values: Row = msgspec.structs.astuple(self.objects.decode(body))
-            quotes = 2 * (self.width + sum([values[index] is not None for index in self.text_columns]))
-            if body.count(b'"') != quotes:  # a field is repeated, or a text contains an escaped quote
-                return None
-            if self.conversions:
-                cells: list[Any] = list(values)
-                for index, convert in self.conversions:
-                    cells[index] = convert(cells[index])
-                values = tuple(cells)
+            for index, convert in self.conversions:
+                cells[index] = convert(cells[index])
+        except ValueError:
+            return None
+        return tuple(cells)
+
+    def decode_complete(self, body: bytes) -> tuple[Any, ...] | None:
+        """Return the cells before conversion, or None if one is missing or not of the usual type."""
+        return self._decode(self.complete, body)
+
+    def _decode(self, decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, ...] | None:
+        try:
+            values: tuple[Any, ...] = msgspec.structs.astuple(decoder.decode(body))
         except (msgspec.MsgspecError, ValueError):
             return None
-        return values
+        strings = sum([value.__class__ is str or value.__class__ is date for value in values])
+        is_exact = body.count(b'"') == 2 * (self.width + strings)
+        return values if is_exact else None  # a field is repeated, or a text contains an escaped quote
+
+
+JSON_TYPES: dict[str, Any] = {"number": float | str, "integer": float | str, "boolean": bool, "category": str, "date": str}
 
 
 def _json_type(column: Column) -> Any:
@@ -254,15 +272,17 @@ def _conversion(column: Column) -> Callable[[Any], Value] | None:
             return days
 
         return to_days
-    sentinels = missing_sentinels(column)
-    if column.kind not in ("number", "integer") or not sentinels:
+    sentinels, is_integer = missing_sentinels(column), column.kind == "integer"
+    if column.kind not in ("number", "integer") or not (sentinels or is_integer):
         return None
 
-    def without_sentinels(number: float | None) -> Value:
-        if number not in sentinels:
-            return number
-        if not column.nullable:
+    def checked_number(number: float | None) -> Value:
+        if number is not None and number in sentinels:
+            number = None
+        if number is None and not column.nullable:
             raise ValueError("a required value is missing")
-        return None
+        if is_integer and number is not None and not number.is_integer():
+            raise ValueError("not a whole number")
+        return number
 
-    return without_sentinels
+    return checked_number
