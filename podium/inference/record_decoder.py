@@ -251,8 +251,6 @@ def _json_type(column: Column) -> Any:
         json_type = bool if (column.low, column.high) == (0.0, 1.0) else None
     elif column.low is None or column.high is None:
         json_type = None
-    elif column.kind == "integer":
-        json_type = Annotated[int, msgspec.Meta(ge=int(column.low), le=int(column.high))]
     else:
         json_type = Annotated[float, msgspec.Meta(ge=column.low, le=column.high)]
     return json_type | None if json_type is not None and column.nullable else json_type
