@@ -192,11 +192,10 @@ class FastPath:
         return families, with_inputs
 
     def _predictions(self, decoded: DecodedRows, families: Sequence[str], with_inputs: bool) -> FastResult:
-        scores = self._scores(families, decoded)
+        rows = self.renderer.rows(self._scores(families, decoded), decoded.rows if with_inputs else None)
         prediction_id = new_prediction_id()
-        inputs = decoded.rows if with_inputs else None
-        text = self.renderer.predictions(scores, prediction_id, inputs, decoded.warnings)
-        return FastResult(text.encode(), prediction_id.encode(), len(decoded.rows))
+        text = self.renderer.response(families[0], rows, prediction_id, decoded.warnings)
+        return FastResult(text.encode(), prediction_id.encode(), len(rows))
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
         identity, record = _tensor_record(body, self.booleans)

@@ -1,4 +1,4 @@
-"""Render predictions of valid rows as JSON with compiled templates; the bytes are those of `service.responses`."""
+"""Render predictions as JSON, with templates compiled for a version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from podium.inference.record_decoder import NeedsReport, Row
+import numpy as np
+
+from podium.inference.panel import Scores as FamilyScores
+from podium.inference.panel import forecast_rows
+from podium.inference.parsed_rows import ParsedRows
+from podium.inference.record_decoder import Row
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import Problem
 from service.open_inference import output_tensor, output_types
@@ -26,7 +31,7 @@ def renderer_for(served: ServedModel) -> JsonRenderer:
 
 
 class JsonRenderer:
-    """The templates of one version. All methods raise NeedsReport for scores that are not finite."""
+    """The templates of one version. Numbers that are not finite become null, because JSON cannot represent them."""
 
     def __init__(self, served: ServedModel) -> None:
         target = served.signature.target
@@ -36,12 +41,9 @@ class JsonRenderer:
         self._predictions = {family: self._template(served.half_width(family)) for family in served.models}
         self._tensors = [_tensor_template(name, kind) for name, kind in output_types(served.signature).items()]
         self._labels = [json.dumps(label, ensure_ascii=False) for label in target.classes]
-        self._infer_head = (
-            f'{{"model_name":%s,"model_version":{json.dumps(served.version)},"id":%s,"parameters":{{"prediction_id":'
-        )
 
     def _template(self, half_width: float | None) -> Callable[[Sequence[float]], str]:
-        """Return the function that renders the fields of one prediction."""
+        """Return the function that renders the fields of one prediction; numbers that are not finite become null."""
         classes, labels = self._classes, [label for label, _ in self._classes]
         if len(classes) == 2:
             (_, first_name), (_, second_name) = classes
@@ -50,30 +52,24 @@ class JsonRenderer:
         def of_two_classes(scores: Sequence[float]) -> str:
             first, second = scores
             if not math.isfinite(first + second):
-                raise NeedsReport
+                return of_classes(scores)
             return f"{two_labels[second > first]}{first!r},{second_name}:{second!r}}}"
 
-        def of_class(scores: Sequence[float]) -> str:
-            if not math.isfinite(sum(scores)):
-                raise NeedsReport
+        def of_classes(scores: Sequence[float]) -> str:
             label = labels[scores.index(max(scores))]
-            probabilities = ",".join([f"{name}:{score!r}" for (_, name), score in zip(classes, scores, strict=True)])
+            probabilities = ",".join([f"{name}:{_number(score)}" for (_, name), score in zip(classes, scores, strict=True)])
             return f'"prediction":{label},"probabilities":{{{probabilities}}}'
 
         def of_number(scores: Sequence[float]) -> str:
             (number,) = scores
-            if not math.isfinite(number):
-                raise NeedsReport
             if half_width is None:
-                return f'"prediction":{number!r}'
-            return f'"prediction":{number!r},"interval":[{number - half_width!r},{number + half_width!r}]'
+                return f'"prediction":{_number(number)}'
+            return f'"prediction":{_number(number)},"interval":[{_number(number - half_width)},{_number(number + half_width)}]'
 
-        return of_two_classes if len(classes) == 2 else of_class if classes else of_number
+        return of_two_classes if len(classes) == 2 else of_classes if classes else of_number
 
-    def predictions(
-        self, scores: Mapping[str, Scores], prediction_id: str, inputs: Sequence[Row] | None, warnings: Sequence[Problem]
-    ) -> str:
-        """Return the response of a prediction; the first family of `scores` is the main one."""
+    def rows(self, scores: Mapping[str, Scores], inputs: Sequence[Row] | None = None) -> list[str]:
+        """Return the JSON object of each row; the first family of `scores` is the main one."""
         families = list(scores)
         rows = list(map(self._predictions[families[0]], scores[families[0]]))
         if len(families) > 1:
@@ -82,21 +78,22 @@ class JsonRenderer:
         if inputs:
             cells = [_compact(sorted_inputs(row, self._signature)) for row in inputs]
             rows = [f'{row},"inputs":{each}' for row, each in zip(rows, cells, strict=True)]
+        return [f"{{{row}}}" for row in rows]
+
+    def response(self, family: str, rows: Sequence[str], prediction_id: str, warnings: Sequence[Problem]) -> str:
+        """Return the response with these rows; `family` is the main one."""
         notes = ",".join([_warning(warning) for warning in warnings])
-        body = "},{".join(rows)
-        return f'{self._heads[families[0]]}{prediction_id}","predictions":[{{{body}}}],"warnings":[{notes}]}}'
+        return f'{self._heads[family]}{prediction_id}","predictions":[{",".join(rows)}],"warnings":[{notes}]}}'
 
     def labels(self, scores: Scores) -> list[str]:
         """Return the JSON of each predicted class or number."""
-        if not all(math.isfinite(score) for row in scores for score in row):
-            raise NeedsReport
         if not self._labels:
-            return [repr(row[0]) for row in scores]
+            return [_number(row[0]) for row in scores]
         return [self._labels[row.index(max(row))] for row in scores]
 
     def tensors(self, name: str, scores: Scores, identity: str, prediction_id: str) -> str:
         """Return the response of the Open Inference Protocol, with all outputs."""
-        columns = [self.labels(scores), *([repr(row[index]) for row in scores] for index in range(len(self._labels)))]
+        columns = [self.labels(scores), *([_number(row[index]) for row in scores] for index in range(len(self._labels)))]
         outputs = ",".join(
             [
                 f"{before}[{len(scores)},1]{after}[{','.join(cells)}]}}"
@@ -107,6 +104,25 @@ class JsonRenderer:
         facts |= {"parameters": {"prediction_id": prediction_id}}
         head = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return f'{head[:-1]},"outputs":[{outputs}]}}'
+
+
+def prediction_rows(served: ServedModel, scores: FamilyScores, rows: ParsedRows, with_inputs: bool = False) -> list[str]:
+    """Return the JSON object of each row, or of each forecast of a panel; an invalid row gets its errors."""
+    if served.signature.panel:
+        return list(map(_compact, forecast_rows(served.signature.panel, rows, scores)))
+    lists = {family: np.asarray(matrix, dtype=float).tolist() for family, matrix in scores.items()}
+    valid = renderer_for(served).rows(lists, rows.as_rows() if with_inputs else None)
+    if not rows.invalid_rows:
+        return valid
+    remaining, invalid = iter(valid), rows.invalid_rows
+    return [
+        _compact({"errors": [problem.as_json() for problem in invalid[index]]}) if index in invalid else next(remaining)
+        for index in range(rows.total)
+    ]
+
+
+def _number(number: float) -> str:
+    return repr(number) if math.isfinite(number) else "null"
 
 
 def _head(served: ServedModel, family: str) -> str:
@@ -127,4 +143,4 @@ def _warning(warning: Problem) -> str:
 
 
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -12,13 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from podium.inference.served_model import ServedModel
 from podium.inference.table_rows import ROWS_FIELD
+from podium.models.model import predicted_label
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
-from podium.schema.columns import Column, Panel, Signature
+from podium.schema.columns import Column, Panel, Signature, Target
 from podium.schema.data_errors import Problem
 from service.json_schemas import describe_column, example_value, training_values
 from service.page_filters import FILTERS, TESTS
-from service.responses import one_prediction
+from service.responses import json_number
 
 MAX_SHOWN_ROWS = 100
 MAX_CHOICES = 200
@@ -186,6 +187,16 @@ def _form_field(column: Column) -> dict[str, Any]:
     }
 
 
+def _one_prediction(scores: Sequence[float], target: Target, half_width: float | None = None) -> dict[str, Any]:
+    """Return `prediction` with `probabilities` by class or, for a regression, with the 90% prediction `interval`."""
+    fields: dict[str, Any] = {"prediction": json_number(predicted_label(scores, target))}
+    if target.classes:
+        fields["probabilities"] = {str(label): json_number(score) for label, score in zip(target.classes, scores, strict=True)}
+    elif half_width is not None:
+        fields["interval"] = [json_number(scores[0] - half_width), json_number(scores[0] + half_width)]
+    return fields
+
+
 def _predictions(served: ServedModel, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the prediction of each model for a single record, the champion's first."""
     target = served.signature.target
@@ -193,7 +204,7 @@ def _predictions(served: ServedModel, result: dict[str, Any]) -> list[dict[str, 
         {
             "family": family,
             "champion": family == served.champion,
-            **one_prediction(list(map(float, rows[0])), target, served.half_width(family)),
+            **_one_prediction(list(map(float, rows[0])), target, served.half_width(family)),
         }
         for family, rows in result["scores"].items()
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -12,13 +12,12 @@ from podium.inference.json_rows import rows_from_records
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.inference.table_rows import rows_from_table
-from podium.models.model import predicted_label
 from podium.tables.strict_json import decode_json
 from service.admission import MODEL
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnsupportedMedia
+from service.json_renderer import renderer_for
 from service.mlflow import parse_mlflow_records
-from service.responses import json_number
 from service.scoring import predict_champion
 from service.services import ServicesDep
 
@@ -48,5 +47,5 @@ def _parse(data: bytes, media: str, served: ServedModel, max_rows: int) -> Parse
 
 
 def _render(scores: Any, served: ServedModel) -> bytes:
-    target = served.signature.target
-    return json.dumps({"predictions": [json_number(predicted_label(list(map(float, row)), target)) for row in scores]}).encode()
+    labels = renderer_for(served).labels(np.asarray(scores, dtype=float).tolist())
+    return f'{{"predictions": [{", ".join(labels)}]}}'.encode()

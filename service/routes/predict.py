@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
-from podium.inference.record_decoder import NeedsReport
 from podium.inference.result_tables import number_columns, result_table, table_to_csv, table_to_parquet
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import BadData, Problem, TooLarge
@@ -22,11 +20,11 @@ from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnknownResult
 from service.jobs import JobRequest
-from service.json_renderer import renderer_for
+from service.json_renderer import prediction_rows, renderer_for
 from service.negotiation import SUFFIXES, Format, negotiate
 from service.problems import invalid_input, problem_response
 from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
-from service.responses import json_predictions, new_prediction_id, prediction_headers
+from service.responses import new_prediction_id, prediction_headers
 from service.scoring import FamilyScores, run_models
 from service.services import Services, ServicesDep
 
@@ -175,18 +173,10 @@ class Predicted:
 
 
 def _json(services: Services, predicted: Predicted) -> Response:
-    served, rows, with_inputs = predicted.served, predicted.rows, predicted.options.inputs
-    prediction_id = predicted.headers["X-Prediction-Id"]
-    if served.signature.panel or rows.invalid_rows:
-        payload = json_predictions(served, prediction_id, predicted.scores, rows, with_inputs)
-        return Response(payload, 200, predicted.headers, "application/json")
-    try:
-        scores = {family: np.asarray(matrix).tolist() for family, matrix in predicted.scores.items()}
-        inputs = rows.as_rows() if with_inputs else None
-        payload = renderer_for(served).predictions(scores, prediction_id, inputs, rows.warnings).encode()
-    except NeedsReport:
-        payload = json_predictions(served, prediction_id, predicted.scores, rows, with_inputs)
-    return Response(payload, 200, predicted.headers, "application/json")
+    served, scores, rows = predicted.served, predicted.scores, predicted.rows
+    objects = prediction_rows(served, scores, rows, predicted.options.inputs)
+    payload = renderer_for(served).response(next(iter(scores)), objects, predicted.headers["X-Prediction-Id"], rows.warnings)
+    return Response(payload.encode(), 200, predicted.headers, "application/json")
 
 
 def _csv(services: Services, predicted: Predicted) -> Response:
