@@ -266,7 +266,7 @@ def _tensor_record(body: bytes, booleans: Collection[str]) -> tuple[str, dict[st
 
 
 def build_fast_path(served: ServedModel) -> FastPath | None:
-    """Build the fast path of a version, or return None for panels, and if the champion's scorer was not verified."""
+    """Build the fast path of a version, or return None for panels or if the champion's scorer was not verified."""
     scorers = {family: scorer for family, scorer in served.fast.items() if scorer is not None}
     if served.signature.panel or served.champion not in scorers:
         return None

@@ -50,7 +50,7 @@ def predict_file(
     problems: bool = True,
     limits: Limits = FILE,
 ) -> Iterator[ResultChunk]:
-    """Yield the input columns with predictions, and with the problems of invalid rows if parsed by row.
+    """Yield the input columns with predictions; with `options.by_row`, also the problems of invalid rows.
 
     Raises BadData with row numbers counted over the whole file.
     """

@@ -80,8 +80,8 @@ def table_to_parquet(table: pa.Table) -> bytes:
 def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True, numbers: Collection[str] = ()) -> bytes:
     """Return UTF-8 CSV, with quotes only around cells that need them.
 
-    Unless `raw`, an apostrophe precedes text that a spreadsheet would run as a formula. The cells of columns in `numbers` are
-    valid numbers or empty, as text.
+    Unless `raw`, an apostrophe precedes text that a spreadsheet would run as a formula. Columns in `numbers` must contain text
+    that is empty or a valid number.
     """
     columns = dict(zip(table.column_names, table.columns, strict=True))
     plain = {name for name in numbers if name in columns and _has_no_line_breaks(columns[name])}

@@ -200,7 +200,7 @@ class OneHot:
 def _category_tables(
     features: Sequence[tuple[int, OneHot]], columns: Sequence[Column]
 ) -> list[tuple[int, dict[Value, int], int]]:
-    """Return each text column with a map from category to feature index and the index for unseen categories (-1: none)."""
+    """Return each text column with its category-to-index map and its index for unseen categories (-1: none)."""
     tables: dict[int, tuple[dict[Value, int], int]] = {}
     for index, feature in features:
         table, rest = tables.get(feature.column, ({None: -1}, -1))

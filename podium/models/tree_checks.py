@@ -118,7 +118,7 @@ def _check_tree(text: str, index: int, features: int) -> int:
     where = f"tree {index}"
     first, *lines = text.rstrip("\n").split("\n")
     if first != f"Tree={index}" or not text.endswith("\n\n") or text.endswith("\n" * 4):
-        raise ValueError(f"{where} is not numbered, or does not end in a blank line")
+        raise ValueError(f"{where} has the wrong number, or does not end with a blank line")
     tree = _parse_fields(lines, FIELDS, where)
     try:
         return _check_fields(tree, features, where)

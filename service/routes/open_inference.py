@@ -96,7 +96,7 @@ async def index(request: Request, services: ServicesDep) -> Response:
     data = await request.body()
     body = decode_json(data) if data.strip() else {}
     if not isinstance(body, dict) or not isinstance(body.get("ready", False), bool):
-        raise BadData([Problem("invalid-type", "must be an object; `ready` is true or false")])
+        raise BadData([Problem("invalid-type", "must be an object; `ready`, if given, must be true or false")])
     only_ready = body.get("ready", False)
     projects = sorted({served.project for served in services.live.all()} | set(services.reconciler.failures))
     states: list[dict[str, str]] = []
