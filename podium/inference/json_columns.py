@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from podium.inference.record_decoder import NeedsReport, decode_small_json, have_plain_names
+from podium.inference.record_decoder import NeedsReport, check_quotes, decode_any_json, have_plain_names
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels
@@ -40,7 +40,7 @@ def columns_of_json(body: bytes, signature: Signature, max_rows: int) -> Decoded
     Raises TooLarge if the decoded records would need too much memory.
     """
     inputs = signature.inputs
-    cells = _decode_plain(body, signature) or _decode_any(body, signature)
+    cells = _decode_plain(body, signature) or _decode_any(body, signature, max_rows)
     rows = len(cells[0]) if cells else 0
     if not 0 < rows <= max_rows:
         raise NeedsReport
@@ -83,20 +83,20 @@ def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[An
     return msgspec.json.Decoder(list[record]), text_columns  # type: ignore[valid-type]
 
 
-def _decode_any(body: bytes, signature: Signature) -> Cells:
+def _decode_any(body: bytes, signature: Signature, max_rows: int) -> Cells:
     """Return the cells by column; a field that a record lacks is None."""
     check_json_size(body)
-    records = decode_small_json(body)
-    if isinstance(records, dict) and list(records) == ["records"]:
-        records = records["records"]
-    names, known = signature.names, {*signature.names, *signature.ignored}
-    if not isinstance(records, list):
+    decoded = decode_any_json(body)
+    records = decoded["records"] if isinstance(decoded, dict) and list(decoded) == ["records"] else decoded
+    if not isinstance(records, list) or len(records) > max_rows:
         raise NeedsReport
-    kinds = set(map(type, records))
+    names, known, kinds = signature.names, {*signature.names, *signature.ignored}, set(map(type, records))
     if kinds == {list} and set(map(len, records)) == {len(names)}:
+        check_quotes(body, decoded)
         return [list(values) for values in zip(*records, strict=True)]
     if kinds != {dict} or not all(map(known.issuperset, records)):
         raise NeedsReport
+    check_quotes(body, decoded)
     return [list(map(methodcaller("get", name), records)) for name in names]
 
 

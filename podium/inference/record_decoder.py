@@ -159,13 +159,23 @@ class _ColumnDecoder:
 
 def decode_small_json(body: bytes) -> Any:
     """Decode JSON; a field that occurs twice, or an escaped quote, raises NeedsReport."""
+    decoded = decode_any_json(body)
+    check_quotes(body, decoded)
+    return decoded
+
+
+def decode_any_json(body: bytes) -> Any:
+    """Decode JSON; of a field that occurs twice, the last value is kept. Raises NeedsReport."""
     try:
-        decoded = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise NeedsReport from None
+
+
+def check_quotes(body: bytes, decoded: Any) -> None:
+    """Check that no field occurs twice: each name and each text has two quotes, if none is escaped. Raises NeedsReport."""
     if body.count(b'"') != 2 * _count_strings(decoded):
         raise NeedsReport
-    return decoded
 
 
 def _count_strings(decoded: Any) -> int:
