@@ -86,6 +86,8 @@ def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[An
 def _decode_any(body: bytes, signature: Signature, max_rows: int) -> Cells:
     """Return the cells by column; a field that a record lacks is None."""
     check_json_size(body)
+    if body.count(b"[") + body.count(b"{") > max_rows + 2:  # a list of this many records, and `records`
+        raise NeedsReport
     decoded = decode_any_json(body)
     records = decoded["records"] if isinstance(decoded, dict) and list(decoded) == ["records"] else decoded
     if not isinstance(records, list) or len(records) > max_rows:

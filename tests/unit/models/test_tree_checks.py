@@ -102,7 +102,7 @@ FORGED = {
     "an end of text": (r"^num_cat=(\d+)", "num_cat=\\1\0", "control characters"),
     "two spaces": (r"^left_child=(\S+) ", r"left_child=\1  ", "numbers"),
     "figures of another length": (r"^leaf_count=\S+ ", "leaf_count=", "leaf_count"),
-    "another number": (r"^Tree=1$", "Tree=7", "numbered"),
+    "another number": (r"^Tree=1$", "Tree=7", "wrong number"),
     "more features": (r"^max_feature_idx=\d+", "max_feature_idx=400", "max_feature_idx"),
     "more classes": (r"^num_class=\d+", "num_class=400", "num_class"),
     "more trees a turn": (r"^num_tree_per_iteration=\d+", "num_tree_per_iteration=400", "num_tree_per_iteration"),
