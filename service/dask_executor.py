@@ -30,8 +30,6 @@ from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 MIN_BLOCK_ROWS = 1000
-START_SECONDS = 10
-"""How long the actor of a worker may take to start."""
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
 """By default, Dask keeps its last thousand messages with their rows, which makes garbage collections take 0.1 s."""
 RETRY_SECONDS = 30
@@ -60,8 +58,8 @@ class BlockScorer:
         return _model(*model).scorer.scores(features)
 
 
-def _start_scorer(client: Client, worker: str) -> Any:
-    return client.submit(BlockScorer, actor=True, workers=[worker], pure=False).result(timeout=START_SECONDS)
+def _remaining(deadline: float) -> float:
+    return max(0.01, deadline - time.monotonic())
 
 
 def local_cluster(workers: int) -> LocalCluster:
@@ -148,7 +146,7 @@ class DaskExecutor:
     def _scores_on_cluster(self, served: ServedModel, family: str, features: FloatMatrix) -> FloatMatrix:
         assert self._client is not None
         deadline = time.monotonic() + self._settings.dask_timeout
-        scorers = self._scorers_of_workers(self._client)
+        scorers = self._scorers_of_workers(self._client, deadline)
         blocks = np.array_split(features, max(1, min(len(features) // MIN_BLOCK_ROWS, len(scorers))))
         bucket, cache = self._settings.bucket, str(self._settings.cache)
         model = served.project, served.version, served.manifest_sha256, family, bucket, cache, self._settings.trainer_keys
@@ -157,17 +155,28 @@ class DaskExecutor:
             scorer.scores(np.ascontiguousarray(block), *model)
             for scorer, block in zip(islice(cycle(scorers), first, None), blocks, strict=False)
         ]
-        return np.vstack([future.result(timeout=max(0.0, deadline - time.monotonic())) for future in futures])
+        return np.vstack([future.result(timeout=_remaining(deadline)) for future in futures])
 
-    def _scorers_of_workers(self, client: Client) -> list[Any]:
+    def _scorers_of_workers(self, client: Client, deadline: float) -> list[Any]:
         """Return an actor of each worker; start those of new workers. Raises TimeoutError."""
-        with self._lock:
-            workers = list(client.nthreads())
-            if self._scorers.keys() != set(workers):
-                with client.as_current():
-                    self._scorers = {worker: self._scorers.get(worker) or _start_scorer(client, worker) for worker in workers}
+        if not self._lock.acquire(timeout=_remaining(deadline)):
+            raise TimeoutError("another batch waits for the workers")
+        try:
+            if time.monotonic() < self._retry_at:
+                raise TimeoutError("another batch failed")
+            workers = list(client.nthreads(callback_timeout=_remaining(deadline)))
+            with client.as_current():
+                started = {
+                    worker: client.submit(BlockScorer, actor=True, workers=[worker], pure=False)
+                    for worker in workers
+                    if worker not in self._scorers
+                }
+                actors = {worker: future.result(timeout=_remaining(deadline)) for worker, future in started.items()}
+            self._scorers = {worker: actors.get(worker) or self._scorers[worker] for worker in workers}
             self.workers = len(workers)
             return list(self._scorers.values())
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         self._starter.shutdown(wait=True)

@@ -7,6 +7,7 @@ which give the same predictions and report what is wrong.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 PREPARED_KEY = "fast_path"
 JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 ACCEPTED = (b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
+OPTIONS = {"models", "on_error", "inputs", "extra", "delimiter", "raw"}
 ONE_CELL = ([1, 1], [1])
 DATATYPES = {*DTYPES, "BYTES"}
 UNSUPPORTED_HEADERS = (b"content-encoding", HEADER_LENGTH.lower().encode())
@@ -94,22 +96,33 @@ def _call_of(scope: Scope) -> FastCall | None:
     if scope["type"] != "http":
         return None
     path, method = scope["path"], scope["method"]
+    project: str | None
     parts = path.split("/")
     if path == "/predict":
         kind, project = "predict", ""
     elif path == "/invocations":
-        kind, project = "invocations", ""
+        kind, project = "invocations", _project_in(scope["query_string"])
     elif len(parts) == 4 and parts[1] == "projects" and parts[3] == "predict":
         kind, project = "predict", parts[2]
     elif len(parts) == 5 and parts[1] == "v2" and parts[2] == "models" and parts[4] == "infer":
         kind, project = "infer", parts[3]
     else:
         return None
+    if project is None or (not project and len(parts) > 2):
+        return None
     if method == "GET" and kind == "predict" and scope["query_string"]:
         kind = "query"
-    elif method != "POST" or (kind == "infer" and scope["query_string"]) or not (project or path.count("/") == 1):
+    elif method != "POST" or (kind == "infer" and scope["query_string"]):
         return None
     return FastCall(kind, project, scope["query_string"].decode("latin-1")) if _has_json_headers(scope, method) else None
+
+
+def _project_in(query: bytes) -> str | None:
+    """Return the project that the query of /invocations names, empty without a query, or None for any other query."""
+    name = query.removeprefix(b"project=")
+    if query and (name == query or not re.fullmatch(rb"[A-Za-z0-9_.-]+", name)):
+        return None
+    return name.decode()
 
 
 def _has_json_headers(scope: Scope, method: str) -> bool:
@@ -172,8 +185,9 @@ class FastPath:
         fields = dict(pairs)
         if len(fields) < len(pairs):
             raise NeedsReport
-        names = self.served.signature.names
-        options = [(name, fields.pop(name)) for name in ("models", "inputs") if name in fields and name not in names]
+        if not OPTIONS.isdisjoint(self.served.signature.names):
+            raise NeedsReport
+        options = [(name, fields.pop(name)) for name in ("models", "inputs") if name in fields]
         families, with_inputs = self._options(options)
         return self._predictions(self.decoder.row_of_text(fields), families, with_inputs)
 
@@ -199,7 +213,7 @@ class FastPath:
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
         identity, record = _tensor_record(body, self.booleans)
-        decoded = self.decoder.rows_of(record, max_rows)
+        decoded = self.decoder.rows_of([record], max_rows)
         scores = self._scores([self.served.champion], decoded)[self.served.champion]
         prediction_id = new_prediction_id()
         text = self.renderer.tensors(call.project, scores, identity, prediction_id)
@@ -255,12 +269,12 @@ def _tensor_record(body: bytes, booleans: Collection[str]) -> tuple[str, dict[st
         cell = data[0] if len(data) == 1 else None
         if cell.__class__ is list and len(cell) == 1:
             (cell,) = cell
-        if len(data) != 1 or tensor.shape not in ONE_CELL or datatype not in DATATYPES:
+        if len(data) != 1 or cell.__class__ in (list, dict) or tensor.shape not in ONE_CELL or datatype not in DATATYPES:
             raise NeedsReport
         strings += 6 + (cell.__class__ is str) + (3 if tensor.parameters else 0)
         record[tensor.name] = as_boolean(cell) if tensor.name in booleans and datatype in NUMBERS else cell
     identity = request.id or ""
-    if body.count(b'"') != 2 * strings or len(record) < len(request.inputs) or len(identity) > MAX_ID:
+    if not record or body.count(b'"') != 2 * strings or len(record) < len(request.inputs) or len(identity) > MAX_ID:
         raise NeedsReport  # a field or a tensor is repeated, or a text contains an escaped quote
     return identity, record
 

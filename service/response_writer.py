@@ -28,9 +28,14 @@ class ResponseWriter:
         else:
             self._transport.write(data)
 
+    def abort(self) -> None:
+        """Close at once, without what was held back."""
+        self._head = b""
+        self._transport.abort()
+
     def flush(self) -> None:
         """Write a head that was held back."""
-        if self._head:
+        if self._head and not self._transport.is_closing():
             head, self._head = self._head, b""
             self._transport.write(head)
 

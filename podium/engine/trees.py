@@ -71,9 +71,7 @@ def tree_arrays(text: str) -> TreeArrays:
     is_plain = not splits.kind.any()
     has_masks = is_plain and int(splits.leaf_counts.max()) <= MAX_MASKED_LEAVES
     masks = _masks(splits, layout, features) if has_masks else _Masks()
-    objective, *parameters = header.get("objective", "").split(" ")
-    sigmoid = next((float(text.partition(":")[2]) for text in parameters if text.startswith("sigmoid:")), 1.0)
-    link = "square" if "sqrt" in parameters else LINK_OF_OBJECTIVE.get(objective, "identity")
+    link, sigmoid = _link(header.get("objective", ""))
     return TreeArrays(
         trees=len(trees),
         outputs=int(header["num_class"]),
@@ -93,6 +91,21 @@ def tree_arrays(text: str) -> TreeArrays:
         leaves=masks.leaves,
         leaf_starts=splits.leaf_starts,
     )
+
+
+def _link(objective: str) -> tuple[str, float]:
+    """Return the function of the sums, and the factor of a logistic one. Raises UnsupportedTrees for unusual parameters."""
+    name, *parameters = objective.split(" ")
+    link = LINK_OF_OBJECTIVE.get(name, "identity")
+    if name in ("binary", "multiclassova"):
+        sigmoids = [float(text.partition(":")[2]) for text in parameters if text.startswith("sigmoid:")]
+        if len(sigmoids) == 1 and "sqrt" not in parameters:
+            return link, sigmoids[0]
+    elif name == "regression" and parameters == ["sqrt"]:
+        return "square", 1.0
+    elif "sqrt" not in parameters and not (link != "identity" and "sigmoid" in objective):
+        return link, 1.0
+    raise UnsupportedTrees("an objective with unusual parameters")
 
 
 def _fields(lines: str) -> dict[str, str]:
@@ -127,7 +140,7 @@ class _Splits:
         leaf_starts = np.cumsum(leaf_counts) - leaf_counts
         split_starts = np.cumsum(leaf_counts - 1) - (leaf_counts - 1)
         of_tree = np.repeat(np.arange(len(trees)), leaf_counts - 1)
-        with_splits = [tree for tree in trees if tree["num_leaves"] != "1"]
+        with_splits = [tree for tree in trees if int(tree["num_leaves"]) > 1]
         decision = _numbers(with_splits, "decision_type", "i8")
         threshold = _numbers(with_splits, "threshold", "f8")
         left, right = (_numbers(with_splits, f"{side}_child", "i8") for side in ("left", "right"))
@@ -157,7 +170,7 @@ def _category_bits(trees: Sequence[dict[str, str]]) -> tuple[np.ndarray, np.ndar
     words: list[int] = []
     positions: list[int] = []
     for tree in trees:
-        if tree["num_cat"] == "0":
+        if not int(tree["num_cat"]):
             continue
         borders, bits = ([int(number) for number in tree[name].split()] for name in ("cat_boundaries", "cat_threshold"))
         for start, end in pairwise(borders):
@@ -194,7 +207,8 @@ def _lay_out(splits: _Splits) -> _Layout:
         depths[tree] = len(levels)
         rank = np.arange(len(level)) - np.searchsorted(tree, tree)  # the splits of a tree are adjacent
         first_child = free[tree] + 2 * rank
-        free += 2 * np.bincount(tree, minlength=trees)
+        present, counts = np.unique(tree, return_counts=True)
+        free[present] += 2 * counts
         children = np.column_stack([splits.left[level], splits.right[level]]).ravel()
         positions = np.column_stack([first_child, first_child + 1]).ravel()
         is_leaf = children < 0

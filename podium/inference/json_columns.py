@@ -89,10 +89,12 @@ def _decode_any(body: bytes, signature: Signature, max_rows: int) -> Cells:
     if body.count(b"[") + body.count(b"{") > max_rows + 2:  # a list of this many records, and `records`
         raise NeedsReport
     decoded = decode_any_json(body)
-    records = decoded["records"] if isinstance(decoded, dict) and list(decoded) == ["records"] else decoded
+    names, known = signature.names, {*signature.names, *signature.ignored}
+    wrapped = isinstance(decoded, dict) and list(decoded) == ["records"] and "records" not in names
+    records = decoded["records"] if wrapped else decoded
     if not isinstance(records, list) or len(records) > max_rows:
         raise NeedsReport
-    names, known, kinds = signature.names, {*signature.names, *signature.ignored}, set(map(type, records))
+    kinds = set(map(type, records))
     if kinds == {list} and set(map(len, records)) == {len(names)}:
         check_quotes(body, decoded)
         return [list(values) for values in zip(*records, strict=True)]

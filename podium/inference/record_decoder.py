@@ -17,9 +17,10 @@ import msgspec
 
 from podium.schema.columns import EPOCH, Column, Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, Problem
-from podium.tables.cell_rules import missing_sentinels
+from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels, normalize_category
 from podium.tables.input_warnings import out_of_range, unknown_category
 from podium.tables.json_values import InvalidCell, json_cell
+from podium.tables.strict_json import is_too_deep
 from podium.tables.text_values import text_cell
 
 Row = tuple[Value, ...]
@@ -138,10 +139,11 @@ class _ColumnDecoder:
         self._categories = frozenset(column.categories)
         self._out_of_range = functools.lru_cache(16)(functools.partial(out_of_range, column=column))
         self._unknown_category = functools.lru_cache(16)(functools.partial(unknown_category, column=column))
-        plain = column.kind == "number" and column.low is not None and not missing_sentinels(column)
-        self.low, self.high = (column.low or 0.0, column.high or 0.0) if plain else (math.inf, -math.inf)
+        bounds = _bounds(column) if column.kind == "number" and not missing_sentinels(column) else None
+        self.low, self.high = bounds or (math.inf, -math.inf)
         is_exact = column.is_text and column.fuzzy == "exact"
-        self.exact = self._categories - set(column.na_values) if is_exact else frozenset()
+        known = {text for text in column.categories if text and normalize_category(text) == text}
+        self.exact = known.difference(column.na_values) if is_exact else set()
 
     def check(self, value: Value, row: int, warnings: list[Problem]) -> None:
         """Add the warning about a typed cell. Raises NeedsReport for an unknown category that the column rejects."""
@@ -166,6 +168,8 @@ def decode_small_json(body: bytes) -> Any:
 
 def decode_any_json(body: bytes) -> Any:
     """Decode JSON; of a field that occurs twice, the last value is kept. Raises NeedsReport."""
+    if is_too_deep(body):
+        raise NeedsReport
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -174,7 +178,11 @@ def decode_any_json(body: bytes) -> Any:
 
 def check_quotes(body: bytes, decoded: Any) -> None:
     """Check that no field occurs twice: each name and each text has two quotes, if none is escaped. Raises NeedsReport."""
-    if body.count(b'"') != 2 * _count_strings(decoded):
+    try:
+        strings = _count_strings(decoded)
+    except RecursionError:
+        raise NeedsReport from None
+    if body.count(b'"') != 2 * strings:
         raise NeedsReport
 
 
@@ -253,17 +261,25 @@ def _json_type(column: Column) -> Any:
     """Return the msgspec type of the JSON values of a column, or None if there is none."""
     json_type: Any
     if column.kind == "category":
-        categories = [category for category in column.categories if category not in column.na_values]
+        usual = [category for category in column.categories if normalize_category(category) == category]
+        categories = [category for category in usual if category not in column.na_values]
         json_type = Literal[tuple(categories)] if categories else None
     elif column.kind == "date":
         json_type = date if column.date_format == "%Y-%m-%d" and not column.na_values else None
     elif column.kind == "boolean":
         json_type = bool if (column.low, column.high) == (0.0, 1.0) else None
-    elif column.low is None or column.high is None:
-        json_type = None
     else:
-        json_type = Annotated[float, msgspec.Meta(ge=column.low, le=column.high)]
+        bounds = _bounds(column)
+        json_type = Annotated[float, msgspec.Meta(ge=bounds[0], le=bounds[1])] if bounds else None
     return json_type | None if json_type is not None and column.nullable else json_type
+
+
+def _bounds(column: Column) -> tuple[float, float] | None:
+    """Return the training range within the numbers that are valid, or None if there is none."""
+    if column.low is None or column.high is None or math.isnan(column.low + column.high):
+        return None
+    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    return max(column.low, -largest), min(column.high, largest)
 
 
 def _conversion(column: Column) -> Callable[[Any], Value] | None:

@@ -22,6 +22,8 @@ from podium.tables.cell_rules import NUMBER
 
 FORMULA = r"^[=+\-@\t\r]"
 PROBLEM_COLUMN = "problem"
+ROWS_AT_A_TIME = 50_000
+"""Rows that are joined to lines at a time: an Arrow array of text holds at most 2 GB."""
 
 
 def result_table(snapshot: ServedModel, inputs: ParsedRows, scores: Scores, *, problems: bool | None = None) -> pa.Table:
@@ -83,14 +85,27 @@ def table_to_csv(table: pa.Table, *, raw: bool = False, header: bool = True, num
     Unless `raw`, an apostrophe precedes text that a spreadsheet would run as a formula. Columns in `numbers` must contain text
     that is empty or a valid number.
     """
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    plain = {name for name in numbers if name in columns and _has_no_line_breaks(columns[name])}
-    cells = {
-        name: column if name in plain else _quoted(column if raw else _escape_cells(column)) for name, column in columns.items()
-    }
-    names = [name if raw or not re.match(FORMULA, name) else f"'{name}" for name in columns]
-    head = _lines([_quoted(pa.chunked_array([[name]])) for name in names]) if header else b""
-    return head + _lines(list(cells.values()))
+    names = [name if raw or not re.match(FORMULA, name) else f"'{name}" for name in table.column_names]
+    pieces = [_lines([_quoted(pa.chunked_array([[name]])) for name in names])] if header else []
+    for start in range(0, table.num_rows, ROWS_AT_A_TIME):
+        piece = table.slice(start, ROWS_AT_A_TIME)
+        columns = dict(zip(piece.column_names, map(_as_text, piece.columns), strict=True))
+        plain = {name for name in numbers if name in columns and _has_no_line_breaks(columns[name])}
+        pieces.append(
+            _lines(
+                [
+                    column if name in plain else _quoted(column if raw else _escape_cells(column))
+                    for name, column in columns.items()
+                ]
+            )
+        )
+    return b"".join(pieces)
+
+
+def _as_text(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers unchanged, and any kind of text as strings."""
+    is_text = pa.types.is_large_string(cells.type) or pa.types.is_string_view(cells.type) or pa.types.is_dictionary(cells.type)
+    return cells.cast(pa.string()) if is_text else cells
 
 
 def number_columns(signature: Signature, inputs: ParsedRows) -> set[str]:

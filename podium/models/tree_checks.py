@@ -94,6 +94,8 @@ def _check_header(head: Fields, features: int, outputs: int, sizes: list[int]) -
         raise ValueError("the header has an invalid label_index")
     if "tree_sizes" in head and _integers(head, "tree_sizes", len(sizes), "the header").tolist() != sizes:
         raise ValueError("the header's tree_sizes do not match the trees")
+    if head.get("objective") == "":
+        raise ValueError("the header has an empty objective")
     _check_objective(head.get("objective", ""), outputs)
 
 

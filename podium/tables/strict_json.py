@@ -47,8 +47,13 @@ def check_json_size(data: bytes) -> None:
         if len(data) + overhead > MAX_DECODED_BYTES:
             message = "the request has too many records, fields or values"
             raise TooLarge([Problem("too-large", message, expected="fewer records, or CSV or Parquet")])
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
+    if is_too_deep(data):
         raise too_deep()
+
+
+def is_too_deep(data: bytes) -> bool:
+    """Return whether JSON is nested deeper than MAX_DEPTH; brackets within strings count too, so this is an estimate."""
+    return data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH
 
 
 def too_deep() -> Malformed:

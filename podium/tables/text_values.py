@@ -81,10 +81,9 @@ def _date(column: Column) -> Callable[[str], Value]:
 
 def _category(column: Column) -> Callable[[str], Value]:
     def convert(text: str) -> Value:
-        text = unicodedata.normalize("NFC", text)
         if len(text) > MAX_TEXT_LENGTH or "\0" in text:
             raise InvalidCell("out-of-range", "is too long or contains NUL")
-        return resolve_category(text, column)
+        return resolve_category(unicodedata.normalize("NFC", text), column)
 
     return convert
 

@@ -79,10 +79,10 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 def test_the_fast_path_and_the_routes_give_the_same_bytes(service: Client) -> None:
-    """A query string disables the fast path."""
+    """The fast path does not support `on_error`."""
     for row in tables.mixed(60, seed=9).drop(columns="bought").to_dict("records"):
         cells = {name: None if value != value else value for name, value in row.items()} | {"member": row["member"] == "true"}
-        fast, routed = service.post_json(MIXED, cells), service.post_json(MIXED + "?models=champion", cells)
+        fast, routed = service.post_json(MIXED, cells), service.post_json(MIXED + "?on_error=all", cells)
         assert _without_id(fast) == _without_id(routed)
 
 
@@ -241,7 +241,7 @@ ODD = "/projects/odd/predict"
 
 def test_unusual_names_work_in_every_format(service: Client) -> None:
     row = {'he said "x" <b>': 0.5, "flag": None, "prediction": "a"}
-    fast, routed = service.post_json(ODD, row), service.post_json(ODD + "?models=champion", row)
+    fast, routed = service.post_json(ODD, row), service.post_json(ODD + "?on_error=all", row)
     assert _without_id(fast) == _without_id(routed)
     flagged = service.post_json(ODD, {**row, "flag": False}).json()
     assert [warning["column"] for warning in flagged["warnings"]] == ["flag"]
@@ -276,3 +276,17 @@ def test_the_fast_path_and_the_routes_send_the_same_headers(service: Client) -> 
         for path in (MIXED, MIXED + "?models=champion")
     )
     assert fast == routed
+
+
+def test_invalid_requests_reach_the_routes(service: Client) -> None:
+    """The fast path must not accept what the routes reject, or use another model than the one that is named."""
+    deep = b'{"city": ' + b"[" * 600 + b"]" * 600 + b"}"
+    json_type = {"content-type": "application/json"}
+    assert service.post(MIXED, deep, json_type).status == 400
+    assert service.get("/projects//predict?income=1").status == 404
+    records = {"dataframe_records": [RECORD]}
+    assert service.post_json("/invocations?project=nobody", records).status == 404
+    assert service.post_json("/invocations?other=mixed", records).status == 422
+    assert service.post_json("/invocations?project=mixed", records).status == 200
+    for inputs in ([], [{"name": "records", "shape": [1], "datatype": "FP64", "data": [[[[1.0], [2.0]]]]}]):
+        assert service.post_json("/v2/models/prices/infer", {"inputs": inputs}).status == 422

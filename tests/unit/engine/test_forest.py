@@ -14,6 +14,7 @@ from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifie
 from podium.engine import forest
 from podium.engine.forest import Forest, Trees, load_trees
 from podium.engine.lightgbm_library import Booster
+from podium.engine.trees import UnsupportedTrees
 from podium.models.lightgbm_export import boosted_trees, forest_trees
 from podium.models.scorers import LightGBMScorer
 from podium.models.tree_checks import check_trees
@@ -170,6 +171,13 @@ def test_the_kernels_are_built_and_used() -> None:
 def test_lightgbm_scores_where_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forest, "kernels", lambda: None)
     assert isinstance(load_trees(train("binary").model_to_string(), is_float32=False), Booster)
+
+
+@pytest.mark.parametrize("objective", ["huber sqrt", "poisson sqrt", "cross_entropy sigmoid:2", "binary sigmoid:1 sigmoid:2"])
+def test_objectives_with_unusual_parameters_are_left_to_lightgbm(objective: str) -> None:
+    text = train("regression").model_to_string().replace("objective=regression", f"objective={objective}", 1)
+    with pytest.raises(UnsupportedTrees):
+        Forest(text)
 
 
 def test_more_trees_per_iteration_than_outputs_are_an_error() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,3 +137,41 @@ def test_text_fields_decode_to_the_cells_and_warnings_of_the_detailed_parser(rec
         assert expected is None or not all(text.isprintable() for text in fields.values())
     else:
         assert_same(decoded, expected)
+
+
+def test_a_column_named_records_is_not_unwrapped() -> None:
+    columns = tuple(Column(name, "number", nullable=True, low=0.0, high=9.0) for name in ("records", "x"))
+    signature = Signature(columns, Target("y", "regression"), {})
+    body = json.dumps({"records": [{"x": 1.0}] * 20_000}).encode()
+    with pytest.raises(NeedsReport):
+        columns_of_json(body, signature, 100_000)
+    with pytest.raises(NeedsReport):
+        decoder_of(signature).rows_of_json(body, 100_000)
+
+
+@pytest.mark.parametrize("text", ['{"size": 1.5, "id": ' + "[" * depth + "]" * depth + "}" for depth in (101, 600, 5000)])
+def test_nested_json_is_left_to_the_detailed_parser(text: str) -> None:
+    signature = Signature(COLUMNS[:1], Target("y", "regression"), {"id": "not used"})
+    for body in (text, f"[{text}]"):
+        with pytest.raises(NeedsReport):
+            decoder_of(signature).rows_of_json(body.encode(), 10)
+        with pytest.raises((NeedsReport, BadData)):
+            columns_of_json(body.encode(), signature, 10)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-math.inf, math.inf), (math.nan, 1.0), (-1e300, 1e300)])
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_any_range_of_a_column_can_be_compiled(kind: Any, low: float, high: float) -> None:
+    decoder = decoder_of(Signature((Column("x", kind, low=low, high=high),), Target("y", "regression"), {}))
+    assert decoder.rows_of_json(b'{"x": 1}', 1).rows == [(1.0,)]
+    with pytest.raises(NeedsReport):
+        decoder.rows_of_json(b'{"x": 1e299}', 1)
+
+
+def test_categories_with_surrounding_spaces_are_normalized() -> None:
+    column = Column("c", "category", categories=(" b", "a", ""), nullable=True)
+    signature = Signature((column,), Target("y", "regression"), {})
+    for cell in (" b", "a", "", None):
+        decoded = decoder_of(signature).rows_of_json(json.dumps({"c": cell}).encode(), 1)
+        assert_same(decoded, rows_from_records([{"c": cell}], signature, 1))
+    assert_same(decoder_of(signature).row_of_text({"c": ""}), rows_from_form({"c": ""}, signature))
