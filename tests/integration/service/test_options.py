@@ -132,7 +132,7 @@ def test_a_response_can_be_parquet(service: Client, expected: dict[str, Any]) ->
 def test_a_regression_returns_its_interval_on_every_path(service: Client) -> None:
     record = {"area": 100.0, "rooms": 3}
     (fast,) = service.post_json("/projects/prices/predict", record).json()["predictions"]
-    (routed,) = service.post_json("/projects/prices/predict?models=champion", record).json()["predictions"]
+    (routed,) = service.post_json("/projects/prices/predict?on_error=all", record).json()["predictions"]
     assert fast == routed
     low, high = fast["interval"]
     assert low < fast["prediction"] < high
