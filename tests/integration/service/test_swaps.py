@@ -186,9 +186,10 @@ if "serve" in sys.orig_argv:
     import asyncio, inspect, textwrap
     import service.fast_path as module
     source = textwrap.dedent(inspect.getsource(module.FastPathMiddleware.__call__))
-    once = "result = fast_path.predict(body) if complete else None"
+    once = "result = fast_path.respond(call, body, self._max_rows)"
     assert once in source
-    twice = "await asyncio.sleep(0.001); result = fast_path_for(self._live.find(project)).predict(body)"
+    again = "fast_path_for(self._live.find(call.project))"
+    twice = f"await asyncio.sleep(0.001); result = {again}.respond(call, body, self._max_rows)"
     space = {**vars(module), "asyncio": asyncio}
     exec(source.replace(once, twice), space)
     module.FastPathMiddleware.__call__ = space["__call__"]
