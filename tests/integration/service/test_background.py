@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from podium.local.processes import Process, free_ports
 from podium.settings import ROOT
 from podium.storage.object_store import StoreError
 from service.active_models import ActiveModels
@@ -129,3 +138,29 @@ def test_a_cluster_that_fails_to_start_is_started_again() -> None:
         await asyncio.to_thread(dask.close)
 
     asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_scheduler_that_hangs_delays_batches_by_the_timeout_only(tmp_path: Path) -> None:
+    """Every thread falls back to its own process, although all of them wait for the same scheduler."""
+    port, features = free_ports(1)[0], np.ones((2000, 3))
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    scheduler = Process([*command, "--no-dashboard"], tmp_path / "scheduler.log", os.environ)
+    scorer = SimpleNamespace(scores=lambda rows: rows[:, :1])
+    served: Any = SimpleNamespace(models={"m": SimpleNamespace(scorer=scorer)}, project="p", version="v", manifest_sha256="0")
+    try:
+        while not scheduler.listens(port):
+            time.sleep(0.05)
+        dask = DaskExecutor(ServiceSettings(dask_address=f"tcp://127.0.0.1:{port}", dask_timeout=2.0))
+        while dask.state["mode"] == "starting":
+            time.sleep(0.05)
+        os.kill(scheduler.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: dask.scores_of(served, "m", features), range(4)))
+        assert time.monotonic() - started < 10
+        assert all(np.array_equal(result, features[:, :1]) for result in results)
+        assert dask.state["fallbacks"] == 4
+        os.kill(scheduler.pid, signal.SIGCONT)
+        dask.close()
+    finally:
+        scheduler.stop()
