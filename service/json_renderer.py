@@ -12,7 +12,7 @@ import numpy as np
 from podium.inference.panel import Scores as FamilyScores
 from podium.inference.panel import forecast_rows
 from podium.inference.parsed_rows import ParsedRows
-from podium.inference.record_decoder import Row
+from podium.inference.plain_records import Row
 from podium.inference.served_model import ServedModel
 from podium.schema.data_errors import Problem
 from service.open_inference import output_tensor, output_types

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from podium.inference.record_decoder import NeedsReport, check_quotes, decode_any_json, have_plain_names
+from podium.inference.plain_records import have_plain_names
+from podium.inference.record_decoder import NeedsReport, check_quotes, decode_any_json
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels

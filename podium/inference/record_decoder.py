@@ -6,24 +6,21 @@ Every valid cell is decoded here. Anything else raises NeedsReport, and the deta
 from __future__ import annotations
 
 import functools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
-from podium.schema.columns import EPOCH, Column, Signature, Value
+from podium.inference.plain_records import PlainRecords, Row, valid_range
+from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, Problem
-from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels, normalize_category
+from podium.tables.cell_rules import missing_sentinels, normalize_category
 from podium.tables.input_warnings import out_of_range, unknown_category
 from podium.tables.json_values import InvalidCell, json_cell
 from podium.tables.strict_json import is_too_deep
 from podium.tables.text_values import text_cell
-
-Row = tuple[Value, ...]
 
 
 class NeedsReport(Exception):
@@ -56,7 +53,7 @@ class RecordDecoder:
         self._inputs = frozenset(self._names)
         self._known = self._inputs.union(ignored)
         self._columns = [_ColumnDecoder(column) for column in inputs]
-        self._plain = _PlainRecords.of(inputs)
+        self._plain = PlainRecords.of(inputs)
 
     def rows_of_json(self, body: bytes, max_rows: int) -> DecodedRows:
         """Decode a record, an array, a list of either, or `{"records": […]}`."""
@@ -139,7 +136,7 @@ class _ColumnDecoder:
         self._categories = frozenset(column.categories)
         self._out_of_range = functools.lru_cache(16)(functools.partial(out_of_range, column=column))
         self._unknown_category = functools.lru_cache(16)(functools.partial(unknown_category, column=column))
-        bounds = _bounds(column) if column.kind == "number" and not missing_sentinels(column) else None
+        bounds = valid_range(column) if column.kind == "number" and not missing_sentinels(column) else None
         self.low, self.high = bounds or (math.inf, -math.inf)
         is_exact = column.is_text and column.fuzzy == "exact"
         known = {text for text in column.categories if text and normalize_category(text) == text}
@@ -194,119 +191,3 @@ def _count_strings(decoded: Any) -> int:
 
 def _count_in(values: Iterable[Any]) -> int:
     return sum([1 if value.__class__ is str else _count_strings(value) for value in values if value.__class__ is not float])
-
-
-def have_plain_names(columns: Sequence[Column]) -> bool:
-    """Return whether no name needs escaping in JSON, as msgspec requires."""
-    return all(json.dumps(column.name, ensure_ascii=False) == f'"{column.name}"' for column in columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _PlainRecords:
-    """Decodes single records that have every field, with cells of the usual JSON types."""
-
-    perfect: msgspec.json.Decoder[Any] | None
-    """Accepts only known categories and values in the training range, so that no loop over the cells is needed."""
-    complete: msgspec.json.Decoder[Any]
-    conversions: tuple[tuple[int, Callable[[Any], Value]], ...]
-    width: int
-
-    @classmethod
-    def of(cls, columns: Sequence[Column]) -> _PlainRecords | None:
-        """Return the decoders, or None if a name does not allow one."""
-        if not have_plain_names(columns):
-            return None
-        names = {f"f{index}": column.name for index, column in enumerate(columns)}
-
-        def decoder(types: Sequence[Any]) -> msgspec.json.Decoder[Any]:
-            fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
-            return msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True))
-
-        perfect = [_json_type(column) for column in columns]
-        complete = decoder([JSON_TYPES[column.kind] | None for column in columns])
-        conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
-        return cls(None if None in perfect else decoder(perfect), complete, tuple(conversions), len(columns))
-
-    def decode_perfect(self, body: bytes) -> Row | None:
-        """Return the typed row, or None if the record is not perfect."""
-        values = self._decode(self.perfect, body) if self.perfect else None
-        if values is None or not self.conversions:
-            return values
-        cells = list(values)
-        try:
-            for index, convert in self.conversions:
-                cells[index] = convert(cells[index])
-        except ValueError:
-            return None
-        return tuple(cells)
-
-    def decode_complete(self, body: bytes) -> tuple[Any, ...] | None:
-        """Return the cells before conversion, or None if one is missing or not of the usual type."""
-        return self._decode(self.complete, body)
-
-    def _decode(self, decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, ...] | None:
-        try:
-            values: tuple[Any, ...] = msgspec.structs.astuple(decoder.decode(body))
-        except (msgspec.MsgspecError, ValueError):
-            return None
-        strings = sum([value.__class__ is str or value.__class__ is date for value in values])
-        is_exact = body.count(b'"') == 2 * (self.width + strings)
-        return values if is_exact else None  # a field is repeated, or a text contains an escaped quote
-
-
-JSON_TYPES: dict[str, Any] = {"number": float | str, "integer": float | str, "boolean": bool, "category": str, "date": str}
-
-
-def _json_type(column: Column) -> Any:
-    """Return the msgspec type of the JSON values of a column, or None if there is none."""
-    json_type: Any
-    if column.kind == "category":
-        usual = [category for category in column.categories if normalize_category(category) == category]
-        categories = [category for category in usual if category not in column.na_values]
-        json_type = Literal[tuple(categories)] if categories else None
-    elif column.kind == "date":
-        json_type = date if column.date_format == "%Y-%m-%d" and not column.na_values else None
-    elif column.kind == "boolean":
-        json_type = bool if (column.low, column.high) == (0.0, 1.0) else None
-    else:
-        bounds = _bounds(column)
-        json_type = Annotated[float, msgspec.Meta(ge=bounds[0], le=bounds[1])] if bounds else None
-    return json_type | None if json_type is not None and column.nullable else json_type
-
-
-def _bounds(column: Column) -> tuple[float, float] | None:
-    """Return the training range within the numbers that are valid, or None if there is none."""
-    if column.low is None or column.high is None or math.isnan(column.low + column.high):
-        return None
-    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
-    return max(column.low, -largest), min(column.high, largest)
-
-
-def _conversion(column: Column) -> Callable[[Any], Value] | None:
-    """Return a function that converts decoded to typed cells, if needed; it raises ValueError if it is not perfect."""
-    if column.kind == "date":
-        low, high = column.low or 0.0, column.high or 0.0
-
-        def to_days(day: date | None) -> Value:
-            if day is None:
-                return None
-            days = float(day.toordinal() - EPOCH)
-            if not low <= days <= high:
-                raise ValueError("outside the training range")
-            return days
-
-        return to_days
-    sentinels, is_integer = missing_sentinels(column), column.kind == "integer"
-    if column.kind not in ("number", "integer") or not (sentinels or is_integer):
-        return None
-
-    def checked_number(number: float | None) -> Value:
-        if number is not None and number in sentinels:
-            number = None
-        if number is None and not column.nullable:
-            raise ValueError("a required value is missing")
-        if is_integer and number is not None and not number.is_integer():
-            raise ValueError("not a whole number")
-        return number
-
-    return checked_number
