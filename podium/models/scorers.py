@@ -125,7 +125,7 @@ class LightGBMScorer:
     outputs: int
     float32: bool = False
     binary_probability: bool = False
-    _trees: Trees | None = field(default=None, repr=False, compare=False)
+    _trees: Trees | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> tuple[object, ...]:
         return self.text, self.features, self.outputs, self.float32, self.binary_probability

@@ -299,7 +299,8 @@ def with_edited_model(
     """Edit the text of a LightGBM model in an otherwise valid, signed pickle."""
     model = load(files["models/lightgbm.pkl"])
     assert isinstance(model.scorer, LightGBMScorer)
-    changed = replace(model, scorer=replace(model.scorer, text=edit(model.scorer.text), _booster=None))
+    scorer = LightGBMScorer(edit(model.scorer.text), model.scorer.features, model.scorer.outputs)
+    changed = replace(model, scorer=scorer)
     return with_matching_manifest(manifest, {**files, "models/lightgbm.pkl": dump(changed)})
 
 
