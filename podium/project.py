@@ -37,7 +37,7 @@ class ColumnOptions(StrictModel):
     nullable: bool | None = Field(None, description="whether values may be missing; inferred by default")
     na_values: tuple[str, ...] = Field((), description="strings that mean a missing value")
     categories: tuple[str, ...] = Field((), description="known categories; inferred by default")
-    handle_unknown: Policy = Field("warn", description="predict unknown categories with a warning, or reject them")
+    handle_unknown: Policy = Field("warn", description="accept unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")
     date_format: str = Field("%Y-%m-%d", description="strptime format of a date column")
     number_format: NumberFormat | None = Field(None, description="format of a number column; inferred by default")

@@ -1,4 +1,4 @@
-"""Background tasks that run for as long as the service and are restarted when they end."""
+"""Background tasks that run for as long as the service does and are restarted if they end."""
 
 from __future__ import annotations
 

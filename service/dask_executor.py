@@ -94,7 +94,7 @@ class DaskExecutor:
         self._retry_at = 0.0
 
     async def run(self) -> None:
-        """Run for as long as the service. Raises if the cluster fails to start; the next call tries to start it again."""
+        """Run for as long as the service does. Raises if the cluster fails to start; the next call tries to start it again."""
         if self._started is not None:
             if self._started.done() and self._started.exception():
                 self._started = self._starter.submit(self._start)

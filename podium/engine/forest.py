@@ -36,7 +36,7 @@ class _ForestFields(ctypes.Structure):
 
 
 class TreeRowScorer(Protocol):
-    """Scores the row in `vector`, which has one number per feature and may be rounded. Not thread-safe."""
+    """Scores the row in `vector`, one number per feature; scoring may round these numbers. Not thread-safe."""
 
     vector: Any
 

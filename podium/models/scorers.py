@@ -92,7 +92,7 @@ def _softmax(sums: Sequence[float]) -> Sequence[float]:
 
 
 def _binary_probability(inverse: Callable[[float], float]) -> Link:
-    """Return the probabilities of both classes, given the inverse link of a binomial model."""
+    """Return a function that computes the probabilities of both classes with the inverse link of a binomial model."""
     return lambda sums: (1.0 - (probability := inverse(sums[0])), probability)
 
 
