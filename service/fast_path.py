@@ -1,6 +1,6 @@
-"""Predict a few JSON records from bytes to bytes, without routing, DataFrame or thread.
+"""Turn the bytes of a few JSON records into those of the response, without routing, DataFrames or threads.
 
-All valid cells are handled here, with their warnings. A request with an error, or of a rare form, continues to the routes,
+All valid cells are handled here, with their warnings. A request with an error, or in a rare form, continues to the routes,
 which give the same predictions and report what is wrong.
 """
 

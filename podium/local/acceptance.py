@@ -126,7 +126,7 @@ class AcceptanceEnvironment:
             [prediction for row in rows for prediction in self._form_predictions(row)],
         ]
         agree = all(result == results[0] for result in results)
-        self.check(agree, f"{len(rows)} rows as JSON, CSV, form, one by one and with Dask: identical inputs and predictions")
+        self.check(agree, f"{len(rows)} rows as JSON, CSV and forms, singly and with Dask: identical inputs and predictions")
 
     def _predictions(self, media_type: str, body: bytes) -> list[Any]:
         headers = {"content-type": media_type, "accept": "application/json"}

@@ -234,7 +234,7 @@ def _same_champion(head: AuditEntry | None) -> dict[str, Any]:
 
 
 def _rollback_target(context: PromotionContext, project: str, champion: str, to: str | None) -> str:
-    """Return `to` if it is an earlier champion, or the version that the champion replaced. Raises NoPreviousChampion."""
+    """Return `to`, an earlier champion, or by default the version that the champion replaced. Raises NoPreviousChampion."""
     entries = context.entries(project)
     if to is not None:
         if to == champion:
