@@ -154,8 +154,8 @@ static void sum_walked(const Forest *forest, double (*values)[ROWS], double (*su
     for (int r = 0; r < ROWS; r++) sum[r] += forest->nodes[at[r]].number;
 }
 
-/* Score n rows; the number of feature j of row i is rows[i * row_stride + j * feature_stride]. Some blocks of ROWS rows at a time, so that each tree stays in the cache.
-   `work` has room for ROWS × (blocks × (features + 1 + outputs) + trees) numbers. */
+/* Score n rows; feature j of row i is rows[i * row_stride + j * feature_stride]. Some blocks of ROWS rows pass through a tree
+   before the next one, so that it stays in the cache. `work` has room for ROWS × (blocks × (features + 1 + outputs) + trees) numbers. */
 void podium_score_rows(const Forest *forest, const double *rows, int64_t n, int64_t row_stride, int64_t feature_stride,
                        double *scores, void *work, int blocks) {
     int features = forest->features, outputs = forest->outputs;

@@ -17,7 +17,7 @@ from podium.inference.plain_records import have_plain_names
 from podium.inference.record_decoder import NeedsReport, check_quotes, decode_any_json
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels
+from podium.tables.cell_rules import are_valid_numbers, missing_sentinels
 from podium.tables.input_warnings import frame_warnings
 from podium.tables.json_values import InvalidCell, json_cell
 from podium.tables.strict_json import MAX_DECODED_BYTES, check_json_size
@@ -119,11 +119,9 @@ def _typed(values: list[Any], column: Column) -> np.ndarray:
 def _numbers(numbers: np.ndarray, column: Column) -> np.ndarray:
     if sentinels := missing_sentinels(column):
         numbers[np.isin(numbers, list(sentinels))] = np.nan
-    missing, size = np.isnan(numbers), np.abs(numbers)
-    if not column.nullable and missing.any():
+    if not column.nullable and np.isnan(numbers).any():
         raise InvalidCell("missing-field", "is required")
-    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
-    if (size > largest).any() or (column.kind == "integer" and (np.floor(size) != size)[~missing].any()):
+    if not are_valid_numbers(numbers, column):
         raise InvalidCell("out-of-range", "is too large, or not a whole number")
     return numbers
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from podium.schema.columns import EPOCH, Column, Value
-from podium.tables.cell_rules import MAX_EXACT_INTEGER, MAX_MAGNITUDE, missing_sentinels, normalize_category
+from podium.tables.cell_rules import largest_number, missing_sentinels, normalize_category
 
 Row = tuple[Value, ...]
 
@@ -99,7 +99,7 @@ def valid_range(column: Column) -> tuple[float, float] | None:
     """Return the training range within the numbers that are valid, or None if there is none."""
     if column.low is None or column.high is None or math.isnan(column.low + column.high):
         return None
-    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    largest = largest_number(column)
     return max(column.low, -largest), min(column.high, largest)
 
 
@@ -118,7 +118,7 @@ def _conversion(column: Column) -> Callable[[Any], Value] | None:
 
         return to_days
     sentinels, is_integer = missing_sentinels(column), column.kind == "integer"
-    if column.kind not in ("number", "integer") or not (sentinels or is_integer):
+    if not (sentinels or is_integer):
         return None
 
     def checked_number(number: float | None) -> Value:

@@ -6,6 +6,9 @@ import re
 import unicodedata
 from datetime import datetime
 
+import numpy as np
+
+from podium.schema.arrays import FloatVector
 from podium.schema.columns import EPOCH, Column
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -45,6 +48,20 @@ def parse_date(text: str, date_format: str) -> float | None:
         return None
 
 
+def largest_number(column: Column) -> float:
+    """Return the largest magnitude of a valid number."""
+    return MAX_EXACT_INTEGER if column.kind == "integer" else MAX_MAGNITUDE
+
+
+def are_valid_numbers(numbers: FloatVector, column: Column) -> bool:
+    """Return whether no number is too large and, in an integer column, all are whole; NaN is valid."""
+    size = np.abs(numbers)
+    is_fractional = (np.floor(size) < size) if column.kind == "integer" else np.False_
+    return not ((size > largest_number(column)) | is_fractional).any()
+
+
 def missing_sentinels(column: Column) -> set[float]:
-    """Return the numbers among the column's NA values."""
+    """Return the numbers among the NA values of a numeric column; other columns have none."""
+    if column.kind not in ("number", "integer"):
+        return set()
     return {float(text) for text in column.na_values if re.fullmatch(NUMBER, text)}

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from podium.schema.columns import Column, Value
 from podium.tables.cell_rules import (
     BOOLEANS,
-    MAX_EXACT_INTEGER,
-    MAX_MAGNITUDE,
     MAX_TEXT_LENGTH,
     NUMBER,
+    largest_number,
     missing_sentinels,
     parse_date,
 )
@@ -42,8 +41,7 @@ def text_cell(column: Column) -> Callable[[str], Value]:
 
 
 def _number(column: Column) -> Callable[[str], Value]:
-    sentinels, is_integer = missing_sentinels(column), column.kind == "integer"
-    largest = MAX_EXACT_INTEGER if is_integer else MAX_MAGNITUDE
+    sentinels, largest = missing_sentinels(column), largest_number(column)
 
     def convert(text: str) -> Value:
         digits = text if column.number_format == "plain" else plain_text(text, column.number_format)
@@ -52,7 +50,7 @@ def _number(column: Column) -> Callable[[str], Value]:
         number = float(digits)
         if not math.isfinite(number) or abs(number) > largest:
             raise InvalidCell("out-of-range", "is too large")
-        if is_integer and not number.is_integer():
+        if column.kind == "integer" and not number.is_integer():
             raise InvalidCell("invalid-type", "is not a whole number")
         return None if number in sentinels else number
 

@@ -15,11 +15,11 @@ from podium.schema.columns import Column
 from podium.schema.data_errors import MAX_REPORTED, Problem
 from podium.tables.cell_rules import (
     BOOLEANS,
-    MAX_EXACT_INTEGER,
-    MAX_MAGNITUDE,
     MAX_TEXT_LENGTH,
     NUMBER,
+    are_valid_numbers,
     expected,
+    largest_number,
     missing_sentinels,
     parse_date,
 )
@@ -71,8 +71,7 @@ def coerce_cells(cells: pa.ChunkedArray, column: Column) -> TypedColumn:
 
 def _without_sentinels(values: pd.Series, invalid: list[InvalidCells], column: Column) -> TypedColumn:
     """Make NA values that are numbers missing, and add the missing cells of a required column to the invalid ones."""
-    sentinels = missing_sentinels(column) if not column.is_text else set()
-    if sentinels:
+    if sentinels := missing_sentinels(column):
         values = values.mask(values.isin(sentinels))
     if not column.nullable:
         missing = values.isna().to_numpy(copy=True)
@@ -99,12 +98,8 @@ def _plain_numbers(cells: pa.ChunkedArray, column: Column) -> pd.Series | None:
     except pa.ArrowInvalid:
         return None
     values = numbers.to_numpy()
-    missing, size = np.isnan(values), np.abs(values)
-    largest = MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
-    if int(missing.sum()) != numbers.null_count or (size > largest).any():
-        return None
-    if column.kind == "integer" and (np.floor(size) != size)[~missing].any():
-        return None
+    if np.isnan(values).sum() != numbers.null_count or not are_valid_numbers(values, column):
+        return None  # the text "nan", or an invalid number
     return pd.Series(values, copy=False)
 
 
@@ -115,7 +110,7 @@ def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
     valid_text = pc.if_else(pa.array(invalid), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(valid_text, pa.float64()).to_pandas().astype(float)
     size = np.abs(values.to_numpy())
-    finite, max_size = ~np.isinf(size), MAX_MAGNITUDE if column.kind == "number" else MAX_EXACT_INTEGER
+    finite, max_size = ~np.isinf(size), largest_number(column)
     faults = [*_invalid_numbers(text, invalid, column), InvalidCells(~finite, "not-finite", "is not finite")]
     faults.append(InvalidCells(finite & (size > max_size), "out-of-range", "is too large"))
     if column.kind == "integer":
