@@ -62,7 +62,7 @@ class RecordDecoder:
                 return DecodedRows([perfect])
             if cells := self._plain.decode_complete(body):
                 warnings: list[Problem] = []
-                return DecodedRows([self._row(cells, 1, warnings)], warnings)
+                return DecodedRows([self._row(cells, 1, warnings)], warnings[:MAX_REPORTED])
         return self.rows_of(decode_small_json(body), max_rows)
 
     def rows_of(self, decoded: Any, max_rows: int) -> DecodedRows:
@@ -125,7 +125,7 @@ class RecordDecoder:
                 column.check(value, 1, warnings)
         except InvalidCell:
             raise NeedsReport from None
-        return DecodedRows([tuple(typed)], warnings)
+        return DecodedRows([tuple(typed)], warnings[:MAX_REPORTED])
 
 
 class _ColumnDecoder:

@@ -175,3 +175,13 @@ def test_categories_with_surrounding_spaces_are_normalized() -> None:
         decoded = decoder_of(signature).rows_of_json(json.dumps({"c": cell}).encode(), 1)
         assert_same(decoded, rows_from_records([{"c": cell}], signature, 1))
     assert_same(decoder_of(signature).row_of_text({"c": ""}), rows_from_form({"c": ""}, signature))
+
+
+def test_the_warnings_of_a_wide_record_are_bounded() -> None:
+    columns = tuple(Column(f"x{index}", "number", low=0.0, high=1.0) for index in range(300))
+    signature, record = Signature(columns, Target("y", "regression"), {}), {column.name: 5 for column in columns}
+    expected = rows_from_records([record], signature, 1)
+    assert len(expected.warnings) < 300
+    assert_same(decoder_of(signature).rows_of_json(json.dumps(record).encode(), 1), expected)
+    assert_same(decoder_of(signature).rows_of_json(json.dumps([record]).encode(), 1), expected)
+    assert_same(decoder_of(signature).row_of_text(dict.fromkeys(record, "5")), expected)
