@@ -216,12 +216,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._rejected = True
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
             return
-        self._receiving = "head"
         self.open[self] = self.open.pop(self, None)
-        self._set_deadline(IDLE_SECONDS)
         if self._buffer:
-            data, self._buffer = self._buffer, b""
-            self.loop.call_soon(self.data_received, data)
+            self.loop.call_soon(self._receive_next_request)  # until then, what arrives is added to the buffer
+        else:
+            self._receive_next_request()
+
+    def _receive_next_request(self) -> None:
+        if self.transport.is_closing():
+            return
+        self._receiving = "head"
+        self._set_deadline(IDLE_SECONDS)
+        data, self._buffer = self._buffer, b""
+        self.data_received(data)
 
     # --- errors ----------------------------------------------------------------------------------------------------------
 
