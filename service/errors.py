@@ -142,6 +142,10 @@ class ModelNotFound(ServiceError):
     status, code, title = 404, "unknown-model", "Model not found"
 
 
+class NotExplained(ServiceError):
+    status, code, title = 422, "not-explainable", "Prediction cannot be explained"
+
+
 class UnknownVersion(ServiceError):
     status, code, title = 404, "unknown-version", "Version not found"
 

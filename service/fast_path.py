@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from podium.inference.explanations import MAX_EXPLAINED, explainer_for, is_explainer_ready
 from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json, decoder_of
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 PREPARED_KEY = "fast_path"
 JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 ACCEPTED = (b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
-OPTIONS = {"models", "on_error", "inputs", "extra", "delimiter", "raw"}
+OPTIONS = {"models", "on_error", "inputs", "explain", "extra", "delimiter", "raw"}
 ONE_CELL = ([1, 1], [1])
 DATATYPES = {*DTYPES, "BYTES"}
 UNSUPPORTED_HEADERS = (b"content-encoding", HEADER_LENGTH.lower().encode())
@@ -145,6 +146,15 @@ class FastResult:
     rows: int
 
 
+@dataclass(slots=True)
+class FastOptions:
+    """The models that predict, whether to return the inputs, and how many contributions to return."""
+
+    families: Sequence[str]
+    inputs: bool = False
+    explain: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class FastPath:
     """The decoder, the scorers and the renderer of one version."""
@@ -174,8 +184,8 @@ class FastPath:
         return {family: [scorer(row) for row in decoded.rows] for family, scorer in scorers}
 
     def predict(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        families, with_inputs = self._options(parse_qsl(call.query, keep_blank_values=True) if call.query else [])
-        return self._predictions(self.decoder.rows_of_json(body, max_rows), families, with_inputs)
+        options = self._options(parse_qsl(call.query, keep_blank_values=True) if call.query else [])
+        return self._predictions(self.decoder.rows_of_json(body, max_rows), options)
 
     def query(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
         if "%" in call.query or "+" in call.query:
@@ -187,28 +197,34 @@ class FastPath:
             raise NeedsReport
         if not OPTIONS.isdisjoint(self.served.signature.names):
             raise NeedsReport
-        options = [(name, fields.pop(name)) for name in ("models", "inputs") if name in fields]
-        families, with_inputs = self._options(options)
-        return self._predictions(self.decoder.row_of_text(fields), families, with_inputs)
+        options = self._options([(name, fields.pop(name)) for name in ("models", "inputs", "explain") if name in fields])
+        return self._predictions(self.decoder.row_of_text(fields), options)
 
-    def _options(self, options: Sequence[tuple[str, str]]) -> tuple[Sequence[str], bool]:
-        """Return the families and whether to return the inputs."""
-        families, with_inputs = [self.served.champion], False
-        for name, value in options:
+    def _options(self, pairs: Sequence[tuple[str, str]]) -> FastOptions:
+        options = FastOptions([self.served.champion])
+        for name, value in pairs:
             if name == "models" and (value in ("all", "champion") or value in self.scorers):
-                families = self.served.families(value)
+                options.families = self.served.families(value)
             elif name == "inputs" and value in ("true", "false"):
-                with_inputs = value == "true"
+                options.inputs = value == "true"
+            elif name == "explain" and value.isdecimal() and 0 < int(value) <= MAX_EXPLAINED:
+                options.explain = int(value)
             else:
                 raise NeedsReport
-        if len(dict(options)) < len(options):
+        if len(dict(pairs)) < len(pairs):
             raise NeedsReport
-        return families, with_inputs
+        return options
 
-    def _predictions(self, decoded: DecodedRows, families: Sequence[str], with_inputs: bool) -> FastResult:
-        rows = self.renderer.rows(self._scores(families, decoded), decoded.rows if with_inputs else None)
+    def _predictions(self, decoded: DecodedRows, options: FastOptions) -> FastResult:
+        scores = self._scores(options.families, decoded)
+        first, explanations = options.families[0], []
+        if options.explain:
+            if not is_explainer_ready(self.served, first):
+                raise NeedsReport  # building one takes too long here
+            explanations = explainer_for(self.served, first).of_rows(decoded.rows, scores[first], options.explain)
+        rows = self.renderer.rows(scores, decoded.rows if options.inputs else None, explanations)
         prediction_id = new_prediction_id()
-        text = self.renderer.response(families[0], rows, prediction_id, decoded.warnings)
+        text = self.renderer.response(first, rows, prediction_id, decoded.warnings)
         return FastResult(text.encode(), prediction_id.encode(), len(rows))
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:

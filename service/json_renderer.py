@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from podium.inference.explanations import Explanation
 from podium.inference.panel import Scores as FamilyScores
 from podium.inference.panel import forecast_rows
 from podium.inference.parsed_rows import ParsedRows
@@ -40,6 +41,7 @@ class JsonRenderer:
         self._heads = {family: _head(served, family) for family in served.models}
         self._predictions = {family: self._template(served.half_width(family)) for family in served.models}
         self._tensors = [_tensor_template(name, kind) for name, kind in output_types(served.signature).items()]
+        self._names = {column.name: json.dumps(column.name) for column in served.signature.inputs}
         self._labels = [json.dumps(label, ensure_ascii=False) for label in target.classes]
 
     def _template(self, half_width: float | None) -> Callable[[Sequence[float]], str]:
@@ -68,8 +70,10 @@ class JsonRenderer:
 
         return of_two_classes if len(classes) == 2 else of_classes if classes else of_number
 
-    def rows(self, scores: Mapping[str, Scores], inputs: Sequence[Row] | None = None) -> list[str]:
-        """Return the JSON object of each row; the first family of `scores` is the main one."""
+    def rows(
+        self, scores: Mapping[str, Scores], inputs: Sequence[Row] | None = None, explanations: Sequence[Explanation] = ()
+    ) -> list[str]:
+        """Return the JSON object of each row; the first family of `scores` is the main one, which is explained."""
         families = list(scores)
         rows = list(map(self._predictions[families[0]], scores[families[0]]))
         if len(families) > 1:
@@ -78,7 +82,15 @@ class JsonRenderer:
         if inputs:
             cells = [_compact(sorted_inputs(row, self._signature)) for row in inputs]
             rows = [f'{row},"inputs":{each}' for row, each in zip(rows, cells, strict=True)]
+        if explanations:
+            rows = [f"{row},{self._explanation(each)}" for row, each in zip(rows, explanations, strict=True)]
         return [f"{{{row}}}" for row in rows]
+
+    def _explanation(self, explanation: Explanation) -> str:
+        contributions = ",".join([f"{self._names[name]}:{_number(number)}" for name, number in explanation.strongest])
+        label = "" if explanation.label is None else f'"class":{json.dumps(explanation.label)},'
+        sums = f'"base":{_number(explanation.base)},"contributions":{{{contributions}}},"others":{_number(explanation.others)}'
+        return f'"explanation":{{"scale":"{explanation.scale}",{label}{sums}}}'
 
     def response(self, family: str, rows: Sequence[str], prediction_id: str, warnings: Sequence[Problem]) -> str:
         """Return the response with these rows; `family` is the main one."""
@@ -106,12 +118,18 @@ class JsonRenderer:
         return f'{head[:-1]},"outputs":[{outputs}]}}'
 
 
-def prediction_rows(served: ServedModel, scores: FamilyScores, rows: ParsedRows, with_inputs: bool = False) -> list[str]:
+def prediction_rows(
+    served: ServedModel,
+    scores: FamilyScores,
+    rows: ParsedRows,
+    with_inputs: bool = False,
+    explanations: Sequence[Explanation] = (),
+) -> list[str]:
     """Return the JSON object of each row, or of each forecast of a panel; an invalid row gets its errors."""
     if served.signature.panel:
         return list(map(_compact, forecast_rows(served.signature.panel, rows, scores)))
     lists = {family: np.asarray(matrix, dtype=float).tolist() for family, matrix in scores.items()}
-    valid = renderer_for(served).rows(lists, rows.as_rows() if with_inputs else None)
+    valid = renderer_for(served).rows(lists, rows.as_rows() if with_inputs else None, explanations)
     if not rows.invalid_rows:
         return valid
     remaining, invalid = iter(valid), rows.invalid_rows

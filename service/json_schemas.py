@@ -106,6 +106,7 @@ def prediction_schemas(served: ServedModel) -> dict[str, dict[str, Any]]:
         **properties,
         "models": {"type": "object", "additionalProperties": _ref(by_model), "description": "predictions by model name"},
         "inputs": {"type": "object", "description": "with ?inputs=true, the parsed inputs"},
+        "explanation": _ref("Explanation"),
         "errors": {**details, "description": "with ?on_error=row, why this row has no prediction"},
     }
     texts = {name: {"type": "string"} for name in ("project", "version", "model", "prediction_id")}

@@ -33,6 +33,16 @@ class Problem(BaseModel):
     errors: list[ProblemDetail] | None = None
 
 
+class Explanation(BaseModel):
+    """The strongest contributions to a prediction; with `base` and `others`, they add up to the score of `class`."""
+
+    scale: str = Field(description="scale of the contributions: value, probability, logit, log or another link function")
+    class_: str | int | None = Field(None, alias="class", description="the predicted class, or the second of two classes")
+    base: float | None = Field(description="the score before any contribution")
+    contributions: dict[str, float | None] = Field(description="by input, the strongest first")
+    others: float | None = Field(description="the sum of all other contributions")
+
+
 class Prediction(BaseModel):
     """The prediction for one record, in the form common to all projects; each deployed project has a more specific schema."""
 
@@ -41,6 +51,7 @@ class Prediction(BaseModel):
     interval: list[float] | None = Field(None, description="90% prediction interval of a regression model")
     models: dict[str, Any] | None = Field(None, description="predictions by model name, if several models were requested")
     inputs: dict[str, Any] | None = Field(None, description="with ?inputs=true, the parsed inputs")
+    explanation: Explanation | None = Field(None, description="with ?explain=K, the contributions of the K strongest inputs")
     errors: list[ProblemDetail] | None = Field(None, description="with ?on_error=row, why this row has no prediction")
 
 

@@ -36,6 +36,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     # --- projects, models and versions ---
     "unknown-project": ("Project not found", "`/` lists the deployed projects."),
     "unknown-model": ("Unknown model", "`detail` lists the models of this version."),
+    "not-explainable": ("Prediction cannot be explained", "Remove `explain`, or choose another model with `?models=`."),
     "unknown-version": ("Version not found or not deployed", "Only the champion is deployed; see the project's `/versions`."),
     "model-not-ready": ("Model not ready", "Wait for the time in `Retry-After`. `/status` shows what is missing."),
     "no-report": ("No data report available", "Imported models come without their training data."),

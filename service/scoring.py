@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from podium.inference.explanations import Explanation, explainer_for
 from podium.inference.panel import forecasts
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
+from podium.models.scorers import NotExplainable
 from podium.schema.arrays import FloatMatrix
 from service.compute_threads import run_in_compute_thread
-from service.errors import ClientDisconnected
+from service.errors import ClientDisconnected, NotExplained
 from service.responses import new_prediction_id, prediction_headers
 from service.services import Services
 
@@ -55,6 +59,24 @@ def _scores_on_dask(services: Services, served: ServedModel, family: str, rows: 
     by_row = rows.count <= MAX_ROWS_BY_ROW and served.fast[family] is not None
     features = encoder.transform_rows(rows.as_rows()) if by_row else encoder.transform(rows.as_frame())
     return services.dask.scores_of(served, family, features)
+
+
+async def explain(served: ServedModel, rows: ParsedRows, scores: FamilyScores, count: int) -> list[Explanation]:
+    """Return the `count` strongest contributions to the first model's score of each valid row. Raises NotExplained."""
+    if not count or not rows.count:
+        return []
+    family = next(iter(scores))
+    try:
+        return await run_in_compute_thread(_explain, served, family, rows, scores[family], count)
+    except NotExplainable as error:
+        raise NotExplained(f"{family} cannot be explained: {error}") from None
+
+
+def _explain(
+    served: ServedModel, family: str, rows: ParsedRows, scores: FloatMatrix | Sequence[Sequence[float]], count: int
+) -> list[Explanation]:
+    features = served.models[family].encoder.transform(rows.as_frame())
+    return explainer_for(served, family).of(features, np.asarray(scores).tolist(), count)
 
 
 async def predict_champion(services: Services, served: ServedModel, rows: ParsedRows) -> tuple[Any, dict[str, str]]:

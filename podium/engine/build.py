@@ -36,11 +36,11 @@ OPTIONS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared", "-
 
 
 def compile_kernels() -> None:
-    """Compile `forest.c` for every target. Raises CalledProcessError."""
+    """Compile the kernels for every target. Raises CalledProcessError."""
     for name, (target, processor) in TARGETS.items():
         library = FOLDER / f"forest-{name}.so"
         command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, "-target", target, f"-mcpu={processor}"]
-        subprocess.run([*command, "-o", str(library), str(FOLDER / "forest.c"), "-lm"], check=True)
+        subprocess.run([*command, "-o", str(library), *map(str, FOLDER.glob("*.c")), "-lm"], check=True)
 
 
 def build_wheel(*arguments: Any, **options: Any) -> str:

@@ -84,6 +84,12 @@ def kernels() -> tuple[ctypes.CDLL, ctypes.PyDLL] | None:
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64),
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
         ]
+    shared.podium_forks.restype = shared.podium_contributions.restype = None
+    shared.podium_forks.argtypes = [ctypes.c_void_p] * 10
+    shared.podium_contributions.argtypes = [
+        *[ctypes.c_void_p] * 6,
+        *(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
+    ]
     return shared, holding_gil
 
 
@@ -105,14 +111,14 @@ class Forest:
         libraries = kernels()
         if libraries is None:
             raise UnsupportedTrees("no kernels for this processor")
-        self._shared, self._holding_gil = libraries
-        self._arrays: TreeArrays = tree_arrays(text)
-        self.features, self.outputs = self._arrays.features, self._arrays.outputs
-        self._kept = [np.ascontiguousarray(_typed(self._arrays, name)) for name in ARRAY_FIELDS]  # the kernels read these
-        integers = {name: int(getattr(self._arrays, name)) for name in INTEGER_FIELDS if name != "is_float32"}
+        self.library, self._holding_gil = libraries
+        self.arrays: TreeArrays = tree_arrays(text)
+        self.features, self.outputs = self.arrays.features, self.arrays.outputs
+        self._kept = [np.ascontiguousarray(_typed(self.arrays, name)) for name in ARRAY_FIELDS]  # the kernels read these
+        integers = {name: int(getattr(self.arrays, name)) for name in INTEGER_FIELDS if name != "is_float32"}
         addresses = {name: array.ctypes.data for name, array in zip(ARRAY_FIELDS, self._kept, strict=True)}
-        self._fields = _ForestFields(**integers, **addresses, is_float32=int(is_float32), sigmoid=self._arrays.sigmoid)
-        self._address = ctypes.addressof(self._fields)
+        self._fields = _ForestFields(**integers, **addresses, is_float32=int(is_float32), sigmoid=self.arrays.sigmoid)
+        self.address = ctypes.addressof(self._fields)
 
     def scores(self, rows: FloatMatrix) -> FloatMatrix:
         """Return the (n, outputs) scores of an (n, features) matrix. Raises ValueError for another number of features."""
@@ -125,13 +131,13 @@ class Forest:
         scores = np.empty((len(rows), self.outputs))
         width = self.features + 1 + self.outputs
         blocks = max(1, min(MAX_BLOCKS, CACHED_NUMBERS // (ROWS * width)))
-        work = np.empty(ROWS * (blocks * width + self._arrays.trees))
+        work = np.empty(ROWS * (blocks * width + self.arrays.trees))
         buffers = scores.ctypes.data, work.ctypes.data
-        self._shared.podium_score_rows(self._address, rows.ctypes.data, len(rows), *strides, *buffers, blocks)
+        self.library.podium_score_rows(self.address, rows.ctypes.data, len(rows), *strides, *buffers, blocks)
         return scores
 
     def row_scorer(self) -> RowScorer:
-        return RowScorer(self, self._holding_gil, self._address)
+        return RowScorer(self, self._holding_gil, self.address)
 
 
 def _typed(arrays: TreeArrays, name: str) -> np.ndarray:

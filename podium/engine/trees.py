@@ -16,6 +16,7 @@ MAX_FEATURES = 65_534
 MAX_MASKED_LEAVES = 32
 NUMBER, ZERO_IS_MISSING, CATEGORY = 0, 1, 2
 LINKS = {"identity": 0, "logistic": 1, "softmax": 2, "exp": 3, "square": 4, "log1p_exp": 5}
+LINK_NAMES = tuple(LINKS)
 LINK_OF_OBJECTIVE = {
     "binary": "logistic",
     "cross_entropy": "logistic",
@@ -55,14 +56,13 @@ class TreeArrays:
     split_ends: np.ndarray
     leaves: np.ndarray
     leaf_starts: np.ndarray
+    leaf_positions: np.ndarray
+    """The index in `nodes` of each leaf, in the order of the text; the kernels do not need it."""
 
 
 def tree_arrays(text: str) -> TreeArrays:
     """Convert a text that passed `check_trees`. Raises UnsupportedTrees."""
-    head, _, rest = text.partition("\n\n")
-    header = _fields(head)
-    blocks = re.split(r"^(?=Tree=)", rest.partition("end of trees\n")[0], flags=re.MULTILINE)
-    trees = [_fields(block) for block in blocks if block]
+    header, trees = _fields(text.partition("\n\n")[0]), _trees(text)
     features = int(header["max_feature_idx"]) + 1
     if features > MAX_FEATURES:
         raise UnsupportedTrees(f"more than {MAX_FEATURES} features")
@@ -90,7 +90,25 @@ def tree_arrays(text: str) -> TreeArrays:
         split_ends=masks.split_ends,
         leaves=masks.leaves,
         leaf_starts=splits.leaf_starts,
+        leaf_positions=layout.leaf_positions,
     )
+
+
+def leaf_covers(text: str) -> np.ndarray:
+    """Return the number of training rows of each leaf, in the order of the text. Raises UnsupportedTrees if it lacks them.
+
+    `leaf_cover`, which LightGBM ignores, may hold weights instead.
+    """
+    covers: list[str] = []
+    for tree in _trees(text):
+        line = tree.get("leaf_cover") or tree.get("leaf_count") or ("1" if tree["num_leaves"] == "1" else "")
+        if not line:
+            raise UnsupportedTrees("no numbers of training rows")
+        covers += line.split(" ")
+    numbers = np.array(covers, "f8")
+    if not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise UnsupportedTrees("invalid numbers of training rows")
+    return numbers
 
 
 def _link(objective: str) -> tuple[str, float]:
@@ -106,6 +124,11 @@ def _link(objective: str) -> tuple[str, float]:
     elif "sqrt" not in parameters and not (link != "identity" and "sigmoid" in objective):
         return link, 1.0
     raise UnsupportedTrees("an objective with unusual parameters")
+
+
+def _trees(text: str) -> list[dict[str, str]]:
+    body = text.partition("\n\n")[2].partition("end of trees\n")[0]
+    return [_fields(block) for block in re.split(r"^(?=Tree=)", body, flags=re.MULTILINE) if block]
 
 
 def _fields(lines: str) -> dict[str, str]:

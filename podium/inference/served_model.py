@@ -33,7 +33,7 @@ class ServedModel:
     models: Mapping[str, Model]
     fast: Mapping[str, RowScorer | None]
     golden_difference: float = 0.0
-    prepared: dict[str, Any] = field(default_factory=dict, compare=False)
+    prepared: dict[object, Any] = field(default_factory=dict, compare=False)
     """Per-version objects cached by the server, such as the fast path; dropped with the version."""
 
     @classmethod

@@ -83,7 +83,8 @@ def _histogram_tree(nodes: np.ndarray) -> str:
             _line("left_child", number[inner["left"]]),
             _line("right_child", number[inner["right"]]),
         ]
-    return "\n".join([*lines, _line("leaf_value", nodes["value"][leaf]), "is_linear=0", "shrinkage=1", "", ""])
+    lines += [_line("leaf_value", nodes["value"][leaf]), _line("leaf_cover", nodes["count"][leaf])]
+    return "\n".join([*lines, "is_linear=0", "shrinkage=1", "", ""])
 
 
 def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str) -> str:
@@ -121,8 +122,9 @@ def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
             _line("left_child", number[tree.children_left[inner]]),
             _line("right_child", number[tree.children_right[inner]]),
         ]
-    lines += [_line("leaf_value", rate * tree.value[leaves, 0, output]), "is_linear=0", "shrinkage=1", "", ""]
-    return "\n".join(lines)
+    lines.append(_line("leaf_value", rate * tree.value[leaves, 0, output]))
+    lines.append(_line("leaf_cover", tree.weighted_n_node_samples[leaves]))
+    return "\n".join([*lines, "is_linear=0", "shrinkage=1", "", ""])
 
 
 def _line(name: str, numbers: Iterable[Any]) -> str:

@@ -13,12 +13,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from podium.engine.forest import Trees, load_trees
+from podium.engine.contributions import Contributions
+from podium.engine.forest import Forest, Trees, load_trees
+from podium.engine.trees import UnsupportedTrees
 from podium.models.tree_checks import check_trees
-from podium.schema.arrays import FloatMatrix
+from podium.schema.arrays import FloatArray, FloatMatrix, FloatVector
 
 CompiledScorer = tuple[MutableSequence[float], Callable[[], Sequence[float]]]
 """A vector for the features of one row, and a function that scores it. Not thread-safe."""
+
+
+class NotExplainable(Exception):
+    """The contributions of the features to a score cannot be computed exactly."""
+
+
+class Explainer(Protocol):
+    """Splits the sum of a model, from which its link function computes the score, into contributions of groups of features."""
+
+    link: str
+    base: FloatVector
+    """The (outputs,) sums before any contribution."""
+
+    def of(self, features: FloatMatrix) -> FloatArray:
+        """Return the (n, outputs, groups) contributions for an (n, features) matrix."""
 
 
 class Scorer(Protocol):
@@ -65,6 +82,10 @@ class LinearScorer:
 
         return vector, score
 
+    def explainer(self, groups: Sequence[int], count: int) -> Explainer:
+        """Return an explainer for groups of features: `groups` holds the group of each, less than `count`."""
+        return LinearExplainer(self.link, np.array(self.intercepts), np.array(self.weights), np.eye(count)[list(groups)])
+
     def check(self, features: int) -> int:
         if self.link not in LINKS:
             raise ValueError("the linear model has an unknown link")
@@ -74,6 +95,19 @@ class LinearScorer:
         if outputs > 1 and self.link not in ("identity", "softmax"):
             raise ValueError(f"the link {self.link} allows only one output")
         return 2 if self.link in ("logistic", "probit", "cloglog") else outputs
+
+
+@dataclass(slots=True)
+class LinearExplainer:
+    """Contributions are weight × feature; `in_group` has the shape (features, groups)."""
+
+    link: str
+    base: FloatVector
+    weights: FloatMatrix
+    in_group: FloatMatrix
+
+    def of(self, features: FloatMatrix) -> FloatArray:
+        return np.stack([(features * weights) @ self.in_group for weights in self.weights], axis=1)
 
 
 Link = Callable[[Sequence[float]], Sequence[float]]
@@ -142,6 +176,15 @@ class LightGBMScorer:
                 raise ValueError(f"the trees have {trees.features} features, expected {self.features}")
             self._trees = trees
         return self._trees
+
+    def explainer(self, groups: Sequence[int], count: int) -> Explainer:
+        """Return an explainer as `LinearScorer` does. Raises NotExplainable."""
+        if not isinstance(self.trees, Forest):
+            raise NotExplainable("there are no kernels for these trees on this processor")
+        try:
+            return Contributions(self.trees, self.text, groups, count)
+        except UnsupportedTrees as error:
+            raise NotExplainable(f"the trees have {error}") from None
 
     def scores(self, features: FloatMatrix) -> FloatMatrix:
         output = self.trees.scores(features)

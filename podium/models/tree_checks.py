@@ -22,7 +22,7 @@ REQUIRED = {"tree", "version", "num_class", "num_tree_per_iteration", "max_featu
 
 NODE_FIELDS = {"split_feature", "threshold", "decision_type", "left_child", "right_child"}
 NODE_STATISTICS = {"split_gain", "internal_value", "internal_weight", "internal_count"}
-LEAF_STATISTICS = {"leaf_weight", "leaf_count"}
+LEAF_STATISTICS = {"leaf_weight", "leaf_count", "leaf_cover"}  # leaf_cover is ours: LightGBM ignores it
 CATEGORY_FIELDS = {"cat_boundaries", "cat_threshold"}
 TREE_FIELDS = {"num_leaves", "num_cat", "leaf_value", "is_linear", "shrinkage"}
 FIELDS = TREE_FIELDS | NODE_FIELDS | NODE_STATISTICS | LEAF_STATISTICS | CATEGORY_FIELDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
+from podium.inference.explanations import MAX_EXPLAINED, Explanation
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.result_tables import number_columns, result_table, table_to_csv, table_to_parquet
 from podium.inference.served_model import ServedModel
@@ -18,14 +19,14 @@ from podium.schema.data_errors import BadData, Problem, TooLarge
 from service.admission import MODEL, client_disconnected
 from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
-from service.errors import UnknownResult
+from service.errors import NotExplained, UnknownResult
 from service.jobs import JobRequest
 from service.json_renderer import prediction_rows, renderer_for
 from service.negotiation import SUFFIXES, Format, negotiate
 from service.problems import invalid_input, problem_response
 from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
 from service.responses import new_prediction_id, prediction_headers
-from service.scoring import FamilyScores, run_models
+from service.scoring import FamilyScores, explain, run_models
 from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["predictions"])
@@ -45,6 +46,9 @@ class Options:
         "all"
     )
     inputs: Annotated[bool, Query(description="Include the parsed inputs in the response (JSON only)")] = False
+    explain: Annotated[
+        int, Query(ge=0, le=MAX_EXPLAINED, description="Number of inputs whose contributions to explain (JSON only)")
+    ] = 0
     extra: Annotated[
         Literal["refuse", "keep"], Query(description="Unknown columns: reject the request, or return them unchanged")
     ] = "refuse"
@@ -119,6 +123,8 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
     format_ = call.format("html" if body.is_form and request.method == "POST" else "json")
     if format_ == "html" and body.is_upload and "extra" not in request.query_params:
         options = replace(options, extra="keep")
+    if options.explain and (body.path or format_ != "json"):
+        raise NotExplained("explanations are available in the JSON responses of /predict")
     families = served.families(options.models or ("all" if format_ == "html" else "champion"))
     if body.path:
         return _start_job(call, families, replace(options.parsing, gzipped=body.gzipped), body, format_)
@@ -130,9 +136,10 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
         return problem_response(invalid_input(error), request)
     _check_response_size(format_, rows.total)
     scores = await run_models(services, served, families, rows, lambda: client_disconnected(request.scope))
+    explanations = await explain(served, rows, scores, options.explain)
     services.metrics.rows[served.project] += rows.count
     headers = prediction_headers(served, new_prediction_id())
-    predicted = Predicted(served, body, rows, scores, headers, options, call.owner)
+    predicted = Predicted(served, body, rows, scores, explanations, headers, options, call.owner)
     if format_ == "json" and rows.total <= services.settings.dask_threshold:
         return _json(services, predicted)
     return await run_in_compute_thread(RENDERERS[format_], services, predicted)
@@ -164,6 +171,7 @@ class Predicted:
     body: Body
     rows: ParsedRows
     scores: FamilyScores
+    explanations: Sequence[Explanation]
     headers: dict[str, str]
     options: Options
     owner: str
@@ -174,7 +182,7 @@ class Predicted:
 
 def _json(services: Services, predicted: Predicted) -> Response:
     served, scores, rows = predicted.served, predicted.scores, predicted.rows
-    objects = prediction_rows(served, scores, rows, predicted.options.inputs)
+    objects = prediction_rows(served, scores, rows, predicted.options.inputs, predicted.explanations)
     payload = renderer_for(served).response(next(iter(scores)), objects, predicted.headers["X-Prediction-Id"], rows.warnings)
     return Response(payload.encode(), 200, predicted.headers, "application/json")
 
