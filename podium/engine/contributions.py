@@ -50,7 +50,7 @@ class Contributions:
         self._addresses = [array.ctypes.data for array in self._kept]
         self._work = int((ends - roots).max()), 2 * LANES * int(blocks.max()) + 2
         self._forest, self._count, self.link = forest, count, LINK_NAMES[arrays.link]
-        self._divisor = arrays.trees // arrays.outputs if arrays.is_average else 1
+        self._divisor = arrays.divisor
         self.base: FloatVector = _mean_leaves(forest, covers, ends) / self._divisor
         """The (outputs,) scores before any contribution: the means over the training rows."""
 

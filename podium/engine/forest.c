@@ -12,8 +12,7 @@ static inline int plain_goes_right(const Node *node, double value) {
 static void apply_link(const Forest *forest, double *scores) {
     int outputs = forest->outputs;
     double largest = scores[0], total = 0.0;
-    if (forest->is_average)
-        for (int o = 0; o < outputs; o++) scores[o] /= forest->trees / outputs;
+    for (int o = 0; o < outputs; o++) scores[o] /= forest->divisor;
     if (forest->link == SOFTMAX) {
         for (int o = 1; o < outputs; o++) largest = scores[o] > largest ? scores[o] : largest;
         for (int o = 0; o < outputs; o++) total += scores[o] = exp(scores[o] - largest);
@@ -28,12 +27,22 @@ static void apply_link(const Forest *forest, double *scores) {
     }
 }
 
+/* Add the values of a tree's leaf; the sum of output o is sums[o * stride]. */
+static inline void add_leaf(const Forest *forest, const Node *leaf, int tree, double *sums, int stride) {
+    if (forest->leaf_outputs == 1) {
+        sums[tree % forest->outputs * stride] += leaf->number;
+        return;
+    }
+    const double *values = forest->leaf_values + (int64_t)leaf->number * forest->outputs;
+    for (int o = 0; o < forest->outputs; o++) sums[o * stride] += values[o];
+}
+
 /* Score one row. `row` has features + 1 numbers, the last is -infinity; they are rounded in place if the trees use float32. */
 void podium_score_row(const Forest *forest, double *row, double *scores) {
-    int outputs = forest->outputs, tree = 0, output = 0;
+    int tree = 0;
     if (forest->is_float32)
         for (int j = 0; j < forest->features; j++) row[j] = (float)row[j];
-    for (int o = 0; o < outputs; o++) scores[o] = 0.0;
+    for (int o = 0; o < forest->outputs; o++) scores[o] = 0.0;
     for (; forest->is_plain && tree + TREES <= forest->trees; tree += TREES) {
         int32_t at[TREES], depth = 0;
         for (int i = 0; i < TREES; i++) {
@@ -49,12 +58,12 @@ void podium_score_row(const Forest *forest, double *row, double *scores) {
                 at[i] = next;
             }
         }
-        for (int i = 0; i < TREES; i++, output = output + 1 < outputs ? output + 1 : 0) scores[output] += forest->nodes[at[i]].number;
+        for (int i = 0; i < TREES; i++) add_leaf(forest, forest->nodes + at[i], tree + i, scores, 1);
     }
-    for (; tree < forest->trees; tree++, output = output + 1 < outputs ? output + 1 : 0) {
+    for (; tree < forest->trees; tree++) {
         const Node *node = forest->nodes + forest->roots[tree];
         while (node->feature != forest->features) node = forest->nodes + node->left + goes_right(forest, node, row[node->feature]);
-        scores[output] += node->number;
+        add_leaf(forest, node, tree, scores, 1);
     }
     apply_link(forest, scores);
 }
@@ -94,7 +103,6 @@ static void sum_masked(const Forest *forest, double (*values)[ROWS], uint32_t (*
 
 static void sum_walked(const Forest *forest, double (*values)[ROWS], double (*sums)[ROWS], int tree) {
     int32_t at[ROWS];
-    double *sum = sums[tree % forest->outputs];
     for (int r = 0; r < ROWS; r++) at[r] = forest->roots[tree];
     for (int d = 0, moved = 1; moved && d < forest->depths[tree]; d++) {
         moved = 0;
@@ -107,7 +115,7 @@ static void sum_walked(const Forest *forest, double (*values)[ROWS], double (*su
             at[r] = node->left + right;
         }
     }
-    for (int r = 0; r < ROWS; r++) sum[r] += forest->nodes[at[r]].number;
+    for (int r = 0; r < ROWS; r++) add_leaf(forest, forest->nodes + at[r], tree, &sums[0][r], ROWS);
 }
 
 /* Score n rows; feature j of row i is rows[i * row_stride + j * feature_stride]. Some blocks of ROWS rows pass through a tree

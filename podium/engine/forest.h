@@ -7,7 +7,7 @@ enum { IDENTITY, LOGISTIC, SOFTMAX, EXP, SQUARE, LOG1P_EXP }; /* functions of th
 
 /* A split, whose right child follows its left child; or a leaf, which leads to itself: its feature is an extra one, -infinity. */
 typedef struct {
-    double number; /* threshold, index of the bit set, or value of the leaf */
+    double number; /* threshold, index of the bit set, or that of a leaf */
     int32_t left;
     uint16_t feature;
     uint8_t kind, missing_right; /* missing_right: whether NaN goes right */
@@ -22,9 +22,11 @@ typedef struct {
 
 typedef struct {
     int32_t trees, outputs, features;
+    int32_t leaf_outputs; /* 1: the number of a leaf is its value; else its row in leaf_values, which has a value for each output */
     int32_t is_plain;  /* all splits have the kind NUMBER */
     int32_t has_masks; /* plain, and no tree has more than 32 leaves */
-    int32_t is_float32, is_average, link;
+    int32_t is_float32, link;
+    int32_t divisor; /* of the sums: the number of trees if they are averaged, else 1 */
     double sigmoid;
     const Node *nodes;
     const int32_t *roots, *depths;
@@ -34,6 +36,7 @@ typedef struct {
     const int32_t *split_ends;
     const double *leaves; /* by tree, from left to right */
     const int32_t *leaf_starts;
+    const double *leaf_values;
 } Forest;
 
 static inline int goes_right(const Forest *forest, const Node *node, double value) {

@@ -20,9 +20,20 @@ ROWS = 16
 """Rows of a block, which the kernel scores side by side."""
 MAX_BLOCKS, CACHED_NUMBERS = 32, 32_768
 """Blocks that pass through each tree before the next one, as far as their features fit into the processor's cache."""
-INTEGER_FIELDS = ("trees", "outputs", "features", "is_plain", "has_masks", "is_float32", "is_average", "link")
+INTEGER_FIELDS = ("trees", "outputs", "features", "leaf_outputs", "is_plain", "has_masks", "is_float32", "link", "divisor")
 ARRAY_TYPES = {"roots": "i4", "depths": "i4", "bits": "u4", "split_ends": "i4", "leaf_starts": "i4"}
-ARRAY_FIELDS = ("nodes", "roots", "depths", "bits", "splits", "thresholds", "split_ends", "leaves", "leaf_starts")
+ARRAY_FIELDS = (
+    "nodes",
+    "roots",
+    "depths",
+    "bits",
+    "splits",
+    "thresholds",
+    "split_ends",
+    "leaves",
+    "leaf_starts",
+    "leaf_values",
+)
 
 
 class _ForestFields(ctypes.Structure):
@@ -107,12 +118,12 @@ class Forest:
     With `is_float32`, features are rounded to 32 bits first. Raises UnsupportedTrees.
     """
 
-    def __init__(self, text: str, is_float32: bool = False) -> None:
+    def __init__(self, text: str, is_float32: bool = False, share: bool = True) -> None:
         libraries = kernels()
         if libraries is None:
             raise UnsupportedTrees("no kernels for this processor")
         self.library, self._holding_gil = libraries
-        self.arrays: TreeArrays = tree_arrays(text)
+        self.arrays: TreeArrays = tree_arrays(text, share)
         self.features, self.outputs = self.arrays.features, self.arrays.outputs
         self._kept = [np.ascontiguousarray(_typed(self.arrays, name)) for name in ARRAY_FIELDS]  # the kernels read these
         integers = {name: int(getattr(self.arrays, name)) for name in INTEGER_FIELDS if name != "is_float32"}

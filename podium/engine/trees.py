@@ -27,6 +27,10 @@ LINK_OF_OBJECTIVE = {
     "gamma": "exp",
     "tweedie": "exp",
 }
+STRUCTURE = (
+    *("num_leaves", "num_cat", "split_feature", "threshold", "decision_type", "left_child", "right_child"),
+    *("cat_boundaries", "cat_threshold"),
+)
 NODE = np.dtype([("number", "f8"), ("left", "i4"), ("feature", "u2"), ("kind", "u1"), ("missing_right", "u1")])
 SPLIT = np.dtype([("tree", "i4"), ("kept", "u4"), ("missing_right", "i4")])
 
@@ -41,10 +45,11 @@ class TreeArrays:
 
     trees: int
     outputs: int
+    leaf_outputs: int
     features: int
     is_plain: bool
     has_masks: bool
-    is_average: bool
+    divisor: int
     link: int
     sigmoid: float
     nodes: np.ndarray
@@ -56,32 +61,46 @@ class TreeArrays:
     split_ends: np.ndarray
     leaves: np.ndarray
     leaf_starts: np.ndarray
+    leaf_values: np.ndarray
     leaf_positions: np.ndarray
     """The index in `nodes` of each leaf, in the order of the text; the kernels do not need it."""
 
 
-def tree_arrays(text: str) -> TreeArrays:
-    """Convert a text that passed `check_trees`. Raises UnsupportedTrees."""
+def tree_arrays(text: str, share: bool = True) -> TreeArrays:
+    """Convert a text that passed `check_trees`. Raises UnsupportedTrees.
+
+    With `share`, trees of several outputs that differ only in the values of their leaves, as in scikit-learn's forests, become
+    one tree, whose leaves are numbered and have a value for each output in `leaf_values`.
+    """
     header, trees = _fields(text.partition("\n\n")[0]), _trees(text)
-    features = int(header["max_feature_idx"]) + 1
+    features, outputs = int(header["max_feature_idx"]) + 1, int(header["num_class"])
     if features > MAX_FEATURES:
         raise UnsupportedTrees(f"more than {MAX_FEATURES} features")
+    is_shared = share and outputs > 1 and all(_same_splits(trees[i : i + outputs]) for i in range(0, len(trees), outputs))
+    divisor = len(trees) // outputs if "average_output" in header else 1
+    leaf_values = np.empty((0, 1))
+    if is_shared:
+        leaf_values = np.column_stack([_numbers(trees[output::outputs], "leaf_value", "f8") for output in range(outputs)])
+        trees = trees[::outputs]
     splits = _Splits.parse(trees)
-    layout = _lay_out(splits)
+    levels = _levels(splits)
+    below = _leaves_below(splits, levels)
+    layout = _lay_out(splits, levels, below)
     is_plain = not splits.kind.any()
-    has_masks = is_plain and int(splits.leaf_counts.max()) <= MAX_MASKED_LEAVES
-    masks = _masks(splits, layout, features) if has_masks else _Masks()
+    has_masks = is_plain and not is_shared and int(splits.leaf_counts.max()) <= MAX_MASKED_LEAVES
+    masks = _masks(splits, levels, below, features) if has_masks else _Masks()
     link, sigmoid = _link(header.get("objective", ""))
     return TreeArrays(
         trees=len(trees),
-        outputs=int(header["num_class"]),
+        outputs=outputs,
+        leaf_outputs=outputs if is_shared else 1,
         features=features,
         is_plain=is_plain,
         has_masks=has_masks,
-        is_average="average_output" in header,
+        divisor=divisor,
         link=LINKS[link],
         sigmoid=sigmoid,
-        nodes=_nodes(splits, layout, features),
+        nodes=_nodes(splits, layout, features, np.arange(len(leaf_values)) if is_shared else splits.leaf_values),
         roots=layout.roots,
         depths=layout.depths,
         bits=splits.bits,
@@ -90,8 +109,14 @@ def tree_arrays(text: str) -> TreeArrays:
         split_ends=masks.split_ends,
         leaves=masks.leaves,
         leaf_starts=splits.leaf_starts,
+        leaf_values=leaf_values,
         leaf_positions=layout.leaf_positions,
     )
+
+
+def _same_splits(trees: Sequence[dict[str, str]]) -> bool:
+    first = trees[0]
+    return all(tree.get(name) == first.get(name) for tree in trees[1:] for name in STRUCTURE)
 
 
 def leaf_covers(text: str) -> np.ndarray:
@@ -202,46 +227,67 @@ def _category_bits(trees: Sequence[dict[str, str]]) -> tuple[np.ndarray, np.ndar
     return np.array(words or [0], "u4"), np.array(positions, "f8")
 
 
+def _levels(splits: _Splits) -> list[np.ndarray]:
+    """Return the splits of each depth."""
+    level, levels = splits.split_starts[splits.leaf_counts > 1], []
+    while len(level):
+        levels.append(level)
+        children = np.concatenate([splits.left[level], splits.right[level]])
+        level = children[children >= 0]
+    return levels
+
+
+def _leaves_below(splits: _Splits, levels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of leaves on the left and on the right side of each split."""
+    total = np.zeros(len(splits.feature), "i8")
+    sides = np.zeros(len(splits.feature), "i8"), np.zeros(len(splits.feature), "i8")
+    for level in reversed(levels):
+        for child, side in zip((splits.left[level], splits.right[level]), sides, strict=True):
+            side[level] = np.where(child < 0, 1, total[np.maximum(child, 0)])
+        total[level] = sides[0][level] + sides[1][level]
+    return sides
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Positions in the array of nodes: each tree in one piece, from the top down, siblings side by side."""
+    """Positions in the array of nodes.
+
+    Each tree is in one piece, its nodes after their parent and siblings side by side. The larger side of a split comes first,
+    so that a common path is close together in memory.
+    """
 
     split_positions: np.ndarray
     leaf_positions: np.ndarray
     roots: np.ndarray
     depths: np.ndarray
-    levels: list[np.ndarray]
-    """The splits of each depth."""
 
 
-def _lay_out(splits: _Splits) -> _Layout:
-    trees = len(splits.leaf_counts)
+def _lay_out(splits: _Splits, levels: list[np.ndarray], below: tuple[np.ndarray, np.ndarray]) -> _Layout:
     has_splits = splits.leaf_counts > 1
     roots = np.cumsum(2 * splits.leaf_counts - 1) - (2 * splits.leaf_counts - 1)
-    split_positions = np.zeros(len(splits.feature), "i8")
+    split_positions, first_child = np.zeros(len(splits.feature), "i8"), np.zeros(len(splits.feature), "i8")
     leaf_positions = np.zeros(len(splits.leaf_values), "i8")
     leaf_positions[splits.leaf_starts[~has_splits]] = roots[~has_splits]
-    split_positions[splits.split_starts[has_splits]] = roots[has_splits]
-    free, depths = roots + 1, np.zeros(trees, "i4")
-    level, levels = splits.split_starts[has_splits], []
-    while len(level):
-        levels.append(level)
-        tree = splits.tree[level]
-        depths[tree] = len(levels)
-        rank = np.arange(len(level)) - np.searchsorted(tree, tree)  # the splits of a tree are adjacent
-        first_child = free[tree] + 2 * rank
-        present, counts = np.unique(tree, return_counts=True)
-        free[present] += 2 * counts
-        children = np.column_stack([splits.left[level], splits.right[level]]).ravel()
-        positions = np.column_stack([first_child, first_child + 1]).ravel()
-        is_leaf = children < 0
-        leaf_positions[~children[is_leaf]] = positions[is_leaf]
-        split_positions[children[~is_leaf]] = positions[~is_leaf]
-        level = children[~is_leaf]
-    return _Layout(split_positions, leaf_positions, roots.astype("i4"), depths, levels)
+    starts = splits.split_starts[has_splits]
+    split_positions[starts], first_child[starts] = roots[has_splits], roots[has_splits] + 1
+    depths = np.zeros(len(splits.leaf_counts), "i4")
+    for depth, level in enumerate(levels, 1):
+        depths[splits.tree[level]] = depth
+        left_below, right_below = (2 * (side[level] - 1) for side in below)
+        is_left_first = left_below >= right_below
+        next_left = first_child[level] + 2 + np.where(is_left_first, 0, right_below)
+        next_right = first_child[level] + 2 + np.where(is_left_first, left_below, 0)
+        for child, position, next_child in (
+            (splits.left[level], first_child[level], next_left),
+            (splits.right[level], first_child[level] + 1, next_right),
+        ):
+            is_leaf = child < 0
+            leaf_positions[~child[is_leaf]] = position[is_leaf]
+            split_positions[child[~is_leaf]], first_child[child[~is_leaf]] = position[~is_leaf], next_child[~is_leaf]
+    return _Layout(split_positions, leaf_positions, roots.astype("i4"), depths)
 
 
-def _nodes(splits: _Splits, layout: _Layout, features: int) -> np.ndarray:
+def _nodes(splits: _Splits, layout: _Layout, features: int, leaf_numbers: np.ndarray) -> np.ndarray:
     nodes = np.zeros(len(splits.feature) + len(splits.leaf_values), NODE)
     at, leaves = layout.split_positions, layout.leaf_positions
     is_leaf = splits.left < 0
@@ -249,7 +295,7 @@ def _nodes(splits: _Splits, layout: _Layout, features: int) -> np.ndarray:
     left[~is_leaf] = at[splits.left[~is_leaf]]
     nodes["number"][at], nodes["left"][at], nodes["feature"][at] = splits.threshold, left, splits.feature
     nodes["kind"][at], nodes["missing_right"][at] = splits.kind, splits.missing_right
-    nodes["number"][leaves], nodes["left"][leaves], nodes["feature"][leaves] = splits.leaf_values, leaves, features
+    nodes["number"][leaves], nodes["left"][leaves], nodes["feature"][leaves] = leaf_numbers, leaves, features
     return nodes
 
 
@@ -263,16 +309,11 @@ class _Masks:
     leaves: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
-def _masks(splits: _Splits, layout: _Layout, features: int) -> _Masks:
-    count = np.zeros(len(splits.feature), "i8")
-    for level in reversed(layout.levels):  # the leaves below each split
-        for side in (splits.left, splits.right):
-            child = side[level]
-            count[level] += np.where(child < 0, 1, count[np.maximum(child, 0)])
+def _masks(splits: _Splits, levels: list[np.ndarray], below: tuple[np.ndarray, np.ndarray], features: int) -> _Masks:
     start = np.zeros(len(splits.feature), "i8")
     rank = np.zeros(len(splits.leaf_values), "i8")
-    left_count = np.where(splits.left < 0, 1, count[np.maximum(splits.left, 0)])
-    for level in layout.levels:
+    left_count = below[0]
+    for level in levels:
         for side, offset in ((splits.left, 0), (splits.right, left_count[level])):
             child, first = side[level], start[level] + offset
             rank[~child[child < 0]], start[child[child >= 0]] = first[child < 0], first[child >= 0]

@@ -182,7 +182,7 @@ class LightGBMScorer:
         if not isinstance(self.trees, Forest):
             raise NotExplainable("there are no kernels for these trees on this processor")
         try:
-            return Contributions(self.trees, self.text, groups, count)
+            return Contributions(Forest(self.text, self.float32, share=False), self.text, groups, count)
         except UnsupportedTrees as error:
             raise NotExplainable(f"the trees have {error}") from None
 

@@ -22,7 +22,7 @@ EACH = range(FEATURES)
 
 
 def contributions(text: str, is_float32: bool = False, groups: Any = EACH) -> Contributions:
-    return Contributions(Forest(text, is_float32), text, list(groups), max(groups) + 1)
+    return Contributions(Forest(text, is_float32, share=False), text, list(groups), max(groups) + 1)
 
 
 @pytest.mark.parametrize("name", MODELS)
