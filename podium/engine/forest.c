@@ -3,7 +3,7 @@
 
 #include "forest.h"
 
-enum { ROWS = 16, TREES = 8 }; /* rows and trees that are walked side by side */
+enum { ROWS = 16, MANY_TREES = 32, TREES = 8 }; /* rows and trees that are walked side by side, so that they wait for memory together */
 
 static inline int plain_goes_right(const Node *node, double value) {
     return (value > node->number) | ((value != value) & node->missing_right); /* without branches, which would be mispredicted */
@@ -37,29 +37,35 @@ static inline void add_leaf(const Forest *forest, const Node *leaf, int tree, do
     for (int o = 0; o < forest->outputs; o++) sums[o * stride] += values[o];
 }
 
-/* Score one row. `row` has features + 1 numbers, the last is -infinity; they are rounded in place if the trees use float32. */
-void podium_score_row(const Forest *forest, double *row, double *scores) {
-    int tree = 0;
-    if (forest->is_float32)
-        for (int j = 0; j < forest->features; j++) row[j] = (float)row[j];
-    for (int o = 0; o < forest->outputs; o++) scores[o] = 0.0;
-    for (; forest->is_plain && tree + TREES <= forest->trees; tree += TREES) {
-        int32_t at[TREES], depth = 0;
-        for (int i = 0; i < TREES; i++) {
+/* Walk `lanes` plain trees at a time, from `tree` on; return the first one that is left. */
+static inline int walk_plain(const Forest *forest, const double *row, double *scores, int tree, const int lanes) {
+    for (; tree + lanes <= forest->trees; tree += lanes) {
+        int32_t at[MANY_TREES], depth = 0;
+        for (int i = 0; i < lanes; i++) {
             at[i] = forest->roots[tree + i];
             depth = forest->depths[tree + i] > depth ? forest->depths[tree + i] : depth;
         }
         for (int d = 0, moved = 1; moved && d < depth; d++) {
             moved = 0;
-            for (int i = 0; i < TREES; i++) {
+            for (int i = 0; i < lanes; i++) {
                 const Node *node = forest->nodes + at[i];
                 int32_t next = node->left + plain_goes_right(node, row[node->feature]);
                 moved |= next ^ at[i];
                 at[i] = next;
             }
         }
-        for (int i = 0; i < TREES; i++) add_leaf(forest, forest->nodes + at[i], tree + i, scores, 1);
+        for (int i = 0; i < lanes; i++) add_leaf(forest, forest->nodes + at[i], tree + i, scores, 1);
     }
+    return tree;
+}
+
+/* Score one row. `row` has features + 1 numbers, the last is -infinity; they are rounded in place if the trees use float32. */
+void podium_score_row(const Forest *forest, double *row, double *scores) {
+    int tree = 0;
+    if (forest->is_float32)
+        for (int j = 0; j < forest->features; j++) row[j] = (float)row[j];
+    for (int o = 0; o < forest->outputs; o++) scores[o] = 0.0;
+    if (forest->is_plain) tree = walk_plain(forest, row, scores, walk_plain(forest, row, scores, 0, MANY_TREES), TREES);
     for (; tree < forest->trees; tree++) {
         const Node *node = forest->nodes + forest->roots[tree];
         while (node->feature != forest->features) node = forest->nodes + node->left + goes_right(forest, node, row[node->feature]);
