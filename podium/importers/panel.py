@@ -26,10 +26,10 @@ from podium.project import Project
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Panel, Signature, Target
 from podium.schema.data_errors import BadData
-from podium.tables.frames import coerce_frame
+from podium.tables.frames import coerce_frame, columns_of, frame_of
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.panel import DAY, INDEX, Windows, lag_name, mask_entities, window_columns, windows
-from podium.training.panel import infer_panel, target_change
+from podium.tables.panel import INDEX, Windows, lag_name, mask_entities, window_columns, windows
+from podium.training.panel import infer_panel, labeled_windows
 from podium.training.splits import train_and_test
 
 SCALER_GLOBALS = {
@@ -106,16 +106,16 @@ def import_panel(network: ImportedModel, scalers: Scalers, project: Project, tab
     panel = replace(panel, columns=tuple(_with_scaled_entities(column, panel, scalers) for column in panel.columns))
     _check(network, scalers, panel)
     model = _with_scaling(network, scalers, panel)
-    samples = windows(frame, panel, ahead=False)
-    usable = mask_entities(samples.keys, panel, tuple(scalers.table)) & (samples.keys[INDEX] > 0).to_numpy()
+    samples = windows(columns_of(frame), panel, ahead=False)
+    usable = mask_entities(samples.keys, panel, scalers.table) & (samples.keys[INDEX] > 0)
     samples = samples.take(np.flatnonzero(usable))
-    if not len(samples.keys):
+    if not len(samples):
         entities = ", ".join(list(scalers.table)[:8])
         raise ImportRefused(
             f"the sample needs two days of an entity that has scalers ({entities} …): add rows of these entities"
         )
-    compared = np.unique(np.linspace(0, len(samples.keys) - 1, MAX_COMPARED_ROWS).astype(int))
-    rows = samples.inputs.iloc[compared].reset_index(drop=True)
+    compared = np.unique(np.linspace(0, len(samples) - 1, MAX_COMPARED_ROWS).astype(int))
+    rows = frame_of(samples.take(compared).inputs)
     return PanelImport(model, panel, ignored, rows, _test_rows(samples, panel, project))
 
 
@@ -173,5 +173,5 @@ def _with_scaling(network: ImportedModel, scalers: Scalers, panel: Panel) -> Imp
 def _test_rows(samples: Windows, panel: Panel, project: Project) -> LabeledRows:
     """The windows of the project's test days."""
     signature = Signature(window_columns(panel), Target(panel.target, "forecast"), {}, panel)
-    rows = LabeledRows(samples.inputs, target_change(samples.keys), samples.keys[DAY], signature, ())
+    rows = labeled_windows(samples, signature)
     return rows.rows(train_and_test(rows, project)[1])

@@ -20,6 +20,7 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData
 from podium.tables.input_warnings import frame_warnings
+from podium.tables.panel import take
 from podium.tables.readers import read_in_pieces
 from podium.tables.size_limits import FILE, Limits
 
@@ -95,15 +96,15 @@ def _read(upload: Path, signature: Signature, options: ParseOptions, limits: Lim
 def _panel_chunks(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[ParsedRows]:
     """Read the whole panel, since lags need earlier rows, and yield the windows of some entities at a time."""
     table = pa.concat_tables(_read(upload, signature, options, limits))
-    frame = typed_panel(table, signature, options)
+    rows = typed_panel(table, signature, options)
     if not options.by_row:
-        frame_warnings(frame, signature.request_columns)  # rejects unknown entities, with row numbers in the whole file
+        frame_warnings(rows, signature.request_columns)  # rejects unknown entities, with row numbers in the whole file
     assert signature.panel
-    codes = pd.factorize(frame[signature.panel.entity])[0]
+    codes = pd.factorize(rows[signature.panel.entity])[0]
     counts = np.cumsum(np.bincount(codes))
     chunk_of_entity = counts // PANEL_ROWS
     for chunk in np.unique(chunk_of_entity):
-        yield rows_from_panel(frame[chunk_of_entity[codes] == chunk], signature, by_row=options.by_row)
+        yield rows_from_panel(take(rows, np.flatnonzero(chunk_of_entity[codes] == chunk)), signature, by_row=options.by_row)
 
 
 def _offset_rows(error: BadData, rows: int) -> BadData:

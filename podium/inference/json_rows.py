@@ -17,7 +17,7 @@ from podium.inference.parsed_rows import DEFAULT_OPTIONS, ParsedRows, ParseOptio
 from podium.inference.record_decoder import NeedsReport, decoder_of
 from podium.schema.columns import Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, TooLarge, check_names, max_problems_per_row
-from podium.tables.frames import frame_to_rows, rows_to_frame
+from podium.tables.frames import frame_to_rows, rows_to_columns, rows_to_frame
 from podium.tables.input_warnings import row_warnings
 from podium.tables.json_values import coerce_rows
 from podium.tables.size_limits import MAX_EXTRA
@@ -64,7 +64,7 @@ def rows_from_records(decoded: Any, signature: Signature, max_rows: int, options
     ignored = extra.union(signature.ignored) if options.keep_extra else set(signature.ignored)
     if signature.panel:
         rows = coerce_rows(_as_records(records, signature), signature.panel.columns, ignored)
-        typed = rows_to_frame(rows, signature.panel.columns)
+        typed = rows_to_columns(rows, signature.panel.columns)
         check_window_size(typed, signature)
         return rows_from_panel(typed, signature, by_row=options.by_row)
     if options.by_row:

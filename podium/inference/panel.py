@@ -41,7 +41,7 @@ def forecast_table(panel: Panel, inputs: ParsedRows, scores: Scores) -> pa.Table
     table, target = inputs.as_table(), panel.target
     first = next(iter(by_family))
     table = table.append_column(f"pred_{target}", _nullable(by_family[first].value))
-    table = table.append_column(f"val_{target}", _nullable(inputs.keys[ACTUAL].to_numpy()))
+    table = table.append_column(f"val_{target}", _nullable(inputs.keys[ACTUAL]))
     for family, values in by_family.items() if len(by_family) > 1 else ():
         table = table.append_column(f"pred_{target}_{family}", _nullable(values.value))
     return table
@@ -53,7 +53,7 @@ def forecast_rows(panel: Panel, inputs: ParsedRows, scores: Scores) -> list[dict
     by_family = forecasts(panel, inputs, scores)
     first, *others = by_family
     rows: list[dict[str, Any]] = inputs.as_table().to_pylist()
-    actual = _nullable(inputs.keys[ACTUAL].to_numpy()).to_pylist()
+    actual = _nullable(inputs.keys[ACTUAL]).to_pylist()
     values = {family: (_nullable(one.value).to_pylist(), _nullable(one.step).to_pylist()) for family, one in by_family.items()}
     for index, row in enumerate(rows):
         if index in inputs.invalid_rows:

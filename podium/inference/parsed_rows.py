@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
+from podium.schema.arrays import Columns
 from podium.schema.columns import Value
 from podium.schema.data_errors import Problem
 
@@ -42,7 +43,7 @@ class ParsedRows:
     as_frame: Callable[[], pd.DataFrame]
     as_table: Callable[[], pa.Table]
     invalid_rows: Mapping[int, list[Problem]]
-    keys: pd.DataFrame | None = None
+    keys: Columns | None = None
     """For panels: the entity and day of each window; the rows are these windows."""
 
     @property

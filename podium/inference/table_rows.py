@@ -52,9 +52,9 @@ def rows_from_text(table: pa.Table, signature: Signature, max_rows: int, options
     if table.num_rows > max_rows:
         raise TooLarge([Problem("too-many-rows", f"the table has {table.num_rows} rows", expected=f"at most {max_rows}")])
     if signature.panel:
-        frame = typed_panel(table, signature, options)
-        check_window_size(frame, signature)
-        return rows_from_panel(frame, signature, by_row=options.by_row)
+        panel_rows = typed_panel(table, signature, options)
+        check_window_size(panel_rows, signature)
+        return rows_from_panel(panel_rows, signature, by_row=options.by_row)
     ignored = set(table.column_names) if options.keep_extra else set(signature.ignored)
     if not options.by_row:
         invalid: Mapping[int, list[Problem]] = {}

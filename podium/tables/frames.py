@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, max_problems_per_row, unknown_column
 from podium.tables.cell_rules import NUMBER, expected
@@ -108,13 +109,28 @@ def _cells(table: pa.Table, column: Column) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
 
 
-def frame_to_rows(frame: pd.DataFrame) -> list[tuple[Value, ...]]:
+def frame_to_rows(frame: pd.DataFrame | Columns) -> list[tuple[Value, ...]]:
     """Return a typed frame as tuples of cells, with None for NaN."""
-    columns = [[None if cell != cell else cell for cell in frame[name].tolist()] for name in frame.columns]
+    columns = [[None if cell != cell else cell for cell in frame[name].tolist()] for name in frame]
     return list(zip(*columns, strict=True))
+
+
+def rows_to_columns(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> Columns:
+    """Return tuples of typed cells as arrays."""
+    cells = [[row[index] for row in rows] for index in range(len(columns))]
+    return {c.name: np.array(each, object if c.is_text else float) for c, each in zip(columns, cells, strict=True)}
 
 
 def rows_to_frame(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> pd.DataFrame:
     """Return tuples of typed cells as a typed frame; the inverse of `frame_to_rows`."""
-    cells = {column.name: [row[index] for row in rows] for index, column in enumerate(columns)}
-    return pd.DataFrame({c.name: pd.Series(cells[c.name], dtype=object if c.is_text else float) for c in columns})
+    return frame_of(rows_to_columns(rows, columns))
+
+
+def frame_of(columns: Columns) -> pd.DataFrame:
+    """Return arrays as a typed frame, whose text stays objects."""
+    return pd.DataFrame({name: pd.Series(cells, dtype=cells.dtype, copy=False) for name, cells in columns.items()})
+
+
+def columns_of(frame: pd.DataFrame) -> Columns:
+    """Return the columns of a typed frame as arrays."""
+    return {name: frame[name].to_numpy() for name in frame}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from podium.schema.arrays import Columns, IndexArray
 from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 
@@ -35,13 +36,13 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
     return warnings
 
 
-def frame_warnings(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Problem]:
-    """Return warnings for a typed frame, up to a limit. Raises BadData like `row_warnings`."""
+def frame_warnings(frame: pd.DataFrame | Columns, columns: Sequence[Column]) -> list[Problem]:
+    """Return warnings for typed columns, up to a limit. Raises BadData like `row_warnings`."""
     warnings = []
     for column in columns:
-        cells = frame[column.name]
+        cells = np.asarray(frame[column.name])
         if column.is_text:
-            rows = np.flatnonzero(cells.notna() & ~cells.isin(column.categories))[:MAX_REPORTED]
+            rows = _unknown_rows(cells, column)[:MAX_REPORTED]
             warnings += [unknown_category(int(row) + 1, column) for row in rows]
         elif column.low is not None and column.high is not None:
             rows = np.flatnonzero((cells < column.low) | (cells > column.high))[:MAX_REPORTED]
@@ -49,6 +50,13 @@ def frame_warnings(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Probl
     warnings.sort(key=lambda problem: problem.row or 0)
     _reject_unknown(warnings, columns)
     return warnings[:MAX_REPORTED]
+
+
+def _unknown_rows(cells: np.ndarray, column: Column) -> IndexArray:
+    """Return the rows with a category that is not in the training data."""
+    codes, names = pd.factorize(cells)
+    known = set(column.categories)
+    return np.flatnonzero(np.array([name not in known for name in names] + [False])[codes])  # -1: missing
 
 
 def _reject_unknown(warnings: Sequence[Problem], columns: Sequence[Column]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from podium.schema.arrays import FloatVector, IndexArray
+from podium.schema.arrays import BoolMask, Columns, FloatVector, IndexArray
 from podium.schema.columns import Column, Panel
 
 INDEX_NAME = "index"
@@ -17,11 +17,11 @@ INDEX, DAY, ACTUAL, LAST = "podium:index", "podium:day", "podium:actual", "podiu
 """Key columns of a window: the day's index within its entity, the day, its target (NaN if unknown) and the previous target."""
 
 
-def add_derived_columns(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Return the frame with the panel's derived columns added; non-finite results become 0 unless a source is NaN."""
-    result = frame.copy(deep=False)
+def add_derived_columns(rows: Columns, panel: Panel) -> Columns:
+    """Return the rows with the panel's derived columns added; non-finite results become 0 unless a source is NaN."""
+    result = dict(rows)
     for column in panel.derived_columns:
-        sources = [result[name].to_numpy(dtype=float) for name in column.of]
+        sources = [result[name] for name in column.of]
         with np.errstate(all="ignore"):
             values = RULES[column.rule](*sources)
         result[column.name] = np.where(np.isfinite(values) | np.isnan(sum(sources)), values, 0.0)
@@ -45,44 +45,50 @@ RULES: dict[str, Callable[..., FloatVector]] = {
 """Rules for derived columns: position of a value between low and high; a - b; a / b; ln(ceil(total / part))."""
 
 
-def sort_rows(frame: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+def sort_rows(rows: Columns, panel: Panel) -> Columns:
     """Sort by entity, in order of first appearance, then by day. The last of several rows with the same key is kept."""
-    codes = pd.factorize(frame[panel.entity])[0]
-    days = frame[panel.time].to_numpy(dtype=float)
-    order = np.lexsort((np.arange(len(frame)), days, codes))
+    codes, days = pd.factorize(rows[panel.entity])[0], rows[panel.time]
+    order = np.lexsort((np.arange(len(days)), days, codes))
     codes, days = codes[order], days[order]
     is_last = np.ones(len(order), dtype=bool)
     is_last[:-1] = (codes[1:] != codes[:-1]) | (days[1:] != days[:-1])
-    return frame.iloc[order[is_last]].reset_index(drop=True)
+    return take(rows, order[is_last])
+
+
+def take(columns: Columns, indices: IndexArray | np.ndarray) -> Columns:
+    """Return the rows with these indices."""
+    return {name: cells[indices] for name, cells in columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
     """`inputs` has the model's inputs, one row per day; `keys` has the entity, INDEX, DAY, ACTUAL and LAST of each row."""
 
-    inputs: pd.DataFrame
-    keys: pd.DataFrame
+    inputs: Columns
+    keys: Columns
+
+    def __len__(self) -> int:
+        return len(self.keys[INDEX])
 
     def take(self, indices: IndexArray | np.ndarray) -> Windows:
-        return Windows(self.inputs.iloc[indices].reset_index(drop=True), self.keys.iloc[indices].reset_index(drop=True))
+        return Windows(take(self.inputs, indices), take(self.keys, indices))
 
 
-def windows(frame: pd.DataFrame, panel: Panel, *, ahead: bool = True) -> Windows:
+def windows(rows: Columns, panel: Panel, *, ahead: bool = True) -> Windows:
     """Return one window per typed row and, if `ahead`, one for the day after each entity's last, in the order of `sort_rows`.
 
     Lags count rows, not calendar days: gaps are not filled. Missing lags are NaN.
     """
-    rows = add_derived_columns(sort_rows(frame, panel), panel)
-    codes = pd.factorize(rows[panel.entity])[0]
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(rows) else np.zeros(0, dtype=int)
-    counts = np.diff(np.r_[starts, len(rows)])
+    rows = add_derived_columns(sort_rows(rows, panel), panel)
+    codes, days, target = pd.factorize(rows[panel.entity])[0], rows[panel.time], rows[panel.target]
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, dtype=int)
+    counts = np.diff(np.r_[starts, len(codes)])
     lengths = counts + ahead
     first = np.repeat(starts, lengths)
     index = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     position, exists = first + index, index < np.repeat(counts, lengths)
-    days, target = rows[panel.time].to_numpy(dtype=float), rows[panel.target].to_numpy(dtype=float)
     row = np.where(exists, position, position - 1)
-    entity = pd.Series(rows[panel.entity].to_numpy(dtype=object)[first], dtype=object)
+    entity = rows[panel.entity][first]
     keys = {
         panel.entity: entity,
         INDEX: index,
@@ -90,11 +96,13 @@ def windows(frame: pd.DataFrame, panel: Panel, *, ahead: bool = True) -> Windows
         ACTUAL: np.where(exists, target[row], np.nan),
         LAST: _lagged(target, position, index, 1),
     }
-    cells: dict[str, object] = {panel.entity: entity}
-    for name in panel.numeric_columns:
-        numbers = rows[name].to_numpy(dtype=float)
-        cells |= {lag_name(name, step): _lagged(numbers, position, index, step) for step in range(1, panel.lags + 2)}
-    return Windows(pd.DataFrame(cells), pd.DataFrame(keys))
+    cells = {panel.entity: entity}
+    for step in range(1, panel.lags + 2):
+        earlier, is_missing = np.maximum(position - step, 0), index < step
+        for name in panel.numeric_columns:
+            cells[lag_name(name, step)] = lagged = rows[name][earlier]
+            lagged[is_missing] = np.nan
+    return Windows({column.name: cells[column.name] for column in window_columns(panel)}, keys)
 
 
 def _lagged(numbers: FloatVector, position: IndexArray, index: IndexArray, step: int) -> FloatVector:
@@ -127,9 +135,9 @@ class Forecast:
     value: FloatVector
 
 
-def forecast(keys: pd.DataFrame, changes: FloatVector, base: Literal["first", "last"]) -> Forecast:
+def forecast(keys: Columns, changes: FloatVector, base: Literal["first", "last"]) -> Forecast:
     """Turn predicted relative changes into values. An entity's first day has no forecast and keeps its actual value."""
-    index, actual, last = (keys[name].to_numpy() for name in (INDEX, ACTUAL, LAST))
+    index, actual, last = (keys[name] for name in (INDEX, ACTUAL, LAST))
     change = np.where(index == 0, 0.0, changes * change_scale(last))
     step = np.where(index == 0, actual, last + change)
     if base == "last":
@@ -141,6 +149,8 @@ def forecast(keys: pd.DataFrame, changes: FloatVector, base: Literal["first", "l
     return Forecast(step, np.repeat(actual[starts], lengths) + total_change)
 
 
-def mask_entities(keys: pd.DataFrame, panel: Panel, entities: Sequence[str]) -> np.ndarray:
+def mask_entities(keys: Columns, panel: Panel, entities: Collection[str]) -> BoolMask:
     """Return a mask that selects the windows of these entities."""
-    return keys[panel.entity].isin(list(entities)).to_numpy()
+    codes, names = pd.factorize(keys[panel.entity])
+    known = set(entities)
+    return np.array([name in known for name in names], dtype=bool)[codes]

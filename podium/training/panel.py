@@ -13,11 +13,12 @@ from podium.models.encoder import Encoder
 from podium.models.features import ColumnCache, Feature, Standardized
 from podium.models.panel_features import RelativeChange
 from podium.project import ColumnOptions, Project
+from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.frames import coerce_frame
+from podium.tables.frames import coerce_frame, columns_of, frame_of
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, change_scale, lag_name, window_columns, windows
+from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale, lag_name, window_columns, windows
 from podium.tables.schema_inference import infer_column
 from podium.training.daily_files import base_columns, panel_options, row_days
 from podium.training.preparation import check_row_count, dropped_columns
@@ -104,25 +105,31 @@ def prepare_panel(table: pa.Table, project: Project, until: float | None) -> Lab
         table = table.filter(pa.array((row_days(table, project) <= until).to_numpy()))
     panel, ignored = infer_panel(table, project)
     frame = coerce_frame(table, panel.columns, ignored)
-    result = windows(frame, panel, ahead=False)
+    result = windows(columns_of(frame), panel, ahead=False)
     notes = dropped_columns(ignored)
-    if len(result.keys) < len(frame):
-        notes.append(f"{len(frame) - len(result.keys)} rows repeat the entity and day of a later row and were dropped")
+    if len(result) < len(frame):
+        notes.append(f"{len(frame) - len(result)} rows repeat the entity and day of a later row and were dropped")
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
-    if len(result.keys) > max_rows:
-        recent = np.sort(np.argsort(result.keys[DAY].to_numpy(), kind="stable")[-max_rows:])
-        notes.append(f"the most recent {max_rows} of {len(result.keys)} rows are used (panel.max_rows)")
+    if len(result) > max_rows:
+        recent = np.sort(np.argsort(result.keys[DAY], kind="stable")[-max_rows:])
+        notes.append(f"the most recent {max_rows} of {len(result)} rows are used (panel.max_rows)")
         result = result.take(recent)
-    check_row_count(len(result.keys), "days with a previous day")
+    check_row_count(len(result), "days with a previous day")
     signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel)
-    return LabeledRows(result.inputs, target_change(result.keys), result.keys[DAY], signature, tuple(notes))
+    return labeled_windows(result, signature, tuple(notes))
 
 
-def target_change(keys: pd.DataFrame) -> pd.Series:
+def labeled_windows(result: Windows, signature: Signature, notes: tuple[str, ...] = ()) -> LabeledRows:
+    """Return windows with their target change, by day."""
+    inputs, days = frame_of(result.inputs), pd.Series(result.keys[DAY])
+    return LabeledRows(inputs, target_change(result.keys), days, signature, notes)
+
+
+def target_change(keys: Columns) -> pd.Series:
     """Return the training target: the change since the previous day, relative to the previous value."""
-    last = keys[LAST].to_numpy()
-    return pd.Series((keys[ACTUAL].to_numpy() - last) / change_scale(last))
+    last = keys[LAST]
+    return pd.Series((keys[ACTUAL] - last) / change_scale(last))
 
 
 def unscaled_columns(panel: Panel, inputs: pd.DataFrame) -> set[str]:

@@ -24,6 +24,7 @@ from podium.models.serialization import load
 from podium.project import load_project
 from podium.registry.versions import GOLDEN_FILE, model_file
 from podium.settings import ROOT
+from podium.tables.frames import frame_of
 from podium.tables.panel import INDEX
 from podium.tables.readers import read_csv
 from projects.crypto import stand_in
@@ -120,7 +121,7 @@ def check(given: Given, rows: Rows) -> None:
     table = read_csv(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True))
     assert inputs.keys is not None
-    known = inputs.keys.drop(index=list(inputs.invalid_rows)).reset_index(drop=True)
+    known = frame_of(inputs.keys).drop(index=list(inputs.invalid_rows)).reset_index(drop=True)
     matrix = given.model.encoder.transform(inputs.as_frame())[:, :-2]
     assert [*zip(known["symbol"], known[INDEX], strict=True)] == [*expected_windows]
     expected = np.array([np.ravel(window) for window in expected_windows.values()]).reshape(len(matrix), -1)

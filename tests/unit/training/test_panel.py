@@ -15,6 +15,7 @@ from podium.models.scorers import LinearScorer
 from podium.project import BadProject, Project, parse_project
 from podium.registry.comparison import Incumbent, compare
 from podium.schema.data_errors import BadData
+from podium.tables.frames import columns_of, frame_of
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, windows
 from podium.tables.readers import read_csv
@@ -127,10 +128,12 @@ def test_only_the_most_recent_rows_are_used() -> None:
 def test_unsorted_entities_and_repeated_days_are_ordered() -> None:
     frame = shops(2, 5)
     mixed = pd.concat([frame.iloc[[0]].assign(sold=99), frame.sample(frac=1, random_state=1)])
-    result = windows(_typed(mixed), prepare(table(shops()), project()).signature.panel)  # type: ignore[arg-type]
-    assert sorted(result.keys["shop"].unique()) == ["s0", "s1"]
+    panel = prepare(table(shops()), project()).signature.panel
+    assert panel is not None
+    windows_by_key = frame_of(windows(columns_of(_typed(mixed)), panel).keys)
+    assert sorted(windows_by_key["shop"].unique()) == ["s0", "s1"]
     for name in ("s0", "s1"):
-        keys = result.keys[result.keys["shop"] == name]
+        keys = windows_by_key[windows_by_key["shop"] == name]
         assert keys[INDEX].tolist() == [0, 1, 2, 3, 4, 5]
         assert keys[ACTUAL].tolist()[:5] == frame[frame["shop"] == name]["sold"].tolist()
         assert np.isnan(keys[ACTUAL].iloc[5]) and keys[LAST].iloc[5] == keys[ACTUAL].iloc[4]
