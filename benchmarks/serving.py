@@ -103,6 +103,7 @@ STREAMS = [
         "/invocations", "/invocations", lambda record: {"dataframe_split": {"columns": [*record], "data": [[*record.values()]]}}
     ),
     Stream("models=all", "/predict?models=all", lambda record: record),
+    Stream("explain=5", "/predict?explain=5", lambda record: record),
     Stream("inputs=true", "/predict?inputs=true", lambda record: record),
 ]
 

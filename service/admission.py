@@ -32,12 +32,17 @@ class AdmissionMiddleware:
         self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics, bodies: BodyIntake, log: AccessLog | None = None
     ) -> None:
         self._app, self._metrics, self._bodies, self._log = app, metrics, bodies, log
-        self._authenticator = Authenticator(settings)
+        self.authenticator = Authenticator(settings)
         self._max_concurrency, self._max_queue = settings.max_concurrency, settings.max_queue
         self._queue_timeout = settings.queue_timeout
         self._in_progress, self._clock = 0, RequestClock()
         self._queue: deque[asyncio.Future[None]] = deque()
         metrics.in_progress, metrics.queue_depth = lambda: self._in_progress, lambda: len(self._queue)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether a request would be admitted at once."""
+        return self._in_progress < self._max_concurrency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in HEALTH:
@@ -45,7 +50,7 @@ class AdmissionMiddleware:
         body: Body | None = None
         reserved = 0
         try:
-            self._authenticator.check(scope)
+            self.authenticator.check(scope)
             if scope["path"] in PUBLIC_PATHS:
                 return await self._app(scope, receive, send)
             if scope["method"] == "POST":
@@ -78,7 +83,8 @@ class AdmissionMiddleware:
                 await self._app(scope, receive, response)
         finally:
             self._release()
-            self._record(scope, response, time.perf_counter() - started)
+            seconds, model = time.perf_counter() - started, scope.get(MODEL)
+            self.record(scope["method"], scope["path"], response.status, seconds, model, response.prediction_id)
 
     async def _acquire(self) -> None:
         """Wait for a slot. Raises QueueFull, Overloaded."""
@@ -105,15 +111,17 @@ class AdmissionMiddleware:
                 return waiter.set_result(None)
         self._in_progress -= 1
 
-    def _record(self, scope: Scope, response: ResponseObserver, seconds: float) -> None:
-        model: tuple[str, str] | None = scope.get(MODEL)
+    def record(
+        self, method: str, path: str, status: int, seconds: float, model: tuple[str, str] | None, prediction_id: str
+    ) -> None:
+        """Count a response and write its line of the access log; `model` is the project and version that predicted."""
         if model:
-            self._metrics.record_prediction(*model, response.status, seconds)
+            self._metrics.record_prediction(*model, status, seconds)
         if self._log:
-            line = LogLine(self._clock(), scope["method"], scope["path"], response.status, round(seconds * 1000, 3))
+            line = LogLine(self._clock(), method, path, status, round(seconds * 1000, 3))
             if model:
                 line.model_name, line.model_version = model
-                line.prediction_id = response.prediction_id
+                line.prediction_id = prediction_id
             self._log.write(_encode(line) + b"\n")
 
 

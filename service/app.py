@@ -32,7 +32,8 @@ from service.cors import cors_options
 from service.dask_executor import DaskExecutor
 from service.deadline import Deadline
 from service.error_pages import ErrorPages
-from service.fast_path import FastPathMiddleware
+from service.fast_path import FastResponder
+from service.http_limits import Responder
 from service.inbox_worker import InboxWorker, InboxWorkerOptions
 from service.jobs import JobLimits, Jobs
 from service.metrics import Metrics
@@ -58,7 +59,10 @@ PAGE_STORE_TIMEOUT = 2.5
 
 
 class Application(FastAPI):
-    """FastAPI behind middleware that needs no routing: a prediction on the fast path skips FastAPI's own layers."""
+    """FastAPI behind middleware that needs no routing."""
+
+    respond: Responder
+    """Called by the HTTP protocol before `__call__`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -104,8 +108,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.add_middleware(Deadline, seconds=settings.request_timeout)
     bodies = BodyIntake(settings.max_bytes, settings.max_json_bytes, settings.max_upload_bytes, settings.shared)
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
-    fast_path = FastPathMiddleware(app.entry, live, metrics, settings.dask_threshold)
-    app.entry = HeadAsGet(AdmissionMiddleware(fast_path, settings, metrics, bodies, app.state.access_log))
+    admission = AdmissionMiddleware(app.entry, settings, metrics, bodies, app.state.access_log)
+    app.entry = HeadAsGet(admission)
+    app.respond = FastResponder(live, metrics, admission, settings.dask_threshold)
     if settings.cors_origins:  # outermost: preflight requests have no API key, and browsers must be able to read errors
         app.entry = CORSMiddleware(app.entry, **cors_options(settings.cors_origins))
     return app

@@ -1,4 +1,4 @@
-"""Turn the bytes of a few JSON records into those of the response, without routing, DataFrames or threads.
+"""Turn the bytes of a few JSON records into those of the response, without ASGI, routing, DataFrames or threads.
 
 All valid cells are handled here, with their warnings. A request with an error, or in a rare form, continues to the routes,
 which give the same predictions and report what is wrong.
@@ -6,8 +6,10 @@ which give the same predictions and report what is wrong.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,24 +23,30 @@ from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
 from podium.schema.data_errors import BadData
 from service.active_models import ActiveModels
-from service.admission import MODEL, replay
-from service.asgi import SECURITY_HEADERS, ASGIApp, Receive, Scope, Send
+from service.admission import AdmissionMiddleware
+from service.asgi import SECURITY_HEADERS
+from service.authentication import Authenticator
+from service.errors import ServiceError
+from service.http_limits import HEAD, DirectResponse
 from service.json_renderer import JsonRenderer, renderer_for
 from service.metrics import Metrics
 from service.mlflow import parse_mlflow_records
 from service.open_inference import HEADER_LENGTH, MAX_ID, as_boolean
+from service.request_head import MAX_CACHED, Head
 from service.responses import new_prediction_id
 from service.tensors import DTYPES, NUMBERS
 
 log = logging.getLogger(__name__)
 
 PREPARED_KEY = "fast_path"
-JSON_TYPES = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
-ACCEPTED = (b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
+JSON_TYPES = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
+ACCEPTED = ("*/*", "application/json", "application/json, */*", "application/json, text/plain, */*")
 OPTIONS = {"models", "on_error", "inputs", "explain", "extra", "delimiter", "raw"}
+STRICT_HEAD = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*\r\n")
 ONE_CELL = ([1, 1], [1])
 DATATYPES = {*DTYPES, "BYTES"}
-UNSUPPORTED_HEADERS = (b"content-encoding", HEADER_LENGTH.lower().encode())
+UNSUPPORTED_HEADERS = ("content-encoding", "origin", HEADER_LENGTH.lower())
+"""Headers that the routes or other middleware handle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +56,58 @@ class FastCall:
     kind: str
     project: str
     query: str
+    method: str
+    path: str
+    keep_alive: bool
 
 
-class FastPathMiddleware:
-    """ASGI middleware that answers predictions of up to `max_rows` JSON records and passes on all other requests."""
+class FastResponder:
+    """Responds to predictions of up to `max_rows` JSON records, as soon as their bytes have arrived.
 
-    def __init__(self, app: ASGIApp, live: ActiveModels, metrics: Metrics, max_rows: int) -> None:
-        self._app, self._live, self._rows, self._max_rows = app, live, metrics.rows, max_rows
+    Every other request is passed on to the ASGI application, also if there is no free slot, or the host or API key is wrong.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = _call_of(scope)
+    def __init__(self, live: ActiveModels, metrics: Metrics, admission: AdmissionMiddleware, max_rows: int) -> None:
+        self._live, self._rows, self._admission, self._max_rows = live, metrics.rows, admission, max_rows
+        self._call_of = functools.lru_cache(1024)(functools.partial(_admitted_call, admission.authenticator))
+
+    def __call__(self, head: Head, body: bytes, server: str) -> DirectResponse | None:
+        """Return the response, or None to pass the request on."""
+        call = self._call_of(head, server) if len(head.data) <= MAX_CACHED else None
         served = self._live.find(call.project) if call else None
         fast_path = fast_path_for(served) if served else None
-        if call is None or served is None or fast_path is None:
-            return await self._app(scope, receive, send)
-        body = b""
-        if scope["method"] == "POST":
-            message = await receive()
-            if message["type"] != "http.request" or message.get("more_body"):
-                return await self._app(scope, replay(message, receive), send)
-            body, receive = message.get("body", b""), replay(message, receive)
+        if call is None or served is None or fast_path is None or not self._admission.has_free_slot:
+            return None
+        started = time.perf_counter()
         result = fast_path.respond(call, body, self._max_rows)
         if result is None:
-            return await self._app(scope, receive, send)
-        scope[MODEL] = served.project, served.version
+            return None
         self._rows[served.project] += result.rows
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(result.body)),
-            (b"x-model-version", fast_path.version),
-            (b"x-prediction-id", result.prediction_id),
-            *SECURITY_HEADERS,
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": result.body})
+        model, seconds = (served.project, served.version), time.perf_counter() - started
+        self._admission.record(call.method, call.path, 200, seconds, model, result.prediction_id)
+        lengths = b"content-length: %d\r\nx-prediction-id: %b\r\n" % (len(result.body), result.prediction_id.encode())
+        return DirectResponse(fast_path.head + lengths, result.body, call.keep_alive)
+
+
+def _admitted_call(authenticator: Authenticator, head: Head, server: str) -> FastCall | None:
+    """Return the call of a prediction request whose host and API key are right, or None for every other request."""
+    if not STRICT_HEAD.fullmatch(head.data):
+        return None  # the parser decides
+    first, *lines = head.data.decode("latin-1").split("\r\n")[:-2]
+    method, target, _ = first.split(" ")
+    path, _, query = target.partition("?")
+    headers = [(name.lower(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
+    connection = ",".join(value for name, value in headers if name == "connection").lower()
+    call = _call(method, path, query, "close" not in connection)
+    if call is None or not _has_json_headers(headers, method):
+        return None
+    scope = {"path": path, "server": (server, None), HEAD: head}
+    scope["headers"] = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    try:
+        authenticator.check(scope)
+    except ServiceError:
+        return None
+    return call
 
 
 def fast_path_for(served: ServedModel) -> FastPath | None:
@@ -92,17 +118,14 @@ def fast_path_for(served: ServedModel) -> FastPath | None:
     return fast_path
 
 
-def _call_of(scope: Scope) -> FastCall | None:
+def _call(method: str, path: str, query: str, keep_alive: bool) -> FastCall | None:
     """Return the call of a prediction request, or None for every other request."""
-    if scope["type"] != "http":
-        return None
-    path, method = scope["path"], scope["method"]
     project: str | None
     parts = path.split("/")
     if path == "/predict":
         kind, project = "predict", ""
     elif path == "/invocations":
-        kind, project = "invocations", _project_in(scope["query_string"])
+        kind, project = "invocations", _project_in(query)
     elif len(parts) == 4 and parts[1] == "projects" and parts[3] == "predict":
         kind, project = "predict", parts[2]
     elif len(parts) == 5 and parts[1] == "v2" and parts[2] == "models" and parts[4] == "infer":
@@ -111,28 +134,26 @@ def _call_of(scope: Scope) -> FastCall | None:
         return None
     if project is None or (not project and len(parts) > 2):
         return None
-    if method == "GET" and kind == "predict" and scope["query_string"]:
+    if method == "GET" and kind == "predict" and query:
         kind = "query"
-    elif method != "POST" or (kind == "infer" and scope["query_string"]):
+    elif method != "POST" or (kind == "infer" and query):
         return None
-    return FastCall(kind, project, scope["query_string"].decode("latin-1")) if _has_json_headers(scope, method) else None
+    return FastCall(kind, project, query, method, path, keep_alive)
 
 
-def _project_in(query: bytes) -> str | None:
+def _project_in(query: str) -> str | None:
     """Return the project that the query of /invocations names, empty without a query, or None for any other query."""
-    name = query.removeprefix(b"project=")
-    if query and (name == query or not re.fullmatch(rb"[A-Za-z0-9_.-]+", name)):
-        return None
-    return name.decode()
+    name = query.removeprefix("project=")
+    return None if query and (name == query or not re.fullmatch(r"[A-Za-z0-9_.-]+", name)) else name
 
 
-def _has_json_headers(scope: Scope, method: str) -> bool:
+def _has_json_headers(headers: Sequence[tuple[str, str]], method: str) -> bool:
     """Return whether the headers ask for JSON, and a body is plain JSON."""
     types = 0
-    for name, value in scope["headers"]:
-        if name == b"content-type":
+    for name, value in headers:
+        if name == "content-type":
             types += 1 if value in JSON_TYPES else 2
-        elif (name == b"accept" and value not in ACCEPTED) or name in UNSUPPORTED_HEADERS:
+        elif (name == "accept" and value not in ACCEPTED) or name in UNSUPPORTED_HEADERS:
             return False
     return types == 1 or method == "GET"
 
@@ -142,7 +163,7 @@ class FastResult:
     """A response, and the number of rows in it."""
 
     body: bytes
-    prediction_id: bytes
+    prediction_id: str
     rows: int
 
 
@@ -159,7 +180,8 @@ class FastOptions:
 class FastPath:
     """The decoder, the scorers and the renderer of one version."""
 
-    version: bytes
+    head: bytes
+    """The status line and the headers that all responses share."""
     served: ServedModel
     decoder: RecordDecoder
     scorers: Mapping[str, RowScorer]
@@ -225,7 +247,7 @@ class FastPath:
         rows = self.renderer.rows(scores, decoded.rows if options.inputs else None, explanations)
         prediction_id = new_prediction_id()
         text = self.renderer.response(first, rows, prediction_id, decoded.warnings)
-        return FastResult(text.encode(), prediction_id.encode(), len(rows))
+        return FastResult(text.encode(), prediction_id, len(rows))
 
     def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
         identity, record = _tensor_record(body, self.booleans)
@@ -233,13 +255,13 @@ class FastPath:
         scores = self._scores([self.served.champion], decoded)[self.served.champion]
         prediction_id = new_prediction_id()
         text = self.renderer.tensors(call.project, scores, identity, prediction_id)
-        return FastResult(text.encode(), prediction_id.encode(), 1)
+        return FastResult(text.encode(), prediction_id, 1)
 
     def invocations(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
         decoded = self.decoder.rows_of(parse_mlflow_records(decode_small_json(body)), max_rows)
         labels = self.renderer.labels(self._scores([self.served.champion], decoded)[self.served.champion])
         text = f'{{"predictions": [{", ".join(labels)}]}}'
-        return FastResult(text.encode(), new_prediction_id().encode(), len(labels))
+        return FastResult(text.encode(), new_prediction_id(), len(labels))
 
 
 RESPONDERS: dict[str, Callable[[FastPath, FastCall, bytes, int], FastResult]] = {
@@ -301,4 +323,6 @@ def build_fast_path(served: ServedModel) -> FastPath | None:
     if served.signature.panel or served.champion not in scorers:
         return None
     booleans = frozenset(column.name for column in served.signature.inputs if column.kind == "boolean")
-    return FastPath(served.version.encode(), served, decoder_of(served.signature), scorers, renderer_for(served), booleans)
+    headers = [(b"content-type", b"application/json"), (b"x-model-version", served.version.encode()), *SECURITY_HEADERS]
+    head = b"".join([b"HTTP/1.1 200 OK\r\n", *(b"%b: %b\r\n" % pair for pair in headers)])
+    return FastPath(head, served, decoder_of(served.signature), scorers, renderer_for(served), booleans)

@@ -11,6 +11,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 
@@ -41,7 +42,23 @@ HEAD = "podium.head"
 CONNECTION = "podium.connection"
 """Scope key for the `Connection`."""
 
+MAX_COLLECTED = 64 * 1024
+"""Bodies up to this many bytes are passed on as a whole."""
+
 Receiving = Literal["head", "body", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponse:
+    """A response without ASGI: the status line and headers, except `Date` and `Connection`, and the body."""
+
+    head: bytes
+    body: bytes
+    keep_alive: bool
+
+
+Responder = Callable[[Head, bytes, str], DirectResponse | None]
+"""Responds to a complete request for an address of this server, or returns None to pass it on to the ASGI application."""
 
 
 class Connection:
@@ -63,8 +80,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._respond: Responder | None = getattr(self.app, "respond", None)
         self._receiving: Receiving = "head"
         self._buffer = b""
+        self._collected: bytes | None = None
         self._blank = False
         self._remaining: int | None = 0
         self._body = self._framing = 0
@@ -79,8 +98,10 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- connections -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(ResponseWriter(transport, self.loop))  # type: ignore[arg-type]
+        self._writer = ResponseWriter(transport, self.loop)
+        super().connection_made(self._writer)  # type: ignore[arg-type]
         self._peer = self.client[0] if self.client else ""
+        self._server_address = self.server[0] if self.server else ""
         self.peers[self._peer] += 1
         self.open[self] = None
         if self.peers[self._peer] > MAX_CONNECTIONS_PER_PEER:
@@ -155,13 +176,15 @@ class GuardedProtocol(HttpToolsProtocol):
             return b""
         rest, self._buffer, self._blank = self._buffer[end:], b"", False
         self._receiving, self._remaining, self._head = "body", head.length, head
-        self._body, self._framing, self._body_deadline = 0, 0, 0.0
-        if head.length is None or len(rest) < head.length:
+        self._body, self._framing, self._body_deadline, self._collected = 0, 0, 0.0, None
+        if head.length is None or head.length > MAX_COLLECTED or head.expects:
             super().data_received(head.data)
             return rest
-        self._remaining = 0
-        super().data_received(head.data + rest[: head.length])  # the whole request at once
-        return rest[head.length :]
+        if not head.length:
+            self._request_received(head, b"")
+        else:
+            self._collected = b""
+        return rest
 
     def _body_received(self, data: bytes) -> bytes:
         """Feed the body to the parser and return the rest of the data."""
@@ -171,10 +194,38 @@ class GuardedProtocol(HttpToolsProtocol):
             self._framing += size
         else:
             self._remaining -= size
+        if self._collected is not None:
+            self._body += size
+            self._collected += piece
+            if not self._remaining:
+                self._request_received(self._head, self._collected)
+            return rest
         super().data_received(piece)
         if self._framing > MAX_FRAMING + size:
             self._reject(HeadTooLarge(f"chunk extensions and trailers may have at most {MAX_FRAMING} bytes"))
         return rest
+
+    def _request_received(self, head: Head, body: bytes) -> None:
+        """Respond directly, or pass the whole request to the parser at once."""
+        self._collected = None
+        response = self._respond(head, body, self._server_address) if self._respond and not self.flow.write_paused else None
+        if response is None:
+            return super().data_received(head.data + body)
+        self._unset_keepalive_if_required()
+        lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
+        if not response.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self._writer.write_response(b"".join([response.head, *lines, b"\r\n", response.body]))
+        self.server_state.total_requests += 1
+        if response.keep_alive:
+            self._expect_request()
+        else:
+            self.transport.close()
+
+    def _expect_request(self) -> None:
+        self._receiving = "head"
+        self.open[self] = self.open.pop(self, None)
+        self._set_deadline(IDLE_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when the parser or a callback fails."""
@@ -216,7 +267,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._rejected = True
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
             return
-        self.open[self] = self.open.pop(self, None)
         if self._buffer:
             self.loop.call_soon(self._receive_next_request)  # until then, what arrives is added to the buffer
         else:
@@ -225,8 +275,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _receive_next_request(self) -> None:
         if self.transport.is_closing():
             return
-        self._receiving = "head"
-        self._set_deadline(IDLE_SECONDS)
+        self._expect_request()
         data, self._buffer = self._buffer, b""
         self.data_received(data)
 
@@ -238,7 +287,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         if self.transport.is_closing():
             return None
-        if self._receiving != "head" and self.cycle:
+        if self._receiving != "head" and self._collected is None and self.cycle:
             started, self.cycle.disconnected = self.cycle.response_started, True
             self.cycle.message_event.set()
             if self._connection.on_close:

@@ -23,7 +23,7 @@ NOT_HTTP = "malformed HTTP request"
 REQUEST_LINE = re.compile(rb"[A-Z]{3,20} ([^\s]+) HTTP/([0-9]\.[0-9])\r\n")
 HOST = re.compile(rb"[A-Za-z0-9.\-_:\[\]%]{1,255}")
 SPECIAL = re.compile(
-    rb"\r\n(host|content-length|transfer-encoding|upgrade|connection|http2-settings)[ \t]*:[ \t]*([^\r]*)", re.I
+    rb"\r\n(host|content-length|transfer-encoding|upgrade|connection|http2-settings|expect)[ \t]*:[ \t]*([^\r]*)", re.I
 )
 UPGRADE = re.compile(rb"\r\n(?:upgrade|http2-settings)[ \t]*:[^\r]*", re.I)
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
@@ -37,6 +37,8 @@ class Head:
     data: bytes
     host: bytes
     length: int | None
+    expects: bool = False
+    """Whether the client waits for an interim response before it sends the body."""
 
 
 def check_head(data: bytes) -> Head:
@@ -69,7 +71,7 @@ def _check(data: bytes) -> Head:
     length = _body_length(headers, version)
     if b"upgrade" in headers:
         data = _without_upgrade(data)
-    return Head(data, hosts[0].lower() if hosts else b"", length)
+    return Head(data, hosts[0].lower() if hosts else b"", length, b"expect" in headers)
 
 
 _check_cached = functools.lru_cache(maxsize=1024)(_check)

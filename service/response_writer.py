@@ -28,6 +28,11 @@ class ResponseWriter:
         else:
             self._transport.write(data)
 
+    def write_response(self, data: bytes) -> None:
+        """Write a complete response, after a head that was held back."""
+        self.flush()
+        self._transport.write(data)
+
     def abort(self) -> None:
         """Close at once, without what was held back."""
         self._head = b""

@@ -113,6 +113,7 @@ def serve(settings: ServiceSettings, host: str, port: int, workers: int = 1) -> 
         ws="none",
         log_config=log_config(),
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=20,

@@ -18,7 +18,7 @@ QUERY = "&".join(f"{name}={quote(str(cell).lower() if cell is True else str(cell
     [
         (f"{MIXED}?model=all", "did you mean `models`?"),
         (f"{MIXED}?onerror=row", "did you mean `on_error`?"),
-        (f"{MIXED}?MODELS=all", "unknown parameter `MODELS`; available: delimiter, extra"),
+        (f"{MIXED}?MODELS=all", "unknown parameter `MODELS`; available: delimiter, explain, extra"),
         (f"{MIXED}.csv?raws=true", "did you mean `raw`?"),
         ("/projects/mixed/batch?xyz=1", "unknown parameter `xyz`"),
         (f"{MIXED}?models=all&models=champion", "is repeated"),

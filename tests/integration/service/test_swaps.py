@@ -180,28 +180,27 @@ def patched(cloud: LocalCloud, folder: Path, patch: str, **variables: str) -> It
         process.stop()
 
 
-READS_TWICE_PATCH = """
+MIXED_VERSIONS_PATCH = """
 import sys
 if "serve" in sys.orig_argv:
-    import asyncio, inspect, textwrap
+    import inspect, textwrap
     import service.fast_path as module
-    source = textwrap.dedent(inspect.getsource(module.FastPathMiddleware.__call__))
-    once = "result = fast_path.respond(call, body, self._max_rows)"
-    assert once in source
-    again = "fast_path_for(self._live.find(call.project))"
-    twice = f"await asyncio.sleep(0.001); result = {again}.respond(call, body, self._max_rows)"
-    space = {**vars(module), "asyncio": asyncio}
-    exec(source.replace(once, twice), space)
-    module.FastPathMiddleware.__call__ = space["__call__"]
+    source = textwrap.dedent(inspect.getsource(module.FastResponder.__call__))
+    right = "DirectResponse(fast_path.head"
+    assert right in source
+    wrong = "DirectResponse((vars(self).setdefault('last', fast_path), vars(self).update(last=fast_path))[0].head"
+    space = dict(vars(module))
+    exec(source.replace(right, wrong), space)
+    module.FastResponder.__call__ = space["__call__"]
 """
-"""A mutant that resolves the model twice: once for the version header, once for the prediction."""
+"""A mutant whose header names the version of the previous request."""
 
 
 @pytest.mark.slow
-def test_the_load_detects_a_service_that_resolves_the_model_twice(
+def test_the_load_detects_a_service_that_mixes_versions(
     cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
-    with patched(cloud, tmp_path, READS_TWICE_PATCH) as mutant:
+    with patched(cloud, tmp_path, MIXED_VERSIONS_PATCH) as mutant:
         assert swap_under_load(mutant, cloud_context, versions, 100).errors
 
 
