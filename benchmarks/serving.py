@@ -1,4 +1,4 @@
-"""Compare Podium with a naive FastAPI app and with a bare ASGI app, on the same trees, in interleaved rounds of one run.
+"""Compare Podium with a naive FastAPI app, MLServer, BentoML and a bare ASGI app, in interleaved rounds of one run.
 
 20 numeric and 5 text columns, LightGBM with 200 trees of 31 leaves, one uvicorn worker each with uvloop and httptools. wrk
 sends a stream of distinct records on loopback. `python -m benchmarks.serving --help`
@@ -35,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks.environment import publish_champion
+from benchmarks.peers import start_bentoml, start_mlserver
 from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
@@ -87,6 +88,15 @@ def _tensors(record: Record) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
+def _mlserver_request(record: Record) -> dict[str, Any]:
+    """Return the tensors with the hints by which MLServer makes a DataFrame of them."""
+    tensors = _tensors(record)["inputs"]
+    for tensor in tensors:
+        if tensor["datatype"] == "BYTES":
+            tensor["parameters"] = {"content_type": "str"}
+    return {"parameters": {"content_type": "pd"}, "inputs": tensors, "outputs": [{"name": "predict_proba"}]}
+
+
 PLAIN = Stream("one record", "/predict", lambda record: record)
 STREAMS = [
     PLAIN,
@@ -125,7 +135,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"streams": singles, "lists": lists, "csv": csv}, indent=1))
         return
-    print(f"naive: FastAPI {fastapi.__version__}, pandas {pd.__version__}, LightGBM {lightgbm.__version__}")
+    print(", ".join(f"{name} {version}" for name, version in servers.versions.items()))
     title = f"one record, {options.connections} connections"
     print(f"{title:>34} {'per second':>11} {'p50':>9} {'p99':>9} {'× plain':>8}")
     plain = singles[PLAIN.name]["per_second"]
@@ -143,14 +153,17 @@ class Servers:
     podium: int
     naive: int
     bare: int
+    mlserver: int
+    bentoml: int
     folder: Path
+    versions: dict[str, str]
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Servers]:
     """Train, publish and serve the same kind of model on all servers."""
-    frame, ports = table(), free_ports(3)
-    servers = Servers(*ports, folder)
+    frame, ports = table(), free_ports(5)
+    servers = Servers(*ports, folder, {"FastAPI": fastapi.__version__, "LightGBM": lightgbm.__version__})
     with ExitStack() as stack:
         cloud = stack.enter_context(LocalCloud(folder, servers.podium))
         _publish(cloud, frame)
@@ -163,6 +176,12 @@ def running(folder: Path) -> Iterator[Servers]:
             process = _serve(app, port, folder)
             stack.callback(process.stop)
             process.wait_for(f"http://127.0.0.1:{port}/", 30)
+        for name, start, port in (
+            ("MLServer", start_mlserver, servers.mlserver),
+            ("BentoML", start_bentoml, servers.bentoml),
+        ):
+            peer, servers.versions[name] = start(folder, port)
+            stack.callback(peer.stop)
         service.wait_for(f"http://127.0.0.1:{servers.podium}/livez", 60)
         client = Client(f"http://127.0.0.1:{servers.podium}")
         client.wait_until(lambda: client.get("/readyz").status == 200, 30)
@@ -173,7 +192,12 @@ def running(folder: Path) -> Iterator[Servers]:
 def measure_streams(servers: Servers, rounds: int, seconds: int, connections: int) -> dict[str, dict[str, float]]:
     """Return the medians over the rounds of every stream, of the naive and of the bare server."""
     targets = [(stream.name, servers.podium, stream) for stream in STREAMS]
-    targets += [("naive FastAPI", servers.naive, PLAIN), ("bare ASGI and a call of C", servers.bare, PLAIN)]
+    targets += [
+        ("naive FastAPI", servers.naive, PLAIN),
+        ("MLServer", servers.mlserver, Stream("MLServer", "/v2/models/bench/infer", _mlserver_request)),
+        ("BentoML", servers.bentoml, Stream("BentoML", "/predict", lambda record: {"record": record})),
+        ("bare ASGI and a call of C", servers.bare, PLAIN),
+    ]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in targets}
     for _, (name, port, stream) in itertools.product(range(rounds), targets):
         measured[name].append(_wrk(port, _script(servers.folder, stream), connections, seconds))

@@ -112,10 +112,10 @@ class JsonRenderer:
                 for (before, after), cells in zip(self._tensors, columns, strict=True)
             ]
         )
-        facts: dict[str, object] = {"model_name": name, "model_version": self._version, "id": identity or prediction_id}
-        facts |= {"parameters": {"prediction_id": prediction_id}}
-        head = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
-        return f'{head[:-1]},"outputs":[{outputs}]}}'
+        head = (
+            f'{{"model_name":{json.dumps(name)},"model_version":"{self._version}","id":{json.dumps(identity or prediction_id)}'
+        )
+        return f'{head},"parameters":{{"prediction_id":"{prediction_id}"}},"outputs":[{outputs}]}}'
 
 
 def prediction_rows(
