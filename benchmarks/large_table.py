@@ -1,6 +1,6 @@
-"""Predict a CSV of ten million rows through /batch; measure seconds and the additional memory of the service.
+"""Predict CSV files of a thousand to ten million rows through /batch: seconds, and the memory of the service.
 
-`python -m benchmarks.large_table [--lines 10000000]`
+Also the seconds from start to ready, and the idle memory with and without Dask workers. `python -m benchmarks.large_table`
 """
 
 from __future__ import annotations
@@ -12,42 +12,59 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
-from benchmarks.environment import put_champion, running_service
+from benchmarks.environment import RunningService, put_champion, running_service
 from podium.local import LocalCloud
 from podium.local.processes import free_ports
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=10_000_000)
+    parser.add_argument("--max-lines", type=int, default=10_000_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="podium-large-") as name:
-        measure(Path(name), min(options.lines, 20_000_000))
+        measure(Path(name), min(options.max_lines, 20_000_000))
 
 
-def measure(folder: Path, lines: int) -> None:
+def measure(folder: Path, max_lines: int) -> None:
     (port,) = free_ports(1)
+    variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_ASYNC_THRESHOLD_BYTES": "1"}
     with LocalCloud(folder / "cloud", port) as cloud:
         put_champion(cloud)
-        with running_service(cloud, folder, port, {"PODIUM_POLL_SECONDS": "1"}, dask=True) as service:
-            client = service.client
-            path = write_table(folder / "large.csv", lines)
-            monitor = MemoryMonitor(service.process.pid)
+        for workers in (0, 2):
             started = time.perf_counter()
-            job_url = post_table(port, path)
-            client.wait_until(lambda: client.get(job_url).json()["state"] in ("done", "failed"), 1800)
-            job = client.get(job_url).json()
-            seconds = time.perf_counter() - started
-            growth = monitor.stop()
-    print(f"{job['rows']:,} rows, {path.stat().st_size / 1e6:.0f} MB: {job['state']} in {seconds:.0f} s")
-    print(f"memory of the service and its children: {monitor.idle / 1e6:.0f} MB idle, {growth / 1e6:.0f} MB more at the peak")
+            dask = {"PODIUM_DASK_WORKERS": str(workers)}
+            with running_service(cloud, folder, port, variables | dask, dask=False) as service:
+                ready = time.perf_counter() - started
+                time.sleep(10)
+                idle = resident_bytes(service.process.pid) / 1e6
+                print(f"{workers} Dask workers: ready in {ready:.1f} s; {idle:.0f} MB idle, with child processes", flush=True)
+        with running_service(cloud, folder, port, variables, dask=True) as service:
+            lines = 1000
+            while lines <= max_lines:
+                measure_job(service, write_table(folder / "large.csv", lines))
+                lines *= 10
+
+
+def measure_job(service: RunningService, path: Path) -> None:
+    client, monitor = service.client, MemoryMonitor(service.process.pid)
+    started = time.perf_counter()
+    job_url = post_table(service.port, path)
+    client.wait_until(lambda: client.get(job_url).json()["state"] in ("done", "failed"), 1800)
+    seconds, job, growth = time.perf_counter() - started, client.get(job_url).json(), monitor.stop()
+    rate = job["rows"] / seconds
+    print(
+        f"{job['rows']:>12,} rows, {path.stat().st_size / 1e6:.1f} MB: {job['state']} in {seconds:.2f} s, {rate:,.0f} rows/s; "
+        f"{monitor.idle / 1e6:.0f} MB before, {growth / 1e6:.0f} MB more at the peak",
+        flush=True,
+    )
 
 
 def write_table(path: Path, lines: int) -> Path:
-    block = "".join(f"{20 + row % 180}.{row % 1000:03d}000000000,{row % 6 + 1}\n" for row in range(100_000))
+    rows = min(lines, 100_000)
+    block = "".join(f"{20 + row % 180}.{row % 1000:03d}000000000,{row % 6 + 1}\n" for row in range(rows))
     with path.open("w") as file:
         file.write("area,rooms\n")
-        for _ in range(lines // 100_000):
+        for _ in range(lines // rows):
             file.write(block)
     return path
 
@@ -60,7 +77,6 @@ def post_table(port: int, path: Path) -> str:
         connection.request("POST", "/projects/prices/batch", file, headers)
         response = connection.getresponse()
         job_url = response.headers["location"]
-        print(response.status, job_url)
         response.read()
     return str(job_url)
 

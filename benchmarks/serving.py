@@ -173,7 +173,7 @@ def running(folder: Path) -> Iterator[Servers]:
         service = Process(command, folder / "logs" / "service.log", variables)
         stack.callback(service.stop)
         for app, port in (("benchmarks.naive:create_app", servers.naive), ("benchmarks.bare:create_app", servers.bare)):
-            process = _serve(app, port, folder)
+            process = serve(app, port, folder)
             stack.callback(process.stop)
             process.wait_for(f"http://127.0.0.1:{port}/", 30)
         for name, start, port in (
@@ -247,7 +247,7 @@ def measure_lists(servers: Servers, rounds: int) -> dict[str, float]:
     for name, port, path in (("podium", servers.podium, "/predict"), ("naive", servers.naive, "/predict-list")):
         for count, repeats in ((11, 20 * rounds), (10_000, 3 * rounds)):
             bodies = [json.dumps(records(count, seed)).encode() for seed in range(min(5, repeats))]
-            seconds = statistics.median(_post_all(port, path, itertools.islice(itertools.cycle(bodies), repeats)))
+            seconds = statistics.median(post_all(port, path, itertools.islice(itertools.cycle(bodies), repeats)))
             if count == 11:
                 results[f"{name}: 11 records, milliseconds"] = seconds * 1000
             else:
@@ -255,7 +255,7 @@ def measure_lists(servers: Servers, rounds: int) -> dict[str, float]:
     return results
 
 
-def _post_all(port: int, path: str, bodies: Iterator[bytes]) -> Sequence[float]:
+def post_all(port: int, path: str, bodies: Iterator[bytes]) -> Sequence[float]:
     connection, times = http.client.HTTPConnection("127.0.0.1", port), []
     for body in bodies:
         started = time.perf_counter()
@@ -292,7 +292,7 @@ def measure_csv(servers: Servers, rows: int) -> dict[str, float]:
     return {f"podium: CSV of {rows:,} rows, seconds": over_http, f"pandas: CSV of {rows:,} rows, seconds": in_process}
 
 
-def _serve(app: str, port: int, folder: Path) -> Process:
+def serve(app: str, port: int, folder: Path) -> Process:
     options = ["--factory", app, "--port", str(port), "--no-access-log", "--loop", "uvloop", "--http", "httptools"]
     environment = {**os.environ, "NAIVE_FOLDER": str(folder), "PYTHONPATH": str(ROOT)}
     return Process([sys.executable, "-m", "uvicorn", *options], folder / "logs" / f"{port}.log", environment)
