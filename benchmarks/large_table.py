@@ -6,6 +6,7 @@ Also the seconds from start to ready, and the idle memory with and without Dask 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import threading
 import time
@@ -20,12 +21,16 @@ from podium.local.processes import free_ports
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-lines", type=int, default=10_000_000)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="podium-large-") as name:
-        measure(Path(name), min(options.max_lines, 20_000_000))
+        growth = measure(Path(name), min(options.max_lines, 20_000_000))
+    if options.json:
+        options.json.write_text(json.dumps(growth, indent=1))
 
 
-def measure(folder: Path, max_lines: int) -> None:
+def measure(folder: Path, max_lines: int) -> list[dict[str, float]]:
+    """Return the rows, seconds and additional megabytes of each job."""
     (port,) = free_ports(1)
     variables = {"PODIUM_POLL_SECONDS": "1", "PODIUM_ASYNC_THRESHOLD_BYTES": "1"}
     with LocalCloud(folder / "cloud", port) as cloud:
@@ -39,13 +44,11 @@ def measure(folder: Path, max_lines: int) -> None:
                 idle = resident_bytes(service.process.pid) / 1e6
                 print(f"{workers} Dask workers: ready in {ready:.1f} s; {idle:.0f} MB idle, with child processes", flush=True)
         with running_service(cloud, folder, port, variables, dask=True) as service:
-            lines = 1000
-            while lines <= max_lines:
-                measure_job(service, write_table(folder / "large.csv", lines))
-                lines *= 10
+            sizes = [10**power for power in range(3, 9) if 10**power <= max_lines]
+            return [measure_job(service, write_table(folder / "large.csv", lines)) for lines in sizes]
 
 
-def measure_job(service: RunningService, path: Path) -> None:
+def measure_job(service: RunningService, path: Path) -> dict[str, float]:
     client, monitor = service.client, MemoryMonitor(service.process.pid)
     started = time.perf_counter()
     job_url = post_table(service.port, path)
@@ -57,6 +60,7 @@ def measure_job(service: RunningService, path: Path) -> None:
         f"{monitor.idle / 1e6:.0f} MB before, {growth / 1e6:.0f} MB more at the peak",
         flush=True,
     )
+    return {"rows": job["rows"], "seconds": seconds, "megabytes": growth / 1e6}
 
 
 def write_table(path: Path, lines: int) -> Path:
@@ -102,13 +106,14 @@ class MemoryMonitor:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory of a process and its descendants; shared pages count in each of them."""
+    """Return the memory of a process and its descendants; a page that several of them share counts once."""
     total = 0
     for process in descendants(pid):
         try:
-            total += int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total
 
 

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="duration of each measurement")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--csv-rows", type=int, default=1_000_000)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed: apt-get install wrk")
@@ -133,8 +133,7 @@ def main() -> None:
         lists = measure_lists(servers, options.rounds)
         csv = measure_csv(servers, options.csv_rows) if options.csv_rows else {}
     if options.json:
-        print(json.dumps({"streams": singles, "lists": lists, "csv": csv}, indent=1))
-        return
+        options.json.write_text(json.dumps({"streams": singles, "lists": lists, "csv": csv}, indent=1))
     print(", ".join(f"{name} {version}" for name, version in servers.versions.items()))
     title = f"one record, {options.connections} connections"
     print(f"{title:>34} {'per second':>11} {'p50':>9} {'p99':>9} {'× plain':>8}")
