@@ -258,7 +258,9 @@ class FastPath:
         return FastResult(text.encode(), prediction_id, 1)
 
     def invocations(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        decoded = self.decoder.rows_of(parse_mlflow_records(decode_small_json(body)), max_rows)
+        decoded = self.decoder.rows_of_split(body, max_rows)
+        if decoded is None:
+            decoded = self.decoder.rows_of(parse_mlflow_records(decode_small_json(body)), max_rows)
         labels = self.renderer.labels(self._scores([self.served.champion], decoded)[self.served.champion])
         text = f'{{"predictions": [{", ".join(labels)}]}}'
         return FastResult(text.encode(), new_prediction_id(), len(labels))

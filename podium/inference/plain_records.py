@@ -1,15 +1,16 @@
-"""Decode single records that have every field, with cells of the usual JSON types: msgspec checks them while it decodes."""
+"""Decode records and arrays that have every cell, of the usual JSON types: msgspec checks them while it decodes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from podium.schema.columns import EPOCH, Column, Value
 from podium.tables.cell_rules import largest_number, missing_sentinels, normalize_category
@@ -22,57 +23,88 @@ def have_plain_names(columns: Sequence[Column]) -> bool:
     return all(json.dumps(column.name, ensure_ascii=False) == f'"{column.name}"' for column in columns)
 
 
+RECORD, RECORDS, ARRAY, ARRAYS, SPLIT = b"{", b"[{", b"[", b"[[", b'{"dataframe_split"'
+"""The forms of a body, by how it starts: a record, records, an array, arrays, and the split form of MLflow."""
+Decoders = Mapping[bytes, msgspec.json.Decoder[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class PlainRecords:
-    """Decodes single records that have every field, with cells of the usual JSON types."""
+    """Decodes records and arrays that have every cell, of the usual JSON types, and the split form of MLflow."""
 
-    perfect: msgspec.json.Decoder[Any] | None
-    """Accepts only known categories and values in the training range, so that no loop over the cells is needed."""
-    complete: msgspec.json.Decoder[Any]
+    perfect: Decoders
+    """Accept only known categories and values in the training range, so that no loop over the cells is needed."""
+    complete: Decoders
+    names: list[str]
     conversions: tuple[tuple[int, Callable[[Any], Value]], ...]
-    width: int
 
     @classmethod
     def of(cls, columns: Sequence[Column]) -> PlainRecords | None:
         """Return the decoders, or None if a name does not allow one."""
         if not have_plain_names(columns):
             return None
-        names = {f"f{index}": column.name for index, column in enumerate(columns)}
-
-        def decoder(types: Sequence[Any]) -> msgspec.json.Decoder[Any]:
-            fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
-            return msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True))
-
         perfect = [_json_type(column) for column in columns]
-        complete = decoder([JSON_TYPES[column.kind] | None for column in columns])
+        complete = _decoders([JSON_TYPES[column.kind] | None for column in columns], columns)
         conversions = [(index, convert) for index, column in enumerate(columns) if (convert := _conversion(column))]
-        return cls(None if None in perfect else decoder(perfect), complete, tuple(conversions), len(columns))
+        names = [column.name for column in columns]
+        return cls({} if None in perfect else _decoders(perfect, columns), complete, names, tuple(conversions))
 
-    def decode_perfect(self, body: bytes) -> Row | None:
-        """Return the typed row, or None if the record is not perfect."""
-        values = self._decode(self.perfect, body) if self.perfect else None
-        if values is None or not self.conversions:
-            return values
-        cells = list(values)
+    def decode_perfect(self, body: bytes, form: bytes) -> Sequence[Row] | None:
+        """Return the typed rows, or None if one is not perfect."""
+        rows = self._decode(self.perfect, body, form) if self.perfect else None
+        if rows is None or not self.conversions:
+            return rows
         try:
-            for index, convert in self.conversions:
-                cells[index] = convert(cells[index])
+            return [self._converted(row) for row in rows]
         except ValueError:
             return None
+
+    def _converted(self, row: Row) -> Row:
+        cells: list[Any] = list(row)
+        for index, convert in self.conversions:
+            cells[index] = convert(cells[index])
         return tuple(cells)
 
-    def decode_complete(self, body: bytes) -> tuple[Any, ...] | None:
+    def decode_complete(self, body: bytes, form: bytes) -> Sequence[Row] | None:
         """Return the cells before conversion, or None if one is missing or not of the usual type."""
-        return self._decode(self.complete, body)
+        return self._decode(self.complete, body, form)
 
-    def _decode(self, decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, ...] | None:
+    def _decode(self, decoders: Decoders, body: bytes, form: bytes) -> Sequence[Row] | None:
         try:
-            values: tuple[Any, ...] = msgspec.structs.astuple(decoder.decode(body))
+            decoded = decoders[form].decode(body)
         except (msgspec.MsgspecError, ValueError):
             return None
-        strings = sum([value.__class__ is str or value.__class__ is date for value in values])
-        is_exact = body.count(b'"') == 2 * (self.width + strings)
-        return values if is_exact else None  # a field is repeated, or a text contains an escaped quote
+        names = 0
+        if form is SPLIT:
+            table = decoded.dataframe_split
+            if table.columns != self.names:
+                return None
+            decoded, names = table.data, 3 + len(self.names) + (table.index is not msgspec.UNSET)
+        rows = list(map(astuple, decoded)) if form in (RECORDS, ARRAYS, SPLIT) else [astuple(decoded)]
+        if form in (RECORD, RECORDS):
+            names = len(self.names) * len(rows)
+        strings = sum([value.__class__ is str or value.__class__ is date for row in rows for value in row])
+        is_exact = body.count(b'"') == 2 * (names + strings)
+        return rows if is_exact and rows else None  # a field is repeated, or a text contains an escaped quote
+
+
+def form_of(body: bytes) -> bytes:
+    """Return the form that a body may have."""
+    if body.startswith(b"{"):
+        return RECORD
+    return RECORDS if body.startswith(RECORDS) else ARRAYS if body.startswith(ARRAYS) else ARRAY
+
+
+def _decoders(types: Sequence[Any], columns: Sequence[Column]) -> Decoders:
+    fields = [(f"f{index}", json_type) for index, json_type in enumerate(types)]
+    names = {f"f{index}": column.name for index, column in enumerate(columns)}
+    record: Any = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True)
+    array: Any = msgspec.defstruct("Array", fields, array_like=True, forbid_unknown_fields=True)
+    index = ("index", list[int] | msgspec.UnsetType, msgspec.UNSET)
+    table = msgspec.defstruct("Table", [("columns", list[str]), ("data", list[array]), index], forbid_unknown_fields=True)
+    split = msgspec.defstruct("Split", [("dataframe_split", table)], forbid_unknown_fields=True)
+    forms = {RECORD: record, RECORDS: list[record], ARRAY: array, ARRAYS: list[array], SPLIT: split}
+    return {form: msgspec.json.Decoder(json_type) for form, json_type in forms.items()}
 
 
 JSON_TYPES: dict[str, Any] = {"number": float | str, "integer": float | str, "boolean": bool, "category": str, "date": str}

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from podium.inference.plain_records import PlainRecords, Row, valid_range
+from podium.inference.plain_records import SPLIT, PlainRecords, Row, form_of, valid_range
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, Problem
 from podium.tables.cell_rules import missing_sentinels, normalize_category
@@ -57,13 +57,22 @@ class RecordDecoder:
 
     def rows_of_json(self, body: bytes, max_rows: int) -> DecodedRows:
         """Decode a record, an array, a list of either, or `{"records": […]}`."""
-        if self._plain and body.startswith(b"{"):
-            if perfect := self._plain.decode_perfect(body):
-                return DecodedRows([perfect])
-            if cells := self._plain.decode_complete(body):
-                warnings: list[Problem] = []
-                return DecodedRows([self._row(cells, 1, warnings)], warnings[:MAX_REPORTED])
-        return self.rows_of(decode_small_json(body), max_rows)
+        return self._plain_rows(body, form_of(body), max_rows) or self.rows_of(decode_small_json(body), max_rows)
+
+    def rows_of_split(self, body: bytes, max_rows: int) -> DecodedRows | None:
+        """Decode `{"dataframe_split": …}` with the columns in order; return None for any other body."""
+        return self._plain_rows(body, SPLIT, max_rows) if body.startswith(SPLIT) else None
+
+    def _plain_rows(self, body: bytes, form: bytes, max_rows: int) -> DecodedRows | None:
+        if not self._plain:
+            return None
+        warnings: list[Problem] = []
+        rows = self._plain.decode_perfect(body, form)
+        if rows is None and (complete := self._plain.decode_complete(body, form)):
+            rows = [self._row(cells, number, warnings) for number, cells in enumerate(complete[: max_rows + 1], 1)]
+        if rows is not None and len(rows) > max_rows:
+            raise NeedsReport
+        return None if rows is None else DecodedRows(rows, warnings[:MAX_REPORTED])
 
     def rows_of(self, decoded: Any, max_rows: int) -> DecodedRows:
         """Decode what `decode_small_json` returned."""

@@ -93,18 +93,30 @@ def test_json_records_decode_to_the_cells_and_warnings_of_the_detailed_parser(ro
 def test_plain_records_decode_to_the_cells_and_warnings_of_the_detailed_parser(record: dict[str, Any]) -> None:
     """Most of these records are decoded without a loop over their cells, or with one warning."""
     record = {column.name: record[column.name] for column in PLAIN if column.name in record}
-    try:
-        expected = rows_from_records([record], PLAIN_SIGNATURE, 1)
-    except BadData:
-        expected = None
-    body = json.dumps(record)
-    try:
-        decoded = decoder_of(PLAIN_SIGNATURE).rows_of_json(body.encode(), 10)
-    except NeedsReport:
-        assert expected is None or needs_closer_look(body)
-    else:
-        assert_same(decoded, expected)
-        assert not any(type(cell) is int for row in decoded.rows for cell in row)
+    decoder, cells = decoder_of(PLAIN_SIGNATURE), list(record.values())
+    bodies: list[tuple[Any, int]] = [(record, 1), ([record], 1), ([record] * 3, 3)]
+    if len(record) == len(PLAIN):
+        bodies += [(cells, 1), ([cells] * 3, 3)]
+        bodies += [
+            ({"dataframe_split": {"columns": [*record], "data": [cells] * 3} | index}, 3)
+            for index in ({}, {"index": [0, 1, 2]})
+        ]
+    for body, count in bodies:
+        try:
+            expected = rows_from_records([record] * count, PLAIN_SIGNATURE, count)
+        except BadData:
+            expected = None
+        text = json.dumps(body)
+        try:
+            is_split = isinstance(body, dict) and "dataframe_split" in body
+            decoded = (decoder.rows_of_split if is_split else decoder.rows_of_json)(text.encode(), 10)
+        except NeedsReport:
+            assert expected is None or needs_closer_look(text)
+        else:
+            if decoded is None:  # another form than the usual one
+                continue
+            assert_same(decoded, expected)
+            assert not any(type(cell) is int for row in decoded.rows for cell in row)
 
 
 @settings(max_examples=600, deadline=None)
