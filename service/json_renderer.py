@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from podium.inference.explanations import Explanation
@@ -36,11 +37,12 @@ class JsonRenderer:
 
     def __init__(self, served: ServedModel) -> None:
         target = served.signature.target
-        self._signature, self._version = served.signature, served.version
+        self._version = served.version
         self._classes = [(json.dumps(label), json.dumps(str(label))) for label in target.classes]
         self._heads = {family: _head(served, family) for family in served.models}
         self._predictions = {family: self._template(served.half_width(family)) for family in served.models}
         self._tensors = [_tensor_template(name, kind) for name, kind in output_types(served.signature).items()]
+        self._columns = sorted(enumerate(served.signature.inputs), key=lambda pair: pair[1].name)
         self._names = {column.name: json.dumps(column.name) for column in served.signature.inputs}
         self._labels = [json.dumps(label, ensure_ascii=False) for label in target.classes]
 
@@ -80,7 +82,7 @@ class JsonRenderer:
             models = [[f"{json.dumps(name)}:{{{self._predictions[name](row)}}}" for row in scores[name]] for name in families]
             rows = [f'{row},"models":{{{",".join(each)}}}' for row, *each in zip(rows, *models, strict=True)]
         if inputs:
-            cells = [_compact(sorted_inputs(row, self._signature)) for row in inputs]
+            cells = [_compact(sorted_inputs(row, self._columns)) for row in inputs]
             rows = [f'{row},"inputs":{each}' for row, each in zip(rows, cells, strict=True)]
         if explanations:
             rows = [f"{row},{self._explanation(each)}" for row, each in zip(rows, explanations, strict=True)]
@@ -161,4 +163,4 @@ def _warning(warning: Problem) -> str:
 
 
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return msgspec.json.encode(value).decode()

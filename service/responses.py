@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.schema.columns import EPOCH, Column, Label, Signature, Value
+from podium.schema.columns import EPOCH, Column, Label, Value
 
 _PROCESS_ID, _counter = secrets.token_hex(6), itertools.count(1)
 
@@ -25,14 +25,13 @@ def json_number(number: Label | float) -> Label | float | None:
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
-def sorted_inputs(row: Sequence[Value], signature: Signature) -> dict[str, Any]:
-    """Return the parsed inputs of a row by name, in alphabetical order."""
-    cells = {column.name: _json_cell(cell, column) for cell, column in zip(row, signature.inputs, strict=True)}
-    return dict(sorted(cells.items()))
+def sorted_inputs(row: Sequence[Value], columns: Sequence[tuple[int, Column]]) -> dict[str, Any]:
+    """Return the parsed inputs of a row by name; `columns` are the columns with their positions, sorted by name."""
+    return {column.name: _json_cell(row[index], column) for index, column in columns}
 
 
 def _json_cell(cell: Value, column: Column) -> Any:
-    if cell is None or isinstance(cell, str):
+    if column.kind == "number" or cell is None or isinstance(cell, str):
         return cell
     if column.kind == "date":
         return date.fromordinal(int(cell) + EPOCH).strftime(column.date_format)

@@ -20,7 +20,7 @@ from podium.tables.cell_rules import missing_sentinels, normalize_category
 from podium.tables.input_warnings import out_of_range, unknown_category
 from podium.tables.json_values import InvalidCell, json_cell
 from podium.tables.strict_json import is_too_deep
-from podium.tables.text_values import text_cell
+from podium.tables.text_values import PLAIN_NUMBER, text_cell
 
 
 class NeedsReport(Exception):
@@ -127,6 +127,9 @@ class RecordDecoder:
                 if text in column.exact:
                     typed.append(text)
                     continue
+                if column.is_plain and PLAIN_NUMBER.fullmatch(text) and column.low <= (number := float(text)) <= column.high:
+                    typed.append(number)
+                    continue
                 if not text.isprintable():
                     raise NeedsReport
                 value = column.text(text)
@@ -147,6 +150,7 @@ class _ColumnDecoder:
         self._unknown_category = functools.lru_cache(16)(functools.partial(unknown_category, column=column))
         bounds = valid_range(column) if column.kind == "number" and not missing_sentinels(column) else None
         self.low, self.high = bounds or (math.inf, -math.inf)
+        self.is_plain = bounds is not None and column.number_format == "plain"
         is_exact = column.is_text and column.fuzzy == "exact"
         known = {text for text in column.categories if text and normalize_category(text) == text}
         self.exact = known.difference(column.na_values) if is_exact else set()
