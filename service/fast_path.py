@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from podium.inference.explanations import MAX_EXPLAINED, explainer_for, is_explainer_ready
+from podium.inference.explanations import MAX_EXPLAINED, explainer_for, is_explained_fast
 from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json, decoder_of
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
@@ -42,7 +42,7 @@ PREPARED_KEY = "fast_path"
 JSON_TYPES = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 ACCEPTED = ("*/*", "application/json", "application/json, */*", "application/json, text/plain, */*")
 OPTIONS = {"models", "on_error", "inputs", "explain", "extra", "delimiter", "raw"}
-STRICT_HEAD = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*\r\n")
+STRICT_HEAD = re.compile(rb"[A-Z]+ /[!\"$-~]* HTTP/1\.1\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*\r\n")
 ONE_CELL = ([1, 1], [1])
 DATATYPES = {*DTYPES, "BYTES"}
 UNSUPPORTED_HEADERS = ("content-encoding", "origin", HEADER_LENGTH.lower())
@@ -97,8 +97,8 @@ def _admitted_call(authenticator: Authenticator, head: Head, server: str) -> Fas
     method, target, _ = first.split(" ")
     path, _, query = target.partition("?")
     headers = [(name.lower(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
-    connection = ",".join(value for name, value in headers if name == "connection").lower()
-    call = _call(method, path, query, "close" not in connection)
+    connection = ",".join(value for name, value in headers if name == "connection").lower().replace(" ", "")
+    call = _call(method, path, query, "close" not in connection.split(","))
     if call is None or not _has_json_headers(headers, method):
         return None
     scope = {"path": path, "server": (server, None), HEAD: head}
@@ -229,7 +229,7 @@ class FastPath:
                 options.families = self.served.families(value)
             elif name == "inputs" and value in ("true", "false"):
                 options.inputs = value == "true"
-            elif name == "explain" and value.isdecimal() and 0 < int(value) <= MAX_EXPLAINED:
+            elif name == "explain" and re.fullmatch("[0-9]{1,4}", value) and 0 < int(value) <= MAX_EXPLAINED:
                 options.explain = int(value)
             else:
                 raise NeedsReport
@@ -241,8 +241,8 @@ class FastPath:
         scores = self._scores(options.families, decoded)
         first, explanations = options.families[0], []
         if options.explain:
-            if not is_explainer_ready(self.served, first):
-                raise NeedsReport  # building one takes too long here
+            if not is_explained_fast(self.served, first, len(decoded.rows)):
+                raise NeedsReport
             explanations = explainer_for(self.served, first).of_rows(decoded.rows, scores[first], options.explain)
         rows = self.renderer.rows(scores, decoded.rows if options.inputs else None, explanations)
         prediction_id = new_prediction_id()

@@ -84,6 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving: Receiving = "head"
         self._buffer = b""
         self._collected: bytes | None = None
+        self._has_responded = self._is_last = False
         self._blank = False
         self._remaining: int | None = 0
         self._body = self._framing = 0
@@ -138,12 +139,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         while data and not self._rejected and not self.transport.is_closing():
-            if self._receiving == "head":
-                data = self._head_received(data)
-            elif self._receiving == "body":
-                data = self._body_received(data)
-            else:
-                return self._buffer_next_request(data)
+            if self._receiving == "nothing":
+                self._buffer_next_request(data)
+                break
+            data = self._head_received(data) if self._receiving == "head" else self._body_received(data)
+        if self._has_responded:
+            self._has_responded = False
+            self._await_request()
         if self._receiving == "body" and not self._body_deadline:
             self._set_deadline(BODY_SECONDS)
             self._body_deadline = time.monotonic() + MAX_BODY_SECONDS
@@ -210,22 +212,25 @@ class GuardedProtocol(HttpToolsProtocol):
         self._collected = None
         response = self._respond(head, body, self._server_address) if self._respond and not self.flow.write_paused else None
         if response is None:
-            return super().data_received(head.data + body)
-        self._unset_keepalive_if_required()
+            super().data_received(head.data + body)
+            if self._is_last and self.cycle:
+                self.cycle.keep_alive = False
+            return
+        keep_alive = response.keep_alive and not self._is_last
         lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
-        if not response.keep_alive:
+        if not keep_alive:
             lines.append(b"connection: close\r\n")
         self._writer.write_response(b"".join([response.head, *lines, b"\r\n", response.body]))
         self.server_state.total_requests += 1
-        if response.keep_alive:
-            self._expect_request()
-        else:
+        self._receiving, self._has_responded = "nothing", True
+        if not keep_alive:
             self.transport.close()
 
-    def _expect_request(self) -> None:
-        self._receiving = "head"
-        self.open[self] = self.open.pop(self, None)
-        self._set_deadline(IDLE_SECONDS)
+    def shutdown(self) -> None:
+        """Close after the response to the request that is arriving or in progress."""
+        if self._collected is None and not (self._receiving == "head" and self._buffer):
+            return super().shutdown()
+        self._is_last = True
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn when the parser or a callback fails."""
@@ -261,12 +266,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # idle connections have a deadline of their own
         if self._rejected or self.transport.is_closing():
             return
         if self._receiving == "body":  # the response came before the whole body: discard the rest
             self._rejected = True
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
             return
+        self._await_request()
+
+    def _await_request(self) -> None:
+        """Receive the next request; one that is buffered gets its turn after the other connections."""
         if self._buffer:
             self.loop.call_soon(self._receive_next_request)  # until then, what arrives is added to the buffer
         else:
@@ -275,7 +285,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _receive_next_request(self) -> None:
         if self.transport.is_closing():
             return
-        self._expect_request()
+        self._receiving = "head"
+        self.open[self] = self.open.pop(self, None)
+        self._set_deadline(IDLE_SECONDS)
+        self.flow.resume_reading()
         data, self._buffer = self._buffer, b""
         self.data_received(data)
 
@@ -287,7 +300,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         if self.transport.is_closing():
             return None
-        if self._receiving != "head" and self._collected is None and self.cycle:
+        if self._receiving != "head" and self._collected is None and self.cycle and not self.cycle.response_complete:
             started, self.cycle.disconnected = self.cycle.response_started, True
             self.cycle.message_event.set()
             if self._connection.on_close:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.inference.explanations import Explanation, explainer_for
+from podium.inference.explanations import MAX_EXPLAINED_ROWS, Explanation, explainer_for
 from podium.inference.panel import forecasts
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
@@ -65,6 +65,8 @@ async def explain(served: ServedModel, rows: ParsedRows, scores: FamilyScores, c
     """Return the `count` strongest contributions to the first model's score of each valid row. Raises NotExplained."""
     if not count or not rows.count:
         return []
+    if rows.count > MAX_EXPLAINED_ROWS:
+        raise NotExplained(f"at most {MAX_EXPLAINED_ROWS} rows of a request can be explained")
     family = next(iter(scores))
     try:
         return await run_in_compute_thread(_explain, served, family, rows, scores[family], count)

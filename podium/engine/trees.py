@@ -126,11 +126,14 @@ def leaf_covers(text: str) -> np.ndarray:
     """
     covers: list[str] = []
     for tree in _trees(text):
-        line = tree.get("leaf_cover") or tree.get("leaf_count") or ("1" if tree["num_leaves"] == "1" else "")
+        line = "1" if tree["num_leaves"] == "1" else tree.get("leaf_cover") or tree.get("leaf_count")
         if not line:
             raise UnsupportedTrees("no numbers of training rows")
         covers += line.split(" ")
-    numbers = np.array(covers, "f8")
+    try:
+        numbers = np.array(covers, "f8")
+    except ValueError:
+        numbers = np.array([np.nan])
     if not (np.isfinite(numbers) & (numbers >= 0)).all():
         raise UnsupportedTrees("invalid numbers of training rows")
     return numbers

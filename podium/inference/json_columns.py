@@ -93,7 +93,7 @@ def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[An
     """Return the decoder of a list of records, if there can be one, and the indices of the columns whose cells are strings."""
     if not have_plain_names(inputs):
         return None, []
-    fields = [(f"f{index}", JSON_TYPES[column.kind] | None, None) for index, column in enumerate(inputs)]
+    fields = [(f"f{index}", JSON_TYPES[column.kind] | None) for index, column in enumerate(inputs)]
     names = {f"f{index}": column.name for index, column in enumerate(inputs)}
     record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
     text_columns = [index for index, column in enumerate(inputs) if column.kind in ("category", "date")]

@@ -153,4 +153,4 @@ def mask_entities(keys: Columns, panel: Panel, entities: Collection[str]) -> Boo
     """Return a mask that selects the windows of these entities."""
     codes, names = pd.factorize(keys[panel.entity])
     known = set(entities)
-    return np.array([name in known for name in names], dtype=bool)[codes]
+    return np.array([*(name in known for name in names), False], dtype=bool)[codes]  # -1: missing

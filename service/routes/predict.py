@@ -123,8 +123,8 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
     format_ = call.format("html" if body.is_form and request.method == "POST" else "json")
     if format_ == "html" and body.is_upload and "extra" not in request.query_params:
         options = replace(options, extra="keep")
-    if options.explain and (body.path or format_ != "json"):
-        raise NotExplained("explanations are available in the JSON responses of /predict")
+    if options.explain and (body.path or format_ != "json" or served.signature.panel):
+        raise NotExplained("explanations are available in the JSON responses of /predict, except for panels")
     families = served.families(options.models or ("all" if format_ == "html" else "champion"))
     if body.path:
         return _start_job(call, families, replace(options.parsing, gzipped=body.gzipped), body, format_)

@@ -102,6 +102,7 @@ def test_the_connection_is_closed_if_the_client_asks_for_it(service: Client, exp
         head(JSON, b"Content-Encoding: identity\r\n") + BODY,
         (head(JSON) + BODY).replace(b"HTTP/1.1", b"HTTP/1.0"),
         (head(JSON) + BODY).replace(b"/projects/mixed", b"/projects/%6dixed"),
+        head(JSON, b"Connection: disclosed\r\n") + BODY,
         head(JSON, length=70_000) + BODY + b" " * (70_000 - len(BODY)),
     ],
 )
@@ -137,6 +138,60 @@ def test_invalid_heads_are_rejected_as_by_the_parser(service: Client, line: byte
     with connect(service) as link:
         link.sendall(head(line, *([] if b"text/csv" in line else [JSON])) + BODY)
         assert read_response(link)[0] == status
+
+
+@pytest.mark.parametrize("path", [b"x/projects/mixed/predict", b"http:/projects/mixed/predict", b"*/projects/mixed/predict"])
+def test_targets_that_are_not_paths_are_rejected(service: Client, path: bytes) -> None:
+    with connect(service) as link:
+        link.sendall(head(JSON, path=path) + BODY)
+        assert read_response(link)[0] in (400, 404)
+
+
+def test_a_fragment_is_not_part_of_the_query(service: Client) -> None:
+    query = b"&".join(b"%b=%b" % (name.encode(), str(cell).encode()) for name, cell in RECORD.items())
+    texts = []
+    for path in (b"/projects/mixed/predict?" + query, b"/projects/mixed/predict?" + query + b"#fragment"):
+        with connect(service) as link:
+            link.sendall(head(method=b"GET", path=path, length=0))
+            texts.append(without_id(read_response(link)[2]))
+    assert texts[0] == texts[1]
+
+
+def test_an_invalid_head_is_reported_after_a_routed_request(service: Client) -> None:
+    with connect(service) as link:
+        link.sendall(head(JSON, path=b"/projects/mixed/predict?on_error=all") + BODY)
+        assert read_response(link)[0] == 200
+        link.sendall(head(JSON, b"X A: 1\r\n") + BODY)
+        assert read_response(link)[0] == 400
+
+
+def test_a_flood_of_pipelined_requests_lets_other_connections_through(service: Client) -> None:
+    body = json.dumps([RECORD] * 10).encode()
+    request = head(JSON, path=b"/projects/mixed/predict?models=all", length=len(body)) + body
+    service.post_json("/projects/mixed/predict", RECORD)
+    with connect(service) as flood:
+        flood.sendall(request * 200)
+        started = time.monotonic()
+        assert service.get("/livez").status == 200
+        waited = time.monotonic() - started
+        data = b""
+        while data.count(b"HTTP/1.1 200") < 200 or not data.endswith(b"}"):
+            data += flood.recv(1 << 20)
+        assert waited < max(0.5, time.monotonic() - started)
+
+
+def test_a_connection_is_read_again_after_its_buffer_was_full(service: Client) -> None:
+    routed = head(JSON, path=b"/projects/mixed/predict?on_error=all") + BODY
+    for pause in (0.0, 0.001, 0.002, 0.004, 0.006):
+        with connect(service) as link:
+            link.sendall(routed + (head(JSON) + BODY) * 200)
+            time.sleep(pause)
+            link.sendall((head(JSON) + BODY) * 200)
+            data = b""
+            while data.count(b"HTTP/1.1 200") < 401 or not data.endswith(b"}"):
+                data += link.recv(1 << 20)
+            link.sendall(head(JSON) + BODY)
+            assert read_response(link)[0] == 200
 
 
 def test_head_requests_have_no_body(service: Client) -> None:

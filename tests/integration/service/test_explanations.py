@@ -77,3 +77,8 @@ def test_other_formats_are_refused_with_a_reason(service: Client, suffix: str) -
     response = service.post_json(f"{MIXED}{suffix}?explain=3", RECORD)
     assert response.status == 422
     assert "not-explainable" in response.text or "explanations are available" in response.text
+
+
+def test_too_many_rows_are_refused(service: Client) -> None:
+    response = service.post_json(f"{MIXED}?explain=1", [RECORD] * 10_001)
+    assert (response.status, response.json()["code"]) == (422, "not-explainable")

@@ -179,6 +179,11 @@ def test_the_response_of_a_panel_has_a_forecast_per_day(served: Client, predict:
     assert table[9]["val_sold"] == ""
 
 
+def test_forecasts_are_not_explained(served: Client, predict: Predict) -> None:
+    rows = shops(2, 5).to_dict("records")
+    assert served.post_json("/projects/shops/predict?explain=2", rows).json()["code"] == "not-explainable"
+
+
 def test_the_page_of_a_panel_accepts_rows_and_shows_forecasts(served: Client) -> None:
     page = served.get("/projects/shops?example=true").text
     assert 'name="rows"' in page and "s0," in page

@@ -108,7 +108,7 @@ def test_deep_trees_and_leaves_without_training_rows_have_finite_contributions()
     np.testing.assert_allclose(sums, Forest(text).scores(unseen), rtol=1e-6)
 
 
-@pytest.mark.parametrize("line", ["", "leaf_count=-1 2 3", "leaf_count=nan 1 1", "leaf_count=0 0 0"])
+@pytest.mark.parametrize("line", ["", "leaf_count=e e e", "leaf_count=-1 2 3", "leaf_count=nan 1 1", "leaf_count=0 0 0"])
 def test_trees_without_numbers_of_training_rows_are_not_explained(line: str) -> None:
     tree = "Tree=0\nnum_leaves=3\nnum_cat=0\nsplit_feature=0 1\nthreshold=0 1\ndecision_type=8 8\nleft_child=1 -1\n"
     tree += f"right_child=-3 -2\nleaf_value=1 2 3\n{line}\nis_linear=0\nshrinkage=1\n\n"
