@@ -179,7 +179,7 @@ def test_the_response_of_a_panel_has_a_forecast_per_day(served: Client, predict:
     assert table[9]["val_sold"] == ""
 
 
-def test_forecasts_are_not_explained(served: Client, predict: Predict) -> None:
+def test_forecasts_are_not_explained(served: Client) -> None:
     rows = shops(2, 5).to_dict("records")
     assert served.post_json("/projects/shops/predict?explain=2", rows).json()["code"] == "not-explainable"
 

@@ -202,7 +202,7 @@ def test_the_warnings_of_a_wide_record_are_bounded() -> None:
 def test_a_repeated_field_is_not_hidden_by_a_missing_one() -> None:
     columns = (Column("a", "number", low=0.0, high=9.0), Column("b", "number", nullable=True, low=0.0, high=9.0))
     signature = Signature(columns, PLAIN_SIGNATURE.target, {})
-    body = '[{"a": 1, "b": 2}, {"a": 1, "a": 2}]'.encode()
+    body = b'[{"a": 1, "b": 2}, {"a": 1, "a": 2}]'
     for decode in (lambda: columns_of_json(body, signature, 10), lambda: decoder_of(signature).rows_of_json(body, 10)):
         with pytest.raises(NeedsReport):
             decode()
