@@ -159,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _head_received(self, data: bytes) -> bytes:
-        """Feed a complete head to the parser and return the rest of the data."""
+        """Check a complete head, and return the rest of the data."""
         if not self._buffer and data[:2] == b"\r\n" and not self._blank:
             self._blank = True  # RFC 9112 2.2 allows one empty line before a request; it does not extend the deadline
             return data[2:]
@@ -180,7 +180,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving, self._remaining, self._head = "body", head.length, head
         self._body, self._framing, self._body_deadline, self._collected = 0, 0, 0.0, None
         if head.length is None or head.length > MAX_COLLECTED or head.expects:
-            super().data_received(head.data)
+            self._feed(head.data)
             return rest
         if not head.length:
             self._request_received(head, b"")
@@ -189,7 +189,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return rest
 
     def _body_received(self, data: bytes) -> bytes:
-        """Feed the body to the parser and return the rest of the data."""
+        """Collect a small body, or feed it to the parser; return the rest of the data."""
         size = len(data) if self._remaining is None else min(self._remaining, len(data))
         piece, rest = data[:size], data[size:]
         if self._remaining is None:
@@ -212,10 +212,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._collected = None
         response = self._respond(head, body, self._server_address) if self._respond and not self.flow.write_paused else None
         if response is None:
-            super().data_received(head.data + body)
-            if self._is_last and self.cycle:
-                self.cycle.keep_alive = False
-            return
+            return self._feed(head.data + body)
         keep_alive = response.keep_alive and not self._is_last
         lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
         if not keep_alive:
@@ -225,6 +222,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving, self._has_responded = "nothing", True
         if not keep_alive:
             self.transport.close()
+
+    def _feed(self, data: bytes) -> None:
+        """Feed a head, and the body that follows it, to the parser."""
+        super().data_received(data)
+        if self._is_last and self.cycle:
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """Close after the response to the request that is arriving or in progress."""
