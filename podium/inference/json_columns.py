@@ -6,12 +6,13 @@ import functools
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
+from msgspec.structs import astuple
 
 from podium.inference.plain_records import have_plain_names
 from podium.inference.record_decoder import NeedsReport, check_quotes, decode_any_json
@@ -61,7 +62,9 @@ Cells = list[list[Any] | np.ndarray]
 def _decode_plain(body: bytes, signature: Signature) -> Cells | None:
     """Return the cells by column if all records have all fields, with cells of the usual JSON type, else None."""
     decoder, text_columns = _record_decoder(signature.inputs)
-    if decoder is None or body.count(b"{") * (RECORD_BYTES + CELL_BYTES * len(signature.inputs)) > MAX_DECODED_BYTES:
+    inputs = signature.inputs
+    max_records = len(body) // sum(len(column.name) + len('"":0,') for column in inputs)
+    if decoder is None or max_records * (RECORD_BYTES + CELL_BYTES * len(inputs)) > MAX_DECODED_BYTES:
         return None
     try:
         records = decoder.decode(body)
@@ -76,15 +79,13 @@ def _decode_plain(body: bytes, signature: Signature) -> Cells | None:
 def _by_column(records: Sequence[Any], inputs: Sequence[Column]) -> Cells:
     """Return the cells of decoded records, taken from a few records at a time, which are still in the processor's cache."""
     cells: Cells = [np.empty(len(records)) if column.kind in ("number", "integer") else [] for column in inputs]
-    getters = [attrgetter(f"f{index}") for index in range(len(inputs))]
     for start in range(0, len(records), RECORDS_AT_A_TIME):
-        piece = records[start : start + RECORDS_AT_A_TIME]
-        for column, getter in zip(cells, getters, strict=True):
-            values = list(map(getter, piece))
+        rows = map(astuple, records[start : start + RECORDS_AT_A_TIME])
+        for column, values in zip(cells, zip(*rows, strict=True), strict=True):
             if isinstance(column, list):
                 column += values
             else:
-                column[start : start + len(piece)] = np.array(values, dtype=float)
+                column[start : start + len(values)] = np.array(values, dtype=float)
     return cells
 
 
