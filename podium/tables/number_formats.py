@@ -17,9 +17,8 @@ PATTERNS: dict[NumberFormat, str] = {
     "percent": rf"[+-]?{_GROUPED} ?%?|\({_GROUPED} ?%?\)",
 }
 """Regular expressions for the formats. A number in parentheses is negative."""
-MARKS: dict[NumberFormat, str] = {"money": r"[$€£(]|,[0-9]{3},|,[0-9]{3}\.|^[0-9]{1,3}$", "percent": "%"}
-"""Patterns that identify a format if any cell matches. Grouping commas count only if some cell has at most three digits,
-since 1,500 may have a decimal comma."""
+MARKS: dict[NumberFormat, str] = {"money": r"[$€£(]|,[0-9]{3}[,.]|^[0-9]{1,3}$|^[+-]?[0-9]{2,3},[0-9]{3}$", "percent": "%"}
+"""Patterns that identify a format if any cell matches. If all cells are like 1,500, the comma may be a decimal one."""
 _FORMATTING = r"[^0-9.eE+-]"
 
 

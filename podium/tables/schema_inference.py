@@ -25,8 +25,32 @@ from podium.tables.fuzzy_categories import (
 from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
 from podium.tables.typed_columns import coerce_column, mask_missing
 
-NA_TEXTS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-")
+NA_TEXTS = (
+    *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
+    *(
+        "na",
+        "Na",
+        "N.A.",
+        "n.a.",
+        "<NA>",
+        "#NA",
+        "#N/A",
+        "#N/A N/A",
+        "NAN",
+        "-nan",
+        "-NaN",
+        "1.#QNAN",
+        "-1.#IND",
+        "NaT",
+    ),  # pandas, R
+    *("inf", "-inf", "+inf", "Inf", "-Inf", "INF", "-INF", "Infinity", "-Infinity"),
+    *("#VALUE!", "#DIV/0!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),  # Excel
+    *("(null)", "[NULL]", "<null>", "\\N", "Null", "nil", "NIL"),  # SQL
+    *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
+)
 """Strings that mean "missing" if all other cells are numbers, dates or booleans; in a text column, they are plain values."""
+NA_LABELS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "<NA>", "#NA", "#N/A", "(null)", "\\N")
+"""Strings that are never a class of the target."""
 ISO_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 MAX_CLASSES = 20
 
@@ -113,7 +137,8 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
     text = _target_text(cells, project.target_na_values)
     labels = sorted({normalize_category(label) for label in pc.unique(text.drop_null()).to_pylist()})
     is_numeric, all_integers = _all(text, NUMBER), all(_is_canonical_integer(label) for label in labels)
-    task = project.task or _infer_task(len(labels), is_numeric, _all(text, INTEGER))
+    has_format = _inferred_kind(mask_missing(cells, Column("target", "category")))[1] != "plain"
+    task = project.task or _infer_task(len(labels), is_numeric, _all(text, INTEGER) and not has_format)
     if len(labels) < 2:
         raise BadData([Problem("one-class", "has a single value; a target needs at least two", column=project.target)])
     if task == "regression":
@@ -139,11 +164,11 @@ def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, .
 
 
 def _target_text(cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> pa.ChunkedArray:
-    """Return the target as text, null where missing; NA_TEXTS count as missing unless the target is text."""
+    """Return the target as text, null where missing: NA_TEXTS, or NA_LABELS if the target is text."""
     text = mask_missing(cells, Column("target", "category", na_values=na_values))
     kind, number_format, na_texts = _inferred_kind(text)
     if kind == "category":
-        return text
+        return mask_missing(cells, Column("target", "category", na_values=(*na_values, *NA_LABELS)))
     numbers = mask_missing(cells, Column("target", kind, na_values=(*na_values, *na_texts)))
     return numbers if number_format == "plain" else plain_texts(numbers, number_format)
 
@@ -168,9 +193,10 @@ def _check_names(table: pa.Table, project: Project) -> None:
 
 
 def _inferred_kind(text: pa.ChunkedArray) -> InferredKind:
-    na_texts = tuple(na_text for na_text in NA_TEXTS if pc.any(pc.equal(text, na_text)).as_py())
-    rest = pc.filter(text, pc.invert(pc.is_in(text, value_set=pa.array(na_texts, pa.string())))) if na_texts else text
-    rest = rest.drop_null()
+    is_missing = pc.is_in(text, value_set=pa.array(NA_TEXTS))
+    found = set(pc.unique(pc.filter(text, is_missing)).to_pylist())
+    na_texts = tuple(na_text for na_text in NA_TEXTS if na_text in found)
+    rest = pc.filter(text, pc.invert(is_missing)).drop_null()
     if len(rest) == 0:
         return "category", "plain", ()
     if _all(rest, NUMBER):

@@ -17,6 +17,10 @@ KINDS = [
     (["True", "false"], "boolean", ()),
     (["NA", "x"], "category", ()),
     (["yes", "no"], "category", ()),
+    (["unknown", "red"], "category", ()),
+    *((["1.5", mark], "number", (mark,)) for mark in ("#N/A", "<NA>", "na", "inf", "#DIV/0!", "\\N", "missing", "—", ".")),
+    (["35,230", "1,236,000", "#N/A"], "number", ("#N/A",)),
+    (["35,230", "99,120"], "number", ()),
 ]
 
 
@@ -38,6 +42,9 @@ TARGETS = [
     (["10", "9", "2"], "multiclass", (2, 9, 10)),
     (["a", "b", "c"], "multiclass", ("a", "b", "c")),
     (["1.5", "2.5", "3.5"], "regression", ()),
+    (["1.5", "2.5", "3.5", "inf"], "regression", ()),
+    (["150,000", "99,500", "130,000"], "regression", ()),
+    (["yes", "no", "NA", "null", "<NA>"], "binary", ("no", "yes")),
     ([str(number) for number in range(50)], "regression", ()),
 ]
 

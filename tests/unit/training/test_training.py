@@ -44,6 +44,18 @@ def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
     )
 
 
+def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
+    cells = {"dose": [1.5, 2, "#N/A", 3, 4] * 10, "price": ["35,230", "120,500"] * 25, "y": ["a", "b", "NA", "a", "b"] * 10}
+    rows = rows_of(pd.DataFrame(cells))
+    assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
+    assert rows.notes == (
+        "10 rows without a target were dropped",
+        "money strings were parsed as numbers in price",
+        "commas are thousands separators in price",
+        "dose: cells with #N/A count as missing",
+    )
+
+
 def test_zeros_can_be_declared_missing() -> None:
     frame = pd.DataFrame({"dose": [0, 1, 2, 3, 4] * 10, "z": range(50), "y": ["a", "b"] * 25})
     rows = rows_of(frame, columns={"dose": {"na_values": ["0"]}}, cleaning={"drop_duplicates": False})
