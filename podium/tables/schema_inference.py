@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -135,7 +136,7 @@ def _with_fuzzy_spellings(column: Column, text: pa.ChunkedArray, options: Column
 def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
     """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
     text = _target_text(cells, project.target_na_values)
-    labels = sorted({normalize_category(label) for label in pc.unique(text.drop_null()).to_pylist()})
+    labels = sorted(set(class_spellings(cells, project).values()))
     is_numeric, all_integers = _all(text, NUMBER), all(_is_canonical_integer(label) for label in labels)
     has_format = _inferred_kind(mask_missing(cells, Column("target", "category")))[1] != "plain"
     task = project.task or _infer_task(len(labels), is_numeric, _all(text, INTEGER) and not has_format)
@@ -151,6 +152,23 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
     return Target(project.target, task, tuple(classes))
 
 
+def class_spellings(cells: pa.ChunkedArray, project: Project) -> dict[str, str]:
+    """Return the class of each label of the target: the most frequent of the labels that differ only in case.
+
+    With `fuzzy = "exact"` for the target's column, each label is a class.
+    """
+    counted = pc.value_counts(_target_text(cells, project.target_na_values).drop_null()).to_pylist()
+    counts: Counter[str] = Counter()
+    for entry in counted:
+        counts[normalize_category(entry["values"])] += entry["counts"]
+    if project.columns.get(project.target, ColumnOptions()).fuzzy == "exact":
+        return {label: label for label in counts}
+    classes: dict[str, str] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        classes.setdefault(label.casefold(), label)
+    return {label: classes[label.casefold()] for label in counts}
+
+
 def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, ...]) -> pd.Series:
     """Return the target as numbers: the index of the class, or the value; NaN if missing. Raises BadData."""
     text = _target_text(cells, na_values)
@@ -159,8 +177,16 @@ def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, .
         if not np.isfinite(numbers.dropna()).all():
             raise BadData([Problem("out-of-range", "has a number that is too large", column=target.name)])
         return numbers
-    codes = {str(label): float(code) for code, label in enumerate(target.classes)}
-    return text.to_pandas().map(lambda label: codes.get(normalize_category(label)), na_action="ignore").astype(float)
+    exact = {str(label): float(code) for code, label in enumerate(target.classes)}
+    loose = {label.casefold(): code for label, code in exact.items()}
+    if len(loose) < len(exact):
+        loose = {}
+
+    def code(label: str) -> float | None:
+        label = normalize_category(label)
+        return exact.get(label, loose.get(label.casefold()))
+
+    return text.to_pandas().map(code, na_action="ignore").astype(float)
 
 
 def _target_text(cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> pa.ChunkedArray:

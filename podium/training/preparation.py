@@ -14,7 +14,7 @@ from podium.schema.data_errors import BadData, Problem
 from podium.tables.frames import coerce_frame
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.schema_inference import infer_signature, target_codes
+from podium.tables.schema_inference import class_spellings, infer_signature, target_codes
 from podium.tables.split_keys import split_keys
 from podium.tables.typed_columns import coerce_column, mask_missing
 
@@ -33,6 +33,8 @@ def prepare_table(table: pa.Table, project: Project) -> LabeledRows:
         repeated = table.to_pandas().duplicated() & keep
         notes += [f"{int(repeated.sum())} repeated rows were dropped"] if repeated.any() else []
         keep &= ~repeated
+    if signature.target.classes:
+        notes += _spelling_notes(project.target, class_spellings(table[project.target], project))
     notes += _parsing_notes(table, signature)
     notes += dropped_columns({name: why for name, why in signature.ignored.items() if name != project.target})
     check_row_count(int(keep.sum()), "rows with a target")
@@ -55,6 +57,12 @@ def check_row_count(count: int, what: str) -> None:
 def dropped_columns(reasons: dict[str, str]) -> list[str]:
     """One note per dropped column."""
     return [f"{name} dropped: {reason}" for name, reason in reasons.items()]
+
+
+def _spelling_notes(target: str, spellings: dict[str, str]) -> list[str]:
+    """A note on labels of the target that were read as another spelling of a class."""
+    others = [f"{label} → {spelling}" for label, spelling in spellings.items() if label != spelling]
+    return [f"{target}: labels that differ only in case are one class ({', '.join(others[:5])})"] if others else []
 
 
 def _parsing_notes(table: pa.Table, signature: Signature) -> list[str]:

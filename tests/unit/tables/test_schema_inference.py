@@ -45,6 +45,8 @@ TARGETS = [
     (["1.5", "2.5", "3.5", "inf"], "regression", ()),
     (["150,000", "99,500", "130,000"], "regression", ()),
     (["yes", "no", "NA", "null", "<NA>"], "binary", ("no", "yes")),
+    (["yes", " YES ", "yes", "No", "no", "no"], "binary", ("no", "yes")),
+    (["TRUE", "true", "TRUE", "False", "false", "False"], "binary", ("False", "TRUE")),
     ([str(number) for number in range(50)], "regression", ()),
 ]
 
@@ -109,3 +111,18 @@ def test_an_ignored_column_is_left_out_whatever_its_kind() -> None:
 def test_configured_categories_are_normalized_like_cells() -> None:
     column = infer_column("x", pa.chunked_array([["a", "b"]]), ColumnOptions(categories=("a ", "b", "c")))
     assert column.categories == ("a", "b", "c")
+
+
+def test_labels_that_differ_only_in_case_have_the_same_code() -> None:
+    cells = pa.chunked_array([["yes", "YES", "no", " No", None, "yes", "no"]])
+    project = Project(name="x", data="s3://podium/x", target="y")
+    codes = target_codes(cells, infer_target(cells, project), ())
+    assert [code if code == code else None for code in codes] == [1, 1, 0, 0, None, 1, 0]
+
+
+def test_the_case_of_labels_can_matter() -> None:
+    cells = pa.chunked_array([["a", "A", "b", "A"]])
+    project = Project(name="x", data="s3://podium/x", target="y", columns={"y": ColumnOptions(fuzzy="exact")})
+    target = infer_target(cells, project)
+    assert target.classes == ("A", "a", "b")
+    assert target_codes(cells, target, ()).tolist() == [1, 0, 2, 0]
