@@ -42,7 +42,7 @@ class Contributions:
         )
         buffers = np.empty(nodes, "i4"), np.empty(nodes, "i4"), np.empty(nodes)
         arguments = ends, covers, np.array(groups, "i4"), forks, counts, path_features, *buffers
-        forest.library.podium_forks(forest.address, *(array.ctypes.data for array in arguments))
+        forest.kernels.podium_forks(forest.address, *(array.ctypes.data for array in arguments))
         if not covers[roots].all() or path_features.max() > MAX_PATH_FEATURES:
             raise UnsupportedTrees(f"a tree without training rows, or a path with more than {MAX_PATH_FEATURES} features")
         blocks = np.maximum(1, -(-path_features // (2 * LANES))).astype("i4")  # n points integrate the degree 2n - 1 exactly
@@ -61,7 +61,7 @@ class Contributions:
             raise ValueError(f"the rows have shape {rows.shape}, expected {self._forest.features} columns")
         result = np.zeros((len(rows), self._forest.outputs, self._count))
         work, numbers = np.empty(self._work), (rows.ctypes.data, len(rows), self._count)
-        self._forest.library.podium_contributions(
+        self._forest.kernels.podium_contributions(
             self._forest.address, *self._addresses, *numbers, result.ctypes.data, work.ctypes.data, len(work)
         )
         return result / self._divisor if self._divisor != 1 else result

@@ -122,7 +122,7 @@ class Forest:
         libraries = kernels()
         if libraries is None:
             raise UnsupportedTrees("no kernels for this processor")
-        self.library, self._holding_gil = libraries
+        self.kernels, self._holding_gil = libraries
         self.arrays: TreeArrays = tree_arrays(text, share)
         self.features, self.outputs = self.arrays.features, self.arrays.outputs
         self._kept = [np.ascontiguousarray(_typed(self.arrays, name)) for name in ARRAY_FIELDS]  # the kernels read these
@@ -144,7 +144,7 @@ class Forest:
         blocks = max(1, min(MAX_BLOCKS, CACHED_NUMBERS // (ROWS * width)))
         work = np.empty(ROWS * (blocks * width + self.arrays.trees))
         buffers = scores.ctypes.data, work.ctypes.data
-        self.library.podium_score_rows(self.address, rows.ctypes.data, len(rows), *strides, *buffers, blocks)
+        self.kernels.podium_score_rows(self.address, rows.ctypes.data, len(rows), *strides, *buffers, blocks)
         return scores
 
     def row_scorer(self) -> RowScorer:

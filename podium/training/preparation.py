@@ -71,11 +71,8 @@ def _parsing_notes(table: pa.Table, signature: Signature) -> list[str]:
         form: [column.name for column in signature.inputs if column.number_format == form] for form in ("money", "percent")
     }
     notes = [f"{form} strings were parsed as numbers in {', '.join(names)}" for form, names in formats.items() if names]
-    grouped = [
-        name
-        for name in formats["money"]
-        if pc.any(pc.match_substring_regex(table[name].cast(pa.string()), ",[0-9]{3}")).as_py()
-    ]
+    amounts = [*formats["money"], *([] if signature.target.classes else [signature.target.name])]
+    grouped = [name for name in amounts if pc.any(pc.match_substring_regex(table[name].cast(pa.string()), ",[0-9]{3}")).as_py()]
     notes += [f"commas are thousands separators in {', '.join(grouped)}"] if grouped else []
     notes += [
         f"{column.name}: cells with {', '.join(column.na_values)} count as missing"

@@ -56,6 +56,16 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     )
 
 
+def test_a_target_with_thousands_separators_gets_a_note() -> None:
+    rows = rows_of(
+        pd.DataFrame(
+            {"area": [number * 7 % 31 for number in range(50)], "y": [f"{number},{number}" for number in range(100, 600, 10)]}
+        )
+    )
+    assert rows.signature.target.task == "regression"
+    assert "commas are thousands separators in y" in rows.notes
+
+
 def test_zeros_can_be_declared_missing() -> None:
     frame = pd.DataFrame({"dose": [0, 1, 2, 3, 4] * 10, "z": range(50), "y": ["a", "b"] * 25})
     rows = rows_of(frame, columns={"dose": {"na_values": ["0"]}}, cleaning={"drop_duplicates": False})
