@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from datetime import datetime
 from inspect import signature
@@ -70,6 +71,25 @@ class ColumnOptions(StrictModel):
 class CleaningOptions(StrictModel):
     drop_duplicates: bool = Field(False, description="drop rows that repeat another row in every column")
     max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns missing more than this fraction of values")
+
+
+class ReadingOptions(StrictModel):
+    """How a text table is read; detected by default."""
+
+    encoding: str | None = Field(None, description="encoding of a text that is not UTF-8, such as `windows-1252`")
+    delimiter: Literal[",", ";", "tab", "|"] | None = Field(None, description="character between cells")
+    decimal: Literal[".", ","] | None = Field(None, description="decimal mark of the numbers")
+    comment: str = Field("", max_length=1, description="skip lines that start with this character")
+    skip_rows: int | None = Field(None, ge=0, description="number of lines before the header")
+    names: tuple[str, ...] = Field((), description="column names of a table without a header row")
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f'unknown encoding "{encoding}"; use utf-8, utf-16, windows-1252, …') from None
 
 
 class FeatureOptions(StrictModel):
@@ -192,6 +212,7 @@ class Project(StrictModel):
     n_trials: int = Field(4, ge=1, le=100, description="parameter settings tried per family")
     seed: int = Field(0, description="random seed for splits and models")
     columns: dict[str, ColumnOptions] = Field({}, description="column options, by column name")
+    reading: ReadingOptions = ReadingOptions()
     cleaning: CleaningOptions = CleaningOptions()
     features: FeatureOptions = FeatureOptions()
     split: SplitOptions = SplitOptions()

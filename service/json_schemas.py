@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.schema.columns import Column
+from podium.schema.columns import Column, format_date
 
 TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "date": "string", "category": "string"}
 MAX_CATEGORIES = 200
@@ -36,7 +36,7 @@ def record_schema(served: ServedModel) -> dict[str, Any]:
 def _property(column: Column) -> dict[str, Any]:
     types = [
         TYPES[column.kind],
-        *(["string"] if column.number_format != "plain" else []),
+        *(["string"] if column.has_number_format else []),
         *(["null"] if column.nullable else []),
     ]
     schema: dict[str, Any] = {"type": types if len(types) > 1 else types[0], "description": describe_column(column)}
@@ -85,7 +85,7 @@ def example_value(column: Column) -> str | float | bool:
         return bool(column.high)
     middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
     if column.kind == "date":
-        return (UNIX_EPOCH + timedelta(days=round(middle))).strftime(column.date_format)
+        return format_date(round(middle), column.strptime_format)
     return round(middle) if column.kind == "integer" else float(f"{middle:.3g}")
 
 

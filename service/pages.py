@@ -174,7 +174,7 @@ def _form_field(column: Column) -> dict[str, Any]:
     kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
     has_own_date_format = column.kind == "date" and column.date_format != "%Y-%m-%d"
-    needs_text = len(choices) > MAX_CHOICES or has_own_date_format or column.number_format != "plain"
+    needs_text = len(choices) > MAX_CHOICES or has_own_date_format or column.has_number_format
     return {
         "name": column.name,
         "kind": "text" if needs_text else kinds[column.kind],

@@ -6,11 +6,10 @@ import itertools
 import math
 import secrets
 from collections.abc import Sequence
-from datetime import date
 from typing import Any
 
 from podium.inference.served_model import ServedModel
-from podium.schema.columns import EPOCH, Column, Label, Value
+from podium.schema.columns import Column, Label, Value, format_date
 
 _PROCESS_ID, _counter = secrets.token_hex(6), itertools.count(1)
 
@@ -34,7 +33,7 @@ def _json_cell(cell: Value, column: Column) -> Any:
     if column.kind == "number" or cell is None or isinstance(cell, str):
         return cell
     if column.kind == "date":
-        return date.fromordinal(int(cell) + EPOCH).strftime(column.date_format)
+        return format_date(cell, column.strptime_format)
     return bool(cell) if column.kind == "boolean" else int(cell) if column.kind == "integer" else cell
 
 

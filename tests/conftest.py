@@ -27,7 +27,7 @@ from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.registry.validation import Validator
 from podium.registry.versions import Manifest, fetch_from, publish
 from podium.storage.object_store import Store
-from podium.tables.readers import read_csv
+from podium.tables.readers import read_table
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 from tests import tables
@@ -116,7 +116,7 @@ def put_champion(cloud_context: PromotionContext) -> Put:
 def publish_version(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
     current = read_champion(context.store, project.name, context.trust.promoters)
     reservation = VersionReservation.now(datetime.now(UTC), uuid4().hex, "0" * 64, current.champion if current else None)
-    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, reservation, "trainer")
+    manifest, files = train_locally(read_table(frame.to_csv(index=False).encode()), project, reservation, "trainer")
     publish(context.store, manifest, files, context.signer)
     return manifest
 

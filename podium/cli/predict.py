@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -19,7 +20,7 @@ from podium.cli.common import REJECTED, context_from_settings, report_errors
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv
 from podium.inference.served_model import ServedModel, scores_here
-from podium.inference.table_rows import rows_from_text
+from podium.inference.table_rows import rows_from_table
 from podium.project import BadProject, load_project, project_names
 from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
@@ -27,9 +28,13 @@ from podium.schema.data_errors import BadData, Problem
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, StoreError, s3_client
-from podium.tables.readers import read_table
+from podium.tables.parquet_pages import MAGIC as PARQUET_START
+from podium.tables.readers import ReadOptions, read_table
+from podium.tables.size_limits import FILE
+from podium.training.reading import read_options
 
 TIMEOUT_SECONDS = 600
+GZIP_START = b"\x1f\x8b"
 
 
 @click.command()
@@ -68,8 +73,8 @@ def predict(
     if (file is None) == (count is None):
         raise click.UsageError("pass either a file (- for standard input) or --random N")
     try:
-        table = read_table(_read(file)) if file else _random_rows(_source(project, data), count or 1, seed)
-        csv = _predict_locally(project, table, models) if local else _predict_remotely(url, project, table, models, key)
+        rows = _read(file) if file else _random_rows(*_source(project, data), count or 1, seed)
+        csv = _predict_locally(project, rows, models) if local else _predict_remotely(url, project, rows, models, key)
     except BadData as error:
         for problem in error.problems:
             click.echo(f"Error: {_problem_text(problem)}", err=True)
@@ -78,11 +83,15 @@ def predict(
 
 
 def _read(file: str) -> bytes:
-    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    return gzip.decompress(data) if data.startswith(GZIP_START) else data
 
 
-def _source(project: str, data: str) -> bytes:
-    """Return the bytes at a path or s3:// URL, or of the project's table by default. Raises BadProject, StoreError."""
+def _source(project: str, data: str) -> tuple[bytes, ReadOptions]:
+    """Return the bytes at a path or s3:// URL, or of the project's table by default, and how to read them.
+
+    Raises BadProject, StoreError.
+    """
     folder = StoreSettings().projects
     config = load_project(folder, project) if project in project_names(folder) else None
     if config and config.panel:
@@ -90,25 +99,26 @@ def _source(project: str, data: str) -> bytes:
     url = data or (config.data if config else None)
     if url is None:
         raise BadProject(f"{project} has no table for --random; pass one with --data, or pass a file")
+    options = read_options(config, url) if config else ReadOptions(gzipped=url.endswith(".gz"))
     if not url.startswith("s3://"):
-        return Path(url).read_bytes()
+        return Path(url).read_bytes(), options
     bucket, key = split_url(url)
-    return Store(s3_client(), bucket).read(key).data
+    return Store(s3_client(), bucket).read(key).data, options
 
 
-def _random_rows(data: bytes, count: int, seed: int | None) -> pa.Table:
-    table = read_table(data)
+def _random_rows(data: bytes, options: ReadOptions, count: int, seed: int | None) -> bytes:
+    table, file = read_table(data, options), io.BytesIO()
     rows = np.random.default_rng(seed).choice(table.num_rows, min(count, table.num_rows), replace=False)
-    return table.take(pa.array(rows))
+    pacsv.write_csv(table.take(pa.array(rows)), file)
+    return file.getvalue()
 
 
-def _predict_remotely(url: str, project: str, table: pa.Table, models: str, key: str | None) -> bytes:
+def _predict_remotely(url: str, project: str, data: bytes, models: str, key: str | None) -> bytes:
     """Request the predictions as CSV from the service. Raises StoreError with the service's error message."""
-    file = io.BytesIO()
-    pacsv.write_csv(table, file)
-    headers = {"content-type": "text/csv", **({"x-api-key": key} if key else {})}
+    media_type = "application/vnd.apache.parquet" if data.startswith(PARQUET_START) else "text/csv"
+    headers = {"content-type": media_type, **({"x-api-key": key} if key else {})}
     path = f"{url.rstrip('/')}/projects/{quote(project)}/predict.csv?extra=keep&models={quote(models)}"
-    request = urllib.request.Request(path, file.getvalue(), headers)
+    request = urllib.request.Request(path, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
             click.echo(f"{project} {response.headers['x-model-version']}", err=True)
@@ -138,10 +148,10 @@ def _problem_text(problem: Problem) -> str:
     return f"{where}: {problem.message}{expected}" if where else f"{problem.message}{expected}"
 
 
-def _predict_locally(project: str, table: pa.Table, models: str) -> bytes:
+def _predict_locally(project: str, data: bytes, models: str) -> bytes:
     """Return the predictions of the champion as CSV, after loading it as a service does. Raises StoreError, BadData."""
     champion = champion_of(context_from_settings(signing=False), project)
-    inputs = rows_from_text(table, champion.signature, table.num_rows, ParseOptions(keep_extra=True))
+    inputs = rows_from_table(data, champion.signature, FILE.rows, ParseOptions(keep_extra=True))
     scores = {family: scores_here(champion, family, inputs.as_frame()) for family in champion.families(models)}
     click.echo(f"{project} {champion.version}", err=True)
     return table_to_csv(result_table(champion, inputs, scores))

@@ -45,7 +45,7 @@ from podium.storage.object_store import digest
 from podium.tables.frames import frame_to_rows
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_to_parquet
 from podium.tables.readers import read_table
-from podium.tables.schema_inference import target_codes
+from podium.tables.target_inference import target_codes
 
 HDF5_START, ZIP_START, LIGHTGBM_START, PICKLE_START = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n", b"\x80"
 
@@ -267,7 +267,7 @@ def _test_rows(table: pa.Table | None, rows: pd.DataFrame, signature: Signature)
                 f"the model predicts a number, but {name} in the sample is not a number: fix or remove it"
             ) from None
     known = target.notna().to_numpy()
-    test = LabeledRows(rows, target, None, signature, (), table)
+    test = LabeledRows(rows, target, None, signature, raw=table)
     return test.rows(np.flatnonzero(known)) if known.any() else test
 
 

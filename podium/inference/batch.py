@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from podium.inference.panel_rows import rows_from_panel, typed_panel
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.result_tables import number_columns, result_table, table_to_csv
 from podium.inference.served_model import ServedModel
-from podium.inference.table_rows import check_columns, rows_from_text, size_limits
+from podium.inference.table_rows import read_options, rows_from_text
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData
@@ -84,13 +83,7 @@ def _predict_chunk(
 
 def _read(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[pa.Table]:
     """Yield the table in pieces. Raises BadData; unknown columns are reported before any row is read."""
-    return read_in_pieces(
-        upload,
-        gzipped=options.gzipped,
-        delimiter=options.delimiter,
-        limits=size_limits(signature, limits),
-        check=functools.partial(check_columns, signature, options),
-    )
+    return read_in_pieces(upload, read_options(signature, options, limits))
 
 
 def _panel_chunks(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[ParsedRows]:

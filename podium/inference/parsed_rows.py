@@ -18,13 +18,13 @@ class ParseOptions:
     """How to parse a table.
 
     `by_row` accepts the valid rows if others are invalid; `keep_extra` accepts columns that the model does not use and
-    returns them with the result.
+    returns them with the result. The `delimiter` is detected by default.
     """
 
     by_row: bool = False
     keep_extra: bool = False
     gzipped: bool = False
-    delimiter: str = ","
+    delimiter: str | None = None
 
 
 DEFAULT_OPTIONS = ParseOptions()

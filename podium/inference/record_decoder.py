@@ -150,7 +150,7 @@ class _ColumnDecoder:
         self._unknown_category = functools.lru_cache(16)(functools.partial(unknown_category, column=column))
         bounds = valid_range(column) if column.kind == "number" and not missing_sentinels(column) else None
         self.low, self.high = bounds or (math.inf, -math.inf)
-        self.is_plain = bounds is not None and column.number_format == "plain"
+        self.is_plain = bounds is not None and not column.has_number_format
         is_exact = column.is_text and column.fuzzy == "exact"
         known = {text for text in column.categories if text and normalize_category(text) == text}
         self.exact = known.difference(column.na_values) if is_exact else set()

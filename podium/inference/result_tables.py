@@ -115,7 +115,7 @@ def number_columns(signature: Signature, inputs: ParsedRows) -> set[str]:
     return {
         column.name
         for column in signature.request_columns
-        if column.kind in ("number", "integer") and column.number_format == "plain" and not column.na_values
+        if column.kind in ("number", "integer") and not column.has_number_format and not column.na_values
     }
 
 

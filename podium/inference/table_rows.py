@@ -14,10 +14,11 @@ from podium.inference.panel_rows import check_window_size, rows_from_panel, type
 from podium.inference.parsed_rows import DEFAULT_OPTIONS, ParsedRows, ParseOptions
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData, Problem, TooLarge, unknown_column
+from podium.tables.csv_header import HeaderOptions
 from podium.tables.frames import coerce_by_row, coerce_frame, column_problems, frame_to_rows
 from podium.tables.input_warnings import frame_warnings
 from podium.tables.parquet import as_text
-from podium.tables.readers import read_typed
+from podium.tables.readers import ReadOptions, read_typed
 from podium.tables.size_limits import MAX_EXTRA, REQUEST, Limits
 
 MAX_SUGGESTED, MAX_COMPARED = 20, 64
@@ -29,15 +30,18 @@ MAX_FORM_ROWS = 1_000_000
 
 def rows_from_table(data: bytes, signature: Signature, max_rows: int, options: ParseOptions = DEFAULT_OPTIONS) -> ParsedRows:
     """Parse CSV or Parquet. Raises BadData."""
-    limits = size_limits(signature, replace(REQUEST, rows=max_rows))
-    check = functools.partial(check_columns, signature, options)
-    table = read_typed(data, gzipped=options.gzipped, delimiter=options.delimiter, limits=limits, check=check)
+    table = read_typed(data, read_options(signature, options, replace(REQUEST, rows=max_rows)))
     return rows_from_text(table, signature, max_rows, options)
 
 
-def size_limits(signature: Signature, limits: Limits) -> Limits:
-    """Return the limits, allowing the columns that the model knows plus MAX_EXTRA others."""
-    return replace(limits, columns=len(signature.names) + len(signature.ignored) + MAX_EXTRA)
+def read_options(signature: Signature, options: ParseOptions, limits: Limits) -> ReadOptions:
+    """Return how to read a client's table: like the training table, with at most MAX_EXTRA columns that are not known."""
+    return ReadOptions(
+        gzipped=options.gzipped,
+        header=HeaderOptions(signature.reading, signature.names, options.delimiter),
+        limits=replace(limits, columns=len(signature.names) + len(signature.ignored) + MAX_EXTRA),
+        check=functools.partial(check_columns, signature, options),
+    )
 
 
 def check_columns(signature: Signature, options: ParseOptions, names: Sequence[str]) -> None:

@@ -104,6 +104,8 @@ def _fit_numbers(index: int, column: Column, cells: pd.Series) -> list[Feature]:
     for part in ("", *DATE_PARTS) if column.kind == "date" else ("",):
         numbers = DATE_PARTS[part][0](cells) if part else cells
         present = numbers.dropna().to_numpy(dtype=float)
+        if part == "hour" and not present.any():
+            continue  # dates without a time of day
         median, mean, scale = (np.median(present), present.mean(), present.std()) if len(present) else (0.0, 0.0, 1.0)
         name = f"{column.name} {part}".strip()
         is_constant = scale <= 1e-12 * abs(mean)  # up to rounding

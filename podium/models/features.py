@@ -122,12 +122,13 @@ class Standardized:
 
 
 def _month(days: float) -> float:
-    return float(date.fromordinal(int(days) + EPOCH).month)
+    return float(date.fromordinal(math.floor(days) + EPOCH).month)
 
 
 DATE_PARTS: dict[str, tuple[Callable[[pd.Series], pd.Series], Callable[[float], float]]] = {
     "month": (lambda days: days.map(_month, na_action="ignore").astype(float), _month),
-    "weekday": (lambda days: (days + 3) % 7, lambda days: (days + 3) % 7),
+    "weekday": (lambda days: (np.floor(days) + 3) % 7, lambda days: (math.floor(days) + 3.0) % 7),
+    "hour": (lambda days: days % 1 * 24, lambda days: days % 1 * 24),
 }
 """Parts of a date, computed from days since 1970, for a column and for a single value."""
 

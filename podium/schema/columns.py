@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Literal
+
+from podium.schema.reading import DEFAULT_READING, Reading
 
 Kind = Literal["number", "integer", "boolean", "date", "category"]
 Task = Literal["binary", "multiclass", "regression", "forecast"]
 Policy = Literal["warn", "reject"]
-NumberFormat = Literal["plain", "money", "percent"]
+NumberFormat = Literal["plain", "money", "percent", "quantity"]
+DecimalMark = Literal[".", ","]
 FuzzyMatching = Literal["exact", "loose", "nearest"]
 Value = float | str | None
 """A typed cell: text for categories, a float for other kinds (dates are days since 1970), None if missing."""
@@ -17,6 +20,16 @@ Value = float | str | None
 Label = str | int
 
 EPOCH = date(1970, 1, 1).toordinal()
+ISO_FORMAT = "%Y-%m-%d"
+EPOCH_TIME = datetime(1970, 1, 1)
+
+
+def format_date(days: float, date_format: str = "") -> str:
+    """Return days since 1970 as text in a strptime format; by default as an ISO date, with the time if it is not midnight."""
+    time = EPOCH_TIME + timedelta(seconds=round(days * 86_400))
+    if date_format:
+        return time.strftime(date_format)
+    return time.date().isoformat() if float(days).is_integer() else time.isoformat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +38,7 @@ class Column:
 
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
     `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
-    normalized spellings to categories.
+    normalized spellings to categories. `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
 
     name: str
@@ -37,8 +50,10 @@ class Column:
     low: float | None = None
     high: float | None = None
     unit: str = ""
-    date_format: str = "%Y-%m-%d"
+    date_format: str = ISO_FORMAT
     number_format: NumberFormat = "plain"
+    decimal: DecimalMark = "."
+    suffix: str = ""
     fuzzy: FuzzyMatching = "exact"
     aliases: tuple[tuple[str, str], ...] = ()
 
@@ -47,24 +62,34 @@ class Column:
         return hash((self.name, self.kind, self.fuzzy, len(self.categories)))
 
     @property
+    def strptime_format(self) -> str:
+        """Return the date format; empty for ISO 8601."""
+        return "" if self.date_format == ISO_FORMAT else self.date_format
+
+    @property
+    def has_number_format(self) -> bool:
+        """Return whether cells may be formatted numbers, such as `$1,234`."""
+        return self.number_format != "plain" or self.decimal != "."
+
+    @property
     def is_text(self) -> bool:
         return self.kind == "category"
 
     @property
     def display_kind(self) -> str:
         """Return the kind and format as text."""
-        number_format = {"plain": "", "money": ", formatted as money", "percent": ", formatted as percent"}
+        number_format = "" if self.number_format == "plain" else f", formatted as {self.number_format}"
         matching = {"exact": "", "loose": ", case-insensitive", "nearest": ", misspellings corrected"}
-        return self.kind + number_format[self.number_format] + matching[self.fuzzy]
+        return self.kind + number_format + matching[self.fuzzy]
 
     def format_value(self, number: float, digits: int = 6) -> str:
-        """Return a typed number as text: an ISO date, or up to `digits` significant digits."""
-        return date.fromordinal(int(number) + EPOCH).isoformat() if self.kind == "date" else f"{number:.{digits}g}"
+        """Return a typed number as text: an ISO date or time, or up to `digits` significant digits."""
+        return format_date(number) if self.kind == "date" else f"{number:.{digits}g}"
 
     @property
     def needs_parsing(self) -> bool:
         """Return whether cells are strings that need parsing; if so, a blank string means missing."""
-        return self.number_format != "plain" or self.fuzzy != "exact"
+        return self.has_number_format or self.fuzzy != "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +150,14 @@ class Signature:
     """Inputs and target of a model.
 
     `ignored` maps each accepted but unused column to the reason. If there is a `panel`, clients send panel rows and `inputs`
-    are the columns of the windows made from them.
+    are the columns of the windows made from them. `reading` is how the training table was read.
     """
 
     inputs: tuple[Column, ...]
     target: Target
     ignored: dict[str, str]
     panel: Panel | None = None
+    reading: Reading = DEFAULT_READING
 
     @property
     def request_columns(self) -> tuple[Column, ...]:

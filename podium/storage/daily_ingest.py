@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from podium.schema.data_errors import BadData
+from podium.schema.reading import Finding
 from podium.storage.datasets import DatasetSnapshot, create_by_digest, snapshot_key, split_url
 from podium.storage.object_store import NotFound, ObjectInfo, PreconditionFailed, Store, StoreError, digest
 
@@ -153,10 +154,10 @@ def read_partition(store: Store, key: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(store.read(key).data))
 
 
-def unreadable_files(state: IngestState) -> Iterator[str]:
-    """Yield a message for each file that could not be read."""
+def unreadable_files(state: IngestState) -> Iterator[Finding]:
+    """Yield a finding for each file that could not be read."""
     for key, reason in sorted(state.unreadable.items()):
-        yield f"skipped unreadable file {key}: {reason}"
+        yield Finding("", f"skipped unreadable file {key}: {reason}")
 
 
 def _file_state(file: ObjectInfo) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from podium.schema.arrays import FloatVector
-from podium.schema.columns import EPOCH, Column
+from podium.schema.columns import EPOCH_TIME, Column
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 INTEGER = r"[+-]?[0-9]+(\.0*)?"
-BOOLEANS = {"true": 1.0, "false": 0.0}
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "1.0"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "0.0"), 0.0),
+}
 MAX_MAGNITUDE = 1e30
 """Larger numbers are rejected: no measured quantity needs them, and their squares overflow in trees that use float32."""
 MAX_EXACT_INTEGER = 2.0**53
@@ -27,6 +30,7 @@ EXPECTED = {
     "category": "text",
     "money": "an amount, such as 1234.5, $1,234.5 or ($8.2)",
     "percent": "a percentage, such as 12 or 12%",
+    "quantity": "an amount, such as 12.5",
 }
 
 
@@ -41,11 +45,34 @@ def normalize_category(text: str) -> str:
 
 
 def parse_date(text: str, date_format: str) -> float | None:
-    """Return days since 1970, or None if the text is not a date in this format."""
+    """Return days since 1970, with the time of day as a fraction; None if the text is not in this format or ISO 8601.
+
+    Times with an offset are converted to UTC. A whole number is the time since 1970 in seconds, or in milli-, micro- or
+    nanoseconds if it is large.
+    """
+    text = text.strip()
     try:
-        return float(datetime.strptime(text.strip(), date_format).toordinal() - EPOCH)
-    except ValueError:
-        return None
+        if text[4:5] == text[7:8] == "-":
+            return _days(datetime.fromisoformat(text.replace(" UTC", "Z").replace(" +", "+")))
+        return _days(datetime.strptime(text, date_format))
+    except (ValueError, OverflowError):
+        return epoch_days(float(text)) if re.fullmatch(r"-?[0-9]{9,19}(\.0*)?", text) else None
+
+
+def _days(time: datetime) -> float:
+    if time.tzinfo:
+        time = time.astimezone(UTC).replace(tzinfo=None)
+    days, rest = divmod(time - EPOCH_TIME, timedelta(days=1))
+    return days + rest.total_seconds() / 86_400 if rest else float(days)
+
+
+def epoch_days(number: float) -> float | None:
+    """Return a time since 1970 in seconds, milli-, micro- or nanoseconds as days; None if it is too small to tell the unit."""
+    for smallest, per_second in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e8, 1.0)):
+        if abs(number) >= smallest:
+            days = number / per_second / 86_400
+            return days if abs(days) < 1e6 else None
+    return None
 
 
 def largest_number(column: Column) -> float:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, unknown_column
 from podium.tables.cell_rules import (
+    BOOLEANS,
     MAX_EXACT_INTEGER,
     MAX_MAGNITUDE,
     MAX_TEXT_LENGTH,
+    epoch_days,
     expected,
     missing_sentinels,
     normalize_category,
@@ -29,8 +31,8 @@ class InvalidCell(Exception):
 
 
 def _number(value: object, column: Column) -> float:
-    if isinstance(value, str) and column.number_format != "plain":
-        digits = plain_text(value.strip(), column.number_format)
+    if isinstance(value, str) and column.has_number_format:
+        digits = plain_text(value.strip(), column)
         value = float(digits) if digits else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidCell("invalid-type", "is not a number")
@@ -51,9 +53,10 @@ def _integer(value: object, column: Column) -> float:
 
 
 def _boolean(value: object, column: Column) -> float:
-    if not isinstance(value, bool):
+    spelling = BOOLEANS.get(str(value).strip().lower()) if isinstance(value, bool | int | float | str) else None
+    if spelling is None:
         raise InvalidCell("invalid-type", "is not true or false")
-    return float(value)
+    return spelling
 
 
 def _category(value: object, column: Column) -> str:
@@ -68,7 +71,10 @@ def _category(value: object, column: Column) -> str:
 
 
 def _date(value: object, column: Column) -> float:
-    days = parse_date(value, column.date_format) if isinstance(value, str) else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        days = epoch_days(value)
+    else:
+        days = parse_date(value, column.date_format) if isinstance(value, str) else None
     if days is None:
         raise InvalidCell("invalid-type", f"is not {expected(column)}")
     return days
@@ -93,7 +99,7 @@ def _is_missing(value: object, column: Column) -> bool:
     if not isinstance(value, str):
         return False
     text = value.strip()
-    digits = plain_text(text, column.number_format) if column.number_format != "plain" else None
+    digits = plain_text(text, column) if column.has_number_format else None
     return text in column.na_values or (bool(digits) and float(digits or 0) in missing_sentinels(column))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from podium.schema.columns import Column, Signature
+from podium.schema.reading import Finding
 
 MAX_ROWS_BYTES = 4 << 30
 """Maximum memory in bytes that stored rows may take as text and numbers."""
@@ -21,6 +21,7 @@ MAX_ROWS_BYTES = 4 << 30
 ORDER_COLUMN, TARGET_COLUMN, RAW_PREFIX = "podium:order", "podium:target", "podium:raw:"
 IS_TEXT_TYPE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 SIGNATURE = TypeAdapter(Signature)
+FINDINGS = TypeAdapter(tuple[Finding, ...])
 
 
 class UnreadableRows(Exception):
@@ -38,7 +39,7 @@ class LabeledRows:
     target: pd.Series
     order: pd.Series | None
     signature: Signature
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
     raw: pa.Table | None = None
 
     def rows(self, indices: np.ndarray) -> LabeledRows:
@@ -48,7 +49,7 @@ class LabeledRows:
 
 
 def labeled_rows_to_parquet(data: LabeledRows) -> bytes:
-    """Return a Parquet file with the signature and the notes in its metadata."""
+    """Return a Parquet file with the signature and the findings in its metadata."""
     frame = data.inputs.assign(**{TARGET_COLUMN: data.target})
     if data.order is not None:
         frame[ORDER_COLUMN] = data.order
@@ -56,7 +57,7 @@ def labeled_rows_to_parquet(data: LabeledRows) -> bytes:
     if data.raw is not None:
         for name in data.raw.column_names:
             table = table.append_column(RAW_PREFIX + name, data.raw[name])
-    metadata = {b"signature": SIGNATURE.dump_json(data.signature), b"notes": json.dumps(data.notes).encode()}
+    metadata = {b"signature": SIGNATURE.dump_json(data.signature), b"findings": FINDINGS.dump_json(data.findings)}
     file = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), file)
     return file.getvalue()
@@ -107,7 +108,7 @@ def _from_table(table: pa.Table) -> LabeledRows:
     frame = table.drop_columns(names).to_pandas()
     inputs = pd.DataFrame({column.name: _restore_cells(frame[column.name], column) for column in signature.inputs})
     order = frame.get(ORDER_COLUMN)
-    return LabeledRows(inputs, frame[TARGET_COLUMN], order, signature, tuple(json.loads(metadata[b"notes"])), raw)
+    return LabeledRows(inputs, frame[TARGET_COLUMN], order, signature, FINDINGS.validate_json(metadata[b"findings"]), raw)
 
 
 def _restore_cells(cells: pd.Series, column: Column) -> pd.Series:

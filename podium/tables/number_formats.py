@@ -1,38 +1,83 @@
-"""Formatted numbers such as `$1,234.5`, `($8.2)` and `12%`."""
+"""Formatted numbers such as `$1,234.5`, `($8.2)`, `12%`, `1.234,5`, `1.2k`, `<0.5` and `12.5 kg`."""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from podium.schema.columns import NumberFormat
+from podium.schema.columns import Column, DecimalMark, NumberFormat
 
-_GROUPED = r"([1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?|[0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+SPACES = " \u00a0\u202f"
+SEPARATORS: dict[DecimalMark, str] = {".": f",'{SPACES}", ",": f".'{SPACES}"}
+"""The thousands separators for each decimal mark."""
+CURRENCY = r"(?:US\$|[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR)"
+MAGNITUDES = {"k": 3, "K": 3, "M": 6, "mn": 6, "mio": 6, "Mio": 6, "B": 9, "bn": 9, "Bn": 9}
+LIMITS = "(?:[<>≤≥~≈]=?)"
 MAX_LENGTH = 64
 """Longer strings are not parsed."""
-PATTERNS: dict[NumberFormat, str] = {
-    "money": rf"([+-]?[$€£]? ?|[$€£] ?[+-]){_GROUPED} ?[$€£]?|\([$€£]? ?{_GROUPED} ?[$€£]?\)",
-    "percent": rf"[+-]?{_GROUPED} ?%?|\({_GROUPED} ?%?\)",
-}
-"""Regular expressions for the formats. A number in parentheses is negative."""
-MARKS: dict[NumberFormat, str] = {"money": r"[$€£(]|,[0-9]{3}[,.]|^[0-9]{1,3}$|^[+-]?[0-9]{2,3},[0-9]{3}$", "percent": "%"}
-"""Patterns that identify a format if any cell matches. If all cells are like 1,500, the comma may be a decimal one."""
-_FORMATTING = r"[^0-9.eE+-]"
 
 
-def plain_text(text: str, number_format: NumberFormat) -> str | None:
-    """Return the number without formatting, like `plain_texts`; None if the text does not have the format."""
-    if len(text) > MAX_LENGTH or re.fullmatch(PATTERNS[number_format], text) is None:
+@lru_cache
+def number_pattern(decimal: DecimalMark) -> str:
+    """Return a regular expression for a number, optionally with thousands separators."""
+    point, separator = re.escape(decimal), SEPARATORS[decimal]
+    return (
+        rf"(?:[1-9][0-9]{{0,2}}(?:[{separator}][0-9]{{3}})+(?:{point}[0-9]*)?|[0-9]+(?:{point}[0-9]*)?|{point}[0-9]+)"
+        r"(?:[eE][+-]?[0-9]+)?"
+    )
+
+
+@lru_cache
+def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: str = "") -> str:
+    """Return a regular expression for whole cells. A number in parentheses is negative, and so is one before a minus."""
+    space, number = f"[{SPACES}]?", number_pattern(decimal)
+    magnitude = f"(?:{'|'.join(MAGNITUDES)})"
+    amount = f"{number}{space}{magnitude}?{space}{CURRENCY}?"
+    signed = f"[+-]?{space}{CURRENCY}?{space}{amount}-?|{CURRENCY}{space}[+-]{space}{amount}"
+    return {
+        "plain": rf"[+-]?{number}",
+        "money": rf"{signed}|\({CURRENCY}?{space}{amount}\)",
+        "percent": rf"[+-]?{number}{space}%?|\({number}{space}%?\)",
+        "quantity": rf"{LIMITS}?{space}[+-]?{number}{space}{magnitude}?{space}(?:{re.escape(suffix)})?",
+    }[number_format]
+
+
+@lru_cache
+def _parts(decimal: DecimalMark) -> str:
+    """Return a regular expression that finds the number and the magnitude after it."""
+    return rf"(?P<number>{number_pattern(decimal)})[{SPACES}]?(?P<magnitude>(?:{'|'.join(MAGNITUDES)})(?:[^A-Za-z]|$))?"
+
+
+NEGATIVE = r"^[^0-9.,]*-|-$|^\("
+_PATTERNS = lru_cache(re.compile)
+
+
+def plain_text(text: str, column: Column) -> str | None:
+    """Return the number without formatting, like `plain_texts`; None if the text does not have the column's format."""
+    pattern = format_pattern(column.number_format, column.decimal, column.suffix)
+    if len(text) > MAX_LENGTH or _PATTERNS(pattern).fullmatch(text) is None:
         return None
-    return ("-" if text.startswith("(") else "") + re.sub(_FORMATTING, "", text)
+    parts = _PATTERNS(_parts(column.decimal)).search(text)
+    assert parts is not None
+    digits = re.sub(f"[{SEPARATORS[column.decimal]}]", "", parts["number"]).replace(",", ".")
+    magnitude = MAGNITUDES.get(re.sub("[^A-Za-z]", "", parts["magnitude"] or ""))
+    sign = "-" if _PATTERNS(NEGATIVE).search(text) else ""
+    return f"{sign}{digits}e{magnitude}" if magnitude else sign + digits
 
 
-def plain_texts(text: pa.ChunkedArray, number_format: NumberFormat) -> pa.ChunkedArray:
-    """Return the numbers without formatting; strings that do not have the format stay unchanged."""
-    is_short = pc.less_equal(pc.utf8_length(text), MAX_LENGTH)
-    is_formatted = pc.and_(is_short, pc.match_substring_regex(text, f"^(?:{PATTERNS[number_format]})$"))
-    digits = pc.replace_substring_regex(text, _FORMATTING, "")
-    sign = pc.if_else(pc.starts_with(text, "("), "-", "")
-    return pc.if_else(is_formatted, pc.binary_join_element_wise(sign, digits, ""), text)
+def plain_texts(text: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
+    """Return the numbers without formatting; strings that do not have the column's format stay unchanged."""
+    pattern = format_pattern(column.number_format, column.decimal, column.suffix)
+    is_formatted = pc.and_(pc.less_equal(pc.utf8_length(text), MAX_LENGTH), pc.match_substring_regex(text, f"^(?:{pattern})$"))
+    parts = pc.extract_regex(text, _parts(column.decimal))
+    number, magnitude = pc.struct_field(parts, [0]), pc.struct_field(parts, [1])
+    digits = pc.replace_substring_regex(number, f"[{SEPARATORS[column.decimal]}]", "")
+    digits = pc.replace_substring(digits, ",", ".")
+    letters = pc.replace_substring_regex(magnitude, "[^A-Za-z]", "")
+    exponents = pa.array(["", *(f"e{power}" for power in MAGNITUDES.values())])
+    exponent = exponents.take(pc.fill_null(pc.index_in(letters, pa.array(["", *MAGNITUDES])), 0))
+    sign = pc.if_else(pc.match_substring_regex(text, NEGATIVE), "-", "")
+    return pc.if_else(is_formatted, pc.binary_join_element_wise(sign, digits, exponent, ""), text)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
+import itertools
 import mmap
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,75 +19,99 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType, check_names
+from podium.schema.reading import DEFAULT_READING, Finding, Reading
+from podium.tables.csv_header import DEFAULT_HEADER, Header, HeaderOptions, find_header
 from podium.tables.parquet import Check, as_text, parquet_batches
 from podium.tables.parquet_pages import MAGIC
-from podium.tables.size_limits import FILE, OFFSET_BYTES, TRAINING, Limits
+from podium.tables.size_limits import FILE, OFFSET_BYTES, TRAINING, Limits, too_large
+from podium.tables.text_encoding import as_utf8
 
-BOM = b"\xef\xbb\xbf"
 UNSUPPORTED_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\x1f\x8b": "gzip",
     MAGIC: "Parquet inside gzip",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
 }
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 HEADER_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24
 """Bytes of text parsed at a time; no row may be longer."""
+MAX_FOOTER = 5
+"""Maximum number of rows after the table, such as totals and sources."""
 
 
 def accept_all(names: Sequence[str]) -> None:
     """Accept any column names."""
 
 
-def read_table(data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING) -> pa.Table:
-    """Read a table as text; an empty cell is "" in CSV and null in Parquet.
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read a file. `known` are names of columns that the table should have: they show the header and the delimiter.
 
-    Parquet is recognized by its first bytes; gzip is decompressed only if `gzipped`. Raises BadData with all problems in
-    the header and the row lengths.
+    Gzip is decompressed only if `gzipped`. With `drop_footer`, short rows at the end are dropped. `check` is called with the
+    column names before rows are read.
     """
-    return as_text(read_typed(data, gzipped=gzipped, delimiter=delimiter, limits=limits))
+
+    gzipped: bool = False
+    header: HeaderOptions = DEFAULT_HEADER
+    limits: Limits = TRAINING
+    check: Check = accept_all
+    drop_footer: bool = False
 
 
-def read_typed(
-    data: bytes, *, gzipped: bool = False, delimiter: str = ",", limits: Limits = TRAINING, check: Check = accept_all
-) -> pa.Table:
-    """Read a table like `read_table`, but keep Parquet types. `check` is called with the column names before rows are read."""
-    if data.startswith(MAGIC) and not gzipped:
-        return pa.Table.from_batches(list(parquet_batches(data, limits, check)))
-    return read_csv(data, delimiter, gzipped=gzipped, limits=limits, check=check)
+DEFAULT_OPTIONS = ReadOptions()
 
 
-def read_csv(
-    data: bytes, delimiter: str = ",", *, gzipped: bool = False, limits: Limits = TRAINING, check: Check = accept_all
-) -> pa.Table:
-    """Read delimited UTF-8 text with a header row. Raises BadData."""
-    with _open(io.BytesIO(data), gzipped) as stream:
-        names = _read_names(stream, delimiter, limits, check)
-        source = stream if gzipped else pa.BufferReader(data)
-        return pa.Table.from_batches(list(_csv_batches(source, names, delimiter, limits, BLOCK_BYTES)))
+@dataclass(slots=True)
+class SourceTable:
+    """A table as text, how it was read, and what was noticed."""
+
+    table: pa.Table
+    reading: Reading = DEFAULT_READING
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_source(data: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> SourceTable:
+    """Read a table as text; an empty cell is "" in CSV and null in Parquet. Raises BadData.
+
+    Parquet is recognized by its first bytes. Raises BadData with all problems in the header and the row lengths.
+    """
+    source = _read(data, options)
+    source.table = as_text(source.table)
+    return source
+
+
+def read_table(data: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> pa.Table:
+    """Return the table of `read_source`."""
+    return read_source(data, options).table
+
+
+def read_typed(data: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> pa.Table:
+    """Read a table like `read_table`, but keep Parquet types."""
+    return _read(data, options).table
+
+
+def _read(data: bytes, options: ReadOptions) -> SourceTable:
+    if data.startswith(MAGIC) and not options.gzipped:
+        findings: list[Finding] = []
+        batches = parquet_batches(data, options.limits, options.check, options.header.known, findings)
+        return SourceTable(pa.Table.from_batches(list(batches)), options.header.reading, findings)
+    with _open_text(io.BytesIO(data), options) as text:
+        table = pa.Table.from_batches(list(text.batches(BLOCK_BYTES)))
+        return SourceTable(table, text.reading, text.findings)
 
 
 def read_in_pieces(
-    path: Path,
-    *,
-    gzipped: bool = False,
-    delimiter: str = ",",
-    chunk_bytes: int = 8 << 20,
-    limits: Limits = FILE,
-    check: Check = accept_all,
+    path: Path, options: ReadOptions = ReadOptions(limits=FILE), chunk_bytes: int = 8 << 20
 ) -> Iterator[pa.Table]:
     """Yield a file as text tables of about `chunk_bytes`, so that memory use does not grow with file size. Raises BadData."""
     with path.open("rb") as file:
-        if file.read(len(MAGIC)) == MAGIC and not gzipped:
-            for batch in parquet_batches(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), limits, check):
+        if file.read(len(MAGIC)) == MAGIC and not options.gzipped:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            for batch in parquet_batches(data, options.limits, options.check, options.header.known, []):
                 yield from map(as_text, _split(pa.Table.from_batches([batch]), chunk_bytes))
             return
         file.seek(0)
-        with _open(file, gzipped) as stream:
-            names = _read_names(stream, delimiter, limits, check)
-            for batch in _csv_batches(stream, names, delimiter, limits, chunk_bytes):
+        with _open_text(file, options) as text:
+            for batch in text.batches(chunk_bytes):
                 yield pa.Table.from_batches([batch])
 
 
@@ -111,55 +136,113 @@ def _text_bytes(table: pa.Table) -> int:
 
 
 @contextmanager
-def _open(file: IO[bytes], gzipped: bool) -> Iterator[Any]:
-    if not gzipped:
-        yield file
-        return
+def _open_text(file: IO[bytes], options: ReadOptions) -> Iterator[_TextTable]:
+    """Open a text table: decompress it, convert it to UTF-8 and read its header. Raises BadData."""
     try:
-        with gzip.open(file) as stream:
-            yield stream
+        with gzip.open(file) if options.gzipped else nullcontext(file) as stream:
+            _check_format(stream.read(4))
+            with as_utf8(stream, options.header.reading.encoding, options.limits) as (text, encoding):
+                yield _TextTable.of(text, encoding, options)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Malformed([Problem("gzip-malformed", "the file is not gzip or is truncated")]) from error
 
 
-def _too_large(max_bytes: int) -> TooLarge:
-    expected = f"at most {max_bytes} decoded bytes; send fewer rows at a time"
-    return TooLarge([Problem("too-large", "the decoded table is too large", expected=expected)])
+def _check_format(start: bytes) -> None:
+    for magic, name in UNSUPPORTED_FORMATS.items():
+        if start.startswith(magic):
+            raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV or Parquet")])
 
 
-def _csv_batches(source: Any, names: list[str], delimiter: str, limits: Limits, block: int) -> Iterator[pa.RecordBatch]:
-    invalid_rows: list[Problem] = []
-    rows = 0
-    try:
-        reader = pacsv.open_csv(
-            source,
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=block),
-            parse_options=_parse_options(delimiter, invalid_rows),
-            convert_options=_all_text(names),
-        )
-        if reader.schema.names != names:
-            raise BadData([Problem("csv-header", "the first row is not a header, or is too long")])
-        for batch in reader:
-            if len(invalid_rows) >= MAX_REPORTED:
-                break
-            rows += batch.num_rows
-            if rows > limits.rows:
-                raise TooLarge(
-                    [Problem("too-many-rows", f"the table has at least {rows} rows", expected=f"at most {limits.rows}")]
-                )
-            _check_cell_sizes(batch, rows - batch.num_rows, limits)
-            if batch.num_rows and not invalid_rows:
-                yield batch
-    except pa.ArrowInvalid as error:
-        if "straddling" in str(error):
-            raise BadData([Problem("out-of-range", f"a row is longer than {block} bytes")]) from error
-        raise BadData(
-            [Problem("csv-quote", "a quoted cell is not closed or is not UTF-8, or a row cannot be split")]
-        ) from error
-    if invalid_rows:
-        raise BadData(invalid_rows)
-    if not rows:
-        raise BadData([Problem("empty-input", "the file has a header but no rows")])
+@dataclass(slots=True)
+class _TextTable:
+    """An open text table, whose header was read."""
+
+    stream: Any
+    header: Header
+    options: ReadOptions
+    reading: Reading
+    findings: list[Finding]
+
+    @classmethod
+    def of(cls, stream: Any, encoding: str, options: ReadOptions) -> _TextTable:
+        """Read the header, after checking the size of the text. Raises BadData."""
+        header = find_header(stream.read(HEADER_BYTES).decode(errors="ignore"), options.header, options.limits.columns)
+        _check_names(header.names, options)
+        stream.seek(0)
+        _check_size(stream, header.delimiter, options.limits)
+        reading = replace(options.header.reading, encoding=encoding, delimiter=header.delimiter)
+        return cls(stream, header, options, reading, list(header.findings))
+
+    def batches(self, block: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows. Raises BadData with the rows of wrong length."""
+        names, limits, rows, invalid = self.header.names, self.options.limits, 0, _InvalidRows(self.header, self.reading)
+        self.stream.seek(0)
+        try:
+            reader = pacsv.open_csv(
+                self.stream,
+                read_options=pacsv.ReadOptions(
+                    use_threads=False, block_size=block, column_names=names, skip_rows=self.header.lines
+                ),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=self.header.delimiter, newlines_in_values=True, invalid_row_handler=invalid.add
+                ),
+                convert_options=_all_text(names),
+            )
+            for batch in reader:
+                if len(invalid.problems) >= MAX_REPORTED:
+                    break
+                batch = self._without_comments(batch)
+                rows += batch.num_rows
+                if rows > limits.rows:
+                    message = f"the table has at least {rows} rows"
+                    raise TooLarge([Problem("too-many-rows", message, expected=f"at most {limits.rows}")])
+                _check_cell_sizes(batch, rows - batch.num_rows, limits)
+                if batch.num_rows and (self.options.drop_footer or not invalid.problems):
+                    yield batch
+        except pa.ArrowInvalid as error:
+            if "straddling" in str(error):
+                raise BadData([Problem("out-of-range", f"a row is longer than {block} bytes")]) from error
+            if "Empty CSV file" not in str(error):
+                raise BadData(
+                    [Problem("csv-quote", "a quoted cell is not closed or is not UTF-8, or a row cannot be split")]
+                ) from error
+        self._report(invalid, rows)
+
+    def _without_comments(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if not self.reading.comment or not batch.num_columns:
+            return batch
+        return batch.filter(pc.invert(pc.starts_with(batch.column(0), self.reading.comment)))
+
+    def _report(self, invalid: _InvalidRows, rows: int) -> None:
+        """Report rows of wrong length, unless they are comments or follow the table. Raises BadData."""
+        problems = invalid.problems
+        if problems and self.options.drop_footer and len(problems) <= MAX_FOOTER and (problems[0].row or 0) > rows:
+            self.findings.append(Finding("", f"{len(problems)} rows after the table were left out: they have fewer cells"))
+        elif problems:
+            raise BadData(problems)
+        if invalid.comments:
+            self.findings.append(Finding("", f"{invalid.comments} comment lines were skipped"))
+        if not rows:
+            raise BadData([Problem("empty-input", "the file has a header but no rows")])
+
+
+@dataclass(slots=True)
+class _InvalidRows:
+    """Collects the rows with the wrong number of cells."""
+
+    header: Header
+    reading: Reading
+    problems: list[Problem] = field(default_factory=list)
+    comments: int = 0
+
+    def add(self, row: pacsv.InvalidRow) -> str:
+        if row.text.lstrip().startswith(self.reading.comment or "#") and row.actual_columns < row.expected_columns:
+            self.comments += 1
+        elif len(self.problems) < MAX_REPORTED:
+            number = row.number - self.header.lines if row.number else None
+            message = f"has {row.actual_columns} cells instead of {row.expected_columns}"
+            self.problems.append(Problem("csv-row-length", message, number, None, f"{row.expected_columns} cells"))
+        return "skip"
 
 
 def _check_cell_sizes(batch: pa.RecordBatch, before: int, limits: Limits) -> None:
@@ -173,93 +256,44 @@ def _check_cell_sizes(batch: pa.RecordBatch, before: int, limits: Limits) -> Non
             raise BadData([Problem("out-of-range", f"is longer than {limits.cell_bytes} bytes", row, name)])
 
 
-def _parse_options(delimiter: str, problems: list[Problem]) -> pacsv.ParseOptions:
-    """Return options that skip rows of the wrong length and append a problem for each."""
-
-    def report(row: pacsv.InvalidRow) -> str:
-        number = row.number - 1 if row.number else None
-        if len(problems) < MAX_REPORTED:
-            message = f"has {row.actual_columns} cells instead of {row.expected_columns}"
-            problems.append(Problem("csv-row-length", message, number, None, f"{row.expected_columns} cells"))
-        return "skip"
-
-    return pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=report)
-
-
 def _all_text(names: list[str]) -> pacsv.ConvertOptions:
     return pacsv.ConvertOptions(
         column_types={name: pa.string() for name in names}, strings_can_be_null=False, quoted_strings_can_be_null=False
     )
 
 
-def _read_names(stream: IO[bytes], delimiter: str, limits: Limits, check: Check) -> list[str]:
-    """Return the column names, after checking the whole text, and rewind the stream. Raises BadData."""
-    names = _parse_header(stream.read(HEADER_BYTES), delimiter, limits, check)
-    stream.seek(0)
-    _check_text(stream, delimiter, limits)
-    stream.seek(0)
-    return names
-
-
-def _check_text(stream: IO[bytes], delimiter: str, limits: Limits) -> None:
-    """Check the encoding, quotes and size of the whole text without keeping it in memory. Raises BadData."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _check_size(stream: IO[bytes], delimiter: str, limits: Limits) -> None:
+    """Check the size of the decoded text and that its quotes are closed. Raises BadData."""
     size = cells = quotes = 0
     while chunk := stream.read(1 << 20):
-        if b"\0" in chunk:
-            raise _not_text(size + chunk.index(0), "NUL")
-        start = size - len(decoder.getstate()[0])
-        try:
-            decoder.decode(chunk)
-        except UnicodeDecodeError as error:
-            raise _not_text(start + error.start, "not UTF-8") from None
         size += len(chunk)
         cells += chunk.count(delimiter.encode()) + max(chunk.count(b"\n"), chunk.count(b"\r"))
         quotes += chunk.count(b'"')
         if size + OFFSET_BYTES * cells > limits.decoded_bytes:
-            raise _too_large(limits.decoded_bytes)
-    if pending := decoder.getstate()[0]:
-        raise _not_text(size - len(pending), "not UTF-8")
+            raise too_large(limits.decoded_bytes)
     if quotes % 2:
-        raise BadData([Problem("csv-quote", "a quoted cell is not closed")])
+        _check_closed_quotes(stream, delimiter)
 
 
-def _not_text(position: int, description: str) -> BadData:
-    return BadData([Problem("invalid-encoding", f"byte {position} is {description}", expected="UTF-8 text")])
-
-
-def _parse_header(head: bytes, delimiter: str, limits: Limits, check: Check) -> list[str]:
-    """Return the column names. Raises BadData for an invalid header."""
-    for magic, name in UNSUPPORTED_FORMATS.items():
-        if head.startswith(magic):
-            raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV in UTF-8 or Parquet")])
-    if not head.strip():
-        raise BadData([Problem("empty-input", "the file is empty")])
+def _check_closed_quotes(stream: IO[bytes], delimiter: str) -> None:
+    """Raise BadData if a quoted cell is not closed; a quote inside an unquoted cell, such as 5", is text."""
+    stream.seek(0)
+    csv.field_size_limit(max(csv.field_size_limit(), BLOCK_BYTES))
+    text, end, line = io.TextIOWrapper(stream, encoding="utf-8", newline=""), ["the end of the text"], 0
     try:
-        lines = io.StringIO(head.removeprefix(BOM).decode(errors="ignore"), newline=None)
-        names = next(row for row in csv.reader(lines, delimiter=delimiter) if row)
-    except (csv.Error, StopIteration) as error:
-        raise BadData([Problem("csv-header", "the first row is not a header")]) from error
-    if len(names) == 1:
-        for mark, name in DELIMITERS.items():
-            if mark in names[0]:
-                raise BadData([Problem("csv-delimiter", f"the cells seem to be separated by a {name}", expected="comma")])
-    if len(names) > limits.columns:
-        raise TooLarge(
-            [Problem("too-many-columns", f"the table has {len(names)} columns", expected=f"at most {limits.columns}")]
-        )
-    problems = [
-        Problem("csv-header", "has an empty name, or a name with surrounding whitespace", column=f"#{position}")
-        for position, name in enumerate(names, 1)
-        if not name or name != name.strip()
-    ]
-    seen: set[str] = set()
-    for position, name in enumerate(names, 1):
-        if name in seen:
-            problems.append(Problem("csv-header", "has the same name as an earlier column", column=f"#{position}"))
-        seen.add(name)
-    if problems:
-        raise BadData(problems)
+        reader = csv.reader(itertools.chain(text, ["\n", *end]), delimiter=delimiter)
+        for cells in reader:
+            last, start, line = cells, line, reader.line_num
+        is_closed = last == end
+    except csv.Error:
+        start, is_closed = line, False
+    finally:
+        text.detach()
+    if not is_closed:
+        raise BadData([Problem("csv-quote", f"a quoted cell that begins in line {start + 1} is not closed")])
+
+
+def _check_names(names: Sequence[str], options: ReadOptions) -> None:
+    """Raise BadData for invalid names."""
     check_names(names)
-    check(names)
-    return names
+    options.check(names)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, Kind, Label, NumberFormat, Signature, Target, Task
+from podium.schema.columns import Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
+from podium.tables.cell_rules import normalize_category
 from podium.tables.fuzzy_categories import (
     VOCABULARIES,
     apply_corrections,
@@ -23,43 +21,23 @@ from podium.tables.fuzzy_categories import (
     infer_vocabulary,
     vocabulary_aliases,
 )
-from podium.tables.number_formats import MARKS, PATTERNS, plain_texts
+from podium.tables.kind_inference import CATEGORY, LONG_INTEGER, CellKind, infer_decimal, infer_kind, is_epoch
+from podium.tables.target_inference import infer_target
 from podium.tables.typed_columns import coerce_column, mask_missing
 
-NA_TEXTS = (
-    *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
-    *(
-        "na",
-        "Na",
-        "N.A.",
-        "n.a.",
-        "<NA>",
-        "#NA",
-        "#N/A",
-        "#N/A N/A",
-        "NAN",
-        "-nan",
-        "-NaN",
-        "1.#QNAN",
-        "-1.#IND",
-        "NaT",
-    ),  # pandas, R
-    *("inf", "-inf", "+inf", "Inf", "-Inf", "INF", "-INF", "Infinity", "-Infinity"),
-    *("#VALUE!", "#DIV/0!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),  # Excel
-    *("(null)", "[NULL]", "<null>", "\\N", "Null", "nil", "NIL"),  # SQL
-    *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
-)
-"""Strings that mean "missing" if all other cells are numbers, dates or booleans; in a text column, they are plain values."""
-NA_LABELS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "<NA>", "#NA", "#N/A", "(null)", "\\N")
-"""Strings that are never a class of the target."""
-ISO_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-MAX_CLASSES = 20
+UUID = r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+ID_NAME = re.compile(r"(^|[_ .-])(id|ID|Id|uuid|guid|key)$|[a-z](Id|ID)$")
+MAX_SHOWN = 5
 
 
 def infer_signature(table: pa.Table, project: Project) -> Signature:
-    """Infer inputs, target and ignored columns from the cells and the project's options. Raises BadData."""
+    """Infer inputs, target and ignored columns from the cells and the project's options.
+
+    Raises BadData with the problems of all columns.
+    """
     _check_names(table, project)
-    inputs, ignored = [], {project.target: "the target"}
+    decimal = table_decimal(table, project)
+    inputs, ignored, problems = [], {project.target: "the target"}, list[Problem]()
     for name in table.column_names:
         if name == project.target:
             continue
@@ -67,52 +45,92 @@ def infer_signature(table: pa.Table, project: Project) -> Signature:
         if options.ignore:
             ignored[name] = "ignored by the project"
             continue
-        column = infer_column(name, table[name], options)
+        try:
+            column = infer_column(name, table[name], options, decimal)
+        except BadData as error:
+            problems += error.problems
+            continue
         reason = _reason_to_drop(table[name], column)
         if reason and options.kind is None:
             ignored[name] = reason
         else:
             inputs.append(column)
+    try:
+        target = infer_target(table[project.target], project)
+    except BadData as error:
+        problems += error.problems
+    if problems:
+        raise BadData(problems)
     if not inputs:
         raise BadData([Problem("no-inputs", "no input column is left to train on")])
-    return Signature(tuple(inputs), infer_target(table[project.target], project), ignored)
+    return Signature(tuple(inputs), target, ignored)
 
 
-def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions) -> Column:
+def table_decimal(table: pa.Table, project: Project) -> DecimalMark:
+    """Return the decimal mark of the table's numbers."""
+    return project.reading.decimal or infer_decimal(table.columns)
+
+
+def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, decimal: DecimalMark = ".") -> Column:
     """Infer a column's kind, NA values, categories and range, except where the project sets them. Raises BadData."""
     plain = Column(name, "category", nullable=True, na_values=options.na_values)
     text = mask_missing(cells, plain)
-    kind, number_format, na_texts = _configured_kind(options) or _inferred_kind(text)
+    kind = _configured_kind(options, decimal) or _inferred_kind(name, text, decimal)
     column = Column(
         name,
-        kind,
+        kind.kind,
         nullable=True,
-        na_values=(*options.na_values, *(text for text in na_texts if text not in options.na_values)),
+        na_values=(*options.na_values, *(text for text in kind.na_values if text not in options.na_values)),
         handle_unknown=options.handle_unknown,
-        unit=options.unit,
-        date_format=options.date_format,
-        number_format=number_format,
+        unit=options.unit or kind.suffix,
+        date_format=kind.date_format,
+        number_format=kind.number_format,
+        decimal=kind.decimal,
+        suffix=kind.suffix,
     )
-    if kind == "category":
+    if kind.kind == "category":
         column = _with_fuzzy_spellings(column, text, options)
     values, problems = coerce_column(cells, column)
     if problems:
-        raise BadData(problems)
+        raise BadData(_grouped(problems))
     return with_statistics(replace(column, nullable=False), values, options)
 
 
-InferredKind = tuple[Kind, NumberFormat, tuple[str, ...]]
-"""A kind, the format of its numbers, and its NA values."""
-
-
-def _configured_kind(options: ColumnOptions) -> InferredKind | None:
-    if options.kind is None and "date_format" in options.model_fields_set:
-        return "date", "plain", ()
+def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind | None:
+    date_format = options.date_format
+    if options.kind == "date" or (options.kind is None and "date_format" in options.model_fields_set):
+        return CellKind("date", date_format=date_format)
     if options.kind is None and options.number_format is None:
         return None
     if options.kind == "weekday" or options.kind == "month":
-        return "category", "plain", ()
-    return options.kind or "number", options.number_format or "plain", ()
+        return CATEGORY
+    return CellKind(options.kind or "number", options.number_format or "plain", decimal if options.kind != "integer" else ".")
+
+
+def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> CellKind:
+    """Infer the kind. Raises BadData if a considerable part of a column of numbers is something else."""
+    kind = infer_kind(text, decimal)
+    if kind.odd:
+        shown = ", ".join(kind.odd[:MAX_SHOWN])
+        message = (
+            f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set columns.{name}.na_values if they "
+            f'mean a missing value, columns.{name}.kind = "category", or columns.{name}.ignore = true'
+        )
+        raise BadData([Problem("invalid-type", message, column=name)])
+    return replace(kind, kind="date") if kind.kind == "integer" and is_epoch(name, text) else kind
+
+
+def _grouped(problems: list[Problem]) -> list[Problem]:
+    """Return one problem for those that differ only in the row."""
+    first: dict[tuple[str, str | None], list[Problem]] = {}
+    for problem in problems:
+        first.setdefault((problem.message, problem.column), []).append(problem)
+    return [
+        group[0]
+        if len(group) == 1
+        else replace(group[0], message=f"{group[0].message}, and so are {len(group) - 1} or more rows")
+        for group in first.values()
+    ]
 
 
 def _with_fuzzy_spellings(column: Column, text: pa.ChunkedArray, options: ColumnOptions) -> Column:
@@ -133,77 +151,6 @@ def _with_fuzzy_spellings(column: Column, text: pa.ChunkedArray, options: Column
     return replace(column, fuzzy=spellings.fuzzy, aliases=spellings.aliases, categories=categories)
 
 
-def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
-    """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
-    text = _target_text(cells, project.target_na_values)
-    labels = sorted(set(class_spellings(cells, project).values()))
-    is_numeric, all_integers = _all(text, NUMBER), all(_is_canonical_integer(label) for label in labels)
-    has_format = _inferred_kind(mask_missing(cells, Column("target", "category")))[1] != "plain"
-    task = project.task or _infer_task(len(labels), is_numeric, _all(text, INTEGER) and not has_format)
-    if len(labels) < 2:
-        raise BadData([Problem("one-class", "has a single value; a target needs at least two", column=project.target)])
-    if task == "regression":
-        if not is_numeric:
-            raise BadData([Problem("invalid-type", "must be numeric for regression", column=project.target)])
-        return Target(project.target, task)
-    if task == "binary" and len(labels) != 2:
-        raise BadData([Problem("classes", f"has {len(labels)} classes; a binary target needs two", column=project.target)])
-    classes: list[Label] = sorted(int(label) for label in labels) if all_integers else list(labels)
-    return Target(project.target, task, tuple(classes))
-
-
-def class_spellings(cells: pa.ChunkedArray, project: Project) -> dict[str, str]:
-    """Return the class of each label of the target: the most frequent of the labels that differ only in case.
-
-    With `fuzzy = "exact"` for the target's column, each label is a class.
-    """
-    counted = pc.value_counts(_target_text(cells, project.target_na_values).drop_null()).to_pylist()
-    counts: Counter[str] = Counter()
-    for entry in counted:
-        counts[normalize_category(entry["values"])] += entry["counts"]
-    if project.columns.get(project.target, ColumnOptions()).fuzzy == "exact":
-        return {label: label for label in counts}
-    classes: dict[str, str] = {}
-    for label in sorted(counts, key=lambda label: (-counts[label], label)):
-        classes.setdefault(label.casefold(), label)
-    return {label: classes[label.casefold()] for label in counts}
-
-
-def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, ...]) -> pd.Series:
-    """Return the target as numbers: the index of the class, or the value; NaN if missing. Raises BadData."""
-    text = _target_text(cells, na_values)
-    if target.task == "regression":
-        numbers = pc.cast(text, pa.float64()).to_pandas().astype(float)
-        if not np.isfinite(numbers.dropna()).all():
-            raise BadData([Problem("out-of-range", "has a number that is too large", column=target.name)])
-        return numbers
-    exact = {str(label): float(code) for code, label in enumerate(target.classes)}
-    loose = {label.casefold(): code for label, code in exact.items()}
-    if len(loose) < len(exact):
-        loose = {}
-
-    def code(label: str) -> float | None:
-        label = normalize_category(label)
-        return exact.get(label, loose.get(label.casefold()))
-
-    return text.to_pandas().map(code, na_action="ignore").astype(float)
-
-
-def _target_text(cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> pa.ChunkedArray:
-    """Return the target as text, null where missing: NA_TEXTS, or NA_LABELS if the target is text."""
-    text = mask_missing(cells, Column("target", "category", na_values=na_values))
-    kind, number_format, na_texts = _inferred_kind(text)
-    if kind == "category":
-        return mask_missing(cells, Column("target", "category", na_values=(*na_values, *NA_LABELS)))
-    numbers = mask_missing(cells, Column("target", kind, na_values=(*na_values, *na_texts)))
-    return numbers if number_format == "plain" else plain_texts(numbers, number_format)
-
-
-def _is_canonical_integer(label: str) -> bool:
-    """Return whether the text equals `str(int(text))`."""
-    return re.fullmatch(r"-?[1-9][0-9]{0,14}|0", label) is not None
-
-
 def _check_names(table: pa.Table, project: Project) -> None:
     known = ", ".join(table.column_names[:20])
     configured: Mapping[str, str] = {project.target: "target", **dict.fromkeys(project.columns, "columns")}
@@ -218,45 +165,25 @@ def _check_names(table: pa.Table, project: Project) -> None:
         raise BadData(problems)
 
 
-def _inferred_kind(text: pa.ChunkedArray) -> InferredKind:
-    is_missing = pc.is_in(text, value_set=pa.array(NA_TEXTS))
-    found = set(pc.unique(pc.filter(text, is_missing)).to_pylist())
-    na_texts = tuple(na_text for na_text in NA_TEXTS if na_text in found)
-    rest = pc.filter(text, pc.invert(is_missing)).drop_null()
-    if len(rest) == 0:
-        return "category", "plain", ()
-    if _all(rest, NUMBER):
-        return ("integer" if _all(rest, INTEGER) else "number"), "plain", na_texts
-    if _all(rest, ISO_DATE):
-        return "date", "plain", na_texts
-    if pc.all(pc.is_in(pc.utf8_lower(rest), value_set=pa.array(list(BOOLEANS)))).as_py():
-        return "boolean", "plain", na_texts
-    for number_format, pattern in PATTERNS.items():
-        if _all(rest, pattern) and pc.any(pc.match_substring_regex(rest, MARKS[number_format])).as_py():
-            return "number", number_format, na_texts
-    return "category", "plain", ()
-
-
-def _all(text: pa.ChunkedArray, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(text, f"^({pattern})$")).as_py())
-
-
-def _infer_task(labels: int, is_numeric: bool, is_integer: bool) -> Task:
-    if labels == 2:
-        return "binary"
-    return "regression" if is_numeric and not (is_integer and labels <= MAX_CLASSES) else "multiclass"
-
-
 def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     """Return why a column cannot be a feature, or an empty string."""
     rows = len(cells)
     distinct = len(pc.unique(cells))
     if distinct <= 1 or (not column.categories and column.low is None):
-        return "constant"
+        return "constant" if pc.any(pc.not_equal(pc.utf8_trim_whitespace(cells), "")).as_py() else "empty"
     if column.kind == "category" and distinct > max(rows // 2, 20):
-        return "nearly unique text"
-    is_identifier = column.kind == "integer" and distinct == rows > 20 and (column.high or 0) - (column.low or 0) == rows - 1
-    return "row identifier" if is_identifier else ""
+        return _reason_for_text(cells)
+    is_unique = column.kind == "integer" and distinct == rows > 20
+    if is_unique and (column.high or 0) - (column.low or 0) == rows - 1:
+        return "row identifier"
+    return "identifier, different in every row" if is_unique and ID_NAME.search(column.name) else ""
+
+
+def _reason_for_text(cells: pa.ChunkedArray) -> str:
+    for pattern, reason in ((LONG_INTEGER, "long whole numbers that identify something"), (UUID, "UUIDs")):
+        if pc.mean(pc.match_substring_regex(cells, f"^({pattern})?$").cast(pa.int8())).as_py() > 0.9:
+            return reason
+    return "nearly unique text"
 
 
 def with_statistics(column: Column, values: pd.Series, options: ColumnOptions) -> Column:

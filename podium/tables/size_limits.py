@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from podium.schema.data_errors import Problem, TooLarge
+
 MAX_EXTRA = 1_000
 """Maximum number of columns or fields in a request that the model does not know."""
 OFFSET_BYTES = 4
@@ -36,3 +38,9 @@ REQUEST = Limits(decoded_bytes=400_000_000)
 """Limits for a table processed in memory."""
 FILE = Limits(decoded_bytes=600_000_000)
 """Limits for a table processed in chunks."""
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    """The error for a table that is too large when decoded."""
+    expected = f"at most {max_bytes} decoded bytes; send fewer rows at a time"
+    return TooLarge([Problem("too-large", "the decoded table is too large", expected=expected)])

@@ -44,7 +44,7 @@ def _number(column: Column) -> Callable[[str], Value]:
     sentinels, largest = missing_sentinels(column), largest_number(column)
 
     def convert(text: str) -> Value:
-        digits = text if column.number_format == "plain" else plain_text(text, column.number_format)
+        digits = text if not column.has_number_format else plain_text(text, column)
         if not digits or not PLAIN_NUMBER.fullmatch(digits):
             raise InvalidCell("invalid-type", "is not a number")
         number = float(digits)

@@ -58,7 +58,7 @@ def _problems(cells: InvalidCells, column: Column) -> list[Problem]:
 
 def coerce_cells(cells: pa.ChunkedArray, column: Column) -> TypedColumn:
     """Return the typed cells, and the invalid ones as masks rather than one problem per cell."""
-    plain = column.kind in ("number", "integer") and column.number_format == "plain"
+    plain = column.kind in ("number", "integer") and not column.has_number_format
     if plain and (numbers := _plain_numbers(cells, column)) is not None:
         return _without_sentinels(numbers, [], column)
     too_long = pc.fill_null(pc.greater(pc.binary_length(cells), MAX_TEXT_LENGTH * MAX_UTF8_BYTES), False)
@@ -104,8 +104,8 @@ def _plain_numbers(cells: pa.ChunkedArray, column: Column) -> pd.Series | None:
 
 
 def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
-    if column.number_format != "plain":
-        text = plain_texts(text, column.number_format)
+    if column.has_number_format:
+        text = plain_texts(text, column)
     invalid = text.is_valid().to_numpy() & ~_matches(text, NUMBER)
     valid_text = pc.if_else(pa.array(invalid), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(valid_text, pa.float64()).to_pandas().astype(float)

@@ -13,8 +13,8 @@ from podium.schema.columns import EPOCH, Column, Panel
 from podium.schema.data_errors import BadData, Problem
 from podium.storage.object_store import digest
 from podium.tables.frames import coerce_frame
-from podium.tables.readers import read_table
 from podium.tables.typed_columns import coerce_column
+from podium.training.reading import read_training_table
 
 
 def panel_options(project: Project) -> PanelOptions:
@@ -30,7 +30,7 @@ def base_columns(options: PanelOptions) -> set[str]:
 
 def daily_rows(data: bytes, key: str, project: Project) -> tuple[pa.Table, pa.Array]:
     """Return the rows of a daily file and the month of each. Raises BadData if they do not fit the panel."""
-    table, options = read_table(data, gzipped=key.endswith(".gz")), panel_options(project)
+    table, options = read_training_table(data, project, key).table, panel_options(project)
     time = time_column(project)
     columns = [time, Column(options.entity, "category")]
     columns += [_number_column(name, project) for name in sorted({project.target, *base_columns(options)})]

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from podium.schema.columns import Column, Panel
+from podium.schema.reading import Finding
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import lag_name
 from podium.training.panel import unscaled_columns
@@ -48,7 +49,7 @@ class DataReport:
     target: str
     task: str
     columns: list[dict[str, object]]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     figures: list[ReportFigure]
 
 
@@ -64,7 +65,7 @@ def build_data_report(data: LabeledRows) -> DataReport:
     if sum(not column.is_text for column in data.signature.inputs) > 1:
         figures.append(_correlations(data))
     summaries = [_column_summary(column, data.inputs[column.name]) for column in data.signature.inputs]
-    return DataReport(len(data.inputs), target.name, target.task, summaries, data.notes, figures)
+    return DataReport(len(data.inputs), target.name, target.task, summaries, data.findings, figures)
 
 
 def report_html(project: str, title: str, report: DataReport, templates: Path) -> str:

@@ -16,12 +16,16 @@ from podium.project import ColumnOptions, Project
 from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
+from podium.schema.reading import Finding
+from podium.tables.cell_rules import expected
 from podium.tables.frames import coerce_frame, columns_of, frame_of
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale, lag_name, window_columns, windows
-from podium.tables.schema_inference import infer_column
+from podium.tables.readers import SourceTable
+from podium.tables.schema_inference import infer_column, table_decimal
 from podium.training.daily_files import base_columns, panel_options, row_days
-from podium.training.preparation import check_row_count, dropped_columns
+from podium.training.findings import table_findings
+from podium.training.preparation import check_row_count
 
 MIN_SPREAD = 1e-9
 """Standard deviations below this are rounding errors and count as zero."""
@@ -34,6 +38,7 @@ def infer_panel(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str
     required |= dict.fromkeys(base_columns(options), "panel.derived_columns")
     _check_columns(table, required)
     columns, ignored = [], {}
+    decimal = table_decimal(table, project)
     for name in table.column_names:
         column_options = project.columns.get(name, ColumnOptions())
         if column_options.ignore or name in options.derived_columns:
@@ -42,7 +47,7 @@ def infer_panel(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str
         if name == options.entity:
             fuzzy = column_options.fuzzy or "exact"  # similar names are different entities
             column_options = column_options.model_copy(update={"kind": "category", "fuzzy": fuzzy})
-        column = infer_column(name, table[name], column_options)
+        column = infer_column(name, table[name], column_options, decimal)
         if name in required or column.kind in ("number", "integer"):
             columns.append(column)
         else:
@@ -76,12 +81,17 @@ def _check_kinds(panel: Panel) -> None:
         if columns[name].kind not in ("number", "integer")
     ]
     problems += [
-        Problem("missing-field", "has missing values", column=name)
+        Problem("missing-field", f"has missing values{_marks(columns[name])}", column=name)
         for name in (panel.entity, panel.time, panel.target)
         if columns[name].nullable
     ]
     if problems:
         raise BadData(problems)
+
+
+def _marks(column: Column) -> str:
+    """Return the strings that count as missing in this column."""
+    return f" (cells with {', '.join(column.na_values[:3])} are not {expected(column)})" if column.na_values else ""
 
 
 def with_known_entities(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> Panel:
@@ -99,31 +109,34 @@ def with_known_entities(panel: Panel, inputs: pd.DataFrame, days: pd.Series) -> 
     return replace(panel, columns=tuple(columns))
 
 
-def prepare_panel(table: pa.Table, project: Project, until: float | None) -> LabeledRows:
+def prepare_panel(source: SourceTable, project: Project, until: float | None) -> LabeledRows:
     """Return the last `panel.max_rows` windows with a known target change, for days up to `until`. Raises BadData."""
+    table = source.table
     if until is not None:
         table = table.filter(pa.array((row_days(table, project) <= until).to_numpy()))
     panel, ignored = infer_panel(table, project)
     frame = coerce_frame(table, panel.columns, ignored)
     result = windows(columns_of(frame), panel, ahead=False)
-    notes = dropped_columns(ignored)
+    signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel, source.reading)
+    findings = [*source.findings, *table_findings(table, signature, project)]
     if len(result) < len(frame):
-        notes.append(f"{len(frame) - len(result)} rows repeat the entity and day of a later row and were dropped")
+        findings.append(
+            Finding("", f"{len(frame) - len(result)} rows repeat the entity and day of a later row and are left out")
+        )
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
     if len(result) > max_rows:
         recent = np.sort(np.argsort(result.keys[DAY], kind="stable")[-max_rows:])
-        notes.append(f"the most recent {max_rows} of {len(result)} rows are used (panel.max_rows)")
+        findings.append(Finding("", f"the most recent {max_rows} of {len(result)} rows are used", "panel.max_rows = …"))
         result = result.take(recent)
     check_row_count(len(result), "days with a previous day")
-    signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel)
-    return labeled_windows(result, signature, tuple(notes))
+    return labeled_windows(result, signature, tuple(findings))
 
 
-def labeled_windows(result: Windows, signature: Signature, notes: tuple[str, ...] = ()) -> LabeledRows:
+def labeled_windows(result: Windows, signature: Signature, findings: tuple[Finding, ...] = ()) -> LabeledRows:
     """Return windows with their target change, by day."""
     inputs, days = frame_of(result.inputs), pd.Series(result.keys[DAY])
-    return LabeledRows(inputs, target_change(result.keys), days, signature, notes)
+    return LabeledRows(inputs, target_change(result.keys), days, signature, findings)
 
 
 def target_change(keys: Columns) -> pd.Series:

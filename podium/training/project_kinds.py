@@ -15,11 +15,12 @@ from podium.storage.daily_ingest import IngestState, is_folder, read_daily_rows,
 from podium.storage.object_store import Store
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import window_columns
-from podium.tables.readers import read_table
+from podium.tables.readers import SourceTable
 from podium.tables.schema_inference import with_statistics
 from podium.training.daily_files import day_name, day_number, month_of, panel_options, time_column
 from podium.training.panel import prepare_panel, window_encoder, with_known_entities
 from podium.training.preparation import prepare_table
+from podium.training.reading import read_training_table
 
 
 class ProjectKind(Protocol):
@@ -28,7 +29,7 @@ class ProjectKind(Protocol):
     def load(self, snapshot: bytes, store: Store, until: str) -> LabeledRows:
         """Prepare the rows of a data snapshot, only for days up to `until` if it is not empty. Raises BadData, BadProject."""
 
-    def prepare(self, table: pa.Table, until: float | None = None) -> LabeledRows:
+    def prepare(self, source: SourceTable, until: float | None = None) -> LabeledRows:
         """Prepare the rows of a raw table. Raises BadData."""
 
     def split_kind(self, rows: LabeledRows) -> str:
@@ -55,8 +56,8 @@ class TableProject:
             raise BadProject(f"--until applies to panels only; remove it, or add a [panel] section to {self.project.name}")
         return self.prepare(_read(snapshot, self.project))
 
-    def prepare(self, table: pa.Table, until: float | None = None) -> LabeledRows:
-        return prepare_table(table, self.project)
+    def prepare(self, source: SourceTable, until: float | None = None) -> LabeledRows:
+        return prepare_table(source, self.project)
 
     def split_kind(self, rows: LabeledRows) -> str:
         if self.project.split.kind:
@@ -92,11 +93,10 @@ class PanelProject:
         state, options = IngestState.from_json(snapshot), panel_options(self.project)
         last_month = None if day is None else month_of(day, time_column(self.project))
         table = read_daily_rows(store, state, last_month, options.max_rows, (options.entity, options.time))
-        rows = self.prepare(table, day)
-        return replace(rows, notes=(*rows.notes, *unreadable_files(state)))
+        return self.prepare(SourceTable(table, findings=list(unreadable_files(state))), day)
 
-    def prepare(self, table: pa.Table, until: float | None = None) -> LabeledRows:
-        return prepare_panel(table, self.project, until)
+    def prepare(self, source: SourceTable, until: float | None = None) -> LabeledRows:
+        return prepare_panel(source, self.project, until)
 
     def split_kind(self, rows: LabeledRows) -> str:
         return "time"
@@ -122,8 +122,8 @@ def kind_of(project: Project) -> ProjectKind:
 
 def prepare(table: pa.Table, project: Project, until: float | None = None) -> LabeledRows:
     """Prepare the rows of a raw table for training; for a panel, only days up to `until`. Raises BadData."""
-    return kind_of(project).prepare(table, until)
+    return kind_of(project).prepare(SourceTable(table), until)
 
 
-def _read(snapshot: bytes, project: Project) -> pa.Table:
-    return read_table(snapshot, gzipped=str(project.data).endswith(".gz"))
+def _read(snapshot: bytes, project: Project) -> SourceTable:
+    return read_training_table(snapshot, project, str(project.data))

@@ -52,7 +52,7 @@ class Options:
     extra: Annotated[
         Literal["refuse", "keep"], Query(description="Unknown columns: reject the request, or return them unchanged")
     ] = "refuse"
-    delimiter: Annotated[Literal[",", ";", "tab", "|"], Query(description="CSV delimiter")] = ","
+    delimiter: Annotated[Literal[",", ";", "tab", "|"] | None, Query(description="CSV delimiter, detected by default")] = None
     raw: Annotated[bool, Query(description="Don't escape cells that a spreadsheet could execute as formulas")] = False
 
     @property

@@ -26,7 +26,7 @@ from podium.registry.versions import GOLDEN_FILE, model_file
 from podium.settings import ROOT
 from podium.tables.frames import frame_of
 from podium.tables.panel import INDEX
-from podium.tables.readers import read_csv
+from podium.tables.readers import read_table
 from projects.crypto import stand_in
 from tests.unit.importers import slow_panel as slow
 
@@ -107,7 +107,7 @@ EDGES: dict[str, Rows] = {
 
 def forecasts(given: Given, rows: Rows) -> list[tuple[str, int, str, float, float | None]]:
     """Return the forecasts of the service, without unknown symbols."""
-    table = read_csv(text(rows))
+    table = read_table(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True, keep_extra=False))
     panel = given.model.signature.panel
     assert panel
@@ -118,7 +118,7 @@ def forecasts(given: Given, rows: Rows) -> list[tuple[str, int, str, float, floa
 def check(given: Given, rows: Rows) -> None:
     """Compare features to float64 precision and forecasts to float32 precision."""
     expected_windows = slow.windows(rows, given.scalers)
-    table = read_csv(text(rows))
+    table = read_table(text(rows))
     inputs = rows_from_text(table, given.model.signature, table.num_rows, ParseOptions(by_row=True))
     assert inputs.keys is not None
     known = frame_of(inputs.keys).drop(index=list(inputs.invalid_rows)).reset_index(drop=True)
@@ -145,7 +145,7 @@ def test_the_given_network_matches_the_reference_on_real_rows(given: Given, shar
 
 def test_a_single_row_is_scored_to_the_same_bits_as_a_table(synthetic: Given) -> None:
     fast = synthetic.model.compiled()
-    table = read_csv(text(EDGES["plain"] + EDGES["zero prices"]))
+    table = read_table(text(EDGES["plain"] + EDGES["zero prices"]))
     inputs = rows_from_text(table, synthetic.model.signature, table.num_rows)
     assert [list(fast(row)) for row in inputs.as_rows()] == synthetic.model.scores(inputs.as_frame()).tolist()
 

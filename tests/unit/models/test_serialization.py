@@ -12,7 +12,7 @@ from podium.models.golden_rows import GOLDEN, GoldenMismatch, record_golden, ver
 from podium.models.model import Model
 from podium.models.serialization import UnsafePickle, dump, load
 from podium.project import Project
-from podium.tables.readers import read_csv
+from podium.tables.readers import read_table
 from podium.training.local_run import train_candidates
 from podium.training.project_kinds import prepare
 from tests import tables
@@ -21,14 +21,14 @@ from tests import tables
 @pytest.fixture(scope="module")
 def models() -> list[Model]:
     project = Project(name="mixed", data="s3://podium/x", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS)
-    rows = prepare(read_csv(tables.mixed().to_csv(index=False).encode()), project)
+    rows = prepare(read_table(tables.mixed().to_csv(index=False).encode()), project)
     return [candidate.model for candidate in train_candidates(rows, project)]
 
 
 @pytest.fixture(scope="module")
 def inputs() -> object:
     project = Project(name="mixed", data="s3://podium/x", target="bought", columns=tables.MIXED_COLUMNS)
-    return prepare(read_csv(tables.mixed().to_csv(index=False).encode()), project).inputs
+    return prepare(read_table(tables.mixed().to_csv(index=False).encode()), project).inputs
 
 
 def test_every_family_is_loaded_and_reproduces_its_golden_rows(models: list[Model], inputs: object) -> None:

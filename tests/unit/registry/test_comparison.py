@@ -12,7 +12,7 @@ import pytest
 from podium.project import Project
 from podium.registry.comparison import Incumbent, NotComparable, comparable_rows, compare, unseen_by
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
-from podium.tables.readers import read_csv
+from podium.tables.readers import read_table
 from podium.training.local_run import train_candidates
 from podium.training.project_kinds import prepare
 from podium.training.splits import held_out_rows, split_boundary, train_and_test, training_rows
@@ -37,7 +37,7 @@ def table(rows: int = 600) -> pd.DataFrame:
 
 
 def prepared(frame: pd.DataFrame, options: Project) -> LabeledRows:
-    return labeled_rows_from_parquet(labeled_rows_to_parquet(prepare(read_csv(frame.to_csv(index=False).encode()), options)))
+    return labeled_rows_from_parquet(labeled_rows_to_parquet(prepare(read_table(frame.to_csv(index=False).encode()), options)))
 
 
 def texts(rows: LabeledRows, names: list[str]) -> list[tuple[Any, ...]]:

@@ -47,7 +47,13 @@ VALUES: list[tuple[Column, Any, Any]] = [
     (NUMBER, 1, 1.0),
     (NUMBER, 1.5, 1.5),
     (Column("x", "integer"), 7.0, 7.0),
-    (Column("x", "boolean"), True, 1.0),
+    *((Column("x", "boolean"), spelling, 1.0) for spelling in (True, 1, 1.0, "yes", "TRUE", "t", "On", "1")),
+    *((Column("x", "boolean"), spelling, 0.0) for spelling in (False, 0, "No", "f", "0.0")),
+    *(
+        (Column("x", "date"), spelling, 10.5)
+        for spelling in ("1970-01-11T12:00:00.000", "1970-01-11 12:00", "1970-01-11T14:00:00+02:00")
+    ),
+    *((Column("x", "date"), number, 15002.0) for number in (1296172800, 1296172800000, 1296172800000000, "1296172800000")),
     (Column("x", "date"), "1970-01-11", 10.0),
     (Column("x", "category"), "e\u0301", "é"),
     (Column("x", "category"), 5, "5"),
@@ -99,7 +105,7 @@ INVALID_VALUES = [
     (Column("x", "number", na_values=("0",)), 10**320, "out-of-range"),
     (Column("x", "integer"), 1.5, "invalid-type"),
     (Column("x", "integer"), 2**63, "out-of-range"),
-    (Column("x", "boolean"), 1, "invalid-type"),
+    (Column("x", "boolean"), 2, "invalid-type"),
     (Column("x", "category"), 1.5, "invalid-type"),
     (Column("x", "category"), "\ud800", "invalid-encoding"),
     (Column("x", "category"), "a\0", "invalid-encoding"),

@@ -38,7 +38,7 @@ AMOUNTS = {
 
 
 def test_amounts_are_parsed() -> None:
-    column = inferred(list(AMOUNTS))
+    column = inferred(list(AMOUNTS), number_format="money")
     assert (column.kind, column.number_format, column.nullable) == ("number", "money", True)
     assert coerce_both(column, list(AMOUNTS)) == list(AMOUNTS.values())
     assert coerce_rows([{"x": 12.5}], [column]) == [(12.5,)]  # a JSON number is accepted too
@@ -111,8 +111,8 @@ def test_project_options_override_inference() -> None:
 
 
 def test_decimal_commas_are_not_read_as_thousands_separators() -> None:
-    assert inferred(["0,125", "0,250", "1,500", "2,375"]).kind == "category"
-    assert inferred(["1,500", "2,375", "3,125"]).kind == "category"  # ambiguous: set number_format = "money"
+    assert inferred(["0,125", "0,250", "1,500", "2,375"]).decimal == ","
+    assert inferred(["1,500", "2,375", "3,125"]).number_format == "money"  # ambiguous: the table's other columns decide
     assert inferred(["1,500", "2,375", "7"]).number_format == "money"
     assert coerce_both(inferred(["1,500", "2,375"], number_format="money"), ["1,500"]) == [1500.0]
 

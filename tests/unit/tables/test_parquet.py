@@ -7,7 +7,7 @@ import time
 import pytest
 
 from podium.schema.data_errors import BadData
-from podium.tables.readers import read_table
+from podium.tables.readers import ReadOptions, read_table
 from podium.tables.size_limits import REQUEST
 
 I32, BINARY, LIST, STRUCT = 5, 8, 9, 12
@@ -74,5 +74,5 @@ def skipped_pages(groups: int, pages: int, *, shared: bool) -> bytes:
 def test_crafted_headers_are_rejected_quickly(data: bytes) -> None:
     started = time.process_time()
     with pytest.raises(BadData):
-        read_table(data, limits=REQUEST)
+        read_table(data, ReadOptions(limits=REQUEST))
     assert time.process_time() - started < 5

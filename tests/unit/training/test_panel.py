@@ -18,7 +18,7 @@ from podium.schema.data_errors import BadData
 from podium.tables.frames import columns_of, frame_of
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, windows
-from podium.tables.readers import read_csv
+from podium.tables.readers import read_table
 from podium.training.local_run import train_candidates
 from podium.training.panel import window_encoder
 from podium.training.project_kinds import prepare
@@ -45,7 +45,7 @@ def shops(count: int = 5, days: int = 40, seed: int = 0) -> pd.DataFrame:
 
 
 def table(frame: pd.DataFrame) -> pa.Table:
-    return read_csv(frame.to_csv(index=False).encode())
+    return read_table(frame.to_csv(index=False).encode())
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_only_the_most_recent_rows_are_used() -> None:
     recent = prepare(table(shops(days=60)), project(panel={"max_rows": 100}))
     assert len(recent.inputs) == 100
     assert recent.order is not None and recent.order.nunique() == 20
-    assert any("max_rows" in note for note in recent.notes)
+    assert any("max_rows" in finding.setting for finding in recent.findings)
 
 
 def test_unsorted_entities_and_repeated_days_are_ordered() -> None:
@@ -148,9 +148,9 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"day": "yesterday"}, "neither a date nor a whole number"),
+        ({"day": "yesterday"}, "has missing values .cells with yesterday are not a date"),
         ({"sold": ""}, "has missing values"),
-        ({"sold": "many"}, "is not a number"),
+        ({"sold": "many"}, "has missing values .cells with many"),
     ],
 )
 def test_rows_that_do_not_form_a_panel_are_rejected(change: dict[str, str], message: str) -> None:

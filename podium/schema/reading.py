@@ -1,0 +1,37 @@
+"""How delimited text is read, and what was noticed while reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How text tables are read. A request may differ in delimiter and header; both are detected from the column names.
+
+    `names` are the columns of tables without a header row; lines that start with `comment` are skipped.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    comment: str = ""
+    names: tuple[str, ...] = ()
+
+
+DEFAULT_READING = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was read differently, changed or left out, and the line of project.toml that decides it.
+
+    `column` is empty for the whole table. The message shows forms and counts; text of cells only if it is repeated.
+    """
+
+    column: str
+    message: str
+    setting: str = ""
+
+    def __str__(self) -> str:
+        column = f"{self.column}: " if self.column else ""
+        return column + self.message + (f" [{self.setting}]" if self.setting else "")

@@ -1,0 +1,240 @@
+"""Infer what the text cells of a column are: numbers in some format, dates, booleans or categories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.schema.columns import ISO_FORMAT, DecimalMark, Kind, NumberFormat
+from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, parse_date
+from podium.tables.number_formats import CURRENCY, LIMITS, MAGNITUDES, SPACES, format_pattern, number_pattern
+
+NA_TEXTS = (
+    *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
+    *("na", "Na", "N.A.", "n.a.", "<NA>", "#NA", "#N/A", "#N/A N/A", "NAN", "-nan", "-NaN", "1.#QNAN", "-1.#IND", "NaT"),
+    *("inf", "-inf", "+inf", "Inf", "-Inf", "INF", "-INF", "Infinity", "-Infinity"),
+    *("#VALUE!", "#DIV/0!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),  # Excel
+    *("(null)", "[NULL]", "<null>", "\\N", "Null", "nil", "NIL"),  # SQL
+    *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
+    *("not available", "Not Available", "not applicable", "#", "tbd", "TBD", "n.d.", "k.A."),
+)  # fmt: skip
+"""Strings that mean "missing" if the other cells are numbers, dates or booleans; in a text column, they are plain values."""
+MIN_TYPED_FRACTION = 0.95
+"""Minimum fraction of the cells that have a kind for the others, which do not, to be missing values."""
+MAX_ODD_CELLS = 2
+"""Number of odd cells that a small column may have if it is at least 80 % typed."""
+MAX_ODD_TEXTS, MIN_DISTINCT_NUMBERS = 20, 20
+"""A column with more distinct numbers and fewer distinct other texts than this is not a category column."""
+LONG_INTEGER = r"[+-]?[0-9]{16,}(\.0*)?"
+"""Integers that float64 does not represent exactly; they identify something."""
+LEADING_ZERO = r"0[0-9]+"
+MIN_LEADING_ZEROS = 0.05
+MAX_DATE_SAMPLE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class CellKind:
+    """The kind and format of a column's cells, and the strings that are missing values in it."""
+
+    kind: Kind
+    number_format: NumberFormat = "plain"
+    decimal: DecimalMark = "."
+    suffix: str = ""
+    date_format: str = ISO_FORMAT
+    na_values: tuple[str, ...] = ()
+    is_ambiguous: bool = False
+    """Whether day and month cannot be told apart."""
+    odd: tuple[str, ...] = ()
+    odd_fraction: float = 0.0
+    """The strings, and their fraction, that keep a category column from being numbers."""
+
+
+CATEGORY = CellKind("category")
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """The distinct cells and how often each occurs."""
+
+    texts: pa.Array
+    counts: pa.Array
+    total: int
+
+    def fraction(self, mask: pa.Array) -> float:
+        return (pc.sum(pc.filter(self.counts, mask)).as_py() or 0) / self.total
+
+    def matching(self, pattern: str) -> pa.Array:
+        return pc.match_substring_regex(self.texts, f"^(?:{pattern})$")
+
+
+def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
+    """Infer the kind of trimmed cells, null where missing. `decimal` decides for cells such as `1,500`.
+
+    A few cells of another form than the rest are missing values, and so are any number of NA_TEXTS.
+    """
+    is_mark = pc.is_in(text, value_set=pa.array(NA_TEXTS))
+    marks = pc.unique(pc.filter(text, is_mark)).to_pylist()
+    counted = pc.value_counts(pc.filter(text, pc.invert(is_mark)).drop_null())
+    counts = _Counts(counted.field("values"), counted.field("counts"), pc.sum(counted.field("counts")).as_py() or 0)
+    if not counts.total:
+        return CATEGORY
+    best, best_mask, best_fraction = CATEGORY, None, 0.0
+    for kind, mask in _candidates(counts, decimal):
+        fraction = counts.fraction(mask)
+        if fraction > best_fraction:
+            best, best_mask, best_fraction = kind, mask, fraction
+        if fraction == 1.0:
+            break
+    if best_mask is None:
+        return CATEGORY
+    odd = tuple(pc.filter(counts.texts, pc.invert(best_mask)).to_pylist())
+    if _is_enough(best_fraction, counts.total):
+        known = set(marks)
+        return replace(best, na_values=(*(mark for mark in NA_TEXTS if mark in known), *odd))
+    is_mixed = best.kind in ("number", "integer") and best_fraction >= 0.5 and len(odd) <= MAX_ODD_TEXTS
+    if is_mixed and len(counts.texts) - len(odd) > MIN_DISTINCT_NUMBERS:
+        return replace(CATEGORY, odd=odd, odd_fraction=1 - best_fraction)
+    return CATEGORY
+
+
+def _is_enough(fraction: float, total: int) -> bool:
+    return fraction >= MIN_TYPED_FRACTION or (fraction >= 0.8 and round((1 - fraction) * total) <= MAX_ODD_CELLS)
+
+
+def _candidates(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKind, pa.Array]]:
+    """Yield kinds with the mask of the distinct cells that have it, the more likely first."""
+    if counts.fraction(counts.matching(LEADING_ZERO)) >= MIN_LEADING_ZEROS and counts.fraction(counts.matching("[0-9]+")) == 1:
+        return  # codes such as postcodes
+    if counts.fraction(counts.matching(LONG_INTEGER)) > 0.5:
+        return
+    lower = pc.utf8_lower(counts.texts)
+    is_boolean = pc.is_in(lower, value_set=pa.array(list(BOOLEANS)))
+    spellings = set(pc.unique(pc.filter(lower, is_boolean)).to_pylist())
+    is_number = counts.matching(NUMBER)
+    if ({"true", "false"} & spellings or len(spellings) > 2) and not spellings <= {"0", "1", "0.0", "1.0"}:
+        yield CellKind("boolean"), is_boolean
+    integers = counts.matching("[+-]?[0-9]+")
+    if counts.fraction(integers) == 1.0:
+        yield CellKind("integer"), integers
+    if decimal == ",":
+        yield from _formatted(counts, ",")
+    if pc.any(is_number).as_py():
+        integers = pc.and_(is_number, counts.matching(INTEGER))
+        kind: Kind = "integer" if pc.equal(pc.sum(integers), pc.sum(is_number)).as_py() else "number"
+        yield CellKind(kind), is_number
+    yield from _dates(counts, day_first=decimal == ",")
+    yield from _formatted(counts, ".")
+    if decimal == ".":
+        yield from _formatted(counts, ",")
+
+
+def _formatted(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKind, pa.Array]]:
+    """Yield the number formats with this decimal mark; each must have more cells than plain numbers do."""
+    if decimal == ",":
+        yield CellKind("number", decimal=","), counts.matching(format_pattern("plain", ","))
+    money = counts.matching(format_pattern("money", decimal))
+    currencies = pc.unique(pc.struct_field(pc.extract_regex(pc.filter(counts.texts, money), f"(?P<sign>{CURRENCY})"), [0]))
+    if len(currencies.drop_null()) <= 1:
+        yield CellKind("number", "money", decimal), money
+    yield CellKind("number", "percent", decimal), counts.matching(format_pattern("percent", decimal))
+    suffixes = cell_suffixes(counts.texts, decimal)
+    if len(suffixes) <= 1:
+        suffix = next(iter(suffixes), "")
+        yield CellKind("number", "quantity", decimal, suffix), counts.matching(format_pattern("quantity", decimal, suffix))
+
+
+def cell_suffixes(texts: pa.Array, decimal: DecimalMark) -> set[str]:
+    """Return the units after the numbers of cells such as `12.5 kg`."""
+    pattern = (
+        rf"^{LIMITS}?[{SPACES}]?[+-]?{number_pattern(decimal)}[{SPACES}]?(?P<suffix>[A-Za-zµ°][A-Za-zµ°²³0-9/%.]{{0,11}})$"
+    )
+    found = pc.unique(pc.struct_field(pc.extract_regex(texts, pattern), [0])).drop_null().to_pylist()
+    return set(found) - MAGNITUDES.keys()
+
+
+def infer_decimal(columns: Sequence[pa.ChunkedArray]) -> DecimalMark:
+    """Return "," if a column has numbers with an unmistakable decimal comma, such as 12,5, and no decimal point."""
+    return "," if any(_has_decimal_commas(text) for text in columns) else "."
+
+
+def _has_decimal_commas(text: pa.ChunkedArray) -> bool:
+    cells = text.drop_null()
+    comma = pc.sum(pc.match_substring_regex(cells, r"^[^0-9]{0,4}[0-9.]*[0-9],([0-9]{1,2}|[0-9]{4,})([^0-9,.]{0,4})$")).as_py()
+    return bool(comma) and comma >= len(cells) / 4
+
+
+ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?( ?(Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
+TIMES = {
+    "": "", r" [0-9]{1,2}:[0-9]{2}": " %H:%M", r" [0-9]{1,2}:[0-9]{2}:[0-9]{2}": " %H:%M:%S",
+    r" [0-9]{1,2}:[0-9]{2} [AaPp][Mm]": " %I:%M %p", r" [0-9]{1,2}:[0-9]{2}:[0-9]{2} [AaPp][Mm]": " %I:%M:%S %p",
+}  # fmt: skip
+MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+DAYS = {
+    r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}": ("%m/%d/%Y", "%d/%m/%Y"),
+    r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{2}": ("%m/%d/%y", "%d/%m/%y"),
+    r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}": ("%d.%m.%Y",),
+    r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{2}": ("%d.%m.%y",),
+    r"[0-9]{1,2}-[0-9]{1,2}-[0-9]{4}": ("%d-%m-%Y", "%m-%d-%Y"),
+    r"[0-9]{4}/[0-9]{1,2}/[0-9]{1,2}": ("%Y/%m/%d",),
+    r"[0-9]{4}\.[0-9]{1,2}\.[0-9]{1,2}": ("%Y.%m.%d",),
+    rf"[0-9]{{1,2}}-{MONTH}-[0-9]{{4}}": ("%d-%b-%Y",),
+    rf"[0-9]{{1,2}}-{MONTH}-[0-9]{{2}}": ("%d-%b-%y",),
+    rf"[0-9]{{1,2}} {MONTH} [0-9]{{4}}": ("%d %b %Y",),
+    rf"{MONTH} [0-9]{{1,2}}, [0-9]{{4}}": ("%b %d, %Y",),
+    rf"{MONTH} [0-9]{{1,2}} [0-9]{{4}}": ("%b %d %Y",),
+    rf"{MONTH}[a-z]+ [0-9]{{1,2}}, [0-9]{{4}}": ("%B %d, %Y",),
+    rf"[0-9]{{1,2}} {MONTH}[a-z]+ [0-9]{{4}}": ("%d %B %Y",),
+}  # fmt: skip
+"""The forms of dates, each with its strptime formats; a form with two is ambiguous if every cell has both."""
+
+
+def _dates(counts: _Counts, *, day_first: bool) -> Iterator[tuple[CellKind, pa.Array]]:
+    iso = counts.matching(ISO_TIME)
+    if pc.any(iso).as_py():
+        yield CellKind("date"), _parsed(counts.texts, iso, ISO_FORMAT)
+    for day, day_formats in DAYS.items():
+        if not pc.any(pc.match_substring_regex(counts.texts, f"^{day}")).as_py():
+            continue
+        for time, time_format in TIMES.items():
+            shape = counts.matching(day + time)
+            if not pc.any(shape).as_py():
+                continue
+            formats = [form + time_format for form in (reversed(day_formats) if day_first else day_formats)]
+            masks = [_parsed(counts.texts, shape, form) for form in formats]
+            is_ambiguous = len(masks) > 1 and masks[0].equals(masks[1])
+            for form, mask in zip(formats, masks, strict=True):
+                yield CellKind("date", date_format=form, is_ambiguous=is_ambiguous), mask
+
+
+def _parsed(texts: pa.Array, shape: pa.Array, date_format: str) -> pa.Array:
+    """Return the mask of the texts of this shape that are dates in the format; only some texts are tried if there are many."""
+    candidates = pc.filter(texts, shape)
+    sample = candidates[:: max(1, len(candidates) // MAX_DATE_SAMPLE)].to_pylist()
+    valid = {text for text in sample if parse_date(text, date_format) is not None}
+    if len(valid) == len(sample):
+        return shape
+    if len(valid) < len(sample) / 2:
+        return pa.array([False] * len(texts))
+    return pa.array(
+        [
+            ok and parse_date(text, date_format) is not None
+            for text, ok in zip(texts.to_pylist(), shape.to_pylist(), strict=True)
+        ]
+    )
+
+
+EPOCH_NAME = re.compile(
+    r"(?i)(^|_|\b)(time|date|timestamp|ts|epoch|created|updated)(_?at)?($|_|\b|ms|s)|[a-z](Time|Date|Timestamp)$"
+)
+
+
+def is_epoch(name: str, text: pa.ChunkedArray) -> bool:
+    """Return whether whole numbers under this name are times since 1970, between 1990 and 2050."""
+    if not EPOCH_NAME.search(name):
+        return False
+    days = [parse_date(cell, ISO_FORMAT) for cell in pc.unique(text).drop_null()[:100].to_pylist()]
+    return bool(days) and all(day is not None and 7_300 < day < 29_200 for day in days)

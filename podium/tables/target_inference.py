@@ -1,0 +1,227 @@
+"""Infer the task, the classes and the missing values of the target."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.project import ColumnOptions, Project
+from podium.schema.columns import Column, Label, Target, Task
+from podium.schema.data_errors import BadData, Problem
+from podium.schema.reading import Finding
+from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
+from podium.tables.kind_inference import CellKind, infer_kind
+from podium.tables.number_formats import plain_texts
+from podium.tables.typed_columns import mask_missing
+
+NA_LABELS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "<NA>", "#NA", "#N/A", "(null)", "\\N")
+"""Strings that are never a class of the target."""
+MAX_CLASSES = 20
+"""Maximum number of distinct integers that are classes by default."""
+MAX_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _TargetText:
+    """The target as text: numbers without formatting, or labels; null where missing."""
+
+    text: pa.ChunkedArray
+    kind: CellKind
+
+    @classmethod
+    def of(cls, cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> _TargetText:
+        plain = Column("target", "category", na_values=na_values)
+        kind = infer_kind(mask_missing(cells, plain))
+        if kind.kind not in ("number", "integer"):
+            labels = Column("target", "category", na_values=(*na_values, *NA_LABELS))
+            return cls(mask_missing(cells, labels), kind)
+        column = Column(
+            "target",
+            kind.kind,
+            na_values=(*na_values, *kind.na_values),
+            number_format=kind.number_format,
+            decimal=kind.decimal,
+            suffix=kind.suffix,
+        )
+        text = mask_missing(cells, column)
+        return cls(plain_texts(text, column) if column.has_number_format else text, kind)
+
+
+def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
+    """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
+    target = _TargetText.of(cells, project.target_na_values)
+    _check_target(target, project)
+    labels = _frequent_classes(cells, project)
+    is_numeric, is_integer = (_all(target.text, pattern) for pattern in (NUMBER, INTEGER))
+    is_plain = target.kind.number_format == "plain" and target.kind.decimal == "."
+    task = project.task or _infer_task(len(labels), is_numeric, is_integer and is_plain)
+    if task == "regression":
+        if not is_numeric:
+            raise _bad_target(project, "must be numeric for regression")
+        return Target(project.target, task)
+    if len(labels) < 2:
+        raise _bad_target(project, "has a single class with enough rows; a target needs at least two", "one-class")
+    if task == "binary" and len(labels) != 2:
+        raise _bad_target(project, f"has {len(labels)} classes; a binary target needs two", "classes")
+    classes: list[Label] = sorted(map(int, labels)) if all(map(_is_canonical_integer, labels)) else sorted(labels)
+    return Target(project.target, task, tuple(classes))
+
+
+def _check_target(target: _TargetText, project: Project) -> None:
+    """Raise BadData for a target without values, with a single value, with mixed cells, or that identifies the rows."""
+    texts = target.text.drop_null()
+    distinct = len(pc.unique(texts))
+    if distinct < 2:
+        message = "has a single value; a target needs at least two" if distinct else "has no values; check the target's name"
+        raise _bad_target(project, message, "one-class")
+    if project.task is not None:
+        return
+    if target.kind.odd:
+        shown = ", ".join(target.kind.odd[:MAX_SHOWN])
+        message = (
+            f"looks like numbers, but {target.kind.odd_fraction:.0%} of its cells are not: {shown}; if they mean a missing"
+        )
+        raise _bad_target(project, f"{message} value, list them in `target_na_values`, else set `task`")
+    if target.kind.kind == "date":
+        raise _bad_target(project, "is a date; predict a number or a class, such as the days until then")
+    if target.kind.kind == "category" and distinct > max(len(texts) // 2, MAX_CLASSES):
+        raise _bad_target(project, f"has {distinct} different values in {len(texts)} rows, like a name; set `task` to keep it")
+    if target.kind.kind == "integer" and distinct == len(texts) > MAX_CLASSES:
+        numbers = pc.cast(pc.utf8_ltrim(texts, "+"), pa.float64())
+        if np.array_equal(numbers, np.arange(distinct) + numbers[0].as_py()):
+            raise _bad_target(project, 'is a running number of the rows; set `task = "regression"` to keep it')
+
+
+def _bad_target(project: Project, message: str, code: str = "invalid-type") -> BadData:
+    return BadData([Problem(code, message, column=project.target)])
+
+
+def _class_counts(cells: pa.ChunkedArray, project: Project) -> Counter[str]:
+    """Return the number of rows of each class, after merging spellings."""
+    spellings = class_spellings(cells, project)
+    counts: Counter[str] = Counter()
+    for entry in pc.value_counts(_TargetText.of(cells, project.target_na_values).text.drop_null()).to_pylist():
+        counts[spellings[normalize_category(entry["values"])]] += entry["counts"]
+    return counts
+
+
+def _frequent_classes(cells: pa.ChunkedArray, project: Project) -> list[str]:
+    """Return the classes that have a row for each fold. Raises BadData if fewer than two do."""
+    counts = _class_counts(cells, project)
+    rare = _rare_classes(counts, project)
+    if rare and len(counts) - len(rare) < 2 and project.task != "regression":
+        shown = ", ".join(f"{label} ({count})" for label, count in rare.items())
+        raise _bad_target(
+            project, f"has classes with fewer than {project.split.folds} rows: {shown}; gather more rows", "split"
+        )
+    return [label for label in counts if label not in rare]
+
+
+def _rare_classes(counts: Counter[str], project: Project) -> dict[str, int]:
+    if sum(counts.values()) < 20 or len(counts) > sum(counts.values()) / 2:
+        return {}
+    return {label: count for label, count in counts.items() if count < project.split.folds}
+
+
+def target_findings(cells: pa.ChunkedArray, target: Target, project: Project) -> list[Finding]:
+    """Return how the target's cells were read: missing marks, separators, merged and rare classes, and the task."""
+    name, text = target.name, _TargetText.of(cells, project.target_na_values)
+    findings = []
+    if not target.classes:
+        if text.kind.na_values:
+            marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
+            findings.append(Finding(name, f"rows with {marks} have no target", "target_na_values = […]"))
+        if text.kind.number_format != "plain" or text.kind.decimal != ".":
+            marks = {".": "thousands separators", ",": "decimal marks"}[text.kind.decimal]
+            message = f"read as {text.kind.number_format} numbers; commas are {marks}"
+            findings.append(Finding(name, message, 'task = "multiclass"'))
+        return findings
+    counts = _class_counts(cells, project)
+    others = [f"{label} → {spelling}" for label, spelling in class_spellings(cells, project).items() if label != spelling]
+    if others:
+        message = f"labels that differ only in spelling are one class ({', '.join(others[:MAX_SHOWN])})"
+        findings.append(Finding(name, message, f'columns.{name}.fuzzy = "exact"'))
+    rare = {label: count for label, count in counts.items() if label not in map(str, target.classes)}
+    if rare:
+        shown = ", ".join(f"{label} ({count})" for label, count in list(rare.items())[:MAX_SHOWN])
+        findings.append(Finding(name, f"rows of rare classes are left out: {shown}", f"split.folds = {min(rare.values())}"))
+    if project.task is None and len(target.classes) > 2 and _all(text.text, INTEGER):
+        message = f"its {len(target.classes)} whole numbers are classes, not amounts"
+        findings.append(Finding(name, message, 'task = "regression"'))
+    return findings
+
+
+def class_spellings(cells: pa.ChunkedArray, project: Project) -> dict[str, str]:
+    """Return the class of each label of the target: the most frequent of the labels that differ only in spelling.
+
+    These are labels that differ in case, and if all labels mean true or false, those of the same meaning. With
+    `fuzzy = "exact"` for the target's column, each label is a class.
+    """
+    counted = pc.value_counts(_TargetText.of(cells, project.target_na_values).text.drop_null()).to_pylist()
+    counts: Counter[str] = Counter()
+    for entry in counted:
+        counts[normalize_category(entry["values"])] += entry["counts"]
+    if project.columns.get(project.target, ColumnOptions()).fuzzy == "exact":
+        return {label: label for label in counts}
+    meaning = _meaning(counts)
+    classes: dict[object, str] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        classes.setdefault(meaning[label], label)
+    return {label: classes[meaning[label]] for label in counts}
+
+
+def _meaning(labels: Counter[str]) -> dict[str, object]:
+    """Map each label to a key that equal classes share."""
+    folded: dict[str, object] = {label: label.casefold() for label in labels}
+    is_boolean = len(set(folded.values())) > 2 and set(folded.values()) <= BOOLEANS.keys()
+    has_words = any(not label[:1].isdigit() for label in labels)
+    return {label: BOOLEANS[label.casefold()] for label in labels} if is_boolean and has_words else folded
+
+
+def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, ...]) -> pd.Series:
+    """Return the target as numbers: the index of the class, or the value; NaN if missing or of no class. Raises BadData."""
+    text = _TargetText.of(cells, na_values).text
+    if target.task == "regression":
+        numbers = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64()).to_pandas().astype(float)
+        if not np.isfinite(numbers.dropna()).all():
+            raise BadData([Problem("out-of-range", "has a number that is too large", column=target.name)])
+        return numbers
+    codes = {str(label): float(code) for code, label in enumerate(target.classes)}
+    meanings = _meaning(Counter(codes))
+    loose = {meanings[label]: code for label, code in codes.items()}
+    if len(loose) < len(codes):
+        loose = {}
+    if (
+        len(codes) == 2
+        and set(map(str.casefold, codes)) <= BOOLEANS.keys()
+        and len({BOOLEANS[c.casefold()] for c in codes}) == 2
+    ):
+        polarity = {BOOLEANS[label.casefold()]: code for label, code in codes.items()}
+        loose |= {spelling: polarity[value] for spelling, value in BOOLEANS.items() if spelling not in loose}
+
+    def code(label: str) -> float | None:
+        label = normalize_category(label)
+        return codes.get(label, loose.get(label.casefold()))
+
+    return text.to_pandas().map(code, na_action="ignore").astype(float)
+
+
+def _is_canonical_integer(label: str) -> bool:
+    """Return whether the text equals `str(int(text))`."""
+    return re.fullmatch(r"-?[1-9][0-9]{0,14}|0", label) is not None
+
+
+def _all(text: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(text, f"^({pattern})$")).as_py())
+
+
+def _infer_task(labels: int, is_numeric: bool, is_integer: bool) -> Task:
+    if labels == 2:
+        return "binary"
+    return "regression" if is_numeric and not (is_integer and labels <= MAX_CLASSES) else "multiclass"

@@ -1,0 +1,93 @@
+"""What was read differently, changed or left out, as findings with the setting that decides it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.project import Project
+from podium.schema.columns import Column, Signature
+from podium.schema.reading import Finding
+from podium.tables.fuzzy_categories import resolve_category
+from podium.tables.kind_inference import NA_TEXTS
+from podium.tables.target_inference import target_findings
+from podium.tables.typed_columns import mask_missing
+
+MAX_SHOWN = 5
+MAX_LENGTH = 20
+
+
+def table_findings(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
+    """Return what was noticed in the columns of a table."""
+    findings: list[Finding] = []
+    if not signature.panel:
+        findings += target_findings(table[project.target], signature.target, project)
+    for name, reason in signature.ignored.items():
+        if name != project.target:
+            findings.append(Finding(name, f"left out: {reason}", _way_back(name, reason)))
+    for column in signature.request_columns:
+        findings += _column_findings(table[column.name], column, project)
+    return findings
+
+
+def _way_back(name: str, reason: str) -> str:
+    """Return the setting that keeps a column."""
+    if reason in ("ignored by the project", "computed from other columns", "constant", "empty"):
+        return ""
+    kind = "category" if "text" in reason or "UUID" in reason or "long" in reason else "integer"
+    return f'{setting_key(name)}.kind = "{kind}"' if reason != "not a number" else ""
+
+
+def setting_key(column: str) -> str:
+    """Return the key of a column's section in project.toml, quoted if necessary."""
+    return f"columns.{column}" if re.fullmatch(r"[A-Za-z0-9_-]+", column) else f'columns."{column}"'
+
+
+def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -> Iterator[Finding]:
+    key, name, options = setting_key(column.name), column.name, project.columns.get(column.name)
+    if column.na_values:
+        yield from _missing_marks(cells, column)
+    if column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
+        yield Finding(name, f"read as dates of the form {column.date_format}", f'{key}.date_format = "{_other_order(column)}"')
+    if column.has_number_format and (options is None or options.number_format is None):
+        unit = f" with the unit {column.suffix}" if column.suffix else ""
+        separators = {".": "; commas are thousands separators", ",": "; commas are decimal marks"}[column.decimal]
+        has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
+        message = f"read as {column.number_format} numbers{unit}{separators if has_commas else ''}"
+        yield Finding(name, message, f'{key}.kind = "category"')
+    if column.fuzzy != "exact":
+        yield from _fuzzy_matches(cells, column)
+
+
+def _other_order(column: Column) -> str:
+    """Return the date format with day and month exchanged."""
+    return column.date_format.translate(str.maketrans("dm", "md"))
+
+
+def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    """Yield the marks of missing values; strings that occur once are shown by their form, because they may be personal."""
+    text = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+    found = pc.value_counts(pc.filter(text, pc.is_in(text, value_set=pa.array(column.na_values)))).to_pylist()
+    counts = {entry["values"]: entry["counts"] for entry in found}
+    if counts:
+        shown = ", ".join(_shown(mark, count) for mark, count in list(counts.items())[:MAX_SHOWN])
+        more = f" and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
+        message = f"{sum(counts.values())} cells count as missing: {shown}{more}"
+        yield Finding(column.name, message, f'{setting_key(column.name)}.kind = "category"')
+
+
+def _shown(text: str, count: int) -> str:
+    form = text if count > 1 or text in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text))
+    return form[:MAX_LENGTH] + "…" * (len(form) > MAX_LENGTH)
+
+
+def _fuzzy_matches(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    texts = mask_missing(cells, column).drop_null().to_pandas()
+    variants = texts[~texts.isin(column.categories)]
+    if len(variants):
+        examples = ", ".join(f"{text} → {resolve_category(text, column)}" for text in variants.value_counts().index[:MAX_SHOWN])
+        message = f"{len(variants)} cells were matched to a category by spelling ({examples})"
+        yield Finding(column.name, message, f'{setting_key(column.name)}.fuzzy = "exact"')

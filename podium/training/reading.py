@@ -1,0 +1,42 @@
+"""Read a project's table as its `[reading]` section says, or as its text shows."""
+
+from __future__ import annotations
+
+from podium.project import Project
+from podium.schema.reading import Finding, Reading
+from podium.tables.csv_header import DELIMITERS, HeaderOptions
+from podium.tables.readers import ReadOptions, SourceTable, read_source
+
+FALLBACK_ENCODING = "windows-1252"
+"""The encoding of text that is not UTF-8, as Excel writes it in Western Europe and America."""
+
+
+def read_options(project: Project, url: str) -> ReadOptions:
+    """Return how to read a table of the project at a path or URL."""
+    options = project.reading
+    known = {project.target, *project.columns}
+    if project.split.column:
+        known.add(project.split.column)
+    if project.panel:
+        known |= {project.panel.entity, project.panel.time}
+    delimiter = "\t" if options.delimiter == "tab" else options.delimiter
+    reading = Reading(options.encoding or FALLBACK_ENCODING, delimiter or ",", options.comment, options.names)
+    return ReadOptions(
+        gzipped=url.endswith(".gz"),
+        header=HeaderOptions(reading, known, delimiter, options.skip_rows),
+        drop_footer=True,
+    )
+
+
+def read_training_table(data: bytes, project: Project, url: str) -> SourceTable:
+    """Read a table of the project as text, and note the encoding and the delimiter. Raises BadData."""
+    source = read_source(data, read_options(project, url))
+    reading, given = source.reading, project.reading
+    if reading.encoding != "utf-8" and given.encoding is None:
+        source.findings.append(Finding("", f"the text is read as {reading.encoding}", 'reading.encoding = "…"'))
+    if reading.delimiter != "," and given.delimiter is None:
+        name = DELIMITERS.get(reading.delimiter, reading.delimiter)
+        source.findings.append(Finding("", f"the delimiter is a {name}", 'reading.delimiter = "…"'))
+    if reading.names:
+        source.findings.append(Finding("", "the table has no header row; reading.names are its columns"))
+    return source
