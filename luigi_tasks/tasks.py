@@ -19,6 +19,7 @@ from podium.registry.promotion import GateFailed, promote_with_retries, utc_now
 from podium.registry.publication import publish_checked
 from podium.registry.validation import Validator
 from podium.registry.versions import COMPARISON_FILE, LEADERBOARD_FILE, REPORT_FILE, read_manifest, version_prefix
+from podium.schema.reading import Finding
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError, digest
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
@@ -26,6 +27,7 @@ from podium.training.candidates import Candidate, train
 from podium.training.data_report import build_data_report, report_html
 from podium.training.families import select_families
 from podium.training.feature_selection import decisions_from_json, decisions_to_json, kept_indices, select_features
+from podium.training.findings import findings_text
 from podium.training.leaderboard import rank
 from podium.training.project_kinds import kind_of
 from podium.training.run_outputs import candidate_from_arrow, candidate_to_arrow, encoder_from_json, encoder_to_json
@@ -232,10 +234,16 @@ class Pipeline(Stage):
             .round(4)
             .to_string(index=False),
             *_comparison_lines(self.input()["comparison"].read()),
+            *findings_text(self.findings(outcome["version"])),
             f"files   {store().url(version_prefix(self.project, outcome['version']))}",
             f"report  {self.input()['report'].url}",
         ]
         return "\n".join(lines).encode()
+
+    def findings(self, version: str) -> tuple[Finding, ...]:
+        """Return what was noticed in the training table."""
+        manifest, _ = read_manifest(store(), self.project, version, StoreSettings().trust().trainers)
+        return manifest.findings
 
 
 def _comparison_lines(comparison: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from podium.inference.served_model import ServedModel
@@ -37,6 +38,7 @@ def build_model_card(served: ServedModel, entry: AuditEntry | None) -> dict[str,
             for column in served.signature.request_columns
         ],
         "data": manifest.data,
+        "findings": [asdict(finding) for finding in manifest.findings],
         "split": configuration.get("split", {}),
         "metric": {key: best.get(key) for key in ("eval_metric", "score_val", "score_test", "ci_low", "ci_high")},
         "figures": {key: value for key, value in best.items() if key not in NOT_A_METRIC and isinstance(value, int | float)},

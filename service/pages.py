@@ -97,6 +97,7 @@ class Pages:
             problems=[problem for problem in problems if problem not in field_errors.values()],
             field_errors=field_errors,
             board=manifest.leaderboard,
+            findings=manifest.findings,
             predictions=_predictions(served, result) if result and single else None,
             table=_table(result, prediction_first=not signature.panel) if result and not single else None,
             result=result,

@@ -34,7 +34,7 @@ def _json_cell(cell: Value, column: Column) -> Any:
         return cell
     if column.kind == "date":
         return format_date(cell, column.strptime_format)
-    return bool(cell) if column.kind == "boolean" else int(cell) if column.kind == "integer" else cell
+    return bool(cell) if column.kind == "boolean" else int(cell) if column.kind == "integer" and cell.is_integer() else cell
 
 
 def prediction_headers(served: ServedModel, prediction_id: str) -> dict[str, str]:

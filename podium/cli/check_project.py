@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,12 @@ from podium.schema.suggestions import did_you_mean
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, StoreError
+from podium.tables.csv_header import find_header
+from podium.tables.readers import ReadOptions
+from podium.tables.size_limits import TRAINING
+from podium.tables.text_encoding import as_utf8
 from podium.training.families import select_families
+from podium.training.reading import FALLBACK_ENCODING, read_options
 
 HEADER_BYTES = 1 << 20
 FORECAST = {name: metric for name, metric in REGRESSION.items() if name != "mape"}
@@ -53,7 +57,7 @@ class Tables:
         if project.data is None:
             return ""
         try:
-            columns = self._columns(project.data)
+            columns = self._columns(project.data, project)
         except StoreError as error:
             return str(error)
         unknown = [(key, name) for key, name in _named_columns(project) if name not in columns]
@@ -63,7 +67,7 @@ class Tables:
             raise BadProject(f"{project.name}: {'; '.join(errors)} (columns of {project.data}: {known})")
         return ""
 
-    def _columns(self, url: str) -> list[str]:
+    def _columns(self, url: str, project: Project) -> list[str]:
         """Return the column names of the table at `url`. Raises StoreError."""
         bucket, key = split_url(url)
         if self._error:
@@ -76,7 +80,7 @@ class Tables:
         except StoreError as error:
             self._error = "" if type(error) is not StoreError else str(error)
             raise
-        return header(store, key)
+        return header(store, key, read_options(project, key))
 
 
 def _named_columns(project: Project) -> Iterator[tuple[str, str]]:
@@ -93,7 +97,7 @@ def _named_columns(project: Project) -> Iterator[tuple[str, str]]:
     yield from (("columns", name) for name in project.columns if name not in derived)
 
 
-def header(store: Store, key: str) -> list[str]:
+def header(store: Store, key: str, options: ReadOptions) -> list[str]:
     """Return a table's column names, read from the first bytes of a CSV or from a whole Parquet file. Raises StoreError."""
     start = store.read_start(key, HEADER_BYTES)
     if key.endswith(".gz"):
@@ -104,5 +108,5 @@ def header(store: Store, key: str) -> list[str]:
         except pa.ArrowException:
             raise StoreError(f"{store.url(key)} is not a readable Parquet file") from None
         return list(schema.names)
-    first = start.decode("utf-8-sig", "replace")
-    return next(csv.reader(io.StringIO(first)), [])
+    with as_utf8(io.BytesIO(start), FALLBACK_ENCODING, TRAINING) as (text, _):
+        return find_header(text.read().decode(errors="ignore"), options.header).names

@@ -1,19 +1,21 @@
-"""`podium projects`: validate project files."""
+"""`podium projects`: inspect tables and validate project files."""
 
 from __future__ import annotations
 
 import click
 
 from podium.cli.check_project import Tables, check_project
-from podium.cli.common import CONFIGURATION_ERROR, echo_json, json_option
+from podium.cli.common import CONFIGURATION_ERROR, REJECTED, echo_json, json_option, report_errors
+from podium.cli.inspect_table import inspect_table, write_project
 from podium.project import BadProject, load_project, project_names
+from podium.schema.data_errors import BadData
 from podium.settings import StoreSettings
 from podium.training.families import UnknownFamily
 
 
 @click.group()
 def projects() -> None:
-    """Validate project files."""
+    """Inspect tables and validate project files."""
 
 
 @projects.command("check")
@@ -47,3 +49,34 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         echo_json(results)
     raise SystemExit(0 if all(result["valid"] for result in results) else CONFIGURATION_ERROR)
+
+
+@projects.command("inspect")
+@click.argument("source")
+@click.option("--target", default="", help="column to predict; by default one with a usual name, or the last one")
+@click.option("--write", "name", default="", help="write the project file of a new project with this name")
+@json_option
+@report_errors
+def inspect(source: str, target: str, name: str, as_json: bool) -> None:
+    """Show how the table at SOURCE, a path or s3:// URL, would be read.
+
+    Lists the columns, what would be changed or left out with the setting that changes it, and a project.toml to start from.
+
+    \b
+    podium projects inspect houses.csv --target price
+    podium projects inspect s3://podium/raw/houses.csv --target price --write houses
+    """
+    try:
+        inspection = inspect_table(source, target)
+    except BadData as error:
+        for problem in error.problems:
+            click.echo(f"Error: {problem}", err=True)
+        raise SystemExit(REJECTED) from None
+    except OSError as error:
+        raise click.UsageError(f"{source} cannot be read: {error.strerror}") from None
+    if as_json:
+        echo_json(inspection.as_json())
+    else:
+        click.echo(inspection.text())
+    if name:
+        click.echo(f"Wrote {write_project(StoreSettings().projects, name, inspection.project_file)}", err=True)

@@ -17,7 +17,7 @@ from podium.inference.plain_records import SPLIT, PlainRecords, Row, form_of, va
 from podium.schema.columns import Column, Signature, Value
 from podium.schema.data_errors import MAX_REPORTED, Problem
 from podium.tables.cell_rules import missing_sentinels, normalize_category
-from podium.tables.input_warnings import out_of_range, unknown_category
+from podium.tables.input_warnings import not_whole, out_of_range, unknown_category
 from podium.tables.json_values import InvalidCell, json_cell
 from podium.tables.strict_json import is_too_deep
 from podium.tables.text_values import PLAIN_NUMBER, text_cell
@@ -167,6 +167,8 @@ class _ColumnDecoder:
             value is not None and column.low is not None and column.high is not None and not column.low <= value <= column.high
         ):
             warnings.append(self._out_of_range(row))
+        elif column.kind == "integer" and value is not None and value % 1:
+            warnings.append(not_whole(row, column))
 
 
 def decode_small_json(body: bytes) -> Any:

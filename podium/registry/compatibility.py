@@ -26,6 +26,8 @@ def _column_incompatibilities(old: Column, new: Column) -> list[str]:
     reasons = []
     if old.kind != new.kind and (old.kind, new.kind) not in COMPATIBLE_KINDS:
         reasons.append(f"column {old.name} changed from {old.kind} to {new.kind}")
+    if new.require_whole and not old.require_whole:
+        reasons.append(f"column {old.name} changed to require whole numbers")
     if old.nullable and not new.nullable:
         reasons.append(f"column {old.name} changed from optional to required (set nullable = true in the project file)")
     if old.number_format not in ("plain", new.number_format):

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from podium.models.golden_rows import Golden
+from podium.models.leakage import NEARLY_EXACT, leaking_inputs
 from podium.models.metrics import INFINITY_IN_CSV, Metric, bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.project import PromotionRules
 from podium.registry.audit_entry import GateResult
@@ -38,6 +39,8 @@ def evaluate_gates(
         _size(loaded, gates.max_bytes),
         _reported_scores(loaded, test),
     ]
+    if gates.leakage:
+        results.append(_leakage(loaded, test))
     if gates.min_score is not None:
         results.append(_min_score(loaded, test, rules.metric, gates.min_score))
     if gates.max_latency_ms is not None:
@@ -122,6 +125,18 @@ def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, min
     passed = score >= min_score
     detail = f"test score {score:.3g} is {'at least' if passed else 'below'} {min_score:g}"
     return GateResult(name="min-score", passed=passed, detail=detail)
+
+
+def _leakage(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
+    """Check that no single input predicts nearly all of the target, and that the champion is not nearly exact."""
+    target = loaded.manifest.signature.target
+    found = leaking_inputs(test.inputs, test.target, target)
+    problems = [f"{name} alone predicts {fraction:.1%} of {target.name}" for name, fraction in found.items()]
+    if target.task == "regression" and (_score(loaded, loaded.manifest.champion, test, "r2") or 0) >= NEARLY_EXACT:
+        problems.append(f"{target.name} is predicted exactly, as if it was computed from the inputs")
+    way_out = "is this known before the prediction? Set columns.NAME.ignore = true, or gates.leakage = false"
+    detail = f"{'; '.join(problems)}: {way_out}" if problems else "no input alone predicts nearly all of the target"
+    return GateResult(name="leakage", passed=not problems, detail=detail)
 
 
 def _latency(loaded: LoadedVersion, golden: Golden, max_milliseconds: float) -> GateResult:

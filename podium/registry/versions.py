@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from podium.project import NAME
 from podium.registry.signing import SIGNATURES, Signer, VerifyingKeys
 from podium.schema.columns import Signature
+from podium.schema.reading import Finding
 from podium.storage.object_store import AlreadyExists, NotFound, Store, StoreError, TooLarge, digest
 
 MANIFEST = "manifest.json"
@@ -73,6 +74,8 @@ MAX_AUTHOR = 200
 class Manifest(BaseModel):
     """Everything known about a version. Files that it does not list are not part of the version.
 
+    `findings` are what was read differently, changed or left out in the training table.
+
     `predictions_sha256` is the digest of every model's scores on the test rows; equal inputs give equal digests.
     """
 
@@ -89,6 +92,7 @@ class Manifest(BaseModel):
     signature: Signature
     leaderboard: list[dict[str, Any]]
     data: dict[str, str | int | float]
+    findings: tuple[Finding, ...] = ()
     split: SplitBoundary | None = None
     configuration: dict[str, Any]
     git: str | None

@@ -38,7 +38,8 @@ class Column:
 
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
     `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
-    normalized spellings to categories. `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
+    normalized spellings to categories. An integer column rejects decimals only if `require_whole`.
+    `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Column:
     handle_unknown: Policy = "warn"
     low: float | None = None
     high: float | None = None
+    require_whole: bool = False
     unit: str = ""
     date_format: str = ISO_FORMAT
     number_format: NumberFormat = "plain"

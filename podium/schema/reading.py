@@ -21,6 +21,11 @@ class Reading:
 DEFAULT_READING = Reading()
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 row` or `1,200 rows`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was read differently, changed or left out, and the line of project.toml that decides it.

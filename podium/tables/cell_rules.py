@@ -81,9 +81,9 @@ def largest_number(column: Column) -> float:
 
 
 def are_valid_numbers(numbers: FloatVector, column: Column) -> bool:
-    """Return whether no number is too large and, in an integer column, all are whole; NaN is valid."""
+    """Return whether no number is too large and all are whole if the column requires it; NaN is valid."""
     size = np.abs(numbers)
-    is_fractional = (np.floor(size) < size) if column.kind == "integer" else np.False_
+    is_fractional = (np.floor(size) < size) if column.require_whole else np.False_
     return not ((size > largest_number(column)) | is_fractional).any()
 
 

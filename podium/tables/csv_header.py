@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from podium.schema.data_errors import BadData, Problem, TooLarge
-from podium.schema.reading import DEFAULT_READING, Finding, Reading
+from podium.schema.reading import DEFAULT_READING, Finding, Reading, counted
 
 BOM = "\ufeff"
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -76,7 +76,7 @@ def find_header(head: str, options: HeaderOptions = DEFAULT_HEADER, max_columns:
         message = f"the table has {len(rows[delimiter][index].cells)} columns"
         raise TooLarge([Problem("too-many-columns", message, expected=f"at most {max_columns}")])
     row, following = rows[delimiter][index], rows[delimiter][index + 1 : index + 1 + SAMPLE_ROWS]
-    findings = [Finding("", f"{index} rows before the header were skipped", "reading.skip_rows = 0")] if index else []
+    findings = [Finding("", f"{counted(index, 'row')} before the header skipped", "reading.skip_rows = 0")] if index else []
     names, more = _complete_names(row.cells, following)
     if len(names) == 1 and options.delimiter and (other := next((mark for mark in DELIMITERS if mark in names[0]), None)):
         message = f"the cells seem to be separated by a {DELIMITERS[other]}"

@@ -12,6 +12,7 @@ from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 
 UNKNOWN_CATEGORY, OUT_OF_RANGE = "unknown-category", "out-of-training-range"
+NOT_WHOLE = "not-whole"
 UNKNOWN_CATEGORY_MESSAGE = "was not in the training data"
 
 
@@ -27,6 +28,8 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
                     (rejected if column.handle_unknown == "reject" else warnings).append(unknown_category(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
                 warnings.append(out_of_range(number, column))
+            elif column.kind == "integer" and cell is not None and cell % 1:
+                warnings.append(not_whole(number, column))
         if len(warnings) > MAX_REPORTED:
             del warnings[MAX_REPORTED:]
         if len(rejected) >= MAX_REPORTED:
@@ -47,6 +50,9 @@ def frame_warnings(frame: pd.DataFrame | Columns, columns: Sequence[Column]) -> 
         elif column.low is not None and column.high is not None:
             rows = np.flatnonzero((cells < column.low) | (cells > column.high))[:MAX_REPORTED]
             warnings += [out_of_range(int(row) + 1, column) for row in rows]
+            if column.kind == "integer":
+                rows = np.flatnonzero((cells % 1 > 0) & (cells >= column.low) & (cells <= column.high))[:MAX_REPORTED]
+                warnings += [not_whole(int(row) + 1, column) for row in rows]
     warnings.sort(key=lambda problem: problem.row or 0)
     _reject_unknown(warnings, columns)
     return warnings[:MAX_REPORTED]
@@ -77,3 +83,8 @@ def out_of_range(row: int, column: Column) -> Problem:
     assert column.low is not None and column.high is not None
     training_range = f"{column.format_value(column.low)} to {column.format_value(column.high)}"
     return Problem(OUT_OF_RANGE, "is outside the training range", row, column.name, training_range)
+
+
+def not_whole(row: int, column: Column) -> Problem:
+    """Return the warning about a decimal in a column whose training values were whole numbers."""
+    return Problem(NOT_WHOLE, "is not a whole number, as all training values were", row, column.name)

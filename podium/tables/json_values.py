@@ -47,7 +47,7 @@ def _integer(value: object, column: Column) -> float:
     number = _number(value, column)
     if abs(number) > MAX_EXACT_INTEGER:
         raise InvalidCell("out-of-range", "is too large for a whole number")
-    if not number.is_integer():
+    if column.require_whole and not number.is_integer():
         raise InvalidCell("invalid-type", "is not a whole number")
     return number
 

@@ -93,7 +93,7 @@ def _read(data: bytes, options: ReadOptions) -> SourceTable:
     if data.startswith(MAGIC) and not options.gzipped:
         findings: list[Finding] = []
         batches = parquet_batches(data, options.limits, options.check, options.header.known, findings)
-        return SourceTable(pa.Table.from_batches(list(batches)), options.header.reading, findings)
+        return SourceTable(pa.Table.from_batches(list(batches)), findings=findings)
     with _open_text(io.BytesIO(data), options) as text:
         table = pa.Table.from_batches(list(text.batches(BLOCK_BYTES)))
         return SourceTable(table, text.reading, text.findings)

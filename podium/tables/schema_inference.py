@@ -82,6 +82,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         nullable=True,
         na_values=(*options.na_values, *(text for text in kind.na_values if text not in options.na_values)),
         handle_unknown=options.handle_unknown,
+        require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
         date_format=kind.date_format,
         number_format=kind.number_format,

@@ -136,10 +136,10 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project) ->
     if not target.classes:
         if text.kind.na_values:
             marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
-            findings.append(Finding(name, f"rows with {marks} have no target", "target_na_values = […]"))
+            findings.append(Finding(name, f"rows with {marks} have no target"))
         if text.kind.number_format != "plain" or text.kind.decimal != ".":
             marks = {".": "thousands separators", ",": "decimal marks"}[text.kind.decimal]
-            message = f"read as {text.kind.number_format} numbers; commas are {marks}"
+            message = f"read as formatted numbers; commas are {marks}"
             findings.append(Finding(name, message, 'task = "multiclass"'))
         return findings
     counts = _class_counts(cells, project)

@@ -50,7 +50,7 @@ def _number(column: Column) -> Callable[[str], Value]:
         number = float(digits)
         if not math.isfinite(number) or abs(number) > largest:
             raise InvalidCell("out-of-range", "is too large")
-        if column.kind == "integer" and not number.is_integer():
+        if column.require_whole and not number.is_integer():
             raise InvalidCell("invalid-type", "is not a whole number")
         return None if number in sentinels else number
 

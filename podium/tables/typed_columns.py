@@ -113,7 +113,7 @@ def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
     finite, max_size = ~np.isinf(size), largest_number(column)
     faults = [*_invalid_numbers(text, invalid, column), InvalidCells(~finite, "not-finite", "is not finite")]
     faults.append(InvalidCells(finite & (size > max_size), "out-of-range", "is too large"))
-    if column.kind == "integer":
+    if column.require_whole:
         fractional = finite & (size <= max_size) & (np.floor(size) != size)
         faults.append(InvalidCells(fractional, "invalid-type", f"is not {expected(column)}"))
     return values, faults

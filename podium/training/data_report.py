@@ -20,6 +20,7 @@ from podium.schema.columns import Column, Panel
 from podium.schema.reading import Finding
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import lag_name
+from podium.training.findings import leakage_findings
 from podium.training.panel import unscaled_columns
 
 MAX_PLOTS = 24
@@ -65,7 +66,7 @@ def build_data_report(data: LabeledRows) -> DataReport:
     if sum(not column.is_text for column in data.signature.inputs) > 1:
         figures.append(_correlations(data))
     summaries = [_column_summary(column, data.inputs[column.name]) for column in data.signature.inputs]
-    return DataReport(len(data.inputs), target.name, target.task, summaries, data.findings, figures)
+    return DataReport(len(data.inputs), target.name, target.task, summaries, (*data.findings, *leakage_findings(data)), figures)
 
 
 def report_html(project: str, title: str, report: DataReport, templates: Path) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, Signature
-from podium.schema.reading import Finding
+from podium.schema.reading import Finding, counted
 from podium.tables.fuzzy_categories import resolve_category
-from podium.tables.kind_inference import NA_TEXTS
+from podium.tables.kind_inference import NA_TEXTS, infer_kind
+from podium.tables.labeled_rows import LabeledRows
 from podium.tables.target_inference import target_findings
 from podium.tables.typed_columns import mask_missing
 
+FORMATS = {"plain": "numbers", "money": "amounts of money", "percent": "percentages", "quantity": "amounts"}
 MAX_SHOWN = 5
+MAX_LINES, MAX_WIDTH = 40, 30
 MAX_LENGTH = 20
 
 
@@ -31,6 +35,32 @@ def table_findings(table: pa.Table, signature: Signature, project: Project) -> l
     for column in signature.request_columns:
         findings += _column_findings(table[column.name], column, project)
     return findings
+
+
+def leakage_findings(data: LabeledRows) -> list[Finding]:
+    """Return the inputs that alone predict nearly all of the target."""
+    target = data.signature.target
+    return [
+        Finding(
+            name,
+            f"predicts {fraction:.1%} of {target.name} alone: is it known before the prediction?",
+            f"{setting_key(name)}.ignore = true",
+        )
+        for name, fraction in leaking_inputs(data.inputs, data.target, target).items()
+    ]
+
+
+def findings_text(findings: Sequence[Finding]) -> list[str]:
+    """Return the lines of a section on what was read, changed and left out; none if there is nothing to say."""
+    if not findings:
+        return []
+    width = min(MAX_WIDTH, max(len(finding.column) for finding in findings))
+    lines = [
+        f"  {finding.column:<{width}}  {finding.message}" + (f"   ({finding.setting})" if finding.setting else "")
+        for finding in findings[:MAX_LINES]
+    ]
+    more = [f"  … and {len(findings) - MAX_LINES} more in the report"] if len(findings) > MAX_LINES else []
+    return ["What was read, changed and left out", *lines, *more]
 
 
 def _way_back(name: str, reason: str) -> str:
@@ -50,21 +80,25 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -
     key, name, options = setting_key(column.name), column.name, project.columns.get(column.name)
     if column.na_values:
         yield from _missing_marks(cells, column)
-    if column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
-        yield Finding(name, f"read as dates of the form {column.date_format}", f'{key}.date_format = "{_other_order(column)}"')
+    if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
+        yield from _date_format(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
         unit = f" with the unit {column.suffix}" if column.suffix else ""
         separators = {".": "; commas are thousands separators", ",": "; commas are decimal marks"}[column.decimal]
         has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
-        message = f"read as {column.number_format} numbers{unit}{separators if has_commas else ''}"
+        message = f"read as {FORMATS[column.number_format]}{unit}{separators if has_commas else ''}"
         yield Finding(name, message, f'{key}.kind = "category"')
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
 
 
-def _other_order(column: Column) -> str:
-    """Return the date format with day and month exchanged."""
-    return column.date_format.translate(str.maketrans("dm", "md"))
+def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    """Yield the date format, and whether day and month could be exchanged."""
+    other = column.date_format.translate(str.maketrans("dm", "md"))
+    is_ambiguous = infer_kind(mask_missing(cells.cast(pa.string()), column)).is_ambiguous
+    doubt = "; day and month may be the other way round" if is_ambiguous else ""
+    setting = f'{setting_key(column.name)}.date_format = "{other if is_ambiguous else column.date_format}"'
+    yield Finding(column.name, f"read as dates of the form {column.date_format}{doubt}", setting)
 
 
 def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
@@ -75,7 +109,7 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     if counts:
         shown = ", ".join(_shown(mark, count) for mark, count in list(counts.items())[:MAX_SHOWN])
         more = f" and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
-        message = f"{sum(counts.values())} cells count as missing: {shown}{more}"
+        message = f"{counted(sum(counts.values()), 'cell')} missing: {shown}{more}"
         yield Finding(column.name, message, f'{setting_key(column.name)}.kind = "category"')
 
 

@@ -120,9 +120,7 @@ def prepare_panel(source: SourceTable, project: Project, until: float | None) ->
     signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel, source.reading)
     findings = [*source.findings, *table_findings(table, signature, project)]
     if len(result) < len(frame):
-        findings.append(
-            Finding("", f"{len(frame) - len(result)} rows repeat the entity and day of a later row and are left out")
-        )
+        findings.append(Finding("", f"{len(frame) - len(result)} rows repeat the entity and day of a later row and left out"))
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
     if len(result) > max_rows:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from podium.project import Project
 from podium.schema.columns import Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding
+from podium.schema.reading import Finding, counted
 from podium.tables.frames import coerce_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.readers import SourceTable
@@ -34,12 +34,12 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     findings = [*source.findings, *table_findings(table, signature, project)]
     keep = target.notna()
     if not keep.all():
-        findings.append(Finding(project.target, f"{int((~keep).sum())} rows without a target are left out"))
+        findings.append(Finding(project.target, f"{counted(int((~keep).sum()), 'row')} without a target left out"))
     if project.cleaning.drop_duplicates:
         repeated = table.to_pandas().duplicated() & keep
         if repeated.any():
             findings.append(
-                Finding("", f"{int(repeated.sum())} repeated rows are left out", "cleaning.drop_duplicates = false")
+                Finding("", f"{counted(int(repeated.sum()), 'repeated row')} left out", "cleaning.drop_duplicates = false")
             )
         keep &= ~repeated
     check_row_count(int(keep.sum()), "rows with a target")

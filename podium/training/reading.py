@@ -33,10 +33,11 @@ def read_training_table(data: bytes, project: Project, url: str) -> SourceTable:
     source = read_source(data, read_options(project, url))
     reading, given = source.reading, project.reading
     if reading.encoding != "utf-8" and given.encoding is None:
-        source.findings.append(Finding("", f"the text is read as {reading.encoding}", 'reading.encoding = "…"'))
+        source.findings.append(Finding("", f"text read as {reading.encoding}", f'reading.encoding = "{reading.encoding}"'))
     if reading.delimiter != "," and given.delimiter is None:
+        mark = "tab" if reading.delimiter == "\t" else reading.delimiter
         name = DELIMITERS.get(reading.delimiter, reading.delimiter)
-        source.findings.append(Finding("", f"the delimiter is a {name}", 'reading.delimiter = "…"'))
+        source.findings.append(Finding("", f"the delimiter is a {name}", f'reading.delimiter = "{mark}"'))
     if reading.names:
         source.findings.append(Finding("", "the table has no header row; reading.names are its columns"))
     return source

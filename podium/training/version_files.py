@@ -27,9 +27,11 @@ from podium.registry.versions import (
     model_file,
 )
 from podium.schema.columns import Signature
+from podium.schema.reading import Finding
 from podium.storage.object_store import digest
 from podium.tables.labeled_rows import LabeledRows, UnreadableRows, labeled_rows_to_parquet
 from podium.training.candidates import Candidate
+from podium.training.findings import leakage_findings
 from podium.training.project_kinds import kind_of
 from podium.training.splits import held_out_rows, split_boundary, training_rows
 
@@ -106,6 +108,7 @@ class TrainedRun:
             author,
             self._predictions_digest(),
             split_boundary(self.rows, self.project),
+            (*self.rows.findings, *leakage_findings(self.training)),
         )
         return manifest, all_files
 
@@ -133,6 +136,7 @@ def build_manifest(
     author: str,
     predictions: str,
     split: SplitBoundary | None = None,
+    findings: tuple[Finding, ...] = (),
 ) -> Manifest:
     """Return a manifest that binds the files to the data, options and code that produced them."""
     board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
@@ -148,6 +152,7 @@ def build_manifest(
         signature=signature,
         leaderboard=ranks,
         data=dict(data),
+        findings=findings,
         split=split,
         configuration=project.model_dump(mode="json"),
         git=provenance.git_revision(),

@@ -41,8 +41,8 @@ def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
     assert list(map(str, rows.findings)) == [
         'y: its 3 whole numbers are classes, not amounts [task = "regression"]',
         "same: left out: constant",
-        "y: 1 rows without a target are left out",
-        "1 repeated rows are left out [cleaning.drop_duplicates = false]",
+        "y: 1 row without a target left out",
+        "1 repeated row left out [cleaning.drop_duplicates = false]",
     ]
 
 
@@ -51,9 +51,9 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     rows = rows_of(pd.DataFrame(cells))
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
-        'dose: 10 cells count as missing: #N/A [columns.dose.kind = "category"]',
-        'price: read as money numbers; commas are thousands separators [columns.price.kind = "category"]',
-        "y: 10 rows without a target are left out",
+        'dose: 10 cells missing: #N/A [columns.dose.kind = "category"]',
+        'price: read as amounts of money; commas are thousands separators [columns.price.kind = "category"]',
+        "y: 10 rows without a target left out",
     ]
 
 
@@ -64,7 +64,7 @@ def test_a_target_with_thousands_separators_gets_a_note() -> None:
         )
     )
     assert rows.signature.target.task == "regression"
-    assert Finding("y", "read as money numbers; commas are thousands separators", 'task = "multiclass"') in rows.findings
+    assert Finding("y", "read as formatted numbers; commas are thousands separators", 'task = "multiclass"') in rows.findings
 
 
 def test_zeros_can_be_declared_missing() -> None:

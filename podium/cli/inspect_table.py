@@ -1,0 +1,126 @@
+"""`podium projects inspect`: show how a table would be read, and a project file to start from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from podium.project import BadProject, Project, parse_project
+from podium.schema.columns import Column, Signature, Target
+from podium.schema.reading import Finding
+from podium.storage.datasets import split_url
+from podium.storage.object_store import Store, s3_client
+from podium.tables.typed_columns import coerce_column
+from podium.training.findings import findings_text
+from podium.training.preparation import prepare_table
+from podium.training.reading import read_training_table
+
+TARGET_NAMES = ("target", "y", "label", "class", "outcome", "churn", "price", "diagnosis", "species", "survived")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """How a table would be read."""
+
+    source: str
+    rows: int
+    target: Target
+    columns: list[dict[str, object]]
+    findings: tuple[Finding, ...]
+    project_file: str
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "findings": [asdict(finding) for finding in self.findings]}
+
+    def text(self) -> str:
+        """Return the inspection for a terminal."""
+        header: dict[str, object] = {key: key for key in ("name", "kind", "missing", "distinct", "values")}
+        widths = {key: max(len(str(row[key])) for row in [header, *self.columns]) for key in header}
+        rows = ["  ".join(str(row[key]).ljust(widths[key]) for key in header).rstrip() for row in [header, *self.columns]]
+        classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
+        return "\n".join(
+            [
+                f"{self.source}: {self.rows} rows; {self.target.task} of {self.target.name}{classes}",
+                "",
+                *rows,
+                "",
+                *findings_text(self.findings),
+                "",
+                "project.toml to start from:",
+                "",
+                self.project_file,
+            ]
+        )
+
+
+def inspect_table(source: str, target: str) -> Inspection:
+    """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError."""
+    data = _read(source)
+    name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-") or "project"
+    url = source if source.startswith("s3://") else f"s3://podium/raw/{Path(source).name}"
+    config = _config(name, url, target or _likely_target(data, name, url))
+    rows = prepare_table(read_training_table(data, config, source), config)
+    assert rows.raw is not None
+    columns = [_facts(column, rows.raw[column.name]) for column in rows.signature.inputs]
+    file = _project_file(config, rows.signature, rows.findings)
+    return Inspection(source, rows.raw.num_rows, rows.signature.target, columns, rows.findings, file)
+
+
+def _read(source: str) -> bytes:
+    if source.startswith("s3://"):
+        bucket, key = split_url(source)
+        return Store(s3_client(), bucket).read(key).data
+    return Path(source).read_bytes()
+
+
+def _config(name: str, url: str, target: str) -> Project:
+    return parse_project({"name": name, "data": url, "target": target}, "the inspected project")
+
+
+def _likely_target(data: bytes, name: str, url: str) -> str:
+    """Return a column with a name that targets often have, else the last one. Raises BadData."""
+    names = read_training_table(data, _config(name, url, TARGET_NAMES[0]), url).table.column_names
+    by_name = {column.lower(): column for column in names}
+    return next((by_name[target] for target in TARGET_NAMES if target in by_name), names[-1])
+
+
+def _facts(column: Column, cells: pa.ChunkedArray) -> dict[str, object]:
+    values, _ = coerce_column(cells, column)
+    return {
+        "name": column.name,
+        "kind": column.display_kind,
+        "missing": f"{values.isna().mean():.1%}",
+        "distinct": int(values.nunique()),
+        "values": _summary(column),
+    }
+
+
+def _summary(column: Column) -> str:
+    if column.is_text:
+        return ", ".join(column.categories[:4]) + (", …" if len(column.categories) > 4 else "")
+    if column.low is None or column.high is None:
+        return ""
+    return f"{column.format_value(column.low)} to {column.format_value(column.high)}"
+
+
+def _project_file(config: Project, signature: Signature, findings: tuple[Finding, ...]) -> str:
+    lines = [f'data = "{config.data}"', f'target = "{config.target}"', f'# task = "{signature.target.task}"  (inferred)']
+    if findings:
+        lines += ["", "# To change how the table is read:"]
+        lines += [
+            f"# {finding.setting}  # {finding.column or 'table'}: {finding.message}" for finding in findings if finding.setting
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def write_project(folder: Path, name: str, content: str) -> Path:
+    """Write a new project file. Raises BadProject if it exists."""
+    path = folder / name / "project.toml"
+    if path.exists():
+        raise BadProject(f"{path} exists; choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
