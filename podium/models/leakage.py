@@ -19,7 +19,7 @@ NEARLY_EXACT = 0.9999
 def leaking_inputs(inputs: pd.DataFrame, target: pd.Series, signature: Target) -> dict[str, float]:
     """Return the inputs that alone predict nearly all of the target, with the fraction that each predicts.
 
-    A numeric input is divided into at most 20 bins; each bin or category predicts its mean or its most frequent class.
+    A numeric input is divided into at most 20 bins; a bin or category predicts a line, its mean or its most frequent class.
     """
     threshold = NEARLY_ALL.get(signature.task)
     known = target.notna().to_numpy()
@@ -27,7 +27,7 @@ def leaking_inputs(inputs: pd.DataFrame, target: pd.Series, signature: Target) -
     if threshold is None or len(values) < MIN_ROWS:
         return {}
     score = _explained_variance if signature.task == "regression" else _correct_rows
-    scores = {str(name): score(_bins(cells), values) for name, cells in inputs.items()}
+    scores = {str(name): score(cells, values) for name, cells in inputs.items()}
     return {name: found for name, found in scores.items() if found >= threshold}
 
 
@@ -42,16 +42,27 @@ def _bins(cells: pd.Series) -> np.ndarray:
     return bins
 
 
-def _explained_variance(bins: np.ndarray, values: FloatVector) -> float:
-    rest = values - pd.Series(values).groupby(bins).transform("mean").to_numpy()
-    degrees = len(values) - len(np.unique(bins))
+def _explained_variance(cells: pd.Series, values: FloatVector) -> float:
+    """Return the adjusted R² of a line in each bin of a numeric input, or of the means of categories."""
+    bins = pd.Series(_bins(cells))
+    rest, parts = _centered(values, bins), 1
+    if cells.dtype != object:
+        inputs = _centered(cells.fillna(0).to_numpy(dtype=float), bins)
+        products, squares = (pd.Series(x).groupby(bins).transform("sum") for x in (inputs * rest, inputs * inputs))
+        rest, parts = rest - inputs * (products / squares.where(squares > 0, 1)).to_numpy(), 2
+    degrees = len(values) - parts * bins.nunique()
     variance = values.var() * len(values) / (len(values) - 1)
     return float(1 - (rest**2).sum() / degrees / variance) if variance > 0 and degrees > 0 else 0.0
 
 
-def _correct_rows(bins: np.ndarray, values: FloatVector) -> float:
+def _centered(values: FloatVector, bins: pd.Series) -> FloatVector:
+    centered: FloatVector = values - pd.Series(values).groupby(bins).transform("mean").to_numpy()
+    return centered
+
+
+def _correct_rows(cells: pd.Series, values: FloatVector) -> float:
     """Return the fraction of rows in the most frequent class of their bin, 0 if the largest class alone gives as much."""
-    counts = pd.crosstab(bins, values).to_numpy()
+    counts = pd.crosstab(_bins(cells), values).to_numpy()
     correct = counts.max(axis=1).sum() / len(values)
     largest = counts.sum(axis=0).max() / len(values)
     return float(correct) if 1 - correct < (1 - largest) / 20 else 0.0

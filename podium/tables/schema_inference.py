@@ -110,6 +110,8 @@ def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind |
 
 def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> CellKind:
     """Infer the kind. Raises BadData if a considerable part of a column of numbers is something else."""
+    if is_epoch(name, text):
+        return CellKind("date")
     kind = infer_kind(text, decimal)
     if kind.odd:
         shown = ", ".join(kind.odd[:MAX_SHOWN])
@@ -118,7 +120,7 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
             f'mean a missing value, columns.{name}.kind = "category", or columns.{name}.ignore = true'
         )
         raise BadData([Problem("invalid-type", message, column=name)])
-    return replace(kind, kind="date") if kind.kind == "integer" and is_epoch(name, text) else kind
+    return kind
 
 
 def _grouped(problems: list[Problem]) -> list[Problem]:

@@ -1,0 +1,285 @@
+"""Tables as people and programs write them are read as they are meant, and every change is reported."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from podium.project import Project
+from podium.schema.data_errors import BadData
+from podium.tables.labeled_rows import LabeledRows
+from podium.training.findings import leakage_findings
+from podium.training.preparation import prepare_table
+from podium.training.reading import read_training_table
+
+CASES = Path(__file__).parents[3].parent / "shared" / "cases"
+ROWS = 300
+
+
+def base() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    a, b = random.normal(50, 10, ROWS).round(2), random.integers(18, 80, ROWS)
+    c = random.choice(["red", "green", "blue"], ROWS)
+    y = np.where(a / 10 + b / 20 + random.normal(0, 1, ROWS) > 7.5, "yes", "no")
+    return pd.DataFrame({"a": a, "b": b, "c": c, "y": y})
+
+
+def read(data: bytes, name: str = "t.csv", target: str = "y", **options: object) -> LabeledRows:
+    project = Project.model_validate({"name": "x", "data": f"s3://podium/{name}", "target": target, **options})
+    return prepare_table(read_training_table(data, project, name), project)
+
+
+def csv(frame: pd.DataFrame, **options: object) -> bytes:
+    text: str = frame.to_csv(**{"index": False, **options})  # type: ignore[call-overload]
+    return text.encode()
+
+
+def kinds(rows: LabeledRows) -> dict[str, str]:
+    return {column.name: column.kind for column in rows.signature.inputs}
+
+
+BASE_KINDS = {"a": "number", "b": "integer", "c": "category"}
+
+
+def excel_german() -> bytes:
+    return base().replace("green", "grün").to_csv(index=False, sep=";", decimal=",").encode("windows-1252")
+
+
+def with_total() -> bytes:
+    return csv(base()) + b"Total,15000\nSource: the office\n"
+
+
+LAYOUTS = {
+    "tab": csv(base(), sep="\t"),
+    "semicolon": csv(base(), sep=";"),
+    "vertical bar": csv(base(), sep="|"),
+    "decimal comma, windows-1252": excel_german(),
+    "sep line": b"sep=;\r\n" + csv(base(), sep=";"),
+    "utf-16": csv(base()).decode().encode("utf-16"),
+    "utf-8 with a byte order mark": b"\xef\xbb\xbf" + csv(base()),
+    "comment": b"# exported by a tool\n" + csv(base()),
+    "preamble": b"Report of sales,,,\n\nAll regions,,,\n" + csv(base()),
+    "preamble of one cell": b"Report of sales\n2024\n\n" + csv(base()),
+    "footer": with_total(),
+    "padded names": csv(base()).replace(b"a,b,c,y", b" a , b,c ,y"),
+    "quoted names": csv(base()).replace(b"a,b,c,y", b'"a","b","c","y"'),
+    "trailing delimiter": b"\n".join(line + b"," for line in csv(base()).splitlines()),
+    "trailing delimiter in the rows": csv(base()).replace(b"\n", b",\n").replace(b"a,b,c,y,", b"a,b,c,y", 1),
+    "pandas index": csv(base(), index=True),
+    "names of rows as R writes them": csv(base(), index=True).replace(b",a,b,c,y", b"a,b,c,y", 1),
+    "old Mac line ends": csv(base()).replace(b"\n", b"\r"),
+}
+QUIET = ("old Mac line ends", "quoted names", "utf-8 with a byte order mark")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_is_detected(layout: str) -> None:
+    rows = read(LAYOUTS[layout])
+    assert kinds(rows) == BASE_KINDS and rows.signature.target.classes == ("no", "yes")
+    assert np.allclose(rows.inputs["a"].sum(), base()["a"].sum())
+    is_silent = layout in QUIET or "trailing" in layout
+    assert bool(rows.findings) != is_silent or "trailing" in layout
+
+
+def test_a_table_without_a_header_needs_names() -> None:
+    data = csv(base(), header=False)
+    assert kinds(read(data, reading={"names": ["a", "b", "c", "y"]})) == BASE_KINDS
+    with pytest.raises(BadData, match="is set as target"):
+        read(data)
+
+
+CELLS: dict[str, tuple[list[str], str]] = {
+    "thousands": (["1,234", "12,500", "999", "1,000,000"], "number"),
+    "German thousands and decimals": (["1.234,5", "12.500,25", "9,75"], "number"),
+    "French spaces": (["1 234,5", "12 500,25", "9,75"], "number"),
+    "Swiss": (["1'234.5", "12'500.25", "9.75"], "number"),
+    "dollars": (["$1,234.50", "$9", "($8.2)"], "number"),
+    "pounds": (["£1,234.50", "£9.00", "-£8"], "number"),
+    "euros after": (["1.234,50 €", "9,00 €", "8 €"], "number"),
+    "trailing minus": (["12.5-", "3", "4.25"], "number"),
+    "percent": (["12%", "13.5 %", "7%"], "number"),
+    "units": (["12.5 kg", "3kg", "4"], "number"),
+    "degrees": (["12.5°C", "-3 °C", "4 °C"], "number"),
+    "magnitudes": (["1.2k", "3M", "2bn", "15"], "number"),
+    "dollar magnitudes": (["$1.2k", "$3M", "$2bn"], "number"),
+    "limits": (["<0.5", "1.25", ">100"], "number"),
+    "Excel errors": (["1.5", "#DIV/0!", "2.5"], "number"),
+    "R and SQL": (["1.5", "NA", "\\N"], "number"),
+    "booleans": (["yes", "Y", "no", "N", "TRUE"], "boolean"),
+    "true and false": (["True", "False"], "boolean"),
+    "US dates": (["01/31/2024", "12/01/2023"], "date"),
+    "European dates": (["31/01/2024", "01/12/2023"], "date"),
+    "German dates": (["31.01.2024", "01.12.2023"], "date"),
+    "month names": (["31-Jan-2024", "01-Dec-2023"], "date"),
+    "American month names": (["January 31, 2024", "December 1, 2023"], "date"),
+    "ISO with T and Z": (["2024-01-31T10:20:30Z", "2023-12-01T00:00:00Z"], "date"),
+    "ISO with offset": (["2024-01-31 10:20:30+02:00", "2023-12-01 00:00:00+02:00"], "date"),
+    "US time": (["01/31/2024 10:20 PM", "12/01/2023 09:00 AM"], "date"),
+    "postcodes": (["01234", "98765", "10115"], "category"),
+    "sizes": (["S", "M", "L", "XL"], "category"),
+    "mixed units": (["12 kg", "13 lb"], "category"),
+    "mixed currencies": (["$12", "€13"], "category"),
+}
+
+
+@pytest.mark.parametrize("form", CELLS)
+def test_cells_are_read_as_they_are_meant(form: str) -> None:
+    cells, kind = CELLS[form]
+    rows = read(csv(base().assign(x=(cells * ROWS)[:ROWS])))
+    assert kinds(rows)["x"] == kind
+    if kind == "number":
+        column = next(column for column in rows.signature.inputs if column.name == "x")
+        assert column.has_number_format or column.na_values
+
+
+def test_a_time_of_day_is_a_feature() -> None:
+    times = pd.date_range("2024-01-01", periods=ROWS, freq="7h")
+    days = read(csv(base().assign(t=times))).inputs["t"]
+    assert (days % 1 * 24).round(6).tolist() == times.hour.astype(float).tolist()
+
+
+@pytest.mark.parametrize(("name", "unit"), [("created_at", 1), ("timestamp", 1000), ("event_time", 10**9)])
+def test_whole_numbers_named_as_times_are_times(name: str, unit: int) -> None:
+    seconds = pd.date_range("2024-01-01", periods=ROWS, freq="7h").astype("int64").to_numpy() // 10**9
+    if seconds[0] < 10**8:  # the index counts in a coarser unit
+        seconds = (
+            (pd.date_range("2024-01-01", periods=ROWS, freq="7h") - pd.Timestamp(0)).total_seconds().astype(int).to_numpy()
+        )
+    rows = read(csv(base().assign(**{name: seconds * unit})))
+    assert kinds(rows)[name] == "date"
+    assert rows.inputs[name].min() == pytest.approx(19723)
+
+
+def test_a_few_odd_cells_are_missing_values_with_a_finding() -> None:
+    frame = base().astype({"a": object})
+    frame.loc[[3, 4, 5], "a"] = ["n/a", "about 50", "see note"]
+    rows = read(csv(frame))
+    assert kinds(rows) == BASE_KINDS and rows.inputs["a"].isna().sum() == 3
+    finding = next(finding for finding in rows.findings if finding.column == "a")
+    assert "3 cells missing" in finding.message and "aaaaa 99" in finding.message  # the form of a cell, not the cell
+
+
+def test_many_odd_cells_are_an_error_that_says_what_to_set() -> None:
+    frame = base().astype({"a": object})
+    frame.loc[: ROWS // 5, "a"] = "not measured"
+    with pytest.raises(BadData, match=r"20% of its cells .not measured.*columns.a.na_values"):
+        read(csv(frame))
+    assert kinds(read(csv(frame), columns={"a": {"na_values": ["not measured"]}})) == BASE_KINDS
+
+
+IDENTIFIERS = {
+    "order_id": [f"{n * 7919 % 1_000_003}" for n in range(ROWS)],
+    "tweet": [f"{1_234_567_890_123_456_789 + n * 7}" for n in range(ROWS)],
+    "uuid": [f"123e4567-e89b-12d3-a456-{n:012d}" for n in range(ROWS)],
+    "row": [str(n + 5) for n in range(ROWS)],
+    "name": [f"Person {n}" for n in range(ROWS)],
+}
+
+
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_identifiers_are_left_out_with_a_finding(name: str) -> None:
+    rows = read(csv(base().assign(**{name: IDENTIFIERS[name]})))
+    assert kinds(rows) == BASE_KINDS
+    assert any(finding.column == name and "left out" in finding.message for finding in rows.findings)
+
+
+def test_problems_of_all_columns_are_reported_at_once() -> None:
+    frame = base().astype({"a": object, "b": object})
+    frame.loc[: ROWS // 5, ["a", "b"]] = "not measured"
+    with pytest.raises(BadData) as caught:
+        read(csv(frame))
+    assert [problem.column for problem in caught.value.problems] == ["a", "b"]
+
+
+TARGETS = {
+    "spellings": (["yes", "yes", " YES ", "no", "no", "No"], ("no", "yes")),
+    "booleans": (["TRUE", "TRUE", "true", "False", "False", "false", "0"], ("False", "TRUE")),
+    "missing marks": (["yes", "no", "NA", ""], ("no", "yes")),
+    "decimal commas": ([f"{n},5" for n in range(100, 400)], ()),
+    "thousands": ([f"{n},000" for n in range(100, 400)], ()),
+    "money": ([f"${n},000" for n in range(100, 400)], ()),
+    "unbounded": ([*(f"{n}.5" for n in range(100, 390)), *(["inf"] * 10)], ()),
+}
+
+
+@pytest.mark.parametrize("form", TARGETS)
+def test_the_target_is_read_as_carefully_as_the_inputs(form: str) -> None:
+    cells, classes = TARGETS[form]
+    shuffled = np.random.default_rng(1).permutation((cells * ROWS)[:ROWS])
+    rows = read(csv(base().assign(y=shuffled)))
+    assert rows.signature.target.classes == classes
+    assert any(finding.column == "y" for finding in rows.findings)
+
+
+def test_rare_classes_are_left_out_by_name() -> None:
+    rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["A"] * 3 + ["D", "D", "E"])))
+    assert rows.signature.target.classes == ("A", "B", "C")
+    assert any("D (2), E (1)" in finding.message for finding in rows.findings)
+    with pytest.raises(BadData, match=r"fewer than 5 rows: p \(1\)"):
+        read(csv(base().assign(y=["n"] * 299 + ["p"])))
+
+
+REFUSED = {
+    "constant": (["x"] * ROWS, "single value"),
+    "empty": ([""] * ROWS, "has no values"),
+    "names": ([f"Person {n}" for n in range(ROWS)], "like a name"),
+    "running number": ([str(n) for n in range(ROWS)], "running number"),
+    "dates": ([str(day.date()) for day in pd.date_range("2024-01-01", periods=ROWS)], "is a date"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_an_unusable_target_is_refused_with_the_reason(form: str) -> None:
+    cells, message = REFUSED[form]
+    with pytest.raises(BadData, match=message):
+        read(csv(base().assign(y=cells)))
+
+
+def test_a_leak_is_reported() -> None:
+    frame = base().assign(total=lambda f: f["a"] * 3 + 1)
+    rows = read(csv(frame.drop(columns="y").assign(y=frame["a"] * 2)))
+    assert {finding.column for finding in leakage_findings(rows)} == {"a", "total"}
+    assert not leakage_findings(read(csv(base())))
+
+
+def parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+def test_nested_and_binary_parquet_columns_are_left_out_by_name() -> None:
+    table = pa.Table.from_pandas(base(), preserve_index=False)
+    table = table.append_column("tags", pa.array([["a", "b"]] * ROWS))
+    table = table.append_column("point", pa.array([{"x": 1}] * ROWS))
+    rows = read(parquet(table), "t.parquet")
+    assert kinds(rows) == BASE_KINDS
+    assert {finding.column for finding in rows.findings if "left out" in finding.message} == {"tags", "point"}
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
+@pytest.mark.parametrize("case", ["03", "04", "05", "07", "08", "09", "10", "11", "12", "16", "17"])
+def test_field_cases_keep_their_columns(case: str) -> None:
+    folder = next(CASES.glob(f"{case}-*"))
+    for path in sorted([*folder.glob("*.csv"), *folder.glob("*.parquet")]):
+        target = "price" if path.name in ("hp_thousands.csv", "int_area.csv") else "y"
+        if path.name == "one_positive.csv":
+            with pytest.raises(BadData, match="fewer than 5 rows"):
+                read(path.read_bytes(), path.name, target)
+            continue
+        rows = read(path.read_bytes(), path.name, target)
+        lost = {name for name in rows.signature.ignored if name != target}
+        assert lost == {finding.column for finding in rows.findings if finding.message.startswith("left out:")} - {"l", "s"} | (
+            lost & {"l", "s"}
+        )
+        assert lost <= {"tweet_id", "id", "Unnamed: 0"}, path.name
+        if case == "03":
+            assert rows.signature.target.task == "regression", path.name
+        if case == "04":
+            assert len(rows.signature.target.classes) == 2, path.name
