@@ -97,6 +97,13 @@ class FeatureOptions(StrictModel):
     max_features: int | None = Field(None, ge=1, description="maximum number of selected features; unlimited by default")
 
 
+class DecisionOptions(StrictModel):
+    """Which class to predict, instead of the likeliest one."""
+
+    class_: str | int = Field(alias="class", description="the class to predict if its probability is above the threshold")
+    threshold: float = Field(gt=0, lt=1, description="probability above which the class is predicted")
+
+
 class SplitOptions(StrictModel):
     kind: Literal["random", "stratified", "grouped", "time"] | None = Field(
         None, description="how test rows and folds are chosen; by default stratified for classes, random for numbers"
@@ -208,6 +215,7 @@ class Project(StrictModel):
     target: str = Field(description="column to predict")
     target_na_values: tuple[str, ...] = Field((), description="strings in the target that mean a missing value")
     task: Task | None = Field(None, description="kind of prediction; inferred from the target by default")
+    decision: DecisionOptions | None = Field(None, description="predict a class if its probability is above a threshold")
     metric: str | None = Field(None, description="metric that ranks the models; by default one that suits the task")
     families: tuple[str, ...] = Field((), description="model families to train; by default those that suit the task")
     n_trials: int = Field(4, ge=1, le=100, description="parameter settings tried per family")

@@ -19,7 +19,7 @@ from service.metrics import Metrics
 from service.problems import send_problem
 from service.settings import ServiceSettings
 
-HEALTH = frozenset(("/livez", "/readyz", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
+HEALTH = frozenset(("/livez", "/readyz", "/ping", "/health", "/healthz", "/ready", "/v2/health/live", "/v2/health/ready"))
 """Paths that are served under any load and without authentication."""
 MODEL = "podium.model"
 """Scope key for the project and version that served the request."""

@@ -37,7 +37,7 @@ class JsonRenderer:
 
     def __init__(self, served: ServedModel) -> None:
         target = served.signature.target
-        self._version = served.version
+        self._version, self._target = served.version, target
         self._classes = [(json.dumps(label), json.dumps(str(label))) for label in target.classes]
         self._heads = {family: _head(served, family) for family in served.models}
         self._predictions = {family: self._template(served.half_width(family)) for family in served.models}
@@ -49,6 +49,7 @@ class JsonRenderer:
     def _template(self, half_width: float | None) -> Callable[[Sequence[float]], str]:
         """Return the function that renders the fields of one prediction; numbers that are not finite become null."""
         classes, labels = self._classes, [label for label, _ in self._classes]
+        predicted, decision = self._target.predicted_index, self._target.decision
         if len(classes) == 2:
             (_, first_name), (_, second_name) = classes
             two_labels = [f'"prediction":{label},"probabilities":{{{first_name}:' for label in labels]
@@ -57,10 +58,11 @@ class JsonRenderer:
             first, second = scores
             if not math.isfinite(first + second):
                 return of_classes(scores)
-            return f"{two_labels[second > first]}{first!r},{second_name}:{second!r}}}"
+            chosen = second > first if decision is None else predicted(scores)
+            return f"{two_labels[chosen]}{first!r},{second_name}:{second!r}}}"
 
         def of_classes(scores: Sequence[float]) -> str:
-            label = labels[scores.index(max(scores))]
+            label = labels[predicted(scores)]
             probabilities = ",".join([f"{name}:{_number(score)}" for (_, name), score in zip(classes, scores, strict=True)])
             return f'"prediction":{label},"probabilities":{{{probabilities}}}'
 
@@ -103,7 +105,7 @@ class JsonRenderer:
         """Return the JSON of each predicted class or number."""
         if not self._labels:
             return [_number(row[0]) for row in scores]
-        return [self._labels[row.index(max(row))] for row in scores]
+        return [self._labels[self._target.predicted_index(row)] for row in scores]
 
     def tensors(self, name: str, scores: Scores, identity: str, prediction_id: str) -> str:
         """Return the response of the Open Inference Protocol, with all outputs."""

@@ -26,7 +26,7 @@ def build_model_card(served: ServedModel, entry: AuditEntry | None) -> dict[str,
         "created": manifest.created,
         "author": manifest.author,
         "manifest_sha256": served.manifest_sha256,
-        "target": {"name": target.name, "task": target.task, "classes": list(target.classes)},
+        "target": {"name": target.name, "task": target.task, "classes": list(target.classes), "decision": target.decision_rule},
         "inputs": [
             {
                 "name": column.name,

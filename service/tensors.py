@@ -7,6 +7,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ DTYPES = {
     **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
 }
+CONTENT_TYPES = ("", "str", "np", "pd", "datetime", "base64")
+"""How cells are encoded; only base64 needs decoding. https://mlserver.readthedocs.io/en/latest/user-guide/content-type.html"""
 NUMBERS = DTYPES.keys() - {"BOOL"}
 LENGTH = struct.Struct("<I")
 MAX_NAME = 200
@@ -38,11 +41,23 @@ class Tensor:
     rows: int
     width: int
     data: list[Any] | memoryview
+    content_type: str = ""
 
     def cells(self) -> list[Any]:
         """Return the values in row-major order, with None for NaN. Raises BadData."""
         cells = self._cells_of_json(self.data) if isinstance(self.data, list) else self._cells_of_bytes(self.data)
+        if self.content_type == "base64":
+            return [self._decoded(cell) for cell in cells]
         return [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
+
+    def _decoded(self, cell: Any) -> str | None:
+        """Return the UTF-8 text of a base64 cell. Raises BadData."""
+        if cell is None:
+            return None
+        try:
+            return base64.b64decode(cell, validate=True).decode()
+        except (ValueError, TypeError):
+            raise tensor_error(self.name, "invalid-encoding", "has a cell that is not UTF-8 text in base64") from None
 
     def _cells_of_json(self, data: list[Any]) -> list[Any]:
         """Return the values of a flat list, or of one list per row."""
@@ -111,7 +126,18 @@ def _parse_tensor(tensor: Any, binary: memoryview, max_rows: int) -> Tensor:
     if not isinstance(datatype, str) or (datatype not in DTYPES and datatype != "BYTES"):
         raise tensor_error(name, "invalid-type", "unknown `datatype`", ", ".join([*DTYPES, "BYTES"]))
     rows, width = _shape(name, tensor.get("shape"), max_rows)
-    return Tensor(name, datatype, rows, width, _data(name, tensor, binary))
+    return Tensor(name, datatype, rows, width, _data(name, tensor, binary), _content_type(name, tensor, datatype))
+
+
+def _content_type(name: str, tensor: Mapping[str, Any], datatype: str) -> str:
+    """Return the content type, which says how the cells are encoded. Raises BadData for an unknown one."""
+    content_type = parameters_of(tensor, name).get("content_type") or ""
+    if content_type not in CONTENT_TYPES:
+        known = ", ".join(filter(None, CONTENT_TYPES))
+        raise tensor_error(name, "invalid-type", "has an unknown `content_type`", known)
+    if content_type == "base64" and datatype != "BYTES":
+        raise tensor_error(name, "invalid-type", "needs the datatype BYTES for the content type base64")
+    return str(content_type)
 
 
 def _shape(name: str, shape: Any, max_rows: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from podium.inference.panel import Scores, forecast_table
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
-from podium.schema.arrays import FloatMatrix
+from podium.schema.arrays import FloatMatrix, IndexArray
 from podium.schema.columns import Signature, Target
 from podium.schema.data_errors import Problem
 from podium.tables.cell_rules import NUMBER
@@ -157,7 +157,7 @@ def _columns(matrix: FloatMatrix, target: Target, half_width: float | None) -> d
 def _predictions(matrix: FloatMatrix, target: Target) -> pa.Array:
     if not target.classes:
         return pa.array(matrix[:, 0])
-    return pa.array(list(target.classes)).take(pa.array(matrix.argmax(axis=1)))
+    return pa.array(list(target.classes)).take(pa.array(_predicted_indices(matrix, target)))
 
 
 def _unique_name(name: str, table: pa.Table) -> str:
@@ -175,3 +175,13 @@ def _escape_cells(cells: pa.ChunkedArray) -> pa.ChunkedArray:
         return cells
     is_formula = pc.and_(is_formula, pc.invert(pc.match_substring_regex(cells, f"^({NUMBER})$")))
     return pc.if_else(is_formula, pc.binary_join_element_wise(pa.scalar("'"), cells, ""), cells)
+
+
+def _predicted_indices(matrix: FloatMatrix, target: Target) -> IndexArray:
+    """Return the index of each row's predicted class, like `Target.predicted_index`."""
+    decision = target.decision
+    if decision is None:
+        return matrix.argmax(axis=1)
+    others = matrix.copy()
+    others[:, decision.index] = -np.inf
+    return np.where(matrix[:, decision.index] > decision.threshold, decision.index, others.argmax(axis=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,16 @@ class Encoder:
     def subset(self, indices: Sequence[int]) -> Encoder:
         """Return an encoder with only the chosen features."""
         return Encoder(self.columns, tuple(self.features[index] for index in indices))
+
+    def used_columns(self) -> set[str]:
+        """Return the names of the columns that a feature reads."""
+        return {self.columns[feature.column].name for feature in self.features}
+
+    def with_columns(self, columns: Sequence[Column]) -> Encoder:
+        """Return an encoder of rows that have only these columns; each feature must read one of them."""
+        indices = {column.name: index for index, column in enumerate(columns)}
+        moved = [replace(feature, column=indices[self.columns[feature.column].name]) for feature in self.features]
+        return Encoder(tuple(columns), tuple(moved))
 
     def transform(self, frame: pd.DataFrame) -> FloatMatrix:
         """Return the (n, features) matrix of a typed frame of n rows, column by column in memory."""

@@ -48,7 +48,7 @@ class Model:
 
 
 def predicted_label(scores: Sequence[float], target: Target) -> Label | float:
-    """Return the class with the highest score (the first one if tied), or the predicted value."""
+    """Return the predicted class or value."""
     if not target.classes:
         return scores[0]
-    return target.classes[max(range(len(scores)), key=scores.__getitem__)]
+    return target.classes[target.predicted_index(scores)]

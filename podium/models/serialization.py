@@ -10,10 +10,10 @@ from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
 from podium.models.model_checks import SCORER_CLASSES, check_model
 from podium.models.onnx_scorer import OnnxInput
-from podium.schema.columns import Column, Derived, Panel, Signature, Target
+from podium.schema.columns import Column, Decision, Derived, Panel, Signature, Target
 from podium.schema.reading import Reading
 
-MODEL_CLASSES = (Model, Signature, Target, Column, Panel, Derived, Encoder, OnnxInput, Reading)
+MODEL_CLASSES = (Model, Signature, Target, Decision, Column, Panel, Derived, Encoder, OnnxInput, Reading)
 ALLOWED = {
     (allowed.__module__, allowed.__qualname__): allowed for allowed in (*MODEL_CLASSES, *SCORER_CLASSES, *FEATURE_CLASSES)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -95,15 +96,40 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """Predict the class at this index if its probability is above the threshold, else the likeliest of the others."""
+
+    index: int
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """The column to predict. `classes` is in the order of the model's scores and is empty for numeric targets.
 
-    A forecast's score is the relative change from the previous day.
+    A forecast's score is the relative change from the previous day. Without a `decision`, the likeliest class is predicted.
     """
 
     name: str
     task: Task
     classes: tuple[Label, ...] = ()
+    decision: Decision | None = None
+
+    def predicted_index(self, scores: Sequence[float]) -> int:
+        """Return the index of the predicted class (the first one if tied)."""
+        decision = self.decision
+        if decision is None:
+            return max(range(len(scores)), key=scores.__getitem__)
+        if scores[decision.index] > decision.threshold:
+            return decision.index
+        return max((index for index in range(len(scores)) if index != decision.index), key=scores.__getitem__)
+
+    @property
+    def decision_rule(self) -> str:
+        """Return the decision as text; empty without one."""
+        if self.decision is None:
+            return ""
+        return f"{self.classes[self.decision.index]} if its probability is above {self.decision.threshold:g}"
 
 
 @dataclass(frozen=True, slots=True)

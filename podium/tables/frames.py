@@ -14,6 +14,7 @@ from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, max_problems_per_row, unknown_column
 from podium.tables.cell_rules import NUMBER, expected
+from podium.tables.csv_header import UNNAMED
 from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE
 from podium.tables.parquet import column_as_text
 from podium.tables.typed_columns import InvalidCells, coerce_cells, coerce_column
@@ -91,6 +92,7 @@ LOOKS_LIKE_DATA = rf"{NUMBER}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}"
 def column_problems(names: Sequence[str], columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
     """Return the problems with a table's column names, up to a limit."""
     known, present = {column.name for column in columns}, set(names)
+    ignored |= {name for name in names if UNNAMED.fullmatch(name)}
     lacks_columns = not known & present or any(not column.nullable and column.name not in present for column in columns)
     if lacks_columns and any(re.fullmatch(LOOKS_LIKE_DATA, name) for name in present - known):
         return [Problem("csv-header", "the first row looks like data; add a header row")]  # naming the columns may reveal cells

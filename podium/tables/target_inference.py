@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, Label, Target, Task
+from podium.schema.columns import Column, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
@@ -70,7 +70,16 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
     if task == "binary" and len(labels) != 2:
         raise _bad_target(project, f"has {len(labels)} classes; a binary target needs two", "classes")
     classes: list[Label] = sorted(map(int, labels)) if all(map(_is_canonical_integer, labels)) else sorted(labels)
-    return Target(project.target, task, tuple(classes))
+    return Target(project.target, task, tuple(classes), _decision(project, classes))
+
+
+def _decision(project: Project, classes: list[Label]) -> Decision | None:
+    if project.decision is None:
+        return None
+    names = list(map(str, classes))
+    if str(project.decision.class_) not in names:
+        raise _bad_target(project, f"has no class {project.decision.class_}; set decision.class to one of {', '.join(names)}")
+    return Decision(names.index(str(project.decision.class_)), project.decision.threshold)
 
 
 def _check_target(target: _TargetText, project: Project) -> None:

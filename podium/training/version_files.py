@@ -6,13 +6,14 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
 import pandas as pd
 
 from podium.models.golden_rows import GOLDEN, record_golden
+from podium.models.model import Model
 from podium.models.serialization import dump
 from podium.project import Project
 from podium.registry import provenance
@@ -35,6 +36,7 @@ from podium.training.findings import leakage_findings
 from podium.training.project_kinds import kind_of
 from podium.training.splits import held_out_rows, split_boundary, training_rows
 
+UNUSED = "no selected feature uses it"
 DataFacts = Mapping[str, str | int | float]
 
 
@@ -91,26 +93,38 @@ class TrainedRun:
 
     def version_files(self, files: Mapping[str, bytes], author: str) -> tuple[Manifest, dict[str, bytes]]:
         """Add models, golden rows and test rows to `files`; return the manifest and all files."""
-        models = [candidate.model for candidate in self.candidates]
-        golden = record_golden(models, self.training.inputs, self.project.seed)
+        signature, models, unused = self._of_used_columns()
+        golden = record_golden(models, _restricted(self.training, signature).inputs, self.project.seed)
         all_files = {
             **files,
             GOLDEN_FILE: GOLDEN.dump_json(golden),
-            TEST_FILE: labeled_rows_to_parquet(self.test),
+            TEST_FILE: labeled_rows_to_parquet(_restricted(self.test, signature)),
             **{model_file(model.family): dump(model) for model in models},
         }
         manifest = build_manifest(
             self.reservation,
             self.project,
-            self.training.signature,
+            signature,
             self._data_source(),
             all_files,
             author,
             self._predictions_digest(),
             split_boundary(self.rows, self.project),
-            (*self.rows.findings, *leakage_findings(self.training)),
+            (*self.rows.findings, *unused, *leakage_findings(self.training)),
         )
         return manifest, all_files
+
+    def _of_used_columns(self) -> tuple[Signature, list[Model], list[Finding]]:
+        """Return the signature and the models without the columns that no model uses, and a finding for each of these."""
+        signature, models = self.training.signature, [candidate.model for candidate in self.candidates]
+        used = set[str]().union(*(model.encoder.used_columns() for model in models))
+        unused = [column.name for column in signature.inputs if column.name not in used]
+        if signature.panel or not unused or not used:
+            return signature, models, []
+        inputs = tuple(column for column in signature.inputs if column.name in used)
+        signature = replace(signature, inputs=inputs, ignored={**signature.ignored, **dict.fromkeys(unused, UNUSED)})
+        restricted = [replace(model, signature=signature, encoder=model.encoder.with_columns(inputs)) for model in models]
+        return signature, restricted, [Finding(name, f"left out: {UNUSED}") for name in unused]
 
     def _data_source(self) -> DataFacts:
         """Where the training rows came from."""
@@ -125,6 +139,12 @@ class TrainedRun:
         """The sha256 of all models' scores on the test rows, in order of family."""
         models = sorted((candidate.model for candidate in self.candidates), key=lambda model: model.family)
         return digest(b"".join(model.family.encode() + model.scores(self.test.inputs).tobytes() for model in models))
+
+
+def _restricted(rows: LabeledRows, signature: Signature) -> LabeledRows:
+    """Return rows with only the inputs of the signature."""
+    inputs = rows.inputs[[column.name for column in signature.inputs]]
+    return replace(rows, inputs=inputs, signature=replace(rows.signature, inputs=signature.inputs, ignored=signature.ignored))
 
 
 def build_manifest(

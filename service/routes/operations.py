@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+import podium
 from service.errors import ModelNotReady
 from service.negotiation import json_suffix, negotiate
 from service.services import Services, ServicesDep
@@ -32,6 +33,12 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.get("/version", summary="Podium's version", response_class=PlainTextResponse)
+async def version() -> str:
+    return podium.__version__
+
+
+@router.get("/ping", summary="Readiness check of SageMaker and MLflow containers")
 @router.get("/ready", include_in_schema=False)
 @router.get("/readyz", summary="Readiness check: all champions loaded")
 async def readyz(services: ServicesDep) -> dict[str, Any]:
