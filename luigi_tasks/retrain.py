@@ -51,7 +51,7 @@ class Retrain(luigi.Task):
         keys = (config.panel.entity, config.panel.time)
         data = store().read(datasets.snapshot_key(self.project, pipeline.snapshot)).data
         last = row_days(read_daily_rows(store(), IngestState.from_json(data), None, 1, keys), config).max()
-        if last < day_number(str(self.date), config):
+        if int(last) < day_number(str(self.date), config):
             end = date.fromordinal(int(last) + EPOCH)
             raise StoreError(f"the data of {self.project} ends at {end}; {self.date} cannot be trained yet")
 

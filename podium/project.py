@@ -9,10 +9,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from podium.schema.columns import FuzzyMatching, Kind, NumberFormat, Policy, Task
+from podium.schema.columns import Duplicates, FuzzyMatching, Kind, NumberFormat, Policy, Task
 from podium.schema.suggestions import did_you_mean
+from podium.tables.frequency import shift_times
 from podium.tables.panel import INDEX_NAME, RULES
 
 INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
@@ -136,16 +138,29 @@ class DerivedColumn(StrictModel):
 
 
 class PanelOptions(StrictModel):
-    """A panel has one row per entity and day; the model predicts each day from the days before it."""
+    """A panel has one row per entity and time; the model predicts each time from the rows before it."""
 
     entity: str = Field(description="column that identifies the entity, such as a shop")
-    time: str = Field(description="column that contains the day")
-    lags: int = Field(5, ge=1, le=60, description="number of past days that the model sees")
+    time: str = Field(description="column that contains the day or time")
+    lags: int = Field(5, ge=1, le=60, description="number of past rows that the model sees")
     forecast_base: Literal["first", "last"] = Field(
         "last", description="add the predicted change to the previous value (last), or accumulate from the first value (first)"
     )
     derived_columns: dict[str, DerivedColumn] = Field({}, description="columns computed from others, by name")
+    frequency: str | None = Field(None, description="pandas offset alias of one step, such as `h`, `B` or `ME`; inferred")
+    duplicates: Duplicates | None = Field(
+        None, description="rows with the same entity and time: `error` (default), `last` (default of a folder), `mean` or `sum`"
+    )
     max_rows: int = Field(200_000, ge=100, description="train on at most this many of the most recent rows")
+
+    @field_validator("frequency")
+    @classmethod
+    def _check_frequency(cls, frequency: str | None) -> str | None:
+        try:
+            shift_times(np.zeros(1), frequency or "D")
+        except ValueError:
+            raise ValueError(f'unknown frequency "{frequency}"; use a pandas offset alias, such as h, D, B or ME') from None
+        return frequency
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

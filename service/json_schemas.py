@@ -85,7 +85,7 @@ def example_value(column: Column) -> str | float | bool:
         return bool(column.high)
     middle = ((column.low or 0.0) + (column.high or 0.0)) / 2
     if column.kind == "date":
-        return format_date(round(middle), column.strptime_format)
+        return format_date(middle if column.low == column.high else round(middle), column.strptime_format)
     return round(middle) if column.kind == "integer" else float(f"{middle:.3g}")
 
 

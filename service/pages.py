@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from podium.inference.served_model import ServedModel
@@ -17,6 +18,7 @@ from podium.registry.audit_entry import AuditEntry
 from podium.registry.versions import REPORT_FILE, Manifest
 from podium.schema.columns import Column, Panel, Signature, Target
 from podium.schema.data_errors import Problem
+from podium.tables.frequency import shift_times, step_name
 from service.json_schemas import describe_column, example_value, training_values
 from service.page_filters import FILTERS, TESTS
 from service.responses import json_number
@@ -93,6 +95,7 @@ class Pages:
             rows=manifest.data.get("rows"),
             fields=[] if signature.panel else [_form_field(column) for column in signature.inputs],
             panel=signature.panel,
+            step=step_name(signature.panel.frequency) if signature.panel else "",
             values=values or {},
             problems=[problem for problem in problems if problem not in field_errors.values()],
             field_errors=field_errors,
@@ -138,7 +141,7 @@ def _example_rows(panel: Panel) -> str:
     days = panel.time_column
     lines = [",".join(column.name for column in panel.columns)]
     for offset in range(panel.lags, -1, -1):
-        day = (days.high or 0.0) - offset
+        day = float(shift_times(np.array([days.high or 0.0]), panel.frequency, -offset)[0])
         columns = (replace(column, low=day, high=day) if column is days else column for column in panel.columns)
         lines.append(",".join(map(_example_text, columns)))
     return "\n".join(lines)

@@ -18,6 +18,9 @@ from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESS
 from podium.tables.panel import DAY, INDEX, INDEX_NAME, mask_entities, take, windows
 from podium.tables.size_limits import REQUEST
 
+MAX_STEP_DAYS = 1_000
+"""Longest step of a frequency."""
+
 
 def typed_panel(table: pa.Table, signature: Signature, options: ParseOptions) -> Columns:
     """Return the panel's rows, typed. Raises BadData."""
@@ -58,7 +61,8 @@ def check_window_size(rows: Columns, signature: Signature) -> None:
 def _check_days(rows: Columns, panel: Panel) -> None:
     """Raise BadData if a date is the last one that can be represented: the forecast is for the next day."""
     if panel.time_column.kind == "date":
-        last = np.flatnonzero(rows[panel.time] >= date.max.toordinal() - EPOCH)[:MAX_REPORTED]
+        latest = date.max.toordinal() - EPOCH - (0 if panel.frequency == "D" else MAX_STEP_DAYS)
+        last = np.flatnonzero(rows[panel.time] >= latest)[:MAX_REPORTED]
         if len(last):
             raise BadData([Problem("out-of-range", "has no next day", row + 1, panel.time) for row in last.tolist()])
 

@@ -15,6 +15,7 @@ Policy = Literal["warn", "reject"]
 NumberFormat = Literal["plain", "money", "percent", "quantity"]
 DecimalMark = Literal[".", ","]
 FuzzyMatching = Literal["exact", "loose", "nearest"]
+Duplicates = Literal["error", "last", "mean", "sum"]
 Value = float | str | None
 """A typed cell: text for categories, a float for other kinds (dates are days since 1970), None if missing."""
 
@@ -143,10 +144,11 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Rows keyed by entity and day; a model predicts a day from the `lags` days before it.
+    """Rows keyed by entity and time; a model predicts a time from the `lags` rows before it.
 
     `columns` describes these rows. `forecast_base` decides whether a forecast accumulates predicted changes from an
-    entity's `first` value or adds one change to its `last` value.
+    entity's `first` value or adds one change to its `last` value. `frequency` is a pandas offset alias, empty if times are
+    whole numbers. Rows with the same key are combined by `duplicates`.
     """
 
     entity: str
@@ -156,6 +158,8 @@ class Panel:
     columns: tuple[Column, ...]
     derived_columns: tuple[Derived, ...] = ()
     forecast_base: Literal["first", "last"] = "last"
+    frequency: str = "D"
+    duplicates: Duplicates = "last"
 
     @property
     def entity_column(self) -> Column:
@@ -163,7 +167,7 @@ class Panel:
 
     @property
     def time_column(self) -> Column:
-        """The column that holds the day, as a date or an integer."""
+        """The column that holds the time, as a date or an integer."""
         return next(column for column in self.columns if column.name == self.time)
 
     @property

@@ -11,6 +11,7 @@ import pandas as pd
 
 from podium.schema.arrays import BoolMask, Columns, FloatVector, IndexArray
 from podium.schema.columns import Column, Panel
+from podium.tables.frequency import shift_times
 
 INDEX_NAME = "index"
 INDEX, DAY, ACTUAL, LAST = "podium:index", "podium:day", "podium:actual", "podium:last"
@@ -46,13 +47,19 @@ RULES: dict[str, Callable[..., FloatVector]] = {
 
 
 def sort_rows(rows: Columns, panel: Panel) -> Columns:
-    """Sort by entity, in order of first appearance, then by day. The last of several rows with the same key is kept."""
+    """Sort by entity, in order of first appearance, then by time. Rows with the same key become one."""
     codes, days = pd.factorize(rows[panel.entity])[0], rows[panel.time]
     order = np.lexsort((np.arange(len(days)), days, codes))
     codes, days = codes[order], days[order]
     is_last = np.ones(len(order), dtype=bool)
     is_last[:-1] = (codes[1:] != codes[:-1]) | (days[1:] != days[:-1])
-    return take(rows, order[is_last])
+    result = dict(take(rows, order[is_last]))
+    if panel.duplicates in ("mean", "sum") and not is_last.all():
+        starts = np.flatnonzero(np.r_[True, is_last[:-1]])
+        counts = np.diff(np.r_[starts, len(order)]) if panel.duplicates == "mean" else 1
+        for name in set(rows) - {panel.entity, panel.time}:
+            result[name] = np.add.reduceat(rows[name][order], starts) / counts
+    return result
 
 
 def take(columns: Columns, indices: IndexArray | np.ndarray) -> Columns:
@@ -75,9 +82,9 @@ class Windows:
 
 
 def windows(rows: Columns, panel: Panel, *, ahead: bool = True) -> Windows:
-    """Return one window per typed row and, if `ahead`, one for the day after each entity's last, in the order of `sort_rows`.
+    """Return one window per typed row and, if `ahead`, one for the step after each entity's last, in the order of `sort_rows`.
 
-    Lags count rows, not calendar days: gaps are not filled. Missing lags are NaN.
+    Lags count rows, not calendar steps: gaps are not filled. Missing lags are NaN.
     """
     rows = add_derived_columns(sort_rows(rows, panel), panel)
     codes, days, target = pd.factorize(rows[panel.entity])[0], rows[panel.time], rows[panel.target]
@@ -92,7 +99,7 @@ def windows(rows: Columns, panel: Panel, *, ahead: bool = True) -> Windows:
     keys = {
         panel.entity: entity,
         INDEX: index,
-        DAY: days[row] + ~exists,
+        DAY: np.where(exists, days[row], shift_times(days[row], panel.frequency)),
         ACTUAL: np.where(exists, target[row], np.nan),
         LAST: _lagged(target, position, index, 1),
     }

@@ -16,9 +16,10 @@ from podium.project import ColumnOptions, Project
 from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding
+from podium.schema.reading import Finding, counted
 from podium.tables.cell_rules import expected
 from podium.tables.frames import coerce_frame, columns_of, frame_of
+from podium.tables.frequency import infer_frequency, step_name
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale, lag_name, window_columns, windows
 from podium.tables.readers import SourceTable
@@ -53,7 +54,16 @@ def infer_panel(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str
         else:
             ignored[name] = "not a number"
     derived = tuple(Derived(name, column.rule, column.of) for name, column in options.derived_columns.items())
-    panel = Panel(options.entity, options.time, project.target, options.lags, tuple(columns), derived, options.forecast_base)
+    panel = Panel(
+        options.entity,
+        options.time,
+        project.target,
+        options.lags,
+        tuple(columns),
+        derived,
+        options.forecast_base,
+        duplicates=options.duplicates or ("last" if str(project.data).endswith("/") else "error"),
+    )
     _check_kinds(panel)
     return panel, ignored
 
@@ -89,6 +99,35 @@ def _check_kinds(panel: Panel) -> None:
         raise BadData(problems)
 
 
+def with_frequency(panel: Panel, frame: pd.DataFrame, project: Project) -> tuple[Panel, list[Finding]]:
+    """Return the panel with the frequency of its times, and findings about the frequency and the gaps."""
+    options, times = panel_options(project), frame[panel.time].to_numpy(dtype=float)
+    if panel.time_column.kind != "date":
+        return replace(panel, frequency=""), []
+    codes = pd.factorize(frame[panel.entity])[0]
+    frequency, regular = infer_frequency(codes, times)
+    findings = []
+    if options.frequency:
+        frequency = options.frequency
+    elif frequency != "D":
+        findings.append(Finding(panel.time, f"one step is a {step_name(frequency)}", f'panel.frequency = "{frequency}"'))
+    if regular < 1:
+        findings.append(Finding(panel.time, f"{1 - regular:.1%} of the steps are longer or shorter; lags count rows"))
+    return replace(panel, frequency=frequency), findings
+
+
+def _repeated(count: int, panel: Panel) -> list[Finding]:
+    """Return a finding about rows with the same entity and time. Raises BadData if they are an error."""
+    if not count:
+        return []
+    message = f"{counted(count, 'row')} with the same {panel.entity} and {panel.time} as another"
+    if panel.duplicates == "error":
+        way_out = 'set panel.duplicates = "last", "mean" or "sum"'
+        raise BadData([Problem("duplicate-rows", f"has {message}; {way_out}", column=panel.time)])
+    done = "left out" if panel.duplicates == "last" else f"combined by their {panel.duplicates}"
+    return [Finding("", f"{message} {done}", 'panel.duplicates = "error"')]
+
+
 def _marks(column: Column) -> str:
     """Return the strings that count as missing in this column."""
     return f" (cells with {', '.join(column.na_values[:3])} are not {expected(column)})" if column.na_values else ""
@@ -113,14 +152,14 @@ def prepare_panel(source: SourceTable, project: Project, until: float | None) ->
     """Return the last `panel.max_rows` windows with a known target change, for days up to `until`. Raises BadData."""
     table = source.table
     if until is not None:
-        table = table.filter(pa.array((row_days(table, project) <= until).to_numpy()))
+        table = table.filter(pa.array((np.floor(row_days(table, project)) <= until).to_numpy()))
     panel, ignored = infer_panel(table, project)
     frame = coerce_frame(table, panel.columns, ignored)
+    panel, steps = with_frequency(panel, frame, project)
     result = windows(columns_of(frame), panel, ahead=False)
     signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel, source.reading)
     findings = [*source.findings, *table_findings(table, signature, project)]
-    if len(result) < len(frame):
-        findings.append(Finding("", f"{len(frame) - len(result)} rows repeat the entity and day of a later row and left out"))
+    findings += [*steps, *_repeated(len(frame) - len(result), panel)]
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows
     if len(result) > max_rows:

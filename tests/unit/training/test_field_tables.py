@@ -11,10 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from podium.inference.panel_rows import key_table
 from podium.project import Project
 from podium.schema.data_errors import BadData
+from podium.tables.frames import coerce_frame, columns_of
 from podium.tables.labeled_rows import LabeledRows
+from podium.tables.panel import windows
 from podium.training.findings import leakage_findings
+from podium.training.panel import prepare_panel
 from podium.training.preparation import prepare_table
 from podium.training.reading import read_training_table
 
@@ -283,3 +287,57 @@ def test_field_cases_keep_their_columns(case: str) -> None:
             assert rows.signature.target.task == "regression", path.name
         if case == "04":
             assert len(rows.signature.target.classes) == 2, path.name
+
+
+def shop_rows(frequency: str, periods: int = 60) -> pd.DataFrame:
+    times = pd.date_range("2024-01-01", periods=periods, freq=frequency)
+    random = np.random.default_rng(2)
+    shops = [
+        pd.DataFrame({"shop": shop, "when": times, "sold": random.normal(100, 3, periods).round(2)}) for shop in (101, 102)
+    ]
+    return pd.concat(shops)
+
+
+PANEL = {"panel": {"entity": "shop", "time": "when", "lags": 3}}
+
+
+def read_panel(data: bytes, **options: object) -> LabeledRows:
+    entries = {"name": "x", "data": "s3://podium/t.csv", "target": "sold", **PANEL, **options}
+    project = Project.model_validate(entries)
+    return prepare_panel(read_training_table(data, project, "t.csv"), project, None)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "following"),
+    [("h", "2024-01-03T12:00:00"), ("B", "2024-03-25"), ("W-SUN", "2025-03-02"), ("ME", "2029-01-31"), ("D", "2024-03-01")],
+)
+def test_a_forecast_is_dated_by_the_frequency(frequency: str, following: str) -> None:
+    rows = read_panel(csv(shop_rows(frequency)))
+    panel = rows.signature.panel
+    assert panel is not None and len(rows.inputs) == 2 * 59
+    typed = coerce_frame(read_training_table(csv(shop_rows(frequency)), PROJECT, "t.csv").table, panel.columns)
+    ahead = key_table(windows(columns_of(typed), panel).keys, panel)
+    assert ahead["when"].to_pylist()[60] == following
+    assert any(finding.setting == f'panel.frequency = "{frequency}"' for finding in rows.findings) == (frequency != "D")
+
+
+PROJECT = Project.model_validate({"name": "x", "data": "s3://podium/t.csv", "target": "sold"})
+
+
+def test_rows_with_the_same_key_are_an_error_or_combined() -> None:
+    frame = shop_rows("D")
+    twice = csv(pd.concat([frame, frame.head(5).assign(sold=0)]))
+    with pytest.raises(BadData, match=r"5 rows with the same shop and when.*panel.duplicates"):
+        read_panel(twice)
+    panel = {"panel": {**PANEL["panel"], "duplicates": "mean"}}
+    rows = read_panel(twice, **panel)
+    assert any("combined by their mean" in finding.message for finding in rows.findings)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
+@pytest.mark.parametrize(("case", "frequency"), [("02", "B"), ("18", "h")])
+def test_field_panels_have_their_frequency(case: str, frequency: str) -> None:
+    path = next(next(CASES.glob(f"{case}-*")).glob("*.csv"))
+    rows = read_panel(path.read_bytes())
+    assert rows.signature.panel is not None and rows.signature.panel.frequency == frequency
+    assert len(rows.inputs) > 0.9 * (len(path.read_text().splitlines()) - 1)
