@@ -18,7 +18,6 @@ from podium.local.services import promotion_context, start_service
 from podium.project import Project
 from podium.registry.promotion import promote, utc_now
 from podium.registry.versions import publish
-from podium.tables.readers import read_csv
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 
@@ -67,7 +66,7 @@ def publish_champion(cloud: LocalCloud, frame: pd.DataFrame, project: Project, c
     """Train, publish and promote a version; return its name. `champion` names the model that serves, whatever its rank."""
     context = promotion_context(cloud)
     reservation = VersionReservation.now(datetime.now(UTC), "0" * 24, "0" * 64, None)
-    manifest, files = train_locally(read_csv(frame.to_csv(index=False).encode()), project, reservation, "benchmark")
+    manifest, files = train_locally(frame.to_csv(index=False).encode(), project, reservation, "benchmark")
     if champion:
         manifest = manifest.model_copy(update={"champion": champion})
     publish(context.store, manifest, files, context.signer)

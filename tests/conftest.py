@@ -27,7 +27,6 @@ from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
 from podium.registry.validation import Validator
 from podium.registry.versions import Manifest, fetch_from, publish
 from podium.storage.object_store import Store
-from podium.tables.readers import read_table
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 from tests import tables
@@ -107,21 +106,23 @@ Put = Callable[..., Manifest]
 def put_champion(cloud_context: PromotionContext) -> Put:
     """A function that trains a table and makes the result the champion of a project."""
 
-    def put(frame: pd.DataFrame, **entries: Any) -> Manifest:
+    def put(frame: pd.DataFrame | bytes, **entries: Any) -> Manifest:
         return publish_champion(cloud_context, frame, Project(data="s3://podium/none", **entries))
 
     return put
 
 
-def publish_version(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
+def publish_version(context: PromotionContext, frame: pd.DataFrame | bytes, project: Project) -> Manifest:
     current = read_champion(context.store, project.name, context.trust.promoters)
     reservation = VersionReservation.now(datetime.now(UTC), uuid4().hex, "0" * 64, current.champion if current else None)
-    manifest, files = train_locally(read_table(frame.to_csv(index=False).encode()), project, reservation, "trainer")
+    manifest, files = train_locally(
+        frame if isinstance(frame, bytes) else frame.to_csv(index=False).encode(), project, reservation, "trainer"
+    )
     publish(context.store, manifest, files, context.signer)
     return manifest
 
 
-def publish_champion(context: PromotionContext, frame: pd.DataFrame, project: Project) -> Manifest:
+def publish_champion(context: PromotionContext, frame: pd.DataFrame | bytes, project: Project) -> Manifest:
     manifest = publish_version(context, frame, project)
     promote(context, project.name, manifest.version, "a test", utc_now, force=True)
     return manifest

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from podium.project import Project
 from podium.registry.versions import LEADERBOARD_FILE, Manifest
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, train, with_selected_features
 from podium.training.families import select_families
 from podium.training.leaderboard import rank
-from podium.training.project_kinds import kind_of, prepare
+from podium.training.project_kinds import kind_of
+from podium.training.reading import read_training_table
 from podium.training.splits import held_out_rows, training_rows
 from podium.training.version_files import TrainedRun, VersionReservation
 
@@ -23,10 +22,10 @@ def train_candidates(rows: LabeledRows, project: Project) -> list[Candidate]:
 
 
 def train_locally(
-    table: pa.Table, project: Project, reservation: VersionReservation, author: str
+    data: bytes, project: Project, reservation: VersionReservation, author: str
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """Train on a raw table; return the manifest and the files to publish, without a data report."""
-    rows = prepare(table, project)
+    """Train on a CSV or Parquet file; return the manifest and the files to publish, without a data report."""
+    rows = kind_of(project).prepare(read_training_table(data, project, ""))
     run = TrainedRun(project, reservation, rows, train_candidates(rows, project))
     board = rank(run.candidates, training_rows(rows, project), held_out_rows(rows, project), project)
     return run.version_files({LEADERBOARD_FILE: board.to_csv(index=False).encode()}, author)

@@ -20,7 +20,6 @@ from podium.registry.promotion import PromotionContext, promote
 from podium.registry.versions import Manifest, fetch_from, list_versions, projects_with_versions, publish
 from podium.storage import datasets
 from podium.storage.object_store import Store
-from podium.tables.readers import read_table
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 from tests import tables
@@ -31,7 +30,7 @@ FLOWERS = Project(name="p", data="s3://podium/x", target="kind", families=("line
 
 def trained(seed: int, parent: str | None) -> tuple[Manifest, dict[str, bytes]]:
     reservation = VersionReservation.now(NOW, f"{seed:08d}{seed:016d}", "0" * 64, parent)
-    table = read_table(tables.flowers(seed=2).to_csv(index=False).encode())
+    table = tables.flowers(seed=2).to_csv(index=False).encode()
     return train_locally(table, FLOWERS.model_copy(update={"seed": seed}), reservation, "trainer")
 
 

@@ -34,7 +34,6 @@ from podium.registry.versions import (
 from podium.settings import BadRules, StoreSettings
 from podium.storage.object_store import StoreError
 from podium.tables.labeled_rows import labeled_rows_from_parquet, labeled_rows_to_parquet
-from podium.tables.readers import read_table
 from podium.training.families import FAMILIES
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
@@ -234,7 +233,7 @@ def test_an_invalid_manifest_is_rejected_even_if_signed(
 @pytest.fixture(scope="module")
 def unchanged() -> Manifest:
     reservation = VersionReservation.now(datetime(2026, 1, 2, tzinfo=UTC), "0" * 24, "0" * 64, None)
-    return train_locally(read_table(tables.flowers(120).to_csv(index=False).encode()), FLOWERS, reservation, "trainer")[0]
+    return train_locally(tables.flowers(120).to_csv(index=False).encode(), FLOWERS, reservation, "trainer")[0]
 
 
 def test_four_eyes_needs_a_valid_signature_of_the_trainer(signer: Signer, unchanged: Manifest) -> None:

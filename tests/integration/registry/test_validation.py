@@ -22,7 +22,6 @@ from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.validation import Validator
 from podium.registry.versions import Manifest, file_digests, version_prefix
 from podium.storage.object_store import StoreError, digest
-from podium.tables.readers import read_table
 from podium.training.local_run import train_locally
 from podium.training.version_files import VersionReservation
 from tests import tables
@@ -34,7 +33,7 @@ Files = dict[str, bytes]
 def version() -> tuple[Manifest, Files]:
     project = Project(name="p", data="s3://podium/x", target="kind", families=("linear", "lightgbm"), n_trials=1)
     claim = VersionReservation.now(datetime(2026, 1, 2, tzinfo=UTC), "0" * 24, "0" * 64, None)
-    return train_locally(read_table(tables.flowers(120).to_csv(index=False).encode()), project, claim, "trainer")
+    return train_locally(tables.flowers(120).to_csv(index=False).encode(), project, claim, "trainer")
 
 
 def load_version(validator: Validator, signer: Signer, manifest: Manifest, files: Files) -> float:
