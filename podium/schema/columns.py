@@ -41,6 +41,7 @@ class Column:
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
     `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
     normalized spellings to categories. An integer column rejects decimals only if `require_whole`.
+    Numbers with a decimal comma may have thousands separators if they are `grouped`, otherwise also a decimal point.
     `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
 
@@ -57,6 +58,7 @@ class Column:
     date_format: str = ISO_FORMAT
     number_format: NumberFormat = "plain"
     decimal: DecimalMark = "."
+    grouped: bool = True
     suffix: str = ""
     fuzzy: FuzzyMatching = "exact"
     aliases: tuple[tuple[str, str], ...] = ()

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from podium.schema.columns import ISO_FORMAT, DecimalMark, Kind, NumberFormat
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, parse_date
-from podium.tables.number_formats import CURRENCY, LIMITS, MAGNITUDES, SPACES, format_pattern, number_pattern
+from podium.tables.number_formats import CURRENCY, LIMITS, MAGNITUDES, SEPARATORS, SPACES, format_pattern, number_pattern
 
 NA_TEXTS = (
     *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
@@ -165,6 +165,11 @@ def _has_decimal_commas(text: pa.ChunkedArray) -> bool:
     cells = text.drop_null()
     comma = pc.sum(pc.match_substring_regex(cells, r"^[^0-9]{0,4}[0-9.]*[0-9],([0-9]{1,2}|[0-9]{4,})([^0-9,.]{0,4})$")).as_py()
     return bool(comma) and comma >= len(cells) / 4
+
+
+def has_thousands_separators(text: pa.ChunkedArray) -> bool:
+    """Return whether numbers with a decimal comma have thousands separators, as 1.500,25 does."""
+    return bool(pc.any(pc.match_substring_regex(text, rf"[0-9][{SEPARATORS[',']}][0-9]{{3}}")).as_py())
 
 
 ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?( ?(Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"

@@ -21,8 +21,10 @@ MAX_LENGTH = 64
 
 
 @lru_cache
-def number_pattern(decimal: DecimalMark) -> str:
+def number_pattern(decimal: DecimalMark, grouped: bool = True) -> str:
     """Return a regular expression for a number, optionally with thousands separators."""
+    if decimal == "," and not grouped:  # 1.500 is 1.5, because no number of the training table had thousands separators
+        return r"(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
     point, separator = re.escape(decimal), SEPARATORS[decimal]
     return (
         rf"(?:[1-9][0-9]{{0,2}}(?:[{separator}][0-9]{{3}})+(?:{point}[0-9]*)?|[0-9]+(?:{point}[0-9]*)?|{point}[0-9]+)"
@@ -31,9 +33,9 @@ def number_pattern(decimal: DecimalMark) -> str:
 
 
 @lru_cache
-def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: str = "") -> str:
+def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: str = "", grouped: bool = True) -> str:
     """Return a regular expression for whole cells. A number in parentheses is negative, and so is one before a minus."""
-    space, number = f"[{SPACES}]?", number_pattern(decimal)
+    space, number = f"[{SPACES}]?", number_pattern(decimal, grouped)
     magnitude = f"(?:{'|'.join(MAGNITUDES)})"
     amount = f"{number}{space}{magnitude}?{space}{CURRENCY}?"
     signed = f"[+-]?{space}{CURRENCY}?{space}{amount}-?|{CURRENCY}{space}[+-]{space}{amount}"
@@ -46,9 +48,16 @@ def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: st
 
 
 @lru_cache
-def _parts(decimal: DecimalMark) -> str:
+def _parts(decimal: DecimalMark, grouped: bool) -> str:
     """Return a regular expression that finds the number and the magnitude after it."""
-    return rf"(?P<number>{number_pattern(decimal)})[{SPACES}]?(?P<magnitude>(?:{'|'.join(MAGNITUDES)})(?:[^A-Za-z]|$))?"
+    return (
+        rf"(?P<number>{number_pattern(decimal, grouped)})[{SPACES}]?(?P<magnitude>(?:{'|'.join(MAGNITUDES)})(?:[^A-Za-z]|$))?"
+    )
+
+
+def _separators(column: Column) -> str:
+    """Return a regular expression for the characters to remove from a number."""
+    return f"[{SEPARATORS[column.decimal] if column.grouped or column.decimal == '.' else SPACES}]"
 
 
 NEGATIVE = r"^[^0-9.,]*-|-$|^\("
@@ -57,12 +66,12 @@ _PATTERNS = lru_cache(re.compile)
 
 def plain_text(text: str, column: Column) -> str | None:
     """Return the number without formatting, like `plain_texts`; None if the text does not have the column's format."""
-    pattern = format_pattern(column.number_format, column.decimal, column.suffix)
+    pattern = format_pattern(column.number_format, column.decimal, column.suffix, column.grouped)
     if len(text) > MAX_LENGTH or _PATTERNS(pattern).fullmatch(text) is None:
         return None
-    parts = _PATTERNS(_parts(column.decimal)).search(text)
+    parts = _PATTERNS(_parts(column.decimal, column.grouped)).search(text)
     assert parts is not None
-    digits = re.sub(f"[{SEPARATORS[column.decimal]}]", "", parts["number"]).replace(",", ".")
+    digits = re.sub(_separators(column), "", parts["number"]).replace(",", ".")
     magnitude = MAGNITUDES.get(re.sub("[^A-Za-z]", "", parts["magnitude"] or ""))
     sign = "-" if _PATTERNS(NEGATIVE).search(text) else ""
     return f"{sign}{digits}e{magnitude}" if magnitude else sign + digits
@@ -70,11 +79,11 @@ def plain_text(text: str, column: Column) -> str | None:
 
 def plain_texts(text: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     """Return the numbers without formatting; strings that do not have the column's format stay unchanged."""
-    pattern = format_pattern(column.number_format, column.decimal, column.suffix)
+    pattern = format_pattern(column.number_format, column.decimal, column.suffix, column.grouped)
     is_formatted = pc.and_(pc.less_equal(pc.utf8_length(text), MAX_LENGTH), pc.match_substring_regex(text, f"^(?:{pattern})$"))
-    parts = pc.extract_regex(text, _parts(column.decimal))
+    parts = pc.extract_regex(text, _parts(column.decimal, column.grouped))
     number, magnitude = pc.struct_field(parts, [0]), pc.struct_field(parts, [1])
-    digits = pc.replace_substring_regex(number, f"[{SEPARATORS[column.decimal]}]", "")
+    digits = pc.replace_substring_regex(number, _separators(column), "")
     digits = pc.replace_substring(digits, ",", ".")
     letters = pc.replace_substring_regex(magnitude, "[^A-Za-z]", "")
     exponents = pa.array(["", *(f"e{power}" for power in MAGNITUDES.values())])

@@ -21,7 +21,15 @@ from podium.tables.fuzzy_categories import (
     infer_vocabulary,
     vocabulary_aliases,
 )
-from podium.tables.kind_inference import CATEGORY, LONG_INTEGER, CellKind, infer_decimal, infer_kind, is_epoch
+from podium.tables.kind_inference import (
+    CATEGORY,
+    LONG_INTEGER,
+    CellKind,
+    has_thousands_separators,
+    infer_decimal,
+    infer_kind,
+    is_epoch,
+)
 from podium.tables.target_inference import infer_target
 from podium.tables.typed_columns import coerce_column, mask_missing
 
@@ -87,6 +95,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         date_format=kind.date_format,
         number_format=kind.number_format,
         decimal=kind.decimal,
+        grouped=kind.decimal == "." or has_thousands_separators(text),
         suffix=kind.suffix,
     )
     if kind.kind == "category":

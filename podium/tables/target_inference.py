@@ -16,7 +16,7 @@ from podium.schema.columns import Column, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
-from podium.tables.kind_inference import CellKind, infer_kind
+from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
 from podium.tables.number_formats import plain_texts
 from podium.tables.typed_columns import mask_missing
 
@@ -47,6 +47,7 @@ class _TargetText:
             na_values=(*na_values, *kind.na_values),
             number_format=kind.number_format,
             decimal=kind.decimal,
+            grouped=kind.decimal == "." or has_thousands_separators(cells),
             suffix=kind.suffix,
         )
         text = mask_missing(cells, column)
