@@ -8,7 +8,14 @@ from typing import Any
 from podium.inference.served_model import ServedModel
 from podium.schema.columns import Column, format_date
 
-TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "date": "string", "category": "string"}
+TYPES = {
+    "number": "number",
+    "integer": "integer",
+    "boolean": "boolean",
+    "date": "string",
+    "category": "string",
+    "text": "string",
+}
 MAX_CATEGORIES = 200
 MAX_LISTED_CATEGORIES = 12
 CELL = {"type": ["string", "number", "boolean", "null"]}
@@ -35,7 +42,7 @@ def record_schema(served: ServedModel) -> dict[str, Any]:
 
 def _property(column: Column) -> dict[str, Any]:
     types = [
-        TYPES[column.kind],
+        "number" if column.kind == "integer" and not column.require_whole else TYPES[column.kind],
         *(["string"] if column.has_number_format else []),
         *(["null"] if column.nullable else []),
     ]
@@ -50,6 +57,8 @@ def _property(column: Column) -> dict[str, Any]:
 def describe_column(column: Column) -> str:
     """Return the kind, unit and training values of a column as one phrase."""
     values = training_values(column)
+    if column.kind == "text":
+        return "free text, of which the frequent words count"
     if column.is_text:
         return f"One of: {values}" if values else "text"
     if column.kind == "boolean":

@@ -33,7 +33,7 @@ def build_model_card(served: ServedModel, entry: AuditEntry | None) -> dict[str,
                 "kind": column.display_kind,
                 "optional": column.nullable,
                 "trained_on": training_values(column),
-                "unknown": UNKNOWN_POLICIES.get(column.handle_unknown, "") if column.is_text else "",
+                "unknown": UNKNOWN_POLICIES.get(column.handle_unknown, "") if column.kind == "category" else "",
             }
             for column in served.signature.request_columns
         ],

@@ -22,7 +22,7 @@ from podium.tables.strict_json import decode_json
 from service.responses import json_number
 from service.tensors import MAX_NAME, NUMBERS, Tensor, encode_cells, parameters_of, parse_tensors, tensor_error
 
-DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "date": "BYTES", "category": "BYTES"}
+DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "date": "BYTES", "category": "BYTES", "text": "BYTES"}
 PREDICTION = "prediction"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header with the length of the JSON in bytes; binary tensors follow the JSON."""

@@ -175,14 +175,14 @@ def _summary(served: ServedModel) -> dict[str, Any]:
 
 def _form_field(column: Column) -> dict[str, Any]:
     """Return the form control for a column."""
-    kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice"}
+    kinds = {"number": "number", "integer": "number", "boolean": "choice", "date": "date", "category": "choice", "text": "text"}
     choices = ["true", "false"] if column.kind == "boolean" else list(column.categories)
     has_own_date_format = column.kind == "date" and column.date_format != "%Y-%m-%d"
     needs_text = len(choices) > MAX_CHOICES or has_own_date_format or column.has_number_format
     return {
         "name": column.name,
         "kind": "text" if needs_text else kinds[column.kind],
-        "step": "1" if column.kind == "integer" else "any",
+        "step": "1" if column.require_whole else "any",
         "choices": choices,
         "unit": column.unit,
         "required": not column.nullable,

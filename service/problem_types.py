@@ -87,7 +87,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "out-of-range": ("Value out of range", "Send a finite number of a plausible size."),
     "not-finite": ("Infinite or NaN value", "Send null for a missing value."),
     "unknown-category": ("Unseen category", "Send a category that the schema lists."),
-    "not-whole": ("Decimal in a column of whole numbers", "Set `kind = \"integer\"` in the project file to reject decimals."),
+    "not-whole": ("Decimal in a column of whole numbers", 'Set `kind = "integer"` in the project file to reject decimals.'),
     "out-of-training-range": ("Value outside the training range", "The prediction is an extrapolation."),
     # --- training ---
     "too-few-rows": ("Too few rows to train", "Add rows."),

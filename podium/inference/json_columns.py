@@ -27,7 +27,7 @@ from podium.tables.strict_json import MAX_DECODED_BYTES, check_json_size
 RECORD_BYTES, CELL_BYTES = 64, 40
 """Approximate memory of a decoded record, and of each cell."""
 RECORDS_AT_A_TIME = 256
-JSON_TYPES: dict[str, Any] = {"number": float, "integer": float, "boolean": bool, "category": str, "date": str}
+JSON_TYPES: dict[str, Any] = {"number": float, "integer": float, "boolean": bool, "category": str, "text": str, "date": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _record_decoder(inputs: tuple[Column, ...]) -> tuple[msgspec.json.Decoder[An
     fields = [(f"f{index}", JSON_TYPES[column.kind] | None) for index, column in enumerate(inputs)]
     names = {f"f{index}": column.name for index, column in enumerate(inputs)}
     record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
-    text_columns = [index for index, column in enumerate(inputs) if column.kind in ("category", "date")]
+    text_columns = [index for index, column in enumerate(inputs) if column.kind in ("category", "text", "date")]
     return msgspec.json.Decoder(list[record]), text_columns  # type: ignore[valid-type]
 
 

@@ -107,7 +107,14 @@ def _decoders(types: Sequence[Any], columns: Sequence[Column]) -> Decoders:
     return {form: msgspec.json.Decoder(json_type) for form, json_type in forms.items()}
 
 
-JSON_TYPES: dict[str, Any] = {"number": float | str, "integer": float | str, "boolean": bool, "category": str, "date": str}
+JSON_TYPES: dict[str, Any] = {
+    "number": float | str,
+    "integer": float | str,
+    "boolean": bool,
+    "category": str,
+    "text": str,
+    "date": str,
+}
 
 
 def _json_type(column: Column) -> Any:
@@ -117,6 +124,8 @@ def _json_type(column: Column) -> Any:
         usual = [category for category in column.categories if normalize_category(category) == category]
         categories = [category for category in usual if category not in column.na_values]
         json_type = Literal[tuple(categories)] if categories else None
+    elif column.kind == "text":
+        json_type = None
     elif column.kind == "date":
         json_type = date if column.date_format == "%Y-%m-%d" and not column.na_values else None
     elif column.kind == "boolean":

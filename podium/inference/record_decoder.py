@@ -159,7 +159,7 @@ class _ColumnDecoder:
         """Add the warning about a typed cell. Raises NeedsReport for an unknown category that the column rejects."""
         column = self._column
         if isinstance(value, str):
-            if value not in self._categories:
+            if value not in self._categories and column.kind == "category":
                 if column.handle_unknown == "reject":
                     raise NeedsReport
                 warnings.append(self._unknown_category(row))

@@ -15,6 +15,7 @@ from podium.tables.frames import rows_to_frame
 
 MAX_ROWS, RANDOM_ROWS, ROWS_AT_ONCE, MAX_SECONDS = 500, 64, 50, 4.0
 UNKNOWN_TEXTS = ("\N{SNOWMAN}", "", "x" * 1000)
+TEXTS = ("", "The quick brown fox", "ÄRGER über 3 x2 naïve_word")
 EXTREME_NUMBERS = (0.0, 1.0, -1.0, 0.5, 5e-324, 1e9, 1e30, 1e300, 2.0**31, 2.0**53)
 
 
@@ -33,11 +34,13 @@ def _edge_values(column: Column) -> list[Value]:
 
 def _present_edge_values(column: Column) -> Sequence[Value]:
     if column.is_text:
-        return [*column.categories, *UNKNOWN_TEXTS]
+        return [*column.categories, *UNKNOWN_TEXTS, *TEXTS] if column.kind == "text" else [*column.categories, *UNKNOWN_TEXTS]
     if column.kind == "boolean":
         return [0.0, 1.0]
     if column.kind == "date":
-        return [float(day.toordinal() - EPOCH) for day in (date.min, date.max, date(1970, 1, 1), date(2024, 2, 29))]
+        return [float(day.toordinal() - EPOCH) for day in (date.min, date.max, date(1970, 1, 1), date(2024, 2, 29))] + [
+            19782.75
+        ]
     training_range = [end for end in (column.low, column.high) if end is not None]
     extreme = [number for number in EXTREME_NUMBERS if column.kind == "number" or number == int(number)]
     return [*training_range, *extreme, *(-number for number in extreme)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,17 +20,22 @@ from podium.models.features import (
     RowWriter,
     Standardized,
     Vector,
+    Word,
+    words_of,
 )
 from podium.models.panel_features import EntityScale, EntityStandardized, RelativeChange
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Value
 
+MAX_WORDS, MIN_WORD_CELLS = 100, 5
+"""Number of words of a text column that become features, and number of cells that must have a word."""
 FEATURE_CLASSES: tuple[type[Feature], ...] = (
     Standardized,
     MissingIndicator,
     Passthrough,
     Ordinal,
     OneHot,
+    Word,
     RelativeChange,
     EntityStandardized,
     EntityScale,
@@ -100,7 +106,9 @@ def fit_encoder(frame: pd.DataFrame, columns: Sequence[Column], max_categories: 
     features: list[Feature] = []
     for index, column in enumerate(columns):
         cells = frame[column.name]
-        if column.is_text:
+        if column.kind == "text":
+            features += _fit_words(index, column, cells)
+        elif column.is_text:
             features += _fit_categories(index, column, cells, max_categories)
         else:
             features += _fit_numbers(index, column, cells)
@@ -121,6 +129,14 @@ def _fit_numbers(index: int, column: Column, cells: pd.Series) -> list[Feature]:
         is_constant = scale <= 1e-12 * abs(mean)  # up to rounding
         features.append(Standardized(index, name, part, float(median), float(mean), 1.0 if is_constant else float(scale)))
     return features
+
+
+def _fit_words(index: int, column: Column, cells: pd.Series) -> list[Feature]:
+    """Return a feature for each of the words that are in the most cells, but not in nearly all."""
+    counts = Counter(word for text in cells.dropna() for word in words_of(text))
+    low, high = max(MIN_WORD_CELLS, 0.01 * len(cells)), 0.9 * len(cells)
+    frequent = sorted((word for word, count in counts.items() if low <= count <= high), key=lambda word: (-counts[word], word))
+    return [Word(index, f'{column.name} has "{word}"', word) for word in sorted(frequent[:MAX_WORDS])]
 
 
 def _fit_categories(index: int, column: Column, cells: pd.Series, max_categories: int) -> list[Feature]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -264,6 +266,42 @@ class Ordinal:
 
     def _codes(self) -> dict[Value, float]:
         return {None: math.nan, **{level: float(code) for code, level in enumerate(self.levels)}}
+
+    def check(self, columns: Sequence[Column]) -> None:
+        check_column(self, self.column, columns, text=True)
+
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+@lru_cache(4096)
+def words_of(text: str) -> frozenset[str]:
+    """Return the distinct words of a text in lower case."""
+    return frozenset(_WORD.findall(text.lower()))
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """1 if the text has the word, else 0."""
+
+    column: int
+    name: str
+    word: str
+
+    def transform(self, cells: ColumnCache) -> FloatVector:
+        present = [text is not None and self.word in words_of(text) for text in cells.series(self.column).tolist()]
+        return np.array(present, dtype=float)
+
+    @classmethod
+    def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
+        triples = [(index, feature.column, feature.word) for index, feature in features]
+
+        def write(values: Sequence[Value]) -> None:
+            for index, column, word in triples:
+                text: Any = values[column]
+                vector[index] = 1.0 if text is not None and word in words_of(text) else 0.0
+
+        return write
 
     def check(self, columns: Sequence[Column]) -> None:
         check_column(self, self.column, columns, text=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from podium.schema.reading import DEFAULT_READING, Reading
 
-Kind = Literal["number", "integer", "boolean", "date", "category"]
+Kind = Literal["number", "integer", "boolean", "date", "category", "text"]
 Task = Literal["binary", "multiclass", "regression", "forecast"]
 Policy = Literal["warn", "reject"]
 NumberFormat = Literal["plain", "money", "percent", "quantity"]
@@ -79,7 +79,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        return self.kind == "category"
+        return self.kind in ("category", "text")
 
     @property
     def display_kind(self) -> str:

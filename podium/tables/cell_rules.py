@@ -28,6 +28,7 @@ EXPECTED = {
     "integer": "a whole number",
     "boolean": "true or false",
     "category": "text",
+    "text": "text",
     "money": "an amount, such as 1234.5, $1,234.5 or ($8.2)",
     "percent": "a percentage, such as 12 or 12%",
     "quantity": "an amount, such as 12.5",

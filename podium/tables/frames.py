@@ -47,7 +47,7 @@ def coerce_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[
     all_invalid: list[tuple[InvalidCells, Column]] = []
     for column in columns:
         values, invalid = coerce_cells(_cells(table, column), column)
-        if column.handle_unknown == "reject" and column.is_text:
+        if column.handle_unknown == "reject" and column.kind == "category":
             unknown = (values.notna() & ~values.isin(column.categories)).to_numpy()
             invalid.append(InvalidCells(unknown, UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE))
         all_invalid += [(cells, column) for cells in invalid if cells.mask.any()]

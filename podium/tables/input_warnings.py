@@ -24,7 +24,7 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
     for number, row in enumerate(rows, 1):
         for cell, column, categories in zip(row, columns, known, strict=True):
             if isinstance(cell, str):
-                if cell not in categories:
+                if cell not in categories and column.kind != "text":
                     (rejected if column.handle_unknown == "reject" else warnings).append(unknown_category(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
                 warnings.append(out_of_range(number, column))
@@ -44,10 +44,10 @@ def frame_warnings(frame: pd.DataFrame | Columns, columns: Sequence[Column]) -> 
     warnings = []
     for column in columns:
         cells = np.asarray(frame[column.name])
-        if column.is_text:
+        if column.kind == "category":
             rows = _unknown_rows(cells, column)[:MAX_REPORTED]
             warnings += [unknown_category(int(row) + 1, column) for row in rows]
-        elif column.low is not None and column.high is not None:
+        elif not column.is_text and column.low is not None and column.high is not None:
             rows = np.flatnonzero((cells < column.low) | (cells > column.high))[:MAX_REPORTED]
             warnings += [out_of_range(int(row) + 1, column) for row in rows]
             if column.kind == "integer":

@@ -86,6 +86,7 @@ VALUE_CONVERTERS: dict[str, Callable[[object, Column], Value]] = {
     "boolean": _boolean,
     "date": _date,
     "category": _category,
+    "text": _category,
 }
 
 

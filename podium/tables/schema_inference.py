@@ -35,6 +35,9 @@ from podium.tables.typed_columns import coerce_column, mask_missing
 
 UUID = r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 ID_NAME = re.compile(r"(^|[_ .-])(id|ID|Id|uuid|guid|key)$|[a-z](Id|ID)$")
+UNIQUE_TEXT = "nearly unique text"
+MIN_WORDS = 4
+"""Mean number of words of a column of free text."""
 MAX_SHOWN = 5
 
 
@@ -59,6 +62,8 @@ def infer_signature(table: pa.Table, project: Project) -> Signature:
             problems += error.problems
             continue
         reason = _reason_to_drop(table[name], column)
+        if reason == UNIQUE_TEXT and options.kind is None and _is_free_text(table[name]):
+            column, reason = replace(column, kind="text", categories=(), fuzzy="exact", aliases=()), ""
         if reason and options.kind is None:
             ignored[name] = reason
         else:
@@ -191,17 +196,25 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     return "identifier, different in every row" if is_unique and ID_NAME.search(column.name) else ""
 
 
+def _is_free_text(cells: pa.ChunkedArray) -> bool:
+    """Return whether most cells are sentences rather than names."""
+    words = pc.add(pc.count_substring(pc.utf8_trim_whitespace(cells.drop_null()), " "), 1)
+    return bool(pc.mean(words).as_py() >= MIN_WORDS)
+
+
 def _reason_for_text(cells: pa.ChunkedArray) -> str:
     for pattern, reason in ((LONG_INTEGER, "long whole numbers that identify something"), (UUID, "UUIDs")):
         if pc.mean(pc.match_substring_regex(cells, f"^({pattern})?$").cast(pa.int8())).as_py() > 0.9:
             return reason
-    return "nearly unique text"
+    return UNIQUE_TEXT
 
 
 def with_statistics(column: Column, values: pd.Series, options: ColumnOptions) -> Column:
     """Return the column with the categories and range of these typed values; a nullable column stays nullable."""
     present = values.dropna()
     categories = tuple(sorted({normalize_category(level) for level in options.categories}))
+    if column.kind == "text":
+        return replace(column, nullable=_nullable(column, values, options))
     if column.is_text:
         known = categories or tuple(sorted(present.unique().tolist()))
         return replace(column, nullable=_nullable(column, values, options), categories=known)

@@ -92,4 +92,5 @@ CONVERTERS: dict[str, Callable[[Column], Callable[[str], Value]]] = {
     "boolean": _boolean,
     "date": _date,
     "category": _category,
+    "text": _category,
 }

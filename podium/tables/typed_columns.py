@@ -170,4 +170,5 @@ COLUMN_CONVERTERS: dict[str, Callable[[pa.ChunkedArray, Column], TypedColumn]] =
     "boolean": _booleans,
     "date": _dates,
     "category": _categories,
+    "text": _categories,
 }

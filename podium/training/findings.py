@@ -88,6 +88,8 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -
         has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
         message = f"read as {FORMATS[column.number_format]}{unit}{separators if has_commas else ''}"
         yield Finding(name, message, f'{key}.kind = "category"')
+    if column.kind == "text" and (options is None or options.kind is None):
+        yield Finding(name, "read as free text: its frequent words are features", f"{key}.ignore = true")
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from podium.inference.panel_rows import key_table
+from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
-from podium.tables.frames import coerce_frame, columns_of
+from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import windows
 from podium.training.findings import leakage_findings
@@ -341,3 +342,22 @@ def test_field_panels_have_their_frequency(case: str, frequency: str) -> None:
     rows = read_panel(path.read_bytes())
     assert rows.signature.panel is not None and rows.signature.panel.frequency == frequency
     assert len(rows.inputs) > 0.9 * (len(path.read_text().splitlines()) - 1)
+
+
+def test_free_text_becomes_features() -> None:
+    random = np.random.default_rng(4)
+    nouns, praise, blame = ["house", "garden", "kitchen", "view"], ["lovely", "great"], ["broken", "noisy"]
+    good = random.random(ROWS) < 0.5
+    texts = [
+        f"The {random.choice(nouns)} number {n} was {random.choice(praise if is_good else blame)} and I said so"
+        for n, is_good in enumerate(good)
+    ]
+    rows = read(csv(base().drop(columns="y").assign(review=texts, y=np.where(good, "yes", "no"))))
+    assert kinds(rows)["review"] == "text"
+    encoder = fit_encoder(rows.inputs, rows.signature.inputs, 20)
+    assert {'review has "lovely"', 'review has "noisy"'} <= set(encoder.names)
+    cells = [*frame_to_rows(rows.inputs), (1.0, 2.0, "red", None)]
+    columns = [column.name for column in rows.signature.inputs]
+    assert columns == ["a", "b", "c", "review"]
+    frame = rows_to_frame(cells, rows.signature.inputs)
+    assert np.array_equal(encoder.transform(frame), encoder.transform_rows(cells), equal_nan=True)
