@@ -42,7 +42,8 @@ class JsonRenderer:
         self._heads = {family: _head(served, family) for family in served.models}
         self._predictions = {family: self._template(served.half_width(family)) for family in served.models}
         self._tensors = [_tensor_template(name, kind) for name, kind in output_types(served.signature).items()]
-        self._columns = sorted(enumerate(served.signature.inputs), key=lambda pair: pair[1].name)
+        used = [(index, column) for index, column in enumerate(served.signature.inputs) if column.used]
+        self._columns = sorted(used, key=lambda pair: pair[1].name)
         self._names = {column.name: json.dumps(column.name) for column in served.signature.inputs}
         self._labels = [json.dumps(label, ensure_ascii=False) for label in target.classes]
 

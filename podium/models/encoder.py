@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -61,12 +61,6 @@ class Encoder:
     def used_columns(self) -> set[str]:
         """Return the names of the columns that a feature reads."""
         return {self.columns[feature.column].name for feature in self.features}
-
-    def with_columns(self, columns: Sequence[Column]) -> Encoder:
-        """Return an encoder of rows that have only these columns; each feature must read one of them."""
-        indices = {column.name: index for index, column in enumerate(columns)}
-        moved = [replace(feature, column=indices[self.columns[feature.column].name]) for feature in self.features]
-        return Encoder(tuple(columns), tuple(moved))
 
     def transform(self, frame: pd.DataFrame) -> FloatMatrix:
         """Return the (n, features) matrix of a typed frame of n rows, column by column in memory."""

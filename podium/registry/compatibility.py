@@ -28,7 +28,7 @@ def _column_incompatibilities(old: Column, new: Column) -> list[str]:
         reasons.append(f"column {old.name} changed from {old.kind} to {new.kind}")
     if new.require_whole and not old.require_whole:
         reasons.append(f"column {old.name} changed to require whole numbers")
-    if old.nullable and not new.nullable:
+    if old.nullable and old.used and not new.nullable:
         reasons.append(f"column {old.name} changed from optional to required (set nullable = true in the project file)")
     if old.number_format not in ("plain", new.number_format):
         reasons.append(f"column {old.name} changed from {old.display_kind} to {new.display_kind}")

@@ -40,7 +40,8 @@ class Column:
 
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
     `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
-    normalized spellings to categories. An integer column rejects decimals only if `require_whole`.
+    normalized spellings to categories. Columns that no model uses are not `used`, and optional. An integer column rejects
+    decimals only if `require_whole`.
     Numbers with a decimal comma may have thousands separators if they are `grouped`, otherwise also a decimal point.
     `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
@@ -54,6 +55,7 @@ class Column:
     low: float | None = None
     high: float | None = None
     require_whole: bool = False
+    used: bool = True
     unit: str = ""
     date_format: str = ISO_FORMAT
     number_format: NumberFormat = "plain"

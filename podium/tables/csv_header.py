@@ -98,9 +98,8 @@ def _first_rows(text: str, delimiter: str, skipped: int) -> list[_Row]:
     try:
         numbered = ((cells, skipped + reader.line_num) for cells in reader)
         rows.extend(itertools.islice((_Row(cells, end) for cells, end in numbered if any(map(str.strip, cells))), MAX_ROWS))
-    except csv.Error as error:
-        if not rows:
-            raise BadData([Problem("csv-header", "the first row is not a header")]) from error
+    except csv.Error:  # a cell is too long; the rows before it are enough
+        pass
     return rows
 
 

@@ -58,14 +58,15 @@ def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
     """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
     target = _TargetText.of(cells, project.target_na_values)
     _check_target(target, project)
-    labels = _frequent_classes(cells, project)
+    counts = _class_counts(cells, project)
     is_numeric, is_integer = (_all(target.text, pattern) for pattern in (NUMBER, INTEGER))
     is_plain = target.kind.number_format == "plain" and target.kind.decimal == "."
-    task = project.task or _infer_task(len(labels), is_numeric, is_integer and is_plain)
+    task = project.task or _infer_task(len(counts), is_numeric, is_integer and is_plain)
     if task == "regression":
         if not is_numeric:
             raise _bad_target(project, "must be numeric for regression")
         return Target(project.target, task)
+    labels = _frequent_classes(counts, project)
     if len(labels) < 2:
         raise _bad_target(project, "has a single class with enough rows; a target needs at least two", "one-class")
     if task == "binary" and len(labels) != 2:
@@ -121,11 +122,10 @@ def _class_counts(cells: pa.ChunkedArray, project: Project) -> Counter[str]:
     return counts
 
 
-def _frequent_classes(cells: pa.ChunkedArray, project: Project) -> list[str]:
+def _frequent_classes(counts: Counter[str], project: Project) -> list[str]:
     """Return the classes that have a row for each fold. Raises BadData if fewer than two do."""
-    counts = _class_counts(cells, project)
     rare = _rare_classes(counts, project)
-    if rare and len(counts) - len(rare) < 2 and project.task != "regression":
+    if rare and len(counts) - len(rare) < 2:
         shown = ", ".join(f"{label} ({count})" for label, count in rare.items())
         raise _bad_target(
             project, f"has classes with fewer than {project.split.folds} rows: {shown}; gather more rows", "split"

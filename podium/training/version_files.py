@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -36,7 +36,6 @@ from podium.training.findings import leakage_findings
 from podium.training.project_kinds import kind_of
 from podium.training.splits import held_out_rows, split_boundary, training_rows
 
-UNUSED = "no selected feature uses it"
 DataFacts = Mapping[str, str | int | float]
 
 
@@ -94,11 +93,11 @@ class TrainedRun:
     def version_files(self, files: Mapping[str, bytes], author: str) -> tuple[Manifest, dict[str, bytes]]:
         """Add models, golden rows and test rows to `files`; return the manifest and all files."""
         signature, models, unused = self._of_used_columns()
-        golden = record_golden(models, _restricted(self.training, signature).inputs, self.project.seed)
+        golden = record_golden(models, self.training.inputs, self.project.seed)
         all_files = {
             **files,
             GOLDEN_FILE: GOLDEN.dump_json(golden),
-            TEST_FILE: labeled_rows_to_parquet(_restricted(self.test, signature)),
+            TEST_FILE: labeled_rows_to_parquet(self.test),
             **{model_file(model.family): dump(model) for model in models},
         }
         manifest = build_manifest(
@@ -115,16 +114,17 @@ class TrainedRun:
         return manifest, all_files
 
     def _of_used_columns(self) -> tuple[Signature, list[Model], list[Finding]]:
-        """Return the signature and the models without the columns that no model uses, and a finding for each of these."""
+        """Return the signature and the models with the columns that no model uses marked, and a finding for each of these."""
         signature, models = self.training.signature, [candidate.model for candidate in self.candidates]
         used = set[str]().union(*(model.encoder.used_columns() for model in models))
         unused = [column.name for column in signature.inputs if column.name not in used]
-        if signature.panel or not unused or not used:
+        if signature.panel or not unused:
             return signature, models, []
-        inputs = tuple(column for column in signature.inputs if column.name in used)
-        signature = replace(signature, inputs=inputs, ignored={**signature.ignored, **dict.fromkeys(unused, UNUSED)})
-        restricted = [replace(model, signature=signature, encoder=model.encoder.with_columns(inputs)) for model in models]
-        return signature, restricted, [Finding(name, f"left out: {UNUSED}") for name in unused]
+        signature = without_use(signature, unused)
+        models = [
+            replace(model, signature=signature, encoder=replace(model.encoder, columns=signature.inputs)) for model in models
+        ]
+        return signature, models, [Finding(name, "not used: no selected feature needs it") for name in unused]
 
     def _data_source(self) -> DataFacts:
         """Where the training rows came from."""
@@ -141,10 +141,10 @@ class TrainedRun:
         return digest(b"".join(model.family.encode() + model.scores(self.test.inputs).tobytes() for model in models))
 
 
-def _restricted(rows: LabeledRows, signature: Signature) -> LabeledRows:
-    """Return rows with only the inputs of the signature."""
-    inputs = rows.inputs[[column.name for column in signature.inputs]]
-    return replace(rows, inputs=inputs, signature=replace(rows.signature, inputs=signature.inputs, ignored=signature.ignored))
+def without_use(signature: Signature, unused: Collection[str]) -> Signature:
+    """Return the signature with these inputs marked as unused, and therefore optional."""
+    inputs = tuple(replace(c, used=False, nullable=True) if c.name in unused else c for c in signature.inputs)
+    return replace(signature, inputs=inputs)
 
 
 def build_manifest(

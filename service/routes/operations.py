@@ -38,7 +38,7 @@ async def version() -> str:
     return podium.__version__
 
 
-@router.get("/ping", summary="Readiness check of SageMaker and MLflow containers")
+@router.get("/ping", include_in_schema=False)
 @router.get("/ready", include_in_schema=False)
 @router.get("/readyz", summary="Readiness check: all champions loaded")
 async def readyz(services: ServicesDep) -> dict[str, Any]:

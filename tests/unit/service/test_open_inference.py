@@ -110,7 +110,7 @@ def test_optional_parts_of_the_protocol_are_accepted() -> None:
         {"inputs": GOOD, "parameters": None, "id": None, "outputs": None},
         {"inputs": GOOD, "parameters": {"content_type": "unknown", "more": [1]}, "outputs": []},
         first(shape=[1, 1], data=[[1.5]]),
-        first(parameters={"content_type": "unknown"}),
+        first(parameters={"content_type": "np"}),
         first(data=[1.5], shape=[1, 1]),
         {"inputs": [*GOOD, {"name": "note", "datatype": "BYTES", "shape": [1], "data": ["x"]}]},
     ]

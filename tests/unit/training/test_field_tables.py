@@ -222,6 +222,12 @@ def test_the_target_is_read_as_carefully_as_the_inputs(form: str) -> None:
     assert any(finding.column == "y" for finding in rows.findings)
 
 
+@pytest.mark.parametrize("form", ["{}", "{}.0", "{}.5"])
+def test_a_target_of_numbers_that_repeat_is_a_regression(form: str) -> None:
+    numbers = np.random.default_rng(5).zipf(1.2, ROWS).clip(max=250)
+    assert read(csv(base().assign(y=[form.format(n) for n in numbers]))).signature.target.task == "regression"
+
+
 def test_rare_classes_are_left_out_by_name() -> None:
     rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["A"] * 3 + ["D", "D", "E"])))
     assert rows.signature.target.classes == ("A", "B", "C")
