@@ -1,0 +1,67 @@
+"""`podium projects inspect` shows how a table would be read and writes a project file that trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from podium.cli.main import podium
+from podium.project import load_project
+from tests.unit.training.test_field_tables import CASES, base, excel_german
+
+
+def inspect(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(podium, ["projects", "inspect", *arguments])
+    return result.exit_code, result.output
+
+
+def test_a_table_is_described_with_its_findings(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_bytes(excel_german())
+    status, text = inspect(str(path))
+    assert status == 0
+    for line in (
+        "300 rows; binary of y: no, yes",
+        "number",
+        "the delimiter is a semicolon",
+        'reading.encoding = "windows-1252"',
+    ):
+        assert line in text
+
+
+def test_a_project_file_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path / "projects"))
+    path = tmp_path / "orders.csv"
+    path.write_text(base().to_csv(index=False))
+    assert inspect(str(path), "--target", "a", "--write", "orders")[0] == 0
+    assert load_project(tmp_path / "projects", "orders").target == "a"
+    status, text = inspect(str(path), "--write", "orders")
+    assert status != 0 and "exists" in text
+
+
+def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:
+    frame = base().astype({"a": object, "b": object})
+    frame.loc[:60, ["a", "b"]] = "not measured"
+    (tmp_path / "t.csv").write_text(frame.to_csv(index=False))
+    status, text = inspect(str(tmp_path / "t.csv"))
+    assert status != 0 and 'columns.a.kind = "category"' in text and 'columns.b.kind = "category"' in text
+    assert inspect(str(tmp_path / "absent.csv"))[0] != 0
+
+
+def test_json_has_the_same_content(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(excel_german())
+    status, text = inspect(str(tmp_path / "t.csv"), "--json")
+    document = json.loads(text)
+    assert status == 0 and document["rows"] == 300
+    assert [column["name"] for column in document["columns"]] == ["a", "b", "c"]
+    assert document["findings"][0]["setting"] == 'reading.encoding = "windows-1252"'
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
+@pytest.mark.parametrize("name", ["excel_na.csv", "units.csv", "semicolon_decimal_comma.csv", "big_id.csv", "pq_list.parquet"])
+def test_field_cases_are_described(name: str) -> None:
+    status, text = inspect(str(next(CASES.glob(f"*/{name}"))))
+    assert status == 0 and "What was read, changed and left out" in text
