@@ -153,8 +153,8 @@ def test_a_worse_or_incompatible_version_is_rejected(context: PromotionContext, 
     monkeypatch.setitem(FAMILIES, "linear", replace(FAMILIES["linear"], param_grid=({"C": 1e-6},)))
     with pytest.raises(GateFailed, match="Not worse than champion: log_loss: worse by"):
         promote(context, "p", publish_version(context, tables.flowers(600), FLOWERS).version, "worse", now)
-    more = tables.flowers(600).rename(columns={"sepal": "colour"})
-    with pytest.raises(GateFailed, match="column colour is new and required; column sepal was removed"):
+    more = tables.flowers(600).rename(columns={"petal": "colour"})
+    with pytest.raises(GateFailed, match="column colour is new and required; column petal was removed"):
         promote(context, "p", publish_version(context, more, FLOWERS).version, "narrower", now)
     assert champion(context) == good
 
@@ -165,7 +165,7 @@ LOOSE = GateOptions(non_inferiority=False, compatible=False, max_bytes=1 << 40)
 def test_a_manifest_cannot_switch_the_gates_off(context: PromotionContext) -> None:
     promote(context, "p", publish_version(context, tables.flowers(600), FLOWERS).version, "first", now)
     loose = FLOWERS.model_copy(update={"gates": LOOSE})
-    narrower = tables.flowers(600).rename(columns={"sepal": "colour"})
+    narrower = tables.flowers(600).rename(columns={"petal": "colour"})
     version = publish_version(context, narrower, loose).version
     with pytest.raises(GateFailed, match="Compatibility: column colour is new and required"):
         promote(context, "p", version, "loose", now)

@@ -91,8 +91,7 @@ def test_dirty_rows_give_the_same_predictions_in_every_format(served: Client, pr
     ] == by_dask
     first, second = by_dask[0]["inputs"], by_dask[1]["inputs"]
     assert list(first) == sorted(first)
-    assert (first["amount"], first["region"], first["day"]) == (None, None, "Wednesday")
-    assert (second["amount"], second["region"]) == (-1234.5, "europe")
+    assert first["amount"] is None and second["amount"] == -1234.5
 
 
 def test_the_fast_path_and_the_routes_parse_dirty_columns_alike(predict: Predict) -> None:

@@ -235,7 +235,6 @@ INVALID_MLFLOW: list[Any] = [
     {"dataframe_split": {"columns": [*NAMES, NAMES[0]], "data": [[*CELLS, 1]]}},
     {"dataframe_split": []},
     {"inputs": {"income": [1, 2], "visits": [1]}},
-    {"dataframe_records": [{**RECORD, "colour": 1}]},
 ]
 
 

@@ -198,7 +198,7 @@ def test_the_service_describes_the_deployed_model(service: Client) -> None:
     described = service.get("/openapi.json").json()
     schema = described["components"]["schemas"]["record-mixed"]
     assert list(schema["properties"]) == list(RECORD)
-    assert schema["required"] == ["income", "city", "member", "since"]
+    assert schema["required"] == ["income", "city", "since"]  # no model uses `member`
     assert "/projects/mixed/predict" in described["paths"]
     assert service.get("/projects/mixed/schema").json() == schema
     board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
