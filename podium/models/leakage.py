@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -10,18 +12,22 @@ from podium.schema.columns import Target
 
 MIN_ROWS = 50
 MAX_BINS, MIN_BIN_ROWS = 20, 5
-NEARLY_ALL = {"regression": 0.98, "binary": 0.995, "multiclass": 0.995}
-"""The fraction of the variance, or of the rows, that a single input must predict."""
+SUSPICIOUS = {"regression": 0.9, "binary": 0.98, "multiclass": 0.98}
+"""The fraction of the variance, or of the rows, that an input must predict alone to be a finding."""
+NEARLY_ALL = {"regression": 0.999, "binary": 0.999, "multiclass": 0.999}
+"""The fraction that fails the gate."""
 NEARLY_EXACT = 0.9999
 """The R² of a model that suggests that the target was computed from the inputs."""
 
 
-def leaking_inputs(inputs: pd.DataFrame, target: pd.Series, signature: Target) -> dict[str, float]:
+def leaking_inputs(
+    inputs: pd.DataFrame, target: pd.Series, signature: Target, thresholds: Mapping[str, float] = SUSPICIOUS
+) -> dict[str, float]:
     """Return the inputs that alone predict nearly all of the target, with the fraction that each predicts.
 
     A numeric input is divided into at most 20 bins; a bin or category predicts a line, its mean or its most frequent class.
     """
-    threshold = NEARLY_ALL.get(signature.task)
+    threshold = thresholds.get(signature.task)
     known = target.notna().to_numpy()
     inputs, values = inputs[known], target[known].to_numpy(dtype=float)
     if threshold is None or len(values) < MIN_ROWS:

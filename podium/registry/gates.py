@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from podium.models.golden_rows import Golden
-from podium.models.leakage import NEARLY_EXACT, leaking_inputs
+from podium.models.leakage import NEARLY_ALL, NEARLY_EXACT, leaking_inputs
 from podium.models.metrics import INFINITY_IN_CSV, Metric, bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.project import PromotionRules
 from podium.registry.audit_entry import GateResult
@@ -130,7 +130,7 @@ def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, min
 def _leakage(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
     """Check that no single input predicts nearly all of the target, and that the champion is not nearly exact."""
     target = loaded.manifest.signature.target
-    found = leaking_inputs(test.inputs, test.target, target)
+    found = leaking_inputs(test.inputs, test.target, target, NEARLY_ALL)
     problems = [f"{name} alone predicts {fraction:.1%} of {target.name}" for name, fraction in found.items()]
     if target.task == "regression" and (_score(loaded, loaded.manifest.champion, test, "r2") or 0) >= NEARLY_EXACT:
         problems.append(f"{target.name} is predicted exactly, as if it was computed from the inputs")

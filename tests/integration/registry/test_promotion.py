@@ -359,3 +359,12 @@ def test_a_rollback_goes_from_the_champion_to_an_earlier_one(context: PromotionC
     assert rollback(context, "p", "x", now, to=one, expect=two).previous == two
     assert champion(context) == one
     assert check(context) == []
+
+
+def test_a_version_with_a_leak_is_rejected(context: PromotionContext) -> None:
+    frame = tables.prices(300).assign(total=lambda frame: 2 * frame["price"] + 1)
+    leaking = Project(name="p", data="s3://podium/x", target="price", families=("linear",), n_trials=1)
+    version = publish_version(context, frame, leaking).version
+    with pytest.raises(GateFailed, match=r"No leakage: total alone predicts 100.0% of price.*columns.NAME.ignore"):
+        promote(context, "p", version, "first", now)
+    promote(context, "p", publish_version(context, frame.drop(columns="total"), leaking).version, "first", now)
