@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from lightgbm.sklearn import LGBMModel
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.cluster import KMeans
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -26,6 +27,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -33,6 +35,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from podium.importers.errors import ImportRefused
+from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
     FLOAT64_TOLERANCE,
@@ -44,6 +47,9 @@ from podium.importers.imported_model import (
     target_of,
 )
 from podium.importers.lightgbm import booster_model, check_scorer
+from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
+from podium.importers.sklearn_graph import scores
+from podium.importers.sklearn_graph_steps import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
@@ -59,6 +65,7 @@ TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, Ext
 HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
+OLDEST_RELEASE = (0, 19)
 
 
 def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
@@ -67,7 +74,9 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     if isinstance(estimator, LGBMModel):
         labels = getattr(estimator, "classes_", None)
         return booster_model(estimator.booster_.model_to_string(), target, class_names, labels)
-    if not isinstance(estimator, BaseEstimator) or not (is_classifier(estimator) or is_regressor(estimator)):
+    if not isinstance(estimator, BaseEstimator) or not (
+        is_classifier(estimator) or is_regressor(estimator) or _scores_rows(estimator)
+    ):
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
@@ -80,23 +89,53 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     return ImportedModel("scikit-learn", plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
 
 
+def _last_step(estimator: Any) -> Any:
+    return _last_step(estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else estimator
+
+
+def _scores_rows(estimator: Any) -> bool:
+    """True for isolation forests, which return a score, and for k-means, whose classes are the clusters."""
+    return isinstance(_last_step(estimator), IsolationForest | KMeans)
+
+
 def check_release(content: Any) -> None:
-    """Require a scanned pickle to be from the installed release of scikit-learn. Raises ImportRefused."""
-    saved = str(content.get("_sklearn_version", "")) if isinstance(content, InertObject) else ""
-    installed = sklearn.__version__
-    if saved and saved.split(".")[:2] != installed.split(".")[:2]:
-        raise ImportRefused(
-            f"the model was saved by scikit-learn {saved}, but {installed} is installed, so its predictions may differ. Save "
-            f"it with {installed}, export it to ONNX, or pass --other-release and a --sample that contains the target"
-        )
+    """Require the installed release, or an older one for estimators whose older states are known. Raises ImportRefused."""
+    installed = release(sklearn.__version__)
+    for kind, version in _saved_versions(content, set()):
+        is_known = kind in VERIFIED and CHANGED_SINCE.get(kind, OLDEST_RELEASE) <= release(version) <= installed
+        if release(version) != installed and not is_known:
+            raise ImportRefused(
+                f"{kind} was saved by scikit-learn {version}, but {sklearn.__version__} is installed, so its predictions may "
+                "differ. Pass --other-release and a --sample that contains the target, and check the score"
+            )
+
+
+def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield each estimator's class and the release that saved it."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: Iterable[Any] = ()
+    if isinstance(value, InertObject):
+        if version := value.get("_sklearn_version"):
+            yield value.kind, str(version)
+        parts = [value.state]
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
+        parts = value.flat if isinstance(value, np.ndarray) else value
+    for part in parts:
+        yield from _saved_versions(part, seen)
 
 
 def _labels(estimator: Any) -> Sequence[object] | None:
     """The classes of a classifier. Raises ImportRefused for a classifier without probabilities."""
+    last = _last_step(estimator)
+    if isinstance(last, KMeans):
+        return list(range(len(last.cluster_centers_)))
     if not is_classifier(estimator):
         return None
     if not hasattr(estimator, "predict_proba"):
-        last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
         raise ImportRefused(
             f"{type(last).__name__} has no probabilities: wrap the estimator in CalibratedClassifierCV and fit again"
         )
@@ -107,14 +146,25 @@ def _labels(estimator: Any) -> Sequence[object] | None:
 
 
 def _original(estimator: Any, classification: bool, named: bool) -> Callable[[pd.DataFrame], FloatMatrix]:
+    predict = _score_function(estimator, classification)
+
     def scores(frame: pd.DataFrame) -> FloatMatrix:
         rows = frame if named else frame.to_numpy(dtype=float)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            predicted = estimator.predict_proba(rows) if classification else estimator.predict(rows)
+            predicted = predict(rows)
         return np.asarray(predicted, dtype=float).reshape(len(frame), -1)
 
     return scores
+
+
+def _score_function(estimator: Any, classification: bool) -> Callable[[Any], Any]:
+    last = _last_step(estimator)
+    if isinstance(last, IsolationForest):
+        return lambda rows: estimator.score_samples(rows)
+    if isinstance(last, KMeans):
+        return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
+    return estimator.predict_proba if classification else estimator.predict  # type: ignore[no-any-return]
 
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
@@ -156,6 +206,10 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
             if not _has_clipped_thresholds(trees, encoder):
                 yield Conversion(encoder, trees, FLOAT64_TOLERANCE)
     encoder, converted = plain_encoder(columns), False
+    with contextlib.suppress(Unsupported, ValueError, KeyError, AttributeError, TypeError, IndexError):
+        scorer = _graph_scorer(estimator, columns)
+        yield Conversion(encoder, scorer, FLOAT64_TOLERANCE)
+        converted = True
     for tensor_type, kind, tolerance in (
         (DoubleTensorType, "float64", FLOAT64_TOLERANCE),
         (FloatTensorType, "float32", FLOAT32_TOLERANCE),
@@ -201,6 +255,15 @@ class _ForestOfOne:
         self.estimators_ = [tree]
         if is_classifier(tree):
             self.n_classes_ = tree.n_classes_
+
+
+def _graph_scorer(estimator: Any, columns: list[Column]) -> OnnxScorer:
+    """Convert with Podium's own operators. Raises Unsupported, or other exceptions for states that are not fitted."""
+    graph = GraphBuilder("x")
+    names, categories = tuple(column.name for column in columns), tuple(column.categories for column in columns)
+    output = scores(graph, estimator, Columns("x", names, categories))
+    shape = (len(columns),)
+    return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
 
 
 OnnxTypes = list[tuple[str, Any]]
