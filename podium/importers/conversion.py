@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.importers import unpickling
+from podium.importers.booster_stand_ins import xgboost_estimator
 from podium.importers.comparison_rows import (
     accepts,
     add_edge_cases,
@@ -32,6 +33,7 @@ from podium.importers.panel import import_panel, read_scalers
 from podium.importers.sklearn import check_release, read_estimator
 from podium.importers.state_checks import validate_state
 from podium.importers.statsmodels import is_statsmodels, read_statsmodels
+from podium.importers.xgboost import is_xgboost
 from podium.models.golden_rows import GOLDEN, MAX_ROWS, Golden
 from podium.models.metrics import bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.models.model import Model
@@ -124,6 +126,8 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
     pickled = unpickling.decompress(data)
     if pickled.startswith(PICKLE_START):
         return _read_pickle(request, pickled, names, allowed)
+    if is_xgboost(data):
+        return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
         return read_onnx(data, target, classes, names, _sample_categories(table, names))
     raise ImportRefused(
@@ -138,7 +142,7 @@ def _read_pickle(
     """Scan a pickle, and construct it only if its state is valid. Raises ImportRefused."""
     content, _ = unpickling.scan(pickled, allowed)
     if is_statsmodels(content):
-        return read_statsmodels(content, request.target, request.classes)
+        return read_statsmodels(content, request.target, request.classes, names)
     if not request.other_release:
         check_release(content)
     validate_state(content)

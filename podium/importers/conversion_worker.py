@@ -39,7 +39,7 @@ def warm_up_libraries() -> None:
         HistGradientBoostingClassifier(max_iter=1).fit(rows, labels),
     ):
         convert(ImportRequest("x", pickle.dumps(model), "m", "y"))
-    convert(ImportRequest("x", pickle.dumps(sm.OLS(rows[:, 0], sm.add_constant(rows[:, 1] ** 2)).fit()), "m", "y"))
+    convert(ImportRequest("x", pickle.dumps(sm.OLS(table["a"], sm.add_constant(table[["b"]] ** 2)).fit()), "m", "y"))
     parquet = io.BytesIO()
     table.assign(y=labels).to_parquet(parquet)
     for sample in (table.assign(y=labels).to_csv(index=False).encode(), parquet.getvalue()):

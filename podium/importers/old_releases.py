@@ -109,7 +109,7 @@ OLD_CLASSES = {
         *("HuberLossFunction", "QuantileLossFunction", "LogOddsEstimator", "ScaledLogOddsEstimator"),
         *("PriorProbabilityEstimator", "MeanEstimator", "QuantileEstimator", "ZeroEstimator"),
     )
-}
+} | {("sklearn.compose._column_transformer", "_RemainderColsList")}
 
 
 def current_name(module: str, name: str) -> Global:
@@ -207,8 +207,12 @@ RENAMED_ATTRIBUTES = {
 """Attributes that became properties, with the attributes that they read."""
 
 RENAMED_PARAMETERS = {
-    "base_estimator": "estimator", "base_estimator_": "estimator_", "sigma_": "var_", "sparse": "sparse_output",
-    "probA_": "_probA", "probB_": "_probB",
+    "base_estimator": "estimator",
+    "base_estimator_": "estimator_",
+    "sigma_": "var_",
+    "sparse": "sparse_output",
+    "probA_": "_probA",
+    "probB_": "_probB",
 }
 """Parameters and attributes with another name now."""
 
@@ -401,9 +405,9 @@ def _encoder(_: OneHotEncoder, state: State) -> State:
 
 
 def _support_vectors(model: BaseLibSVM, state: State) -> State:
-    """Before 0.22, the number of support vectors per class also counted for regression, and `gamma` could be automatic."""
-    if "_n_support" in state and isinstance(model, RegressorMixin):
-        state["_n_support"] = np.array([len(state["support_"])], dtype=np.int32)
+    """Before 0.22, regression kept no numbers of support vectors per class."""
+    if "support_" in state and isinstance(model, RegressorMixin):
+        state["_n_support"] = np.full(2, len(state["support_"]), dtype=np.int32)
     return state
 
 
@@ -419,13 +423,18 @@ def _by_column(step: ColumnTransformer, state: State) -> State:
         return state
     names = [str(name) for name in state.get("feature_names_in_", ())]
     everything = range(int(state["n_features_in_"]))
-    parts = [(name, _passed(part), selection) for name, part, selection in state["transformers_"]]
+    parts = [(name, _passed(part), _selection(columns)) for name, part, columns in state["transformers_"]]
     state["transformers_"] = parts
     state.setdefault("_remainder", ("remainder", state["remainder"], []))
     selected = {name: selected_columns(selection, everything, names) for name, _, selection in parts}
     state.setdefault("_transformer_to_input_indices", selected)
     state.setdefault("_n_features", len(everything))
     return state
+
+
+def _selection(columns: Any) -> Any:
+    """Return a selection; scikit-learn 1.5 to 1.8 keep the remaining columns in a list of their own."""
+    return columns.__dict__["data"] if isinstance(columns, RemovedObject) else columns
 
 
 def _passed(part: Any) -> Any:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sklearn
-from lightgbm.sklearn import LGBMModel
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
@@ -34,6 +33,14 @@ from sklearn.ensemble import (
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
+from podium.importers.booster_stand_ins import (
+    BoosterEstimator,
+    LightGBMEstimator,
+    PickledBooster,
+    XGBoostEstimator,
+    pickled_text,
+    xgboost_estimator,
+)
 from podium.importers.errors import ImportRefused
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
@@ -46,7 +53,8 @@ from podium.importers.imported_model import (
     plain_encoder,
     target_of,
 )
-from podium.importers.lightgbm import booster_model, check_scorer
+from podium.importers.lightgbm import booster_model
+from podium.importers.lightgbm_text import LightGBMText
 from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
 from podium.importers.sklearn_graph import scores
 from podium.importers.sklearn_graph_steps import Columns, Unsupported
@@ -57,6 +65,7 @@ from podium.models.features import CLIP, Standardized
 from podium.models.lightgbm_export import boosted_trees, forest_trees, gradient_trees
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
 from podium.models.scorers import LightGBMScorer
+from podium.models.tree_checks import check_trees
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
@@ -71,9 +80,11 @@ OLDEST_RELEASE = (0, 19)
 def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
     """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
-    if isinstance(estimator, LGBMModel):
-        labels = getattr(estimator, "classes_", None)
-        return booster_model(estimator.booster_.model_to_string(), target, class_names, labels)
+    if isinstance(estimator, PickledBooster):
+        estimator = _booster(estimator)
+    if isinstance(estimator, LightGBMText | LightGBMEstimator):
+        text = estimator if isinstance(estimator, LightGBMText) else estimator.text
+        return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
     if not isinstance(estimator, BaseEstimator) or not (
         is_classifier(estimator) or is_regressor(estimator) or _scores_rows(estimator)
     ):
@@ -86,7 +97,14 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     named = hasattr(estimator, "feature_names_in_") or any(column.is_text for column in columns)
     original = _original(estimator, classification, named)
     conversions = _conversions(estimator, columns, classification)
-    return ImportedModel("scikit-learn", plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
+    kind = estimator.library if isinstance(estimator, BoosterEstimator) else "scikit-learn"
+    return ImportedModel(kind, plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
+
+
+def _booster(booster: PickledBooster) -> LightGBMText | XGBoostEstimator:
+    """Read a pickled booster, whose state is a text of LightGBM or bytes of XGBoost. Raises ImportRefused."""
+    handle = booster.content()
+    return pickled_text(booster) if isinstance(handle, str) else xgboost_estimator(bytes(handle or b""))
 
 
 def _last_step(estimator: Any) -> Any:
@@ -181,7 +199,11 @@ def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
 
 def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
     """The text columns and their categories, from the encoders of a pipeline."""
-    if isinstance(step, Pipeline):
+    if isinstance(step, BoosterEstimator):
+        yield from ((indices[index], set(texts)) for index, texts in step.text_columns.items())
+    elif getattr(step, "_preprocessor", None) is not None:
+        yield from _categories(step._preprocessor, indices, names)
+    elif isinstance(step, Pipeline):
         for _, part in step.steps:
             yield from _categories(part, indices, names)
             if hasattr(part, "transformers_") or hasattr(part, "categories_"):
@@ -199,16 +221,13 @@ def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iter
 def _conversions(estimator: Any, columns: list[Column], classification: bool) -> Iterator[Conversion]:
     """The possible conversions, exact ones first. Raises ImportRefused if there is none."""
     steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
-    with contextlib.suppress(UnsupportedStep, ValueError, KeyError, AttributeError):
-        if isinstance(last, TREES + FORESTS + GRADIENT_BOOSTING + HISTOGRAM_BOOSTING):
-            encoder = preprocessing([step for _, step in steps], columns)
-            trees = check_scorer(_trees(last, len(encoder.features)))
-            if not _has_clipped_thresholds(trees, encoder):
-                yield Conversion(encoder, trees, FLOAT64_TOLERANCE)
+    with contextlib.suppress(UnsupportedStep, Unsupported, ValueError, KeyError, AttributeError):
+        encoder = preprocessing([step for _, step in steps] + _own_steps(last), columns, _text_codes(last))
+        yield from _tree_conversion(last, encoder)
     encoder, converted = plain_encoder(columns), False
     with contextlib.suppress(Unsupported, ValueError, KeyError, AttributeError, TypeError, IndexError):
         scorer = _graph_scorer(estimator, columns)
-        yield Conversion(encoder, scorer, FLOAT64_TOLERANCE)
+        yield Conversion(encoder, scorer, FLOAT32_TOLERANCE if isinstance(last, XGBoostEstimator) else FLOAT64_TOLERANCE)
         converted = True
     for tensor_type, kind, tolerance in (
         (DoubleTensorType, "float64", FLOAT64_TOLERANCE),
@@ -227,6 +246,38 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
             "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and anything skl2onnx converts. Export the "
             "model to ONNX and import that"
         )
+
+
+def _own_steps(model: Any) -> list[Any]:
+    """The preprocessing within histogram boosting, which encodes its categories."""
+    own = getattr(model, "_preprocessor", None)
+    return [] if own is None else [own]
+
+
+def _text_codes(model: Any) -> dict[int, tuple[str, ...]]:
+    """The categories that a model itself encodes, by column."""
+    return model.text_columns if isinstance(model, BoosterEstimator) else {}
+
+
+def _tree_conversion(model: Any, encoder: Encoder) -> Iterator[Conversion]:
+    """Convert trees to LightGBM's text. Raises ValueError, KeyError."""
+    features = len(encoder.features)
+    tolerance = FLOAT32_TOLERANCE if isinstance(model, XGBoostEstimator) else FLOAT64_TOLERANCE
+    if isinstance(model, LightGBMEstimator):
+        binary = model.text.outputs == 1 and is_classifier(model)
+        trees = LightGBMScorer(model.text.text, model.text.features, model.text.outputs, binary_probability=binary)
+    elif isinstance(model, BoosterEstimator):
+        tree_model = model.tree_model()
+        if tree_model is None:
+            raise ValueError("a linear model")
+        trees = tree_model.scorer()
+    elif isinstance(model, TREES + FORESTS + GRADIENT_BOOSTING + HISTOGRAM_BOOSTING):
+        trees = _trees(model, features)
+    else:
+        return
+    check_trees(trees.text, features, trees.outputs)
+    if not _has_clipped_thresholds(trees, encoder):
+        yield Conversion(encoder, trees, tolerance)
 
 
 def _has_clipped_thresholds(trees: LightGBMScorer, encoder: Encoder) -> bool:

@@ -45,6 +45,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, SVR, NuSVR
 from sklearn.tree._classes import BaseDecisionTree
 
+from podium.importers.booster_stand_ins import BoosterEstimator, XGBoostEstimator
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.old_releases import OneVsRestDiscriminant, OneVsRestLogistic, RealAdaBoost
 from podium.importers.sklearn_graph_steps import Columns, Unsupported, columns, inverse_transform, transform
@@ -466,11 +467,25 @@ def _constant(graph: Graph, model: Any, x: Columns) -> str:
     return graph.add("Add", graph.add("Mul", _column(graph, x.tensor, 0), 0.0), values[None])
 
 
+def _booster(graph: Graph, model: BoosterEstimator, x: Columns) -> str:
+    trees = model.tree_model()
+    if model.text_columns or trees is None:
+        if isinstance(model, XGBoostEstimator) and model.model.is_linear:
+            return _power(graph, linear(graph, _float32(graph, x), model.model.weights, model.model.bias), model.model.link)
+        raise Unsupported("text columns of a booster within an ensemble")
+    source = _float32(graph, x) if trees.float32 else x.tensor
+    if trees.missing == trees.missing:
+        source = graph.add("Where", graph.add("Equal", source, trees.missing), float("nan"), source)
+    parts = [(nodes, 0, target, 1.0) for nodes, target in zip(trees.trees, trees.targets, strict=True)]
+    return _power(graph, sum_of_trees(graph, source, parts, trees.base), trees.link)
+
+
 NAIVE_BAYES = (naive_bayes.GaussianNB, naive_bayes.BernoulliNB, naive_bayes.MultinomialNB, naive_bayes.ComplementNB)
 BOOSTING = (BaseGradientBoosting, BaseHistGradientBoosting)
 FORESTS = (BaseDecisionTree, ForestClassifier, ForestRegressor)
 
 SCORES: dict[Any, Converter] = {
+    BoosterEstimator: _booster,
     Pipeline: _pipeline(scores),
     BaseSearchCV: _searched(scores),
     (VotingClassifier, VotingRegressor): _voting,

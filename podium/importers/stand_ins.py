@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pandas._libs.internals import _unpickle_block
 
+from podium.importers.booster_stand_ins import BOOSTER_STAND_INS
 from podium.importers.old_releases import Global, removed_class
 
 
@@ -46,6 +47,7 @@ NUMPY_FUNCTIONS = frozenset(
 STAND_INS: dict[Global, Callable[..., Any]] = {
     ("functools", "partial"): NewBlock,
     ("numpy._core", "_ufunc_reconstruct"): numpy_function,
+    **BOOSTER_STAND_INS,
 }
 
 

@@ -16,6 +16,7 @@ from podium.importers.unpickling import REMEDY, InertObject, import_global
 SAFE_FUNCTIONS = {
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
+    ("sklearn.utils.validation", "check_array"),
     *(("numpy", name) for name in NUMPY_FUNCTIONS),
 }
 """Side-effect-free functions that fitted estimators keep as values."""

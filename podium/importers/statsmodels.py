@@ -17,7 +17,7 @@ import patsy
 import statsmodels.api as sm
 
 from podium.importers.errors import ImportRefused
-from podium.importers.imported_model import FLOAT64_TOLERANCE, Conversion, ImportedModel, numbered_names, target_of
+from podium.importers.imported_model import FLOAT64_TOLERANCE, Conversion, ImportedModel, check_column_count, target_of
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import Feature, OneHot, Passthrough
@@ -39,6 +39,7 @@ LEAST_SQUARES = ("OLS", "WLS", "GLS")
 CLASSIFICATION_LINKS = ("logistic", "probit", "cloglog", "softmax")
 
 CONSTANTS = ("const", "Intercept")
+NAMED_DATA = ("PandasData", "PatsyData", "FormulaicData")
 CATEGORY_TERM = re.compile(r"(?:C\((\w+)\)|(\w+))\[T\.(.+)\]")
 COLUMN_FACTOR = re.compile(r"C\((\w+)\)|(\w+)")
 
@@ -63,9 +64,9 @@ def is_statsmodels(content: Any) -> bool:
     return isinstance(content, InertObject) and content.global_name[0].startswith("statsmodels.")
 
 
-def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...]) -> ImportedModel:
-    """Read a pickled result. Raises ImportRefused."""
-    fit = _read_fit(content)
+def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
+    """Read a pickled result; `names` are the columns of a sample, for a file without names. Raises ImportRefused."""
+    fit = _read_fit(content, names)
     columns, features, weights, intercepts = _linear(fit)
     labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
     encoder, scorer = Encoder(columns, features), LinearScorer(weights, intercepts, fit.link)
@@ -79,7 +80,7 @@ def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, 
     )
 
 
-def _read_fit(content: InertObject) -> StatsmodelsFit:
+def _read_fit(content: InertObject, names: list[str] | None) -> StatsmodelsFit:
     results = content.get("_results", content)
     model = results.get("model") if isinstance(results, InertObject) else None
     data = model.get("data") if isinstance(model, InertObject) else None
@@ -99,8 +100,8 @@ def _read_fit(content: InertObject) -> StatsmodelsFit:
         model.kind,
         _link(model),
         np.asarray(params, dtype=float),
-        _terms(exog, np.asarray(params), data.get("const_idx")),
-        str(getattr(endog, "name", None) or next(iter(getattr(endog, "columns", [])), "")),
+        _terms(data, len(np.asarray(params)), names),
+        _target_name(data),
         list((model.get("_ynames_map") or {0: 0, 1: 1}).values()),
         str(model.get("formula") or ""),
         frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(),
@@ -118,7 +119,8 @@ def _link(model: InertObject) -> str:
     if model.kind != "GLM" or not isinstance(family, InertObject):
         supported = ", ".join((*LEAST_SQUARES, "GLM", *DISCRETE))
         raise ImportRefused(f"statsmodels' {model.kind} is not supported: fit one of {supported}")
-    link = getattr(family.get("_link"), "kind", "?")
+    link = getattr(family.get("_link", family.get("link")), "kind", "?")
+    link = next((name for name in LINKS if name.lower() == link.lower()), link)  # before 0.14, the names were in lower case
     name = LINKS.get(link)
     if name is None or (name in ("probit", "cloglog", "logistic")) != (family.kind == "Binomial"):
         raise ImportRefused(
@@ -127,14 +129,34 @@ def _link(model: InertObject) -> str:
     return name
 
 
-def _terms(exog: Any, params: np.ndarray, constant: int | None) -> list[str]:
-    """The names of the coefficients."""
+def _terms(data: InertObject, count: int, names: list[str] | None) -> list[str]:
+    """The names of the coefficients: from the file, else the columns of the sample in their order. Raises ImportRefused."""
+    exog = data.get("orig_exog")
     if isinstance(exog, pd.DataFrame):
         return [str(name) for name in exog.columns]
-    names = numbered_names(len(params) - (constant is not None))
-    if constant is not None:
-        names.insert(constant, CONSTANTS[0])
-    return names
+    known = (data.get("_cache") or {}).get("xnames") if data.kind in NAMED_DATA else None  # for arrays, these are invented
+    if isinstance(known, list) and len(known) == count:
+        return [str(name) for name in known]
+    constant = data.get("const_idx")
+    position = None if constant is None else int(np.ravel(constant)[0])
+    inputs = count - (position is not None)
+    if names is None:
+        raise ImportRefused(
+            f"the file does not name its {inputs} inputs: pass --sample with these columns in the order of the fit"
+        )
+    if len(names) == count and (position is None or names[position] in CONSTANTS):
+        return names
+    check_column_count(inputs, names)
+    if position is None and data.get("k_constant"):
+        raise ImportRefused("the file does not tell which coefficient is the constant: add its column of ones to the sample")
+    return [*names[:position], CONSTANTS[0], *names[position:]]
+
+
+def _target_name(data: InertObject) -> str:
+    endog = data.get("orig_endog")
+    name = getattr(endog, "name", None) or next(iter(getattr(endog, "columns", [])), None)
+    known = (data.get("_cache") or {}).get("ynames") if data.kind in NAMED_DATA else None
+    return str(name or (known if isinstance(known, str) else ""))
 
 
 def _linear(
