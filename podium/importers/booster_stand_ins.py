@@ -53,9 +53,8 @@ class BoosterEstimator(BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: Any) -> None:
         booster = state.get("_Booster")
-        if not isinstance(booster, PickledBooster):
-            raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
-        self._read(booster, state)
+        if isinstance(booster, PickledBooster):  # ensembles also keep estimators that are not fitted
+            self._read(booster, state)
 
     def scores(self, rows: Any) -> FloatMatrix:
         raise NotImplementedError
@@ -152,7 +151,7 @@ def pickled_text(booster: PickledBooster) -> LightGBMText:
 
 class _Classifier(ClassifierMixin):  # type: ignore[misc]
     def predict_proba(self, rows: Any) -> FloatMatrix:
-        scores: FloatMatrix = self.scores(rows)  # type: ignore[attr-defined]
+        scores: FloatMatrix = self.scores(rows)
         return scores
 
 
@@ -176,7 +175,7 @@ def xgboost_estimator(data: bytes) -> XGBoostEstimator:
     """Read a file of `save_model`. Raises ImportRefused."""
     model = read_xgboost(data)
     estimator = XGBoostClassifier() if model.link in ("logistic", "softmax") else XGBoostRegressor()
-    return estimator.use(model)  # type: ignore[no-any-return]
+    return estimator.use(model)
 
 
 BOOSTER_STAND_INS = {

@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+from lightgbm import LGBMClassifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -35,8 +36,9 @@ def warm_up_libraries() -> None:
     pipeline = make_pipeline(ColumnTransformer(steps), LogisticRegression()).fit(table, labels)
     for model in (
         pipeline,
-        RandomForestClassifier(2).fit(rows, labels),
-        HistGradientBoostingClassifier(max_iter=1).fit(rows, labels),
+        RandomForestClassifier(2).fit(table[["a", "b"]], labels),
+        HistGradientBoostingClassifier(max_iter=1).fit(table[["a", "b"]], labels),
+        make_pipeline(StandardScaler(), LGBMClassifier(n_estimators=1, verbose=-1)).fit(table[["a", "b"]], labels),
     ):
         convert(ImportRequest("x", pickle.dumps(model), "m", "y"))
     convert(ImportRequest("x", pickle.dumps(sm.OLS(table["a"], sm.add_constant(table[["b"]] ** 2)).fit()), "m", "y"))

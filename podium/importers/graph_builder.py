@@ -34,7 +34,7 @@ class GraphBuilder:
     def constant(self, values: Array, dtype: type | None = None) -> str:
         """Add a constant and return its name."""
         name = f"c{len(self.constants)}"
-        array = np.array(values, dtype=dtype or self.dtype, order="C")
+        array: Array = np.array(values, dtype=dtype or self.dtype, order="C")
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 

@@ -43,6 +43,8 @@ def import_model(
         "largest_difference": result.largest_difference,
         "allowed_difference": result.allowed_difference,
         "training_rows_left_out": result.embedded_training_rows,
+        "reference": result.reference,
+        "warnings": "\n".join(result.warnings),
     }
     reservation = VersionReservation.now(now, run, sha256, parent)
     return build_manifest(reservation, project, result.signature, data, files, author, result.predictions), files

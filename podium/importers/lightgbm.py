@@ -50,7 +50,8 @@ def booster_model(text: str, target: str, class_names: tuple[str, ...], labels: 
         return np.hstack([1.0 - scores, scores]) if scorer.binary_probability else scores
 
     conversions = [Conversion(encoder, scorer, FLOAT64_TOLERANCE)]
-    return ImportedModel("LightGBM", encoder, conversions, target_of(target, known_labels, class_names), original)
+    reference = f"LightGBM {lightgbm.__version__}"
+    return ImportedModel("LightGBM", encoder, conversions, target_of(target, known_labels, class_names), original, reference)
 
 
 def _with_categories(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
 from sklearn._loss.loss import (
     AbsoluteError,
     ExponentialLoss,
@@ -43,8 +42,10 @@ from sklearn.neighbors._base import NeighborsBase
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.svm._base import BaseLibSVM
 from sklearn.tree._tree import NODE_DTYPE, Tree
+from sklearn.utils.extmath import softmax
 
 from podium.importers.sklearn_preprocessing import selected_columns
+from podium.importers.tree_model import logistic
 
 Global = tuple[str, str]
 State = dict[str, Any]
@@ -297,9 +298,9 @@ def _initial_estimator(initial: RemovedObject, state: State) -> Any:
         constant = float(fields["mean" if kind == "MeanEstimator" else "quantile"])
         return _with_state(DummyRegressor(), constant_=np.array([[constant]]), n_outputs_=1)
     if kind == "PriorProbabilityEstimator":  # its raw prediction is the share, without a logarithm
-        shares = softmax(np.asarray(fields["priors"], dtype=float))
+        shares = softmax(np.asarray(fields["priors"], dtype=float)[None])[0]
     else:
-        share = float(expit((2.0 if kind == "ScaledLogOddsEstimator" else 1.0) * fields["prior"]))
+        share = float(logistic((2.0 if kind == "ScaledLogOddsEstimator" else 1.0) * fields["prior"]))
         shares = np.array([1.0 - share, share])
     return _with_state(
         DummyClassifier(),

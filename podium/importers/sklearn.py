@@ -82,6 +82,8 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
+    if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
+        raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
         return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
@@ -98,7 +100,18 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     original = _original(estimator, classification, named)
     conversions = _conversions(estimator, columns, classification)
     kind = estimator.library if isinstance(estimator, BoosterEstimator) else "scikit-learn"
-    return ImportedModel(kind, plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
+    reference = f"scikit-learn {sklearn.__version__}"
+    if isinstance(_last_step(estimator), XGBoostEstimator):
+        reference = "Podium's own evaluation of XGBoost's trees"
+    return ImportedModel(
+        kind,
+        plain_encoder(columns),
+        conversions,
+        target_of(target, labels, class_names),
+        original,
+        reference,
+        is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
+    )
 
 
 def _booster(booster: PickledBooster) -> LightGBMText | XGBoostEstimator:
@@ -182,7 +195,7 @@ def _score_function(estimator: Any, classification: bool) -> Callable[[Any], Any
         return lambda rows: estimator.score_samples(rows)
     if isinstance(last, KMeans):
         return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
-    return estimator.predict_proba if classification else estimator.predict  # type: ignore[no-any-return]
+    return estimator.predict_proba if classification else estimator.predict
 
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:

@@ -20,10 +20,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing._encoders import _BaseEncoder
-from sklearn.utils.validation import check_array
 
 from podium.importers.graph_builder import GraphBuilder
-from podium.importers.sklearn_preprocessing import selected_columns
+from podium.importers.sklearn_preprocessing import is_unchanged, selected_columns
 
 Graph = GraphBuilder
 NO_CODE = -1.0
@@ -314,7 +313,7 @@ def _function(graph: Graph, function: Any, x: str) -> str:
 
 
 def _apply_function(graph: Graph, step: preprocessing.FunctionTransformer, x: Columns) -> Columns:
-    if step.func in (None, check_array):
+    if is_unchanged(step.func):
         return x
     if step.kw_args:
         raise Unsupported("a function with arguments")

@@ -18,6 +18,21 @@ from podium.models.features import Feature, OneHot, Ordinal, Passthrough, Standa
 from podium.schema.columns import Column
 
 
+class Unchanged:
+    """Stands for `partial(check_array, …)`, by which histogram boosting passes numbers on."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __call__(self, rows: Any) -> Any:
+        return rows
+
+
+def is_unchanged(function: Any) -> bool:
+    """True for a function that returns the numbers that it gets."""
+    return function is None or function is check_array or isinstance(function, Unchanged)
+
+
 class UnsupportedStep(Exception):
     """A preprocessing step that has no equivalent encoder feature."""
 
@@ -49,7 +64,7 @@ def _apply(step: Any, features: list[Feature], names: Sequence[str]) -> list[Fea
         return features
     if isinstance(step, ColumnTransformer):
         return _apply_by_column(step, features, names)
-    if isinstance(step, str) or (isinstance(step, FunctionTransformer) and step.func in (None, check_array)):
+    if isinstance(step, str) or (isinstance(step, FunctionTransformer) and is_unchanged(step.func)):
         return features
     if isinstance(step, StandardScaler):
         return [_standardize(feature, step, index) for index, feature in enumerate(features)]

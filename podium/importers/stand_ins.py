@@ -11,19 +11,29 @@ from pandas._libs.internals import _unpickle_block
 
 from podium.importers.booster_stand_ins import BOOSTER_STAND_INS
 from podium.importers.old_releases import Global, removed_class
+from podium.importers.sklearn_preprocessing import Unchanged
 
 
 class NewBlock:
     """The function that pandas 1.3 pickles as `partial(new_block, ndim=…)`."""
 
-    def __init__(self, _: Any) -> None:
-        self.ndim = 2
+    ndim = 2
 
     def __setstate__(self, state: Any) -> None:
         self.ndim = int(state[2].get("ndim", 2))
 
     def __call__(self, values: Any, placement: Any) -> Any:
         return _unpickle_block(values, placement, self.ndim)
+
+
+def partial(function: Any) -> Any:
+    """Return what stands for `functools.partial` of one of two known functions. Raises ValueError."""
+    name = getattr(function, "global_name", (getattr(function, "__module__", ""), getattr(function, "__name__", "")))
+    if name == ("pandas.core.internals.blocks", "new_block"):
+        return NewBlock()
+    if name == ("sklearn.utils.validation", "check_array"):
+        return Unchanged()
+    raise ValueError("the pickle holds a partial function that no fitted estimator needs")
 
 
 def numpy_function(module: str, name: str) -> Any:
@@ -45,7 +55,7 @@ NUMPY_FUNCTIONS = frozenset(
 """Functions that an estimator may hold: each computes one number from one number, and has no side effect."""
 
 STAND_INS: dict[Global, Callable[..., Any]] = {
-    ("functools", "partial"): NewBlock,
+    ("functools", "partial"): partial,
     ("numpy._core", "_ufunc_reconstruct"): numpy_function,
     **BOOSTER_STAND_INS,
 }

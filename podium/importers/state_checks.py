@@ -10,6 +10,7 @@ import pandas as pd
 
 from podium.importers.errors import ImportRefused
 from podium.importers.old_releases import RENAMED_ATTRIBUTES
+from podium.importers.sklearn_preprocessing import Unchanged
 from podium.importers.stand_ins import NUMPY_FUNCTIONS
 from podium.importers.unpickling import REMEDY, InertObject, import_global
 
@@ -81,7 +82,7 @@ class _StateValidator:
                 raise ImportRefused(
                     f"an estimator holds the class or function {'.'.join(value.global_name)} as a value: {REMEDY}"
                 )
-        elif type(value) not in RANDOM_TYPES:
+        elif type(value) not in (*RANDOM_TYPES, Unchanged):
             raise ImportRefused(f"an estimator holds a {type(value).__name__}, which no fitted estimator needs: {REMEDY}")
 
     def _check_all(self, values: Iterable[Any], depth: int) -> None:

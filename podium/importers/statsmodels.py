@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import patsy
+import statsmodels
 import statsmodels.api as sm
 
 from podium.importers.errors import ImportRefused
@@ -76,6 +77,7 @@ def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, 
         [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
         target_of(fit.target or target, labels, class_names),
         _original(fit),
+        f"statsmodels {statsmodels.__version__}",
         embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
     )
 

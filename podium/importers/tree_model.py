@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
+from sklearn.utils.extmath import softmax
 
 from podium.models.lightgbm_export import TreeNodes, leaf_text, lightgbm_text, tree_text
 from podium.models.scorers import LightGBMScorer
 from podium.schema.arrays import FloatMatrix
+
+
+def logistic(sums: Any) -> Any:
+    """Return 1 / (1 + exp(-sums))."""
+    return 1.0 / (1.0 + np.exp(-np.clip(sums, -700.0, 700.0)))
+
 
 OBJECTIVES = {
     "identity": "objective=regression",
@@ -23,8 +29,8 @@ OBJECTIVES = {
 
 LINKS: dict[str, Callable[[FloatMatrix], FloatMatrix]] = {
     "identity": lambda sums: sums,
-    "logistic": lambda sums: np.hstack([1.0 - expit(sums), expit(sums)]),
-    "softmax": lambda sums: softmax(sums, axis=1),
+    "logistic": lambda sums: np.hstack([1.0 - logistic(sums), logistic(sums)]),
+    "softmax": softmax,
     "exp": np.exp,
 }
 

@@ -60,14 +60,19 @@ class _Reader:
             raise ValueError("the binary JSON has an invalid length")
         return length
 
+    def _skips(self, marker: bytes) -> bool:
+        """Skip a marker if it comes next."""
+        if bytes(self._data[self._position : self._position + 1]) != marker:
+            return False
+        self._position += 1
+        return True
+
     def _header(self) -> tuple[bytes | None, int | None]:
         """Return the type and the number of the items, if they are given."""
         kind = count = None
-        if self._data[self._position : self._position + 1] == b"$":
-            self.take(1)
+        if self._skips(b"$"):
             kind = self.take(1)
-        if self._data[self._position : self._position + 1] == b"#":
-            self.take(1)
+        if self._skips(b"#"):
             count = self._length()
         if (kind is not None and count is None) or (count is not None and not 0 <= count <= len(self._data)):
             raise ValueError("the binary JSON has an invalid length")
@@ -91,8 +96,7 @@ class _Reader:
         result: dict[str, Any] = {}
         read = 0
         while count is None or read < count:
-            if count is None and self._data[self._position : self._position + 1] == b"}":
-                self.take(1)
+            if count is None and self._skips(b"}"):
                 break
             name = self._text()
             result[name] = self.value(kind or self.take(1), depth + 1)

@@ -92,9 +92,10 @@ def sklearn_nodes(tree: Any) -> TreeNodes:
 def histogram_nodes(boosting: Any) -> list[TreeNodes]:
     """Return the nodes of a fitted histogram gradient boosting model, by iteration and output."""
     known: dict[int, np.ndarray] = {}
-    if boosting.is_categorical_ is not None and boosting.is_categorical_.any():
+    is_categorical = np.asarray(boosting._bin_mapper.is_categorical_, dtype=bool)
+    if is_categorical.any():
         bitsets, positions = boosting._bin_mapper.make_known_categories_bitsets()
-        known = {feature: bitsets[positions[feature]] for feature in np.flatnonzero(boosting.is_categorical_)}
+        known = {feature: bitsets[positions[feature]] for feature in np.flatnonzero(is_categorical).tolist()}
     return [_histogram_tree(tree, known) for iteration in boosting._predictors for tree in iteration]
 
 

@@ -109,6 +109,6 @@ def test_the_sandboxed_child_reads_a_sample_and_a_multithreaded_model(sample_for
         people.to_csv(sample, index=False)
     else:
         people.to_parquet(sample)
-    model = files.joblib_bytes(files.fitted(RandomForestClassifier(5, n_jobs=4), frame=True))
+    model = files.joblib_bytes(files.fitted(RandomForestClassifier(5, n_jobs=4)))
     result = convert_in_sandbox(ImportRequest("x.joblib", model, "m", "sex", sample=sample.getvalue()), 60)
     assert [column.name for column in result.signature.inputs] == files.NUMBERS
