@@ -123,8 +123,7 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
     names = [name for name in table.column_names if name != target] if table is not None else None
     if data.startswith(LIGHTGBM_START):
         return read_lightgbm(data, target, classes)
-    if data.startswith((MIN_SYNTHETIC_ROWS = 20
-HDF5_START, ZIP_START)):
+    if data.startswith((HDF5_START, ZIP_START)):
         network = read_keras(data, target, classes)
         return network if request.panel_project else _with_names(network, names)
     pickled = unpickling.decompress(data)
