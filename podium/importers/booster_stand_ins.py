@@ -77,7 +77,7 @@ class XGBoostEstimator(BoosterEstimator):
 
     def _read(self, booster: PickledBooster, state: dict[str, Any]) -> None:
         missing = state.get("missing")
-        self.use(read_xgboost(bytes(booster.content() or b""), float("nan") if missing is None else float(missing), True))
+        self.use(read_xgboost(pickled_bytes(booster), float("nan") if missing is None else float(missing), True))
         classes = state.get("classes_")
         if classes is not None and isinstance(self, ClassifierMixin):
             self.classes_ = np.asarray(classes)
@@ -147,6 +147,14 @@ def pickled_text(booster: PickledBooster) -> LightGBMText:
     if not isinstance(text, str):
         raise ImportRefused("the pickle holds a booster without a model: save it again with Booster.save_model")
     return check_text(first_iterations(text, int(booster.state.get("best_iteration") or 0)))
+
+
+def pickled_bytes(booster: PickledBooster) -> bytes:
+    """Return the bytes of a pickled XGBoost booster. Raises ImportRefused."""
+    content = booster.content()
+    if not isinstance(content, bytes | bytearray):
+        raise ImportRefused("the pickle holds a booster without a model: save it again with Booster.save_model")
+    return bytes(content)
 
 
 class _Classifier(ClassifierMixin):  # type: ignore[misc]

@@ -49,7 +49,7 @@ from podium.tables.labeled_rows import LabeledRows, labeled_rows_to_parquet
 from podium.tables.readers import read_table
 from podium.tables.schema_inference import target_codes
 
-MIN_SYNTHETIC_ROWS = 20
+MIN_SYNTHETIC_ROWS = 200
 HDF5_START, ZIP_START, LIGHTGBM_START, PICKLE_START = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n", b"\x80"
 
 
@@ -214,13 +214,17 @@ def _table_candidate(request: ImportRequest, model: ImportedModel, table: pa.Tab
 
 
 def _finite_rows(model: ImportedModel, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with finite scores, such as those in the domain of a logarithm, if they are enough for a comparison."""
+    """The rows with finite scores; rows of positive numbers if the original fails, such as on the logarithm of others."""
+    numbers = [name for name in rows if rows[name].dtype != object]
+    if not accepts(rows.head(MIN_SYNTHETIC_ROWS), model.original):
+        positive = rows.assign(**rows[numbers].abs())
+        rows = positive if accepts(positive.head(MIN_SYNTHETIC_ROWS), model.original) else rows
     try:
         with np.errstate(all="ignore"):
             finite = np.isfinite(model.original(rows)).all(axis=1)
     except Exception:  # raised by the original library; reported when the scores are checked
         return rows
-    return rows[finite].reset_index(drop=True) if MIN_SYNTHETIC_ROWS <= finite.sum() < len(rows) else rows
+    return rows[finite].reset_index(drop=True) if finite.sum() >= MIN_SYNTHETIC_ROWS else rows
 
 
 def _accepted_rows(model: ImportedModel, table: pa.Table, rows: pd.DataFrame) -> tuple[pa.Table, pd.DataFrame]:

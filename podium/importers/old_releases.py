@@ -214,6 +214,7 @@ RENAMED_PARAMETERS = {
     "sparse": "sparse_output",
     "probA_": "_probA",
     "probB_": "_probB",
+    "_le": "_label_encoder",
 }
 """Parameters and attributes with another name now."""
 

@@ -38,6 +38,7 @@ from podium.importers.booster_stand_ins import (
     LightGBMEstimator,
     PickledBooster,
     XGBoostEstimator,
+    pickled_bytes,
     pickled_text,
     xgboost_estimator,
 )
@@ -116,8 +117,8 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
 
 def _booster(booster: PickledBooster) -> LightGBMText | XGBoostEstimator:
     """Read a pickled booster, whose state is a text of LightGBM or bytes of XGBoost. Raises ImportRefused."""
-    handle = booster.content()
-    return pickled_text(booster) if isinstance(handle, str) else xgboost_estimator(bytes(handle or b""))
+    is_text = isinstance(booster.content(), str)
+    return pickled_text(booster) if is_text else xgboost_estimator(pickled_bytes(booster))
 
 
 def _last_step(estimator: Any) -> Any:

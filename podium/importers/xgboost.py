@@ -161,14 +161,16 @@ def _tree(tree: Mapping[str, Any], weight: float, features: int) -> TreeNodes:
 
 def _order(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the nodes that can be reached from the root, parents first. Raises ValueError for a graph that is not a tree."""
-    order, waiting = [], [0]
+    order, waiting, reached = [], [0], {0}
     while waiting:
         node = waiting.pop()
         order.append(node)
-        if len(order) > len(left):
-            raise ValueError("a tree has a node with two parents")
         if left[node] >= 0:
-            waiting += [int(right[node]), int(left[node])]
+            children = [int(right[node]), int(left[node])]
+            if not all(0 < child < len(left) for child in children) or not reached.isdisjoint(children):
+                raise ValueError("a tree has a missing child, or a node with two parents")
+            reached.update(children)
+            waiting += children
     return np.array(order)
 
 

@@ -23,7 +23,7 @@ def converted(data: bytes, name: str = "m", **options: object) -> ImportResult:
 @pytest.mark.parametrize("name", files.MODELS)
 def test_an_imported_model_predicts_like_the_original(name: str) -> None:
     result = converted(files.MODELS[name](), name)
-    assert result.compared >= (20 if name == "function.joblib" else 200)
+    assert result.compared >= 200
     model = load(result.files[model_file("m")])
     golden = GOLDEN.validate_json(result.files[GOLDEN_FILE])
     assert golden.tolerance == result.allowed_difference <= 1e-5
