@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from lightgbm import LGBMClassifier
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -38,6 +40,8 @@ def warm_up_libraries() -> None:
         pipeline,
         RandomForestClassifier(2).fit(table[["a", "b"]], labels),
         HistGradientBoostingClassifier(max_iter=1).fit(table[["a", "b"]], labels),
+        KNeighborsClassifier(2).fit(table[["a", "b"]], labels),
+        KMeans(2).fit(table[["a", "b"]]),
         make_pipeline(StandardScaler(), LGBMClassifier(n_estimators=1, verbose=-1)).fit(table[["a", "b"]], labels),
     ):
         convert(ImportRequest("x", pickle.dumps(model), "m", "y"))

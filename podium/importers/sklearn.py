@@ -256,9 +256,8 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
     if not converted:
         pipeline = " → ".join(type(step).__name__ for step in [*(step for _, step in steps), last])
         raise ImportRefused(
-            f"{pipeline} cannot be converted. Podium supports trees, forests and boosting after StandardScaler, SimpleImputer, "
-            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and anything skl2onnx converts. Export the "
-            "model to ONNX and import that"
+            f"{pipeline} cannot be converted. docs/how-to/import-a-model.md lists the supported estimators: fit with these. "
+            "For a function of your own, compute its result before the model, as a column of the table"
         )
 
 

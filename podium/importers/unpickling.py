@@ -37,7 +37,7 @@ DATA_SECTIONS = ("data", "python", "random")
 INERT_MODULES = ("statsmodels.", "patsy.", "scipy.", "pandas.core.internals.blocks")
 """Globals of these modules may be named, since nothing in them is ever imported; a pickle of estimators may not hold them."""
 
-REMEDY = "export the model to ONNX, or save it again with the library that wrote it"
+REMEDY = "save the fitted model again with joblib.dump, without classes or functions of its own"
 
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
@@ -102,7 +102,7 @@ def allowed_globals(extra: Path | None = None) -> AllowedGlobals:
             if text.startswith("["):
                 section = text.strip("[]")
             elif text:
-                module, _, name = text.rpartition(" ")
+                module, _, name = text.rpartition(" " if " " in text else ".")
                 allowed[module, name] = section
     return allowed
 
@@ -211,7 +211,8 @@ def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
     if unknown:
         raise ImportRefused(
             f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
-            "executed. Export the model to ONNX, or, if you trust these names, list them in the file PODIUM_IMPORT_ALLOWED"
+            "executed. Save a model of a kind in docs/how-to/import-a-model.md, or, if you trust these names, list them "
+            "in the file PODIUM_IMPORT_ALLOWED, one a line"
         )
 
 
