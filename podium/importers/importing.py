@@ -63,9 +63,7 @@ def convert_in_sandbox(request: ImportRequest, seconds: float) -> ImportResult:
     except WorkError as error:
         raise ImportRefused(str(error)[:2000]) from None
     except SandboxError as error:
-        raise ImportRefused(
-            f"the conversion process {error}; the limits are in podium/sandbox/process_limits.py: pass a smaller sample, or more --seconds"
-        ) from None
+        raise ImportRefused(f"the conversion process {error}; pass a smaller sample or more --seconds") from None
     return validate_result(text, request)
 
 
