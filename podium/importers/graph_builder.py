@@ -38,6 +38,12 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
+    def constant_rows(self, source: str, values: Array) -> str:
+        """Return the same (1, outputs) values for every row of a (rows, columns) tensor, whatever it holds."""
+        first = self.add("Gather", source, self.integers([0]), axis=1)
+        zero = self.add("Mul", self.add("Cast", self.add("IsNaN", first), to=onnx.TensorProto.DOUBLE), 0.0)
+        return self.add("Add", zero, values.reshape(1, -1))
+
     def integers(self, values: Sequence[int] | Array) -> str:
         """Add a constant of indices or of a shape."""
         return self.constant(np.asarray(values), np.int64)

@@ -18,7 +18,7 @@ import sklearn
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
-from sklearn.cluster import KMeans
+from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -127,7 +127,7 @@ def _last_step(estimator: Any) -> Any:
 
 def _scores_rows(estimator: Any) -> bool:
     """True for isolation forests, which return a score, and for k-means, whose classes are the clusters."""
-    return isinstance(_last_step(estimator), IsolationForest | KMeans)
+    return isinstance(_last_step(estimator), IsolationForest | _BaseKMeans)
 
 
 def check_release(content: Any) -> None:
@@ -163,7 +163,7 @@ def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
 def _labels(estimator: Any) -> Sequence[object] | None:
     """The classes of a classifier. Raises ImportRefused for a classifier without probabilities."""
     last = _last_step(estimator)
-    if isinstance(last, KMeans):
+    if isinstance(last, _BaseKMeans):
         return list(range(len(last.cluster_centers_)))
     if not is_classifier(estimator):
         return None
@@ -194,7 +194,7 @@ def _score_function(estimator: Any, classification: bool) -> Callable[[Any], Any
     last = _last_step(estimator)
     if isinstance(last, IsolationForest):
         return lambda rows: estimator.score_samples(rows)
-    if isinstance(last, KMeans):
+    if isinstance(last, _BaseKMeans):
         return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
     return estimator.predict_proba if classification else estimator.predict
 

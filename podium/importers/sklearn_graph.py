@@ -15,7 +15,7 @@ from onnx import TensorProto
 from sklearn import naive_bayes
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV, _CalibratedClassifier, _SigmoidCalibration
-from sklearn.cluster import KMeans
+from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -176,7 +176,7 @@ def _isotonic(graph: Graph, model: IsotonicRegression, x: Columns) -> str:
 def interpolate(graph: Graph, x: str, knots: np.ndarray, values: np.ndarray) -> str:
     """Interpolate linearly between strictly increasing knots, with constant ends."""
     if len(knots) < 2:
-        return graph.add("Add", graph.add("Mul", x, 0.0), float(values[0]))
+        return graph.constant_rows(x, values[:1])
     steps = np.diff(knots)
     parts = graph.add("Div", graph.add("Sub", x, knots[None, :-1]), steps[None])
     parts = graph.add("Min", graph.add("Max", parts, 0.0), 1.0)
@@ -366,7 +366,7 @@ def _support_vectors(graph: Graph, model: Any, x: Columns) -> str:
     return linear(graph, _kernel(graph, model, x.tensor), model.dual_coef_, model.intercept_)
 
 
-def _nearest_center(graph: Graph, model: KMeans, x: Columns) -> str:
+def _nearest_center(graph: Graph, model: _BaseKMeans, x: Columns) -> str:
     """Return 1 for the nearest center, and 0 for the others."""
     distances = _distances(graph, x.tensor, model.cluster_centers_, 2.0)
     nearest = graph.add("ArgMin", distances, axis=1, keepdims=0)
@@ -464,7 +464,7 @@ def _constant(graph: Graph, model: Any, x: Columns) -> str:
     values = np.ravel(model.class_prior_ if is_classifier(model) else model.constant_)
     if is_classifier(model) and model.strategy != "prior":
         raise Unsupported(f"the strategy {model.strategy}")
-    return graph.add("Add", graph.add("Mul", _column(graph, x.tensor, 0), 0.0), values[None])
+    return graph.constant_rows(x.tensor, values)
 
 
 def _booster(graph: Graph, model: BoosterEstimator, x: Columns) -> str:
@@ -508,7 +508,7 @@ SCORES: dict[Any, Converter] = {
     (KNeighborsClassifier, KNeighborsRegressor): _neighbors,
     (SVR, NuSVR): _support_vectors,
     IsotonicRegression: _isotonic,
-    KMeans: _nearest_center,
+    _BaseKMeans: _nearest_center,
     (DummyClassifier, DummyRegressor): _constant,
 }
 """Converters by class; the first match counts."""

@@ -88,6 +88,8 @@ def inverse_transform(graph: Graph, step: Any, y: str) -> str:
         return graph.add("Add", graph.add("Mul", y, scale[None]), center[None])
     if isinstance(step, preprocessing.MinMaxScaler):
         return graph.add("Div", graph.add("Sub", y, step.min_[None]), step.scale_[None])
+    if isinstance(step, preprocessing.PowerTransformer):
+        return _inverse_power(graph, step, y)
     raise Unsupported(f"the inverse of {type(step).__name__}")
 
 
@@ -186,6 +188,23 @@ def _box_cox(graph: Graph, x: str, power: float) -> str:
     if abs(power) < np.spacing(1.0):
         return graph.add("Log", x)
     return graph.add("Div", graph.add("Sub", graph.add("Pow", x, power), 1.0), power)
+
+
+def _inverse_power(graph: Graph, step: preprocessing.PowerTransformer, y: str) -> str:
+    if step.standardize:
+        y = inverse_transform(graph, step._scaler, y)
+    (power,) = (float(number) for number in step.lambdas_)
+    if step.method == "box-cox":
+        return _inverse_box_cox(graph, y, power)
+    positive = graph.add("Sub", _inverse_box_cox(graph, graph.add("Max", y, 0.0), power), 1.0)
+    negative = graph.add("Sub", _inverse_box_cox(graph, graph.add("Neg", graph.add("Min", y, 0.0)), 2.0 - power), 1.0)
+    return graph.add("Sub", positive, negative)
+
+
+def _inverse_box_cox(graph: Graph, y: str, power: float) -> str:
+    if abs(power) < np.spacing(1.0):
+        return graph.add("Exp", y)
+    return graph.add("Pow", graph.add("Add", graph.add("Mul", y, power), 1.0), 1.0 / power)
 
 
 def _quantiles(graph: Graph, step: preprocessing.QuantileTransformer, x: Columns) -> str:

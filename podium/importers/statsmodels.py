@@ -18,7 +18,15 @@ import statsmodels
 import statsmodels.api as sm
 
 from podium.importers.errors import ImportRefused
-from podium.importers.imported_model import FLOAT64_TOLERANCE, Conversion, ImportedModel, check_column_count, target_of
+from podium.importers.imported_model import (
+    FLOAT64_TOLERANCE,
+    Conversion,
+    ImportedModel,
+    check_column_count,
+    plain_encoder,
+    target_of,
+)
+from podium.importers.statsmodels_formula import design_matrix, formula_columns, formula_scorer, parse_terms
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import Feature, OneHot, Passthrough
@@ -68,6 +76,8 @@ def is_statsmodels(content: Any) -> bool:
 def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
     """Read a pickled result; `names` are the columns of a sample, for a file without names. Raises ImportRefused."""
     fit = _read_fit(content, names)
+    if _computes(fit):
+        return _read_computed(fit, target, class_names)
     columns, features, weights, intercepts = _linear(fit)
     labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
     encoder, scorer = Encoder(columns, features), LinearScorer(weights, intercepts, fit.link)
@@ -80,6 +90,41 @@ def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, 
         f"statsmodels {statsmodels.__version__}",
         embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
     )
+
+
+def _computes(fit: StatsmodelsFit) -> bool:
+    """True if a formula has a term that is neither a column nor a category of one."""
+    plain = (CATEGORY_TERM.fullmatch(term) or re.fullmatch(r"\w+", term) for term in fit.terms)
+    return bool(fit.formula) and not all(plain)
+
+
+def _read_computed(fit: StatsmodelsFit, target: str, class_names: tuple[str, ...]) -> ImportedModel:
+    """Read a result whose terms are computed; training rows in the file check the computation. Raises ImportRefused."""
+    terms = parse_terms(list(fit.terms), _constants(fit))
+    columns = formula_columns(terms, fit.frame)
+    if fit.exog is not None and len(fit.exog) and len(fit.frame) == len(fit.exog):
+        frame = fit.frame.assign(**{column.name: fit.frame[column.name].astype(str) for column in columns if column.is_text})
+        if not np.allclose(design_matrix(terms, columns, frame), fit.exog, rtol=FLOAT64_TOLERANCE, atol=FLOAT64_TOLERANCE):
+            raise ImportRefused("the terms of the formula do not give the matrix of the fit: add them to the table as columns")
+    model, encoder = _unfitted_model(fit), plain_encoder(columns)
+    scorer = formula_scorer(terms, columns, fit.params.reshape(len(terms), -1), fit.link)
+    labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
+    return ImportedModel(
+        "statsmodels",
+        encoder,
+        [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
+        target_of(fit.target or target, labels, class_names),
+        lambda frame: _predicted(fit, model, design_matrix(terms, columns, frame)),
+        f"statsmodels {statsmodels.__version__} with Podium's own matrix of the formula",
+        embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
+    )
+
+
+def _predicted(fit: StatsmodelsFit, model: Any, matrix: FloatMatrix) -> FloatMatrix:
+    predicted = np.asarray(model.predict(fit.params, matrix), dtype=float)
+    if fit.link in CLASSIFICATION_LINKS and fit.link != "softmax":
+        return np.column_stack([1.0 - predicted, predicted])
+    return predicted.reshape(len(matrix), -1)
 
 
 def _read_fit(content: InertObject, names: list[str] | None) -> StatsmodelsFit:
@@ -176,10 +221,6 @@ def _linear(
             intercepts = intercepts + values
             continue
         match = CATEGORY_TERM.fullmatch(term) if fit.formula else None
-        if fit.formula and not match and not re.fullmatch(r"\w+", term):
-            raise ImportRefused(
-                f"the term {term} is more than a column: add its values to the table as a new column and fit again"
-            )
         name = (match[1] or match[2]) if match else term
         column = columns.setdefault(name, _category_column(name, fit) if match else _number_column(name, fit, term_index))
         column_index = list(columns).index(column.name)
@@ -219,15 +260,9 @@ def _category_column(name: str, fit: StatsmodelsFit) -> Column:
 
 def _original(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], FloatMatrix]:
     """Return a statsmodels predictor with these coefficients; patsy builds the design matrix if there is a formula."""
-    model, design_matrix = _unfitted_model(fit), _design_matrix(fit)
+    model, matrix = _unfitted_model(fit), _design_matrix(fit)
 
-    def scores(frame: pd.DataFrame) -> FloatMatrix:
-        predicted = np.asarray(model.predict(fit.params, design_matrix(frame)), dtype=float)
-        if fit.link in CLASSIFICATION_LINKS and fit.link != "softmax":
-            return np.column_stack([1.0 - predicted, predicted])
-        return predicted.reshape(len(frame), -1)
-
-    return scores
+    return lambda frame: _predicted(fit, model, matrix(frame))
 
 
 def _unfitted_model(fit: StatsmodelsFit) -> Any:

@@ -28,7 +28,7 @@ def sum_of_trees(graph: GraphBuilder, source: str, trees: Sequence[WeightedTree]
         else:
             table.add(nodes, nodes.value[:, output] * weight, target)
     if not table.roots:
-        return graph.add("Add", graph.add("Mul", graph.add("ReduceSum", source, keepdims=1), 0.0), total[None])
+        return graph.constant_rows(source, total)
     attributes = table.attributes(len(total))
     return graph.add("Add", graph.add("TreeEnsemble", source, domain="ai.onnx.ml", **attributes), total[None])
 

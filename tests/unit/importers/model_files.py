@@ -19,10 +19,11 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -173,6 +174,11 @@ def numeric_people() -> pd.DataFrame:
     return table.assign(male=((table["sex"] == "male") ^ noise).astype(int), kids=(table["shoe"] - 34).clip(lower=0).round())
 
 
+def with_spaces() -> pd.DataFrame:
+    table = numeric_people()
+    return table.assign(**{"shoe size": table["shoe"], "code": pd.Categorical(table["town"]).codes})
+
+
 def design_matrix() -> pd.DataFrame:
     return sm.add_constant(numeric_people()[["height", "weight"]])
 
@@ -239,6 +245,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "target-log.joblib": lambda: joblib_bytes(
         fitted(TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1))
     ),
+    "target-power.joblib": lambda: joblib_bytes(fitted(TransformedTargetRegressor(Ridge(), transformer=PowerTransformer()))),
+    "dummy.joblib": lambda: joblib_bytes(fitted(DummyClassifier())),
+    "mini-batches.joblib": lambda: joblib_bytes(fitted(MiniBatchKMeans(3, n_init=1, random_state=0))),
     "target-scaled.joblib": lambda: joblib_bytes(fitted(TransformedTargetRegressor(Ridge(), transformer=StandardScaler()))),
     "function.joblib": lambda: joblib_bytes(fitted(make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()))),
     "bins.joblib": lambda: joblib_bytes(fitted(make_pipeline(KBinsDiscretizer(4, encode="onehot-dense"), Ridge()))),
@@ -308,6 +317,15 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "glm-binomial.pkl": lambda: fit_statsmodels(smf.glm("male ~ height + town", numeric_people(), family=FAMILIES.Binomial())),
     "glm-poisson.pkl": lambda: fit_statsmodels(sm.GLM(numeric_people()["kids"], design_matrix(), family=FAMILIES.Poisson())),
     "ols.pkl": lambda: pickle.dumps(smf.ols("weight ~ height + town", numeric_people()).fit()),
+    "formula-log.pkl": lambda: fit_statsmodels(smf.logit("male ~ np.log(height) + weight", numeric_people())),
+    "formula-products.pkl": lambda: pickle.dumps(
+        smf.ols("weight ~ height * C(town) + I(shoe**2) + np.sqrt(shoe + 1) - 1", numeric_people()).fit()
+    ),
+    "formula-quoted.pkl": lambda: fit_statsmodels(
+        smf.glm("kids ~ Q('shoe size') + town:height", with_spaces(), family=FAMILIES.Poisson())
+    ),
+    "formula-classes.pkl": lambda: fit_statsmodels(smf.mnlogit("code ~ I(height / 100) + weight", with_spaces())),
+    "formula-removed.pkl": lambda: removed_data(smf.ols("weight ~ height * town + np.log(shoe)", numeric_people())),
     "mnlogit.pkl": lambda: fit_statsmodels(sm.MNLogit(pd.Categorical(numeric_people()["town"]).codes, design_matrix())),
     "plain.onnx": onnx_by_column,
 }
@@ -327,11 +345,12 @@ NAMELESS: dict[str, Callable[[], bytes]] = {
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-probabilities": (lambda: joblib_bytes(fitted(LinearSVC())), "CalibratedClassifierCV"),
     "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
-    "a-formula-that-computes": (
-        lambda: fit_statsmodels(smf.logit("male ~ np.log(height)", numeric_people())),
-        "add the result to the table|more than a column",
+    "a-spline": (
+        lambda: pickle.dumps(smf.ols("weight ~ bs(height, df=4)", numeric_people()).fit()),
+        "term bs.* is not a column",
     ),
-    "an-interaction": (lambda: fit_statsmodels(smf.logit("male ~ height:weight", numeric_people())), "more than a column"),
+    "a-stateful-term": (lambda: pickle.dumps(smf.ols("weight ~ center(height)", numeric_people()).fit()), "is not a column"),
+    "a-coding-of-sums": (lambda: pickle.dumps(smf.ols("weight ~ C(town, Sum)", numeric_people()).fit()), "is not a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),
     "text": (lambda: b"hello", "unknown file format"),
     "an-empty-file": (lambda: b"", "unknown file format"),
