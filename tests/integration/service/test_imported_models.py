@@ -24,6 +24,7 @@ from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_keras import FOLDER
+from tests.unit.importers.test_old_releases import FILES
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +47,12 @@ CASES = {
     "logit": Case(files.MODELS["logit-formula.pkl"], {"town": "Bonn", "height": 170.5, "weight": 71.0}),
     "glm": Case(files.MODELS["glm-poisson.pkl"], {"height": 170.5, "weight": 71.0}),
     "onnx": Case(files.NAMELESS["zipmap.onnx"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
-    "xgboost": Case((FOLDER.parent / "xgboost" / "bin.json").read_bytes, {"a": 0.5, "b": -3.0, "c": 2.25}),
+    "xgboost": Case(lambda: FILES["xgboost-3.2.0/xgb.json"], {"a": 0.5, "b": -3.0, "c": 2.25}),
     "stacking": Case(files.MODELS["stacking.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}),
     "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
-    "keras": Case((FOLDER / "gru.keras").read_bytes, dict(zip(STEPS, range(12), strict=True)), files.numbers_csv(STEPS)),
+    "keras": Case(
+        (FOLDER / "gru.keras").read_bytes, dict(zip(STEPS, np.arange(12) / 8, strict=True)), files.numbers_csv(STEPS)
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +163,26 @@ def onnx_by_column() -> bytes:
         onnx.helper.make_node("Add", ["s", "one"], ["y"]),
     ]
     graph = onnx.helper.make_graph(nodes, "g", inputs, [tensor("y", onnx.TensorProto.FLOAT, [None, 1])], numbers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def archive(member: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as content:
+        content.writestr(member, "x")
+    return file.getvalue()
+
+
+def sigmoid_network() -> bytes:
+    """Return a graph of sigmoid(2a - b) with one output."""
+    tensor = onnx.helper.make_tensor_value_info
+    weights = onnx.numpy_helper.from_array(np.array([[2.0], [-1.0]], np.float32), "w")
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], ["s"]), onnx.helper.make_node("Sigmoid", ["s"], ["y"])]
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(nodes, "g", [tensor("x", kind, [None, 2])], [tensor("y", kind, [None, 1])], [weights])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
     model.ir_version = 10
     data: bytes = model.SerializeToString()
@@ -358,6 +379,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a-truncated-zlib": (lambda: joblib_bytes(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
     "a-truncated-lightgbm": (lambda: lightgbm_classifier().booster_.model_to_string().encode()[:1500], "LightGBM model is in"),
     "a-truncated-onnx": (lambda: onnx_by_column()[:-20], "unknown file format|not a valid"),
+    "a-skops-file": (lambda: archive("schema.json"), "this is a skops file.*joblib.dump"),
+    "a-pytorch-file": (lambda: archive("archive/data.pkl"), "this is a PyTorch file.*torch.onnx.export"),
+    "arrays-of-numpy": (lambda: archive("arr_0.npy"), "archive of numpy arrays"),
+    "another-archive": (lambda: archive("readme.txt"), "holds readme.txt, not a model"),
     "a-zip": (lambda: b"PK\x03\x04 and more", "not a complete Keras network"),
 }
 """By name, functions that return the bytes of a file that is refused, and the message."""

@@ -71,6 +71,27 @@ def test_a_sample_that_does_not_fit_is_refused_with_the_expected_columns() -> No
         converted(files.MODELS["named.pkl"](), sample=b"height,weight,boots\n180,80,44\n")
 
 
+def test_a_network_with_one_sigmoid_output_is_a_binary_classifier() -> None:
+    target = converted(files.sigmoid_network(), sample=files.numbers_csv(["a", "b"])).signature.target
+    assert (target.task, target.classes) == ("binary", (0, 1))
+
+
+def test_a_classifier_converted_by_skl2onnx_comes_with_a_warning() -> None:
+    sample = files.people()[files.NUMBERS].to_csv(index=False).encode()
+    for name, warns in (("zipmap.onnx", True), ("tensor.onnx", False), ("arrays.joblib", False)):
+        result = converted(files.NAMELESS[name](), name, sample=sample)
+        assert bool(result.warnings) == warns, name
+        if warns:
+            assert "Import the pickle or joblib file" in result.warnings[0]
+            assert "file itself" in result.reference
+
+
+def test_the_difference_is_relative_to_the_size_of_the_scores() -> None:
+    """The scores of this model reach 1e6."""
+    model = files.LinearRegression().fit(files.people()[files.NUMBERS], 1e6 * files.people()["weight"])
+    assert converted(files.joblib_bytes(model)).largest_difference < 1e-12
+
+
 def test_text_columns_keep_their_categories_and_their_policy_for_unknown_ones() -> None:
     town = converted(files.MODELS["text.joblib"]()).signature.inputs[3]
     assert (town.kind, town.categories, town.handle_unknown) == ("category", ("Aachen", "Bonn", "Köln"), "warn")
