@@ -105,7 +105,7 @@ def fitted(estimator: Any, text: bool = False, named: bool = True) -> Any:
 
 def mixed() -> list[tuple[str, Any]]:
     """Return classifiers of different kinds for an ensemble."""
-    tree, forest = DecisionTreeClassifier(max_depth=3), HistGradientBoostingClassifier(max_iter=3)
+    tree, forest = DecisionTreeClassifier(max_depth=3, random_state=0), HistGradientBoostingClassifier(max_iter=3)
     return [("a", make_pipeline(StandardScaler(), LogisticRegression())), ("b", tree), ("c", forest)]
 
 
