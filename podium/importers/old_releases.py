@@ -505,7 +505,7 @@ VERIFIED = frozenset(
         """,
     )
 )
-"""Estimators whose files of scikit-learn 0.19 to today were compared with predictions of the releases that wrote them."""
+"""Estimators of scikit-learn 0.19 to today that were compared with the release that wrote them, or share the code of such."""
 
 CHANGED_SINCE = {"IsolationForest": (0, 21)}
 """Verified estimators whose formula was another one before this release."""
