@@ -234,6 +234,6 @@ def _import_note(data: Mapping[str, Any]) -> str:
     if "compared" not in data:
         return ""
     return (
-        f"Imported from {data['file']} ({data['kind']}). Predictions differ from the original model by at most "
-        f"{data['largest_difference']:.2g} on {data['compared']} rows."
+        f"Imported from {data['file']} ({data['kind']}). Predictions differ from {data['reference']} by at most "
+        f"{data['largest_difference']:.2g} (relative to 1 + |prediction|) on {data['compared']} rows. {data['warnings']}"
     )

@@ -31,7 +31,7 @@ MAX_SHOWN_CATEGORIES = 8
 @click.option("--target", default="", help="name of the target; by default from project.toml, or else `prediction`")
 @click.option("--classes", default="", help="comma-separated class names, in the model's order")
 @click.option("--seconds", default=120.0, show_default=True, help="time limit of the import")
-@click.option("--other-release", is_flag=True, help="accept a pickle from another scikit-learn release")
+@click.option("--other-release", is_flag=True, help="accept estimators whose form in that scikit-learn release is not known")
 @json_option
 @report_errors
 def import_(
@@ -46,7 +46,7 @@ def import_(
     other_release: bool,
     as_json: bool,
 ) -> None:
-    """Publish a model FILE from scikit-learn, LightGBM, statsmodels, Keras or ONNX as a version.
+    """Publish a model FILE from scikit-learn, LightGBM, XGBoost, statsmodels, Keras or ONNX as a version.
 
     \b
     podium models import shoes a_model.joblib --sample rows.csv --target sex
@@ -54,8 +54,8 @@ def import_(
     podium models import coins model.h5
 
     The file is scanned before anything in it runs, and it is only read in a sandboxed child process. The model is converted
-    to Podium's own format and compared with the original on the rows of --sample, or on synthetic rows. A sample that contains
-    the target also gives the model a test score.
+    to Podium's own format and compared with the original on the rows of --sample, or on synthetic rows. A file that does not
+    name its inputs needs a sample. A sample that contains the target also gives the model a test score.
     """
     settings, context = StoreSettings(), context_from_settings(signing=True)
     config = _project_config(settings, project, target)
@@ -108,9 +108,10 @@ def _summary(manifest: Manifest) -> list[str]:
     output = f"one of {', '.join(map(str, target.classes))}" if target.classes else "number"
     lines.append(f"  output {target.name}: {output}")
     lines.append(
-        f"  largest difference from the original on {data['compared']} rows: {data['largest_difference']:.2g} "
-        f"(limit {data['allowed_difference']:g})"
+        f"  largest difference from {data['reference']} on {data['compared']} rows: {data['largest_difference']:.2g} "
+        f"(relative to 1 + |score|; limit {data['allowed_difference']:g})"
     )
+    lines += [f"  warning: {warning}" for warning in str(data["warnings"]).splitlines()]
     if best["score_test"] is not None:
         metric = best["eval_metric"]
         lines.append(f"  {metric_label(metric)} on the sample: {format_score(best['score_test'], metric)}")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.importers import unpickling
+from podium.importers.booster_stand_ins import xgboost_estimator
 from podium.importers.comparison_rows import (
     accepts,
     add_edge_cases,
@@ -32,6 +33,7 @@ from podium.importers.panel import import_panel, read_scalers
 from podium.importers.sklearn import check_release, read_estimator
 from podium.importers.state_checks import validate_state
 from podium.importers.statsmodels import is_statsmodels, read_statsmodels
+from podium.importers.xgboost import is_xgboost
 from podium.models.golden_rows import GOLDEN, MAX_ROWS, Golden
 from podium.models.metrics import bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.models.model import Model
@@ -47,6 +49,7 @@ from podium.tables.labeled_rows import LabeledRows, labeled_rows_to_parquet
 from podium.tables.readers import read_table
 from podium.tables.target_inference import target_codes
 
+MIN_SYNTHETIC_ROWS = 200
 HDF5_START, ZIP_START, LIGHTGBM_START, PICKLE_START = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n", b"\x80"
 
 
@@ -95,6 +98,8 @@ def convert(request: ImportRequest, allowed: unpickling.AllowedGlobals | None = 
         largest_difference=difference,
         allowed_difference=conversion.tolerance,
         embedded_training_rows=candidate.model.embedded_training_rows,
+        reference=candidate.model.reference,
+        warnings=candidate.model.warnings,
         predictions=digest(request.name.encode() + converted.scores(test.inputs).tobytes()),
     )
 
@@ -124,6 +129,8 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
     pickled = unpickling.decompress(data)
     if pickled.startswith(PICKLE_START):
         return _read_pickle(request, pickled, names, allowed)
+    if is_xgboost(data):
+        return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
         return read_onnx(data, target, classes, names, _sample_categories(table, names))
     raise ImportRefused(
@@ -138,7 +145,7 @@ def _read_pickle(
     """Scan a pickle, and construct it only if its state is valid. Raises ImportRefused."""
     content, _ = unpickling.scan(pickled, allowed)
     if is_statsmodels(content):
-        return read_statsmodels(content, request.target, request.classes)
+        return read_statsmodels(content, request.target, request.classes, names)
     if not request.other_release:
         check_release(content)
     validate_state(content)
@@ -162,7 +169,7 @@ def _with_names(model: ImportedModel, names: list[str] | None) -> ImportedModel:
     features = tuple(replace(feature, name=name) for feature, name in zip(model.encoder.features, names, strict=True))
     encoder = replace(model.encoder, columns=renamed, features=features)
     conversions = [replace(conversion, encoder=encoder) for conversion in model.conversions]
-    return replace(model, encoder=encoder, conversions=conversions)
+    return replace(model, encoder=encoder, conversions=conversions, is_named=True)
 
 
 def _panel_candidate(
@@ -195,11 +202,29 @@ def _table_candidate(request: ImportRequest, model: ImportedModel, table: pa.Tab
     ignored = {name: reason for name, reason in ignored.items() if name not in model.encoder.names}
     columns = with_sample_formats(model.encoder.columns, table, request.columns)
     if table is None:
-        rows = synthetic_rows(columns, request.seed)
+        if not model.is_named:
+            raise ImportRefused(
+                f"the file does not name its {len(columns)} inputs: pass --sample with these columns in the order of the fit"
+            )
+        rows = _finite_rows(model, synthetic_rows(columns, request.seed))
     else:
         table, rows = _accepted_rows(model, table, sample_rows(table, columns))
         columns = with_sample_ranges(columns, rows)
     return _Candidate(model, columns, rows, lambda signature: _test_rows(table, rows, signature), ignored)
+
+
+def _finite_rows(model: ImportedModel, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with finite scores; rows of positive numbers if the original fails, such as on the logarithm of others."""
+    numbers = [name for name in rows if rows[name].dtype != object]
+    if not accepts(rows.head(MIN_SYNTHETIC_ROWS), model.original):
+        positive = rows.assign(**rows[numbers].abs())
+        rows = positive if accepts(positive.head(MIN_SYNTHETIC_ROWS), model.original) else rows
+    try:
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(model.original(rows)).all(axis=1)
+    except Exception:  # raised by the original library; reported when the scores are checked
+        return rows
+    return rows[finite].reset_index(drop=True) if finite.sum() >= MIN_SYNTHETIC_ROWS else rows
 
 
 def _accepted_rows(model: ImportedModel, table: pa.Table, rows: pd.DataFrame) -> tuple[pa.Table, pd.DataFrame]:
@@ -230,7 +255,10 @@ def _check_scores(candidate: _Candidate) -> None:
 
 
 def _first_equal(model: ImportedModel, rows: pd.DataFrame) -> tuple[Conversion, float]:
-    """The first conversion that matches the original, and its largest difference from it. Raises ImportRefused."""
+    """The first conversion that matches the original, and its largest difference from it relative to 1 + |score|.
+
+    Raises ImportRefused.
+    """
     expected = model.original(rows)
     if not np.isfinite(expected).all():
         raise ImportRefused("the original returns infinite or missing scores for some rows: pass --sample with typical rows")
@@ -238,13 +266,15 @@ def _first_equal(model: ImportedModel, rows: pd.DataFrame) -> tuple[Conversion, 
     for conversion in model.conversions:
         with contextlib.suppress(Exception):  # a failing conversion is skipped; onnxruntime raises its own exception classes
             scores = conversion.scorer.scores(conversion.encoder.transform(rows))
-            difference = float(np.abs(scores - expected).max())
-            tolerance = conversion.tolerance
-            if scores.shape == expected.shape and np.allclose(scores, expected, rtol=tolerance, atol=tolerance):
+            if scores.shape != expected.shape:
+                continue
+            difference = float((np.abs(scores - expected) / (1.0 + np.abs(expected))).max())
+            if difference <= conversion.tolerance:
                 return conversion, difference
             closest = min(closest, difference)
     raise ImportRefused(
-        f"no conversion reproduces the original (smallest difference {closest:g}): export the model to ONNX and import that"
+        f"no conversion reproduces the original (smallest difference {closest:g}, relative to 1 + |score|): pass --sample with "
+        "typical rows, or retrain with supported estimators (see docs/how-to/import-a-model.md)"
     )
 
 

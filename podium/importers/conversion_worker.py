@@ -12,9 +12,12 @@ import joblib
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+from lightgbm import LGBMClassifier
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -35,11 +38,14 @@ def warm_up_libraries() -> None:
     pipeline = make_pipeline(ColumnTransformer(steps), LogisticRegression()).fit(table, labels)
     for model in (
         pipeline,
-        RandomForestClassifier(2).fit(rows, labels),
-        HistGradientBoostingClassifier(max_iter=1).fit(rows, labels),
+        RandomForestClassifier(2).fit(table[["a", "b"]], labels),
+        HistGradientBoostingClassifier(max_iter=1).fit(table[["a", "b"]], labels),
+        KNeighborsClassifier(2).fit(table[["a", "b"]], labels),
+        KMeans(2).fit(table[["a", "b"]]),
+        make_pipeline(StandardScaler(), LGBMClassifier(n_estimators=1, verbose=-1)).fit(table[["a", "b"]], labels),
     ):
         convert(ImportRequest("x", pickle.dumps(model), "m", "y"))
-    convert(ImportRequest("x", pickle.dumps(sm.OLS(rows[:, 0], sm.add_constant(rows[:, 1] ** 2)).fit()), "m", "y"))
+    convert(ImportRequest("x", pickle.dumps(sm.OLS(table["a"], sm.add_constant(table[["b"]] ** 2)).fit()), "m", "y"))
     parquet = io.BytesIO()
     table.assign(y=labels).to_parquet(parquet)
     for sample in (table.assign(y=labels).to_csv(index=False).encode(), parquet.getvalue()):

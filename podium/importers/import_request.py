@@ -44,7 +44,11 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """The files of the version, its signature, and how close the converted model is to the original."""
+    """The files of the version, its signature, and how close the converted model is to the original.
+
+    `largest_difference` is relative to 1 + |score|, as is `allowed_difference`. `reference` says what computed the
+    scores of the original.
+    """
 
     kind: str
     signature: Signature
@@ -54,6 +58,8 @@ class ImportResult:
     allowed_difference: float
     embedded_training_rows: int
     predictions: str
+    reference: str
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         files = {name: base64.b64encode(data).decode() for name, data in self.files.items()}
@@ -63,4 +69,5 @@ class ImportResult:
     def from_json(cls, text: str) -> ImportResult:
         fields = json.loads(text)
         files = {name: base64.b64decode(data) for name, data in fields["files"].items()}
-        return cls(**{**fields, "signature": SIGNATURE.validate_python(fields["signature"]), "files": files})
+        fields |= {"signature": SIGNATURE.validate_python(fields["signature"]), "warnings": tuple(fields["warnings"])}
+        return cls(**{**fields, "files": files})

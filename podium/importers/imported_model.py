@@ -33,7 +33,8 @@ class ImportedModel:
     """A model file as an encoder and candidate conversions, with the original model to compare them with.
 
     `conversions` are ordered by preference. `original` computes the scores of a typed frame with the library that wrote the
-    file, or with its published formulas. `embedded_training_rows` counts training rows stored in the file; they are not kept.
+    file, or with its published formulas, as `reference` says. `embedded_training_rows` counts training rows stored in the file;
+    they are not kept. `is_named` is false if neither the file nor a sample names the columns.
     """
 
     kind: str
@@ -41,7 +42,10 @@ class ImportedModel:
     conversions: Iterable[Conversion]
     target: Target
     original: Callable[[pd.DataFrame], FloatMatrix]
+    reference: str
     embedded_training_rows: int = 0
+    is_named: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def plain_encoder(columns: Sequence[Column]) -> Encoder:
@@ -90,5 +94,5 @@ def check_column_count(count: int, names: Sequence[str]) -> None:
 
 
 def numbered_names(count: int) -> list[str]:
-    """Return names for inputs without names: x1, x2, …."""
+    """Return placeholders for inputs without names, which are replaced by the columns of a sample: x1, x2, …."""
     return [f"x{number}" for number in range(1, count + 1)]

@@ -17,7 +17,7 @@ from podium.sandbox.process_limits import ProcessLimits
 from podium.storage.object_store import digest
 from podium.training.version_files import VersionReservation, build_manifest
 
-KINDS = ("scikit-learn", "LightGBM", "statsmodels", "Keras", "ONNX")
+KINDS = ("scikit-learn", "LightGBM", "XGBoost", "statsmodels", "Keras", "ONNX")
 MAX_OVERHEAD_BYTES = 1 << 28
 """Maximum size of a result, in addition to a multiple of the file size."""
 MAX_MEMORY_BYTES = 4 << 30
@@ -43,6 +43,8 @@ def import_model(
         "largest_difference": result.largest_difference,
         "allowed_difference": result.allowed_difference,
         "training_rows_left_out": result.embedded_training_rows,
+        "reference": result.reference,
+        "warnings": "\n".join(result.warnings),
     }
     reservation = VersionReservation.now(now, run, sha256, parent)
     return build_manifest(reservation, project, result.signature, data, files, author, result.predictions), files
@@ -61,7 +63,7 @@ def convert_in_sandbox(request: ImportRequest, seconds: float) -> ImportResult:
     except WorkError as error:
         raise ImportRefused(str(error)[:2000]) from None
     except SandboxError as error:
-        raise ImportRefused(f"the conversion process {error}; export the model to ONNX and import that") from None
+        raise ImportRefused(f"the conversion process {error}; pass a smaller sample or more --seconds") from None
     return validate_result(text, request)
 
 

@@ -71,7 +71,10 @@ def read_keras(data: bytes, target: str, class_names: tuple[str, ...]) -> Import
     inputs = (OnnxInput("x", "float32", 0, network.shape),)
     scorer = OnnxScorer(to_onnx(network), inputs, "y", count, binary_probability)
     conversions = [Conversion(encoder, scorer, FLOAT32_TOLERANCE)]
-    return ImportedModel("Keras", encoder, conversions, target_of(target, labels, class_names), original)
+    reference = "the formulas of Keras's layers"
+    return ImportedModel(
+        "Keras", encoder, conversions, target_of(target, labels, class_names), original, reference, is_named=False
+    )
 
 
 def _input_names(shape: tuple[int, ...]) -> list[str]:
@@ -83,6 +86,8 @@ def _input_names(shape: tuple[int, ...]) -> list[str]:
 def read_network(data: bytes) -> Network:
     """Read the layers of a Keras file. Raises ImportRefused."""
     try:
+        if data.startswith(b"PK"):
+            _check_archive(data)
         config, weights, keras_major = _read_zip(data) if data.startswith(b"PK") else _read_h5(data)
         return _network(config, weights, keras_major)
     except ImportRefused:
@@ -93,6 +98,38 @@ def read_network(data: bytes) -> Network:
 
 LayerWeights = Callable[[str, str], list[Array]]
 """Returns the weights of a layer, given its class and name, in Keras's order; called once per layer, in layer order."""
+
+
+def _check_archive(data: bytes) -> None:
+    """Reject archives of other libraries by their members. Raises ImportRefused."""
+    members = zipfile.ZipFile(io.BytesIO(data)).namelist()
+    for is_member, message in OTHER_ARCHIVES:
+        if any(is_member(name) for name in members):
+            raise ImportRefused(message)
+    if "config.json" not in members:
+        raise ImportRefused(
+            f"the zip archive holds {', '.join(members[:4]) or 'nothing'}, not a model: unpack it and import the model"
+        )
+
+
+OTHER_ARCHIVES: tuple[tuple[Callable[[str], bool], str], ...] = (
+    (
+        lambda name: name == "schema.json",
+        "this is a skops file, which is not supported: load it with `skops.io.load` and save the model with `joblib.dump`",
+    ),
+    (
+        lambda name: name.endswith("data.pkl"),
+        "this is a PyTorch file, which is not supported: export the network with `torch.onnx.export` and import the ONNX file",
+    ),
+    (
+        lambda name: name.endswith(".npy"),
+        "this is an archive of numpy arrays, not a model: save the fitted model with `joblib.dump`",
+    ),
+    (
+        lambda name: name.endswith("MLmodel"),
+        "this is an archive of MLflow: unpack it and import the model file in it, such as model.pkl",
+    ),
+)
 
 
 def _read_h5(data: bytes) -> tuple[dict[str, Any], LayerWeights, int]:

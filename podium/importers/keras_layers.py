@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from podium.importers.errors import ImportRefused
+from podium.importers.graph_builder import GraphBuilder
 
 Array = np.ndarray
-
-OPSET = 18
 
 
 def _softmax(x: Array) -> Array:
@@ -60,28 +57,6 @@ def activation(config: Any, keras_major: int) -> Activation:
     if name not in known:
         raise ImportRefused(f"the activation {name} is not supported: use one of {', '.join(known)}")
     return known[name]
-
-
-class GraphBuilder:
-    """Collects ONNX operators and constants; `output` is the output of the last operator."""
-
-    def __init__(self, source: str) -> None:
-        self.output = source
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, outputs: int = 1, which: int = 0, **attributes: Any) -> str:
-        """Add an operator and return the name of one of its outputs."""
-        names = [f"v{len(self.nodes)}_{number}" for number in range(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
-        self.output = names[which]
-        return self.output
-
-    def constant(self, values: Array, dtype: type = np.float32) -> str:
-        """Add a constant and return its name."""
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=dtype), name))
-        return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +243,7 @@ class Network:
 
 def to_onnx(network: Network) -> bytes:
     """Return the network in float32, from `x` (rows, *shape) to `y`."""
-    graph = GraphBuilder("x")
+    graph = GraphBuilder("x", np.float32)
     for layer in network.layers:
         layer.add_to(graph)
-    graph.nodes.append(helper.make_node("Identity", [graph.output], ["y"]))
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, *network.shape])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    body = helper.make_graph(graph.nodes, "network", inputs, outputs, graph.constants)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = 10
-    return model.SerializeToString()
+    return graph.model("x", network.shape, graph.output)

@@ -14,8 +14,8 @@ import pandas as pd
 
 from podium.importers.errors import ImportRefused
 from podium.importers.imported_model import FLOAT64_TOLERANCE, Conversion, ImportedModel, plain_encoder, target_of
+from podium.importers.lightgbm_text import check_text
 from podium.models.scorers import LightGBMScorer
-from podium.models.tree_checks import check_trees
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
@@ -29,13 +29,10 @@ def read_lightgbm(data: bytes, target: str, class_names: tuple[str, ...]) -> Imp
 
 def booster_model(text: str, target: str, class_names: tuple[str, ...], labels: Sequence[object] | None) -> ImportedModel:
     """Read the text of a booster; `labels` are the classes of a scikit-learn wrapper. Raises ImportRefused."""
-    header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].split("\n") if "=" in line)
-    try:
-        names, ranges = header["feature_names"].split(" "), header["feature_infos"].split(" ")
-        outputs = int(header["num_class"])
-    except (KeyError, ValueError) as error:
-        raise ImportRefused("the LightGBM model is incomplete: save it again with Booster.save_model") from error
-    trees = check_scorer(LightGBMScorer(text, len(names), outputs))
+    checked = check_text(text)
+    header, outputs = checked.header, checked.outputs
+    names, ranges = header["feature_names"].split(" "), header["feature_infos"].split(" ")
+    trees = LightGBMScorer(text, checked.features, outputs)
     objective = header.get("objective", "").partition(" ")[0]
     columns = _columns(names, ranges, _categories(text))
     classification = objective in CLASSIFICATION_OBJECTIVES
@@ -53,7 +50,8 @@ def booster_model(text: str, target: str, class_names: tuple[str, ...], labels: 
         return np.hstack([1.0 - scores, scores]) if scorer.binary_probability else scores
 
     conversions = [Conversion(encoder, scorer, FLOAT64_TOLERANCE)]
-    return ImportedModel("LightGBM", encoder, conversions, target_of(target, known_labels, class_names), original)
+    reference = f"LightGBM {lightgbm.__version__}"
+    return ImportedModel("LightGBM", encoder, conversions, target_of(target, known_labels, class_names), original, reference)
 
 
 def _with_categories(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
@@ -83,12 +81,3 @@ def _columns(names: Sequence[str], ranges: Sequence[str], categories: list[list[
     if any(not all(isinstance(category, str) for category in column) for column in categories):
         raise ImportRefused("the model has categories that are numbers: convert them to text and train again")
     return columns
-
-
-def check_scorer(trees: LightGBMScorer) -> LightGBMScorer:
-    """Return the trees if LightGBM can load them safely. Raises ImportRefused."""
-    try:
-        check_trees(trees.text, trees.features, trees.outputs)
-    except ValueError as error:
-        raise ImportRefused(f"the LightGBM model is invalid: {error}; save it again with Booster.save_model") from error
-    return trees

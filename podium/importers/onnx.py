@@ -26,6 +26,8 @@ from podium.models.onnx_scorer import OnnxInput, OnnxScorer, create_session
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
+UNCHANGED_BY = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+TREE_CLASSIFIER = {"TreeEnsembleClassifier", "Cast", "ZipMap", "Identity", "Scaler"}
 CONTROL_FLOW_OPERATORS = ("Loop", "Scan", "If")
 LABEL_ATTRIBUTES = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 ELEMENT_TYPES = {
@@ -64,6 +66,8 @@ def read_onnx(
     width = _output_width(create_session(checked), inputs, output, columns)
     if labels is None and class_names:
         labels = list(class_names)
+    if labels is None and _last_operator(model, output) == ("Sigmoid" if width == 1 else "Softmax"):
+        labels = list(range(max(2, width)))
     if labels is None and width > 1:
         raise ImportRefused(f"the model returns {width} numbers per row: name its classes with --classes")
     if labels is not None and width not in (len(labels), 1):
@@ -72,7 +76,37 @@ def read_onnx(
     scorer = OnnxScorer(checked, inputs, output, len(columns), binary_probability)
     encoder = plain_encoder(columns)
     conversions = [Conversion(encoder, scorer, FLOAT32_TOLERANCE)]
-    return ImportedModel("ONNX", encoder, conversions, target_of(target, labels, class_names), _original(scorer, encoder))
+    return ImportedModel(
+        "ONNX",
+        encoder,
+        conversions,
+        target_of(target, labels, class_names),
+        _original(scorer, encoder),
+        "the ONNX file itself, run as a batch",
+        is_named=bool(names) or (all(math.prod(tensor.shape) == 1 for tensor in inputs) and len(inputs) > 1),
+        warnings=_warnings(model, labels is not None),
+    )
+
+
+def _last_operator(model: Any, output: str) -> str:
+    """The operator that computes an output, behind operators that do not change its values."""
+    by_output = {name: node for node in model.graph.node for name in node.output}
+    node = by_output.get(output)
+    while node is not None and node.op_type in UNCHANGED_BY:
+        node = by_output.get(node.input[0])
+    return "" if node is None else str(node.op_type)
+
+
+def _warnings(model: Any, classification: bool) -> tuple[str, ...]:
+    """Warn of a classifier that skl2onnx may have converted wrongly: every one except trees."""
+    operators = {node.op_type for node in model.graph.node}
+    if model.producer_name != "skl2onnx" or not classification or operators <= TREE_CLASSIFIER:
+        return ()
+    return (
+        "this file was made by skl2onnx, which converts CalibratedClassifierCV and LinearDiscriminantAnalysis wrongly without "
+        "an error, and computes in float32. Podium can only compare the file with itself. Import the pickle or joblib file of "
+        "the model instead, if you have it; else compare some predictions with scikit-learn's before you promote this version",
+    )
 
 
 def _original(scorer: OnnxScorer, encoder: Encoder) -> Callable[[pd.DataFrame], FloatMatrix]:

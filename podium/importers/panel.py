@@ -167,7 +167,7 @@ def _with_scaling(network: ImportedModel, scalers: Scalers, panel: Panel) -> Imp
         return scores * matrix[:, -2:-1] + matrix[:, -1:]
 
     conversions = [Conversion(encoder, AffineScorer(c.scorer), c.tolerance) for c in network.conversions]
-    return ImportedModel(network.kind, encoder, conversions, Target(panel.target, "forecast"), original)
+    return ImportedModel(network.kind, encoder, conversions, Target(panel.target, "forecast"), original, network.reference)
 
 
 def _test_rows(samples: Windows, panel: Panel, project: Project) -> LabeledRows:

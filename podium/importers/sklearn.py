@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import sklearn
-from lightgbm.sklearn import LGBMModel
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -26,13 +26,24 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
+from podium.importers.booster_stand_ins import (
+    BoosterEstimator,
+    LightGBMEstimator,
+    PickledBooster,
+    XGBoostEstimator,
+    pickled_bytes,
+    pickled_text,
+    xgboost_estimator,
+)
 from podium.importers.errors import ImportRefused
+from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
     FLOAT64_TOLERANCE,
@@ -43,7 +54,11 @@ from podium.importers.imported_model import (
     plain_encoder,
     target_of,
 )
-from podium.importers.lightgbm import booster_model, check_scorer
+from podium.importers.lightgbm import booster_model
+from podium.importers.lightgbm_text import LightGBMText
+from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
+from podium.importers.sklearn_graph import scores
+from podium.importers.sklearn_graph_steps import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
@@ -51,6 +66,7 @@ from podium.models.features import CLIP, Standardized
 from podium.models.lightgbm_export import boosted_trees, forest_trees, gradient_trees
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
 from podium.models.scorers import LightGBMScorer
+from podium.models.tree_checks import check_trees
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
@@ -59,15 +75,22 @@ TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, Ext
 HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
+OLDEST_RELEASE = (0, 19)
 
 
 def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
     """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
-    if isinstance(estimator, LGBMModel):
-        labels = getattr(estimator, "classes_", None)
-        return booster_model(estimator.booster_.model_to_string(), target, class_names, labels)
-    if not isinstance(estimator, BaseEstimator) or not (is_classifier(estimator) or is_regressor(estimator)):
+    if isinstance(estimator, PickledBooster):
+        estimator = _booster(estimator)
+    if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
+        raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
+    if isinstance(estimator, LightGBMText | LightGBMEstimator):
+        text = estimator if isinstance(estimator, LightGBMText) else estimator.text
+        return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
+    if not isinstance(estimator, BaseEstimator) or not (
+        is_classifier(estimator) or is_regressor(estimator) or _scores_rows(estimator)
+    ):
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
@@ -77,26 +100,74 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     named = hasattr(estimator, "feature_names_in_") or any(column.is_text for column in columns)
     original = _original(estimator, classification, named)
     conversions = _conversions(estimator, columns, classification)
-    return ImportedModel("scikit-learn", plain_encoder(columns), conversions, target_of(target, labels, class_names), original)
+    kind = estimator.library if isinstance(estimator, BoosterEstimator) else "scikit-learn"
+    reference = f"scikit-learn {sklearn.__version__}"
+    if isinstance(_last_step(estimator), XGBoostEstimator):
+        reference = "Podium's own evaluation of XGBoost's trees"
+    return ImportedModel(
+        kind,
+        plain_encoder(columns),
+        conversions,
+        target_of(target, labels, class_names),
+        original,
+        reference,
+        is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
+    )
+
+
+def _booster(booster: PickledBooster) -> LightGBMText | XGBoostEstimator:
+    """Read a pickled booster, whose state is a text of LightGBM or bytes of XGBoost. Raises ImportRefused."""
+    is_text = isinstance(booster.content(), str)
+    return pickled_text(booster) if is_text else xgboost_estimator(pickled_bytes(booster))
+
+
+def _last_step(estimator: Any) -> Any:
+    return _last_step(estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else estimator
+
+
+def _scores_rows(estimator: Any) -> bool:
+    """True for isolation forests, which return a score, and for k-means, whose classes are the clusters."""
+    return isinstance(_last_step(estimator), IsolationForest | _BaseKMeans)
 
 
 def check_release(content: Any) -> None:
-    """Require a scanned pickle to be from the installed release of scikit-learn. Raises ImportRefused."""
-    saved = str(content.get("_sklearn_version", "")) if isinstance(content, InertObject) else ""
-    installed = sklearn.__version__
-    if saved and saved.split(".")[:2] != installed.split(".")[:2]:
-        raise ImportRefused(
-            f"the model was saved by scikit-learn {saved}, but {installed} is installed, so its predictions may differ. Save "
-            f"it with {installed}, export it to ONNX, or pass --other-release and a --sample that contains the target"
-        )
+    """Require the installed release, or an older one for estimators whose older states are known. Raises ImportRefused."""
+    installed = release(sklearn.__version__)
+    for kind, version in _saved_versions(content, set()):
+        is_known = kind in VERIFIED and CHANGED_SINCE.get(kind, OLDEST_RELEASE) <= release(version) <= installed
+        if release(version) != installed and not is_known:
+            raise ImportRefused(
+                f"{kind} was saved by scikit-learn {version}, but {sklearn.__version__} is installed, so its predictions may "
+                "differ. Pass --other-release and a --sample that contains the target, and check the score"
+            )
+
+
+def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield each estimator's class and the release that saved it."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: Iterable[Any] = ()
+    if isinstance(value, InertObject):
+        if version := value.get("_sklearn_version"):
+            yield value.kind, str(version)
+        parts = [value.state]
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
+        parts = value.flat if isinstance(value, np.ndarray) else value
+    for part in parts:
+        yield from _saved_versions(part, seen)
 
 
 def _labels(estimator: Any) -> Sequence[object] | None:
     """The classes of a classifier. Raises ImportRefused for a classifier without probabilities."""
+    last = _last_step(estimator)
+    if isinstance(last, _BaseKMeans):
+        return list(range(len(last.cluster_centers_)))
     if not is_classifier(estimator):
         return None
     if not hasattr(estimator, "predict_proba"):
-        last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
         raise ImportRefused(
             f"{type(last).__name__} has no probabilities: wrap the estimator in CalibratedClassifierCV and fit again"
         )
@@ -107,14 +178,25 @@ def _labels(estimator: Any) -> Sequence[object] | None:
 
 
 def _original(estimator: Any, classification: bool, named: bool) -> Callable[[pd.DataFrame], FloatMatrix]:
+    predict = _score_function(estimator, classification)
+
     def scores(frame: pd.DataFrame) -> FloatMatrix:
         rows = frame if named else frame.to_numpy(dtype=float)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            predicted = estimator.predict_proba(rows) if classification else estimator.predict(rows)
+            predicted = predict(rows)
         return np.asarray(predicted, dtype=float).reshape(len(frame), -1)
 
     return scores
+
+
+def _score_function(estimator: Any, classification: bool) -> Callable[[Any], Any]:
+    last = _last_step(estimator)
+    if isinstance(last, IsolationForest):
+        return lambda rows: estimator.score_samples(rows)
+    if isinstance(last, _BaseKMeans):
+        return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
+    return estimator.predict_proba if classification else estimator.predict
 
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
@@ -131,7 +213,11 @@ def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
 
 def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
     """The text columns and their categories, from the encoders of a pipeline."""
-    if isinstance(step, Pipeline):
+    if isinstance(step, BoosterEstimator):
+        yield from ((indices[index], set(texts)) for index, texts in step.text_columns.items())
+    elif getattr(step, "_preprocessor", None) is not None:
+        yield from _categories(step._preprocessor, indices, names)
+    elif isinstance(step, Pipeline):
         for _, part in step.steps:
             yield from _categories(part, indices, names)
             if hasattr(part, "transformers_") or hasattr(part, "categories_"):
@@ -149,13 +235,14 @@ def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iter
 def _conversions(estimator: Any, columns: list[Column], classification: bool) -> Iterator[Conversion]:
     """The possible conversions, exact ones first. Raises ImportRefused if there is none."""
     steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
-    with contextlib.suppress(UnsupportedStep, ValueError, KeyError, AttributeError):
-        if isinstance(last, TREES + FORESTS + GRADIENT_BOOSTING + HISTOGRAM_BOOSTING):
-            encoder = preprocessing([step for _, step in steps], columns)
-            trees = check_scorer(_trees(last, len(encoder.features)))
-            if not _has_clipped_thresholds(trees, encoder):
-                yield Conversion(encoder, trees, FLOAT64_TOLERANCE)
+    with contextlib.suppress(UnsupportedStep, Unsupported, ValueError, KeyError, AttributeError):
+        encoder = preprocessing([step for _, step in steps] + _own_steps(last), columns, _text_codes(last))
+        yield from _tree_conversion(last, encoder)
     encoder, converted = plain_encoder(columns), False
+    with contextlib.suppress(Unsupported, ValueError, KeyError, AttributeError, TypeError, IndexError):
+        scorer = _graph_scorer(estimator, columns)
+        yield Conversion(encoder, scorer, FLOAT32_TOLERANCE if isinstance(last, XGBoostEstimator) else FLOAT64_TOLERANCE)
+        converted = True
     for tensor_type, kind, tolerance in (
         (DoubleTensorType, "float64", FLOAT64_TOLERANCE),
         (FloatTensorType, "float32", FLOAT32_TOLERANCE),
@@ -169,10 +256,41 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
     if not converted:
         pipeline = " → ".join(type(step).__name__ for step in [*(step for _, step in steps), last])
         raise ImportRefused(
-            f"{pipeline} cannot be converted. Podium supports trees, forests and boosting after StandardScaler, SimpleImputer, "
-            "OneHotEncoder and OrdinalEncoder, with or without a ColumnTransformer, and anything skl2onnx converts. Export the "
-            "model to ONNX and import that"
+            f"{pipeline} cannot be converted. docs/how-to/import-a-model.md lists the supported estimators: fit with these. "
+            "For a function of your own, compute its result before the model, as a column of the table"
         )
+
+
+def _own_steps(model: Any) -> list[Any]:
+    """The preprocessing within histogram boosting, which encodes its categories."""
+    own = getattr(model, "_preprocessor", None)
+    return [] if own is None else [own]
+
+
+def _text_codes(model: Any) -> dict[int, tuple[str, ...]]:
+    """The categories that a model itself encodes, by column."""
+    return model.text_columns if isinstance(model, BoosterEstimator) else {}
+
+
+def _tree_conversion(model: Any, encoder: Encoder) -> Iterator[Conversion]:
+    """Convert trees to LightGBM's text. Raises ValueError, KeyError."""
+    features = len(encoder.features)
+    tolerance = FLOAT32_TOLERANCE if isinstance(model, XGBoostEstimator) else FLOAT64_TOLERANCE
+    if isinstance(model, LightGBMEstimator):
+        binary = model.text.outputs == 1 and is_classifier(model)
+        trees = LightGBMScorer(model.text.text, model.text.features, model.text.outputs, binary_probability=binary)
+    elif isinstance(model, BoosterEstimator):
+        tree_model = model.tree_model()
+        if tree_model is None:
+            raise ValueError("a linear model")
+        trees = tree_model.scorer()
+    elif isinstance(model, TREES + FORESTS + GRADIENT_BOOSTING + HISTOGRAM_BOOSTING):
+        trees = _trees(model, features)
+    else:
+        return
+    check_trees(trees.text, features, trees.outputs)
+    if not _has_clipped_thresholds(trees, encoder):
+        yield Conversion(encoder, trees, tolerance)
 
 
 def _has_clipped_thresholds(trees: LightGBMScorer, encoder: Encoder) -> bool:
@@ -201,6 +319,15 @@ class _ForestOfOne:
         self.estimators_ = [tree]
         if is_classifier(tree):
             self.n_classes_ = tree.n_classes_
+
+
+def _graph_scorer(estimator: Any, columns: list[Column]) -> OnnxScorer:
+    """Convert with Podium's own operators. Raises Unsupported, or other exceptions for states that are not fitted."""
+    graph = GraphBuilder("x")
+    names, categories = tuple(column.name for column in columns), tuple(column.categories for column in columns)
+    output = scores(graph, estimator, Columns("x", names, categories))
+    shape = (len(columns),)
+    return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
 
 
 OnnxTypes = list[tuple[str, Any]]

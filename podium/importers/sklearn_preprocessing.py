@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +11,46 @@ from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.utils.validation import check_array
 
 from podium.models.encoder import Encoder
 from podium.models.features import Feature, OneHot, Ordinal, Passthrough, Standardized
 from podium.schema.columns import Column
 
 
+class Unchanged:
+    """Stands for `partial(check_array, …)`, by which histogram boosting passes numbers on."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __call__(self, rows: Any) -> Any:
+        return rows
+
+
+def is_unchanged(function: Any) -> bool:
+    """True for a function that returns the numbers that it gets."""
+    return function is None or function is check_array or isinstance(function, Unchanged)
+
+
 class UnsupportedStep(Exception):
     """A preprocessing step that has no equivalent encoder feature."""
 
 
-def preprocessing(steps: Sequence[Any], columns: Sequence[Column]) -> Encoder:
-    """Return an encoder equivalent to these fitted steps in sequence. Raises UnsupportedStep."""
+def preprocessing(steps: Sequence[Any], columns: Sequence[Column], codes: Mapping[int, tuple[str, ...]]) -> Encoder:
+    """Return an encoder equivalent to these fitted steps in sequence. Raises UnsupportedStep.
+
+    `codes` are the categories, by column, that the model itself encodes: as their position, or NaN.
+    """
     features: list[Feature] = [Passthrough(index, column.name) for index, column in enumerate(columns)]
     for step in steps:
         features = _apply(step, features, [column.name for column in columns])
+    features = [
+        Ordinal(feature.column, feature.name, codes[index], math.nan)
+        if index in codes and isinstance(feature, Passthrough)
+        else feature
+        for index, feature in enumerate(features)
+    ]
     if any(isinstance(feature, Passthrough) and columns[feature.column].is_text for feature in features):
         raise UnsupportedStep("text without an encoder")
     return Encoder(tuple(columns), tuple(features))
@@ -39,7 +64,7 @@ def _apply(step: Any, features: list[Feature], names: Sequence[str]) -> list[Fea
         return features
     if isinstance(step, ColumnTransformer):
         return _apply_by_column(step, features, names)
-    if isinstance(step, str) or (isinstance(step, FunctionTransformer) and step.func is None):
+    if isinstance(step, str) or (isinstance(step, FunctionTransformer) and is_unchanged(step.func)):
         return features
     if isinstance(step, StandardScaler):
         return [_standardize(feature, step, index) for index, feature in enumerate(features)]

@@ -6,15 +6,27 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from podium.importers.errors import ImportRefused
+from podium.importers.old_releases import RENAMED_ATTRIBUTES
+from podium.importers.sklearn_preprocessing import Unchanged
+from podium.importers.stand_ins import NUMPY_FUNCTIONS
 from podium.importers.unpickling import REMEDY, InertObject, import_global
 
 SAFE_FUNCTIONS = {
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
+    ("sklearn.utils.validation", "check_array"),
+    *(("numpy", name) for name in NUMPY_FUNCTIONS),
 }
 """Side-effect-free functions that fitted estimators keep as values."""
+
+METHOD_NAMES = {"stack_method_": {"predict_proba", "decision_function", "predict"}}
+"""Attributes that hold names of methods to call, and the names that they may hold."""
+
+NAME_LISTS = ("_df_columns", "_feature_names_in")
+"""Attributes in which older releases keep the names of columns as a pandas index."""
 
 CYTHON_FACTORIES = ("newObj", "__pyx_unpickle_")
 """Cython functions that construct objects; their first argument is the class."""
@@ -70,7 +82,7 @@ class _StateValidator:
                 raise ImportRefused(
                     f"an estimator holds the class or function {'.'.join(value.global_name)} as a value: {REMEDY}"
                 )
-        elif type(value) not in RANDOM_TYPES:
+        elif type(value) not in (*RANDOM_TYPES, Unchanged):
             raise ImportRefused(f"an estimator holds a {type(value).__name__}, which no fitted estimator needs: {REMEDY}")
 
     def _check_all(self, values: Iterable[Any], depth: int) -> None:
@@ -86,12 +98,23 @@ class _StateValidator:
         real = import_global(inert.global_name)
         for name, value in inert.state.items():
             attribute = getattr(real, name, None) if isinstance(name, str) else real
-            if not isinstance(name, str) or name.startswith("__") or callable(attribute) or isinstance(attribute, property):
+            is_property = isinstance(attribute, property) and name not in RENAMED_ATTRIBUTES
+            if not isinstance(name, str) or name.startswith("__") or callable(attribute) or is_property:
                 raise ImportRefused(f"the state of {inert.kind} overrides a method: {REMEDY}")
+            if name in NAME_LISTS and isinstance(value, pd.Index):
+                value = value.tolist()
             self.check(value, depth + 1)
+            _check_method_names(name, value)
         nodes = inert.state.get("nodes")
         if isinstance(nodes, np.ndarray) and nodes.dtype.names:
             _check_nodes(nodes)
+
+
+def _check_method_names(name: str, value: Any) -> None:
+    """Accept only lists of known names where an estimator calls the methods that its state names. Raises ImportRefused."""
+    known = METHOD_NAMES.get(name)
+    if known and not (type(value) is list and all(isinstance(item, str) and item in known for item in value)):
+        raise ImportRefused(f"{name} names a method that is not a prediction: {REMEDY}")
 
 
 def _check_nodes(nodes: np.ndarray) -> None:

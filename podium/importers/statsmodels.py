@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import patsy
+import statsmodels
 import statsmodels.api as sm
 
 from podium.importers.errors import ImportRefused
-from podium.importers.imported_model import FLOAT64_TOLERANCE, Conversion, ImportedModel, numbered_names, target_of
+from podium.importers.imported_model import (
+    FLOAT64_TOLERANCE,
+    Conversion,
+    ImportedModel,
+    check_column_count,
+    plain_encoder,
+    target_of,
+)
+from podium.importers.statsmodels_formula import design_matrix, formula_columns, formula_scorer, parse_terms
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import Feature, OneHot, Passthrough
@@ -39,6 +48,7 @@ LEAST_SQUARES = ("OLS", "WLS", "GLS")
 CLASSIFICATION_LINKS = ("logistic", "probit", "cloglog", "softmax")
 
 CONSTANTS = ("const", "Intercept")
+NAMED_DATA = ("PandasData", "PatsyData", "FormulaicData")
 CATEGORY_TERM = re.compile(r"(?:C\((\w+)\)|(\w+))\[T\.(.+)\]")
 COLUMN_FACTOR = re.compile(r"C\((\w+)\)|(\w+)")
 
@@ -63,9 +73,11 @@ def is_statsmodels(content: Any) -> bool:
     return isinstance(content, InertObject) and content.global_name[0].startswith("statsmodels.")
 
 
-def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...]) -> ImportedModel:
-    """Read a pickled result. Raises ImportRefused."""
-    fit = _read_fit(content)
+def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
+    """Read a pickled result; `names` are the columns of a sample, for a file without names. Raises ImportRefused."""
+    fit = _read_fit(content, names)
+    if _computes(fit):
+        return _read_computed(fit, target, class_names)
     columns, features, weights, intercepts = _linear(fit)
     labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
     encoder, scorer = Encoder(columns, features), LinearScorer(weights, intercepts, fit.link)
@@ -75,11 +87,47 @@ def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, 
         [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
         target_of(fit.target or target, labels, class_names),
         _original(fit),
+        f"statsmodels {statsmodels.__version__}",
         embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
     )
 
 
-def _read_fit(content: InertObject) -> StatsmodelsFit:
+def _computes(fit: StatsmodelsFit) -> bool:
+    """True if a formula has a term that is neither a column nor a category of one."""
+    plain = (CATEGORY_TERM.fullmatch(term) or re.fullmatch(r"\w+", term) for term in fit.terms)
+    return bool(fit.formula) and not all(plain)
+
+
+def _read_computed(fit: StatsmodelsFit, target: str, class_names: tuple[str, ...]) -> ImportedModel:
+    """Read a result whose terms are computed; training rows in the file check the computation. Raises ImportRefused."""
+    terms = parse_terms(list(fit.terms), _constants(fit))
+    columns = formula_columns(terms, fit.frame)
+    if fit.exog is not None and len(fit.exog) and len(fit.frame) == len(fit.exog):
+        frame = fit.frame.assign(**{column.name: fit.frame[column.name].astype(str) for column in columns if column.is_text})
+        if not np.allclose(design_matrix(terms, columns, frame), fit.exog, rtol=FLOAT64_TOLERANCE, atol=FLOAT64_TOLERANCE):
+            raise ImportRefused("the terms of the formula do not give the matrix of the fit: add them to the table as columns")
+    model, encoder = _unfitted_model(fit), plain_encoder(columns)
+    scorer = formula_scorer(terms, columns, fit.params.reshape(len(terms), -1), fit.link)
+    labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
+    return ImportedModel(
+        "statsmodels",
+        encoder,
+        [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
+        target_of(fit.target or target, labels, class_names),
+        lambda frame: _predicted(fit, model, design_matrix(terms, columns, frame)),
+        f"statsmodels {statsmodels.__version__} with Podium's own matrix of the formula",
+        embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
+    )
+
+
+def _predicted(fit: StatsmodelsFit, model: Any, matrix: FloatMatrix) -> FloatMatrix:
+    predicted = np.asarray(model.predict(fit.params, matrix), dtype=float)
+    if fit.link in CLASSIFICATION_LINKS and fit.link != "softmax":
+        return np.column_stack([1.0 - predicted, predicted])
+    return predicted.reshape(len(matrix), -1)
+
+
+def _read_fit(content: InertObject, names: list[str] | None) -> StatsmodelsFit:
     results = content.get("_results", content)
     model = results.get("model") if isinstance(results, InertObject) else None
     data = model.get("data") if isinstance(model, InertObject) else None
@@ -99,8 +147,8 @@ def _read_fit(content: InertObject) -> StatsmodelsFit:
         model.kind,
         _link(model),
         np.asarray(params, dtype=float),
-        _terms(exog, np.asarray(params), data.get("const_idx")),
-        str(getattr(endog, "name", None) or next(iter(getattr(endog, "columns", [])), "")),
+        _terms(data, len(np.asarray(params)), names),
+        _target_name(data),
         list((model.get("_ynames_map") or {0: 0, 1: 1}).values()),
         str(model.get("formula") or ""),
         frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(),
@@ -118,7 +166,8 @@ def _link(model: InertObject) -> str:
     if model.kind != "GLM" or not isinstance(family, InertObject):
         supported = ", ".join((*LEAST_SQUARES, "GLM", *DISCRETE))
         raise ImportRefused(f"statsmodels' {model.kind} is not supported: fit one of {supported}")
-    link = getattr(family.get("_link"), "kind", "?")
+    link = getattr(family.get("_link", family.get("link")), "kind", "?")
+    link = next((name for name in LINKS if name.lower() == link.lower()), link)  # before 0.14, the names were in lower case
     name = LINKS.get(link)
     if name is None or (name in ("probit", "cloglog", "logistic")) != (family.kind == "Binomial"):
         raise ImportRefused(
@@ -127,14 +176,34 @@ def _link(model: InertObject) -> str:
     return name
 
 
-def _terms(exog: Any, params: np.ndarray, constant: int | None) -> list[str]:
-    """The names of the coefficients."""
+def _terms(data: InertObject, count: int, names: list[str] | None) -> list[str]:
+    """The names of the coefficients: from the file, else the columns of the sample in their order. Raises ImportRefused."""
+    exog = data.get("orig_exog")
     if isinstance(exog, pd.DataFrame):
         return [str(name) for name in exog.columns]
-    names = numbered_names(len(params) - (constant is not None))
-    if constant is not None:
-        names.insert(constant, CONSTANTS[0])
-    return names
+    known = (data.get("_cache") or {}).get("xnames") if data.kind in NAMED_DATA else None  # for arrays, these are invented
+    if isinstance(known, list) and len(known) == count:
+        return [str(name) for name in known]
+    constant = data.get("const_idx")
+    position = None if constant is None else int(np.ravel(constant)[0])
+    inputs = count - (position is not None)
+    if names is None:
+        raise ImportRefused(
+            f"the file does not name its {inputs} inputs: pass --sample with these columns in the order of the fit"
+        )
+    if len(names) == count and (position is None or names[position] in CONSTANTS):
+        return names
+    check_column_count(inputs, names)
+    if position is None and data.get("k_constant"):
+        raise ImportRefused("the file does not tell which coefficient is the constant: add its column of ones to the sample")
+    return [*names[:position], CONSTANTS[0], *names[position:]]
+
+
+def _target_name(data: InertObject) -> str:
+    endog = data.get("orig_endog")
+    name = getattr(endog, "name", None) or next(iter(getattr(endog, "columns", [])), None)
+    known = (data.get("_cache") or {}).get("ynames") if data.kind in NAMED_DATA else None
+    return str(name or (known if isinstance(known, str) else ""))
 
 
 def _linear(
@@ -152,10 +221,6 @@ def _linear(
             intercepts = intercepts + values
             continue
         match = CATEGORY_TERM.fullmatch(term) if fit.formula else None
-        if fit.formula and not match and not re.fullmatch(r"\w+", term):
-            raise ImportRefused(
-                f"the term {term} is more than a column: add its values to the table as a new column and fit again"
-            )
         name = (match[1] or match[2]) if match else term
         column = columns.setdefault(name, _category_column(name, fit) if match else _number_column(name, fit, term_index))
         column_index = list(columns).index(column.name)
@@ -195,15 +260,9 @@ def _category_column(name: str, fit: StatsmodelsFit) -> Column:
 
 def _original(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], FloatMatrix]:
     """Return a statsmodels predictor with these coefficients; patsy builds the design matrix if there is a formula."""
-    model, design_matrix = _unfitted_model(fit), _design_matrix(fit)
+    model, matrix = _unfitted_model(fit), _design_matrix(fit)
 
-    def scores(frame: pd.DataFrame) -> FloatMatrix:
-        predicted = np.asarray(model.predict(fit.params, design_matrix(frame)), dtype=float)
-        if fit.link in CLASSIFICATION_LINKS and fit.link != "softmax":
-            return np.column_stack([1.0 - predicted, predicted])
-        return predicted.reshape(len(frame), -1)
-
-    return scores
+    return lambda frame: _predicted(fit, model, matrix(frame))
 
 
 def _unfitted_model(fit: StatsmodelsFit) -> Any:

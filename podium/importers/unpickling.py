@@ -12,6 +12,7 @@ import importlib
 import io
 import itertools
 import lzma
+import pickle
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -20,24 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib.numpy_pickle import NumpyUnpickler
+from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
 from podium.importers.errors import ImportRefused
+from podium.importers.old_releases import Global, current_name, upgraded
+from podium.importers.stand_ins import DATA_STAND_INS, stand_in
 from podium.models.bounded_unpickling import MAX_DEPTH, MAX_WEIGHT, PickleBudget, TooLarge, check_pickle_size
 
-Global = tuple[str, str]
-"""A module and a name in it."""
 AllowedGlobals = dict[Global, str]
 """Maps every global that a pickle may name to its section in the list."""
 
 ALLOWED_FILE = Path(__file__).with_name("allowed.txt")
-DATA_SECTIONS, INERT_SECTION = ("data", "python", "random"), "statsmodels"
-"""The sections that are constructed in both passes, and the one that is never constructed."""
+DATA_SECTIONS = ("data", "python", "random")
+"""The sections that are constructed in both passes."""
+INERT_MODULES = ("statsmodels.", "patsy.", "scipy.", "pandas.core.internals.blocks")
+"""Globals of these modules may be named, since nothing in them is ever imported; a pickle of estimators may not hold them."""
 
-REMEDY = "export the model to ONNX, or save it again with the library that wrote it"
-
-RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
-"""Module names in older pickles, with their current names."""
+REMEDY = "save the fitted model again with joblib.dump, without classes or functions of its own"
 
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
@@ -102,20 +102,41 @@ def allowed_globals(extra: Path | None = None) -> AllowedGlobals:
             if text.startswith("["):
                 section = text.strip("[]")
             elif text:
-                module, _, name = text.rpartition(" ")
+                module, _, name = text.rpartition(" " if " " in text else ".")
                 allowed[module, name] = section
     return allowed
 
 
-class _Unpickler(PickleBudget, NumpyUnpickler):  # type: ignore[misc]
-    dispatch = check_pickle_size(NumpyUnpickler.dispatch)
+def _build(reader: _Unpickler) -> None:
+    """Set the state of the object on the stack, in its current form when objects are constructed.
 
-    def __init__(self, data: bytes, find: Callable[[Global], Any]) -> None:
-        super().__init__("", io.BytesIO(data), ensure_native_byte_order=True)
-        self._find = find
+    The pickle of an array of objects, which follows joblib's placeholder, is read within the same limits.
+    """
+    if reader.is_constructing:
+        reader.stack[-1] = upgraded(reader.stack[-2], reader.stack[-1])
+    if isinstance(reader.stack[-2], NumpyArrayWrapper) and reader.stack[-1]["dtype"].hasobject:
+        reader.stack[-2:] = [reader.nested()]
+    else:
+        NumpyUnpickler.load_build(reader)
+
+
+class _Unpickler(PickleBudget, NumpyUnpickler):  # type: ignore[misc]
+    dispatch = check_pickle_size({**NumpyUnpickler.dispatch, pickle.BUILD[0]: _build})
+
+    def __init__(self, file: io.BytesIO, find: Callable[[Global], Any], is_constructing: bool = False) -> None:
+        super().__init__("", file, ensure_native_byte_order=True)
+        self._find, self.is_constructing = find, is_constructing
+
+    def nested(self) -> Any:
+        """Read another pickle at the current position of the file, counted towards the same bounds."""
+        inner = _Unpickler(self.file_handle, self._find, self.is_constructing)
+        inner.share_budget(self)
+        content = inner.load()
+        self.share_budget(inner)
+        return content
 
     def find_class(self, module: str, name: str) -> Any:
-        return self._find((RENAMED_MODULES.get(module, module), name))
+        return self._find(current_name(module, name))
 
 
 def decompress(data: bytes) -> bytes:
@@ -135,12 +156,12 @@ def scan(data: bytes, allowed: AllowedGlobals) -> tuple[Any, set[Global]]:
 
     def find(global_name: Global) -> Any:
         used.add(global_name)
-        if allowed.get(global_name) in DATA_SECTIONS:
+        if allowed.get(global_name) in DATA_SECTIONS or global_name in DATA_STAND_INS:
             return import_global(global_name)
         return type("InertObject", (InertObject,), {"global_name": global_name})
 
     try:
-        content = _Unpickler(data, find).load()
+        content = _Unpickler(io.BytesIO(data), find).load()
         _SizeCheck().check(content)
     except ImportRefused:
         raise
@@ -186,26 +207,31 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
-    unknown = sorted(f"{module}.{name}" for module, name in used - allowed.keys())
+    unknown = sorted(".".join(name) for name in used - allowed.keys() if not _is_replaced_or_inert(name))
     if unknown:
         raise ImportRefused(
             f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
-            "executed. Export the model to ONNX, or, if you trust these names, list them in the file PODIUM_IMPORT_ALLOWED"
+            "executed. Save a model of a kind in docs/how-to/import-a-model.md, or, if you trust these names, list them "
+            "in the file PODIUM_IMPORT_ALLOWED, one a line"
         )
+
+
+def _is_replaced_or_inert(global_name: Global) -> bool:
+    return stand_in(global_name) is not None or f"{global_name[0]}.".startswith(INERT_MODULES)
 
 
 def construct(data: bytes, allowed: AllowedGlobals) -> Any:
     """Return the real objects of a pickle that `scan` has accepted. Raises ImportRefused."""
 
     def find(global_name: Global) -> Any:
-        if allowed.get(global_name, INERT_SECTION) == INERT_SECTION:
+        if global_name not in allowed and stand_in(global_name) is None:
             raise ImportRefused(f"{'.'.join(global_name)} cannot be part of this model: {REMEDY}")
         return import_global(global_name)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _Unpickler(data, find).load()
+            return _Unpickler(io.BytesIO(data), find, is_constructing=True).load()
     except (ImportRefused, MemoryError):
         raise
     except Exception as error:
@@ -222,8 +248,10 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 def import_global(global_name: Global) -> Any:
-    """Import one allowed global. Raises ImportRefused if the installed release does not have it."""
+    """Import one allowed global, or return its stand-in. Raises ImportRefused if the installed release does not have it."""
     module, name = global_name
+    if replacement := stand_in(global_name):
+        return replacement
     if global_name == ("_codecs", "encode"):
         return _latin1
     try:

@@ -47,6 +47,10 @@ class PickleBudget:
         self._weights: dict[int, tuple[int, int, Any]] = {}  # with the object, so that its id is not reused
         self._marked: Sequence[Any] = ()
 
+    def share_budget(self, other: PickleBudget) -> None:
+        """Continue with what another reader has left of its bounds."""
+        self._left, self._end, self._weights = other._left, other._end, other._weights
+
     def pop_mark(self) -> Any:
         self._marked = super().pop_mark()  # type: ignore[misc]
         self.pay(self._marked)

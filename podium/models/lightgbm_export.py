@@ -1,13 +1,32 @@
-"""Convert scikit-learn's tree ensembles to LightGBM's text format, keeping the splits, leaves and summation order."""
+"""Convert tree ensembles to LightGBM's text format, keeping the splits, leaves and summation order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from podium.models.scorers import LightGBMScorer
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNodes:
+    """The nodes of one tree, the root first: `left` and `right` are indices, or negative for a leaf.
+
+    A row goes left if its feature is not above the threshold, or, at the nodes in `categories`, if it is one of these codes.
+    `value` has the shape (nodes, outputs), and `cover` is the weight of the training rows.
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    missing_left: np.ndarray
+    value: np.ndarray
+    cover: np.ndarray
+    categories: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 def forest_trees(forest: Any, features: int) -> LightGBMScorer:
@@ -16,7 +35,8 @@ def forest_trees(forest: Any, features: int) -> LightGBMScorer:
     Thresholds and leaves are written at full precision. Features are rounded to float32, as in scikit-learn.
     """
     outputs = int(getattr(forest, "n_classes_", 1))
-    blocks = [_tree(tree.tree_, output) for tree in forest.estimators_ for output in range(outputs)]
+    trees = [sklearn_nodes(tree.tree_) for tree in forest.estimators_]
+    blocks = [tree_text(nodes, output) for nodes in trees for output in range(outputs)]
     return LightGBMScorer(lightgbm_text(blocks, features, outputs, "average_output"), features, outputs, float32=True)
 
 
@@ -25,8 +45,9 @@ def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
     baseline = np.ravel(boosting._raw_predict_init(np.zeros((1, features)))).tolist()
     outputs = len(baseline)
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
-    blocks = [_one_leaf(value) for value in baseline]
-    blocks += [_tree(tree.tree_, 0, boosting.learning_rate) for iteration in boosting.estimators_ for tree in iteration]
+    blocks = [leaf_text(value) for value in baseline]
+    trees = [sklearn_nodes(tree.tree_) for iteration in boosting.estimators_ for tree in iteration]
+    blocks += [tree_text(nodes, 0, boosting.learning_rate) for nodes in trees]
     text = lightgbm_text(blocks, features, outputs, objective)
     return LightGBMScorer(text, features, outputs, float32=True, binary_probability="binary" in objective)
 
@@ -34,21 +55,20 @@ def gradient_trees(boosting: Any, features: int) -> LightGBMScorer:
 def boosted_trees(boosting: Any, features: int) -> LightGBMScorer:
     """Convert a fitted histogram gradient boosting model; its baseline becomes a one-leaf tree.
 
-    Raises ValueError for categorical splits and KeyError for unsupported losses.
+    Raises KeyError for unsupported losses.
     """
     baseline = np.ravel(boosting._baseline_prediction).tolist()
     outputs = len(baseline)
-    trees = [tree.nodes for iteration in boosting._predictors for tree in iteration]
-    if any(nodes["is_categorical"].any() for nodes in trees):
-        raise ValueError("categorical splits are not supported")
+    trees = histogram_nodes(boosting)
     objective = OBJECTIVES[type(boosting._loss).__name__].format(outputs)
-    blocks = [_one_leaf(value) for value in baseline] + [_histogram_tree(nodes) for nodes in trees]
+    blocks = [leaf_text(value) for value in baseline] + [tree_text(nodes, 0) for nodes in trees]
     text = lightgbm_text(blocks, features, outputs, objective)
     return LightGBMScorer(text, features, outputs, binary_probability="binary" in objective)
 
 
 OBJECTIVES = {
     "HalfBinomialLoss": "objective=binary sigmoid:1",
+    "ExponentialLoss": "objective=binary sigmoid:2",
     "HalfMultinomialLoss": "objective=multiclass num_class:{}",
     "HalfSquaredError": "objective=regression",
     "HuberLoss": "objective=huber",
@@ -59,32 +79,53 @@ OBJECTIVES = {
 }
 """LightGBM's objective with the same link function for each scikit-learn loss."""
 
-DEFAULT_LEFT, MISSING_IS_NAN = 2, 8
+CATEGORICAL, DEFAULT_LEFT, MISSING_IS_NAN = 1, 2, 8
 
 
-def _one_leaf(value: float) -> str:
-    return "\n".join(
-        ["num_leaves=1", "num_cat=0", _line("leaf_value", np.array([value])), "is_linear=0", "shrinkage=1", "", ""]
+def sklearn_nodes(tree: Any) -> TreeNodes:
+    """Return the nodes of a fitted `tree_`."""
+    missing_left = tree.__getstate__()["nodes"]["missing_go_to_left"].astype(bool)
+    values, cover = tree.value[:, 0, :], tree.weighted_n_node_samples
+    return TreeNodes(tree.feature, tree.threshold, tree.children_left, tree.children_right, missing_left, values, cover)
+
+
+def histogram_nodes(boosting: Any) -> list[TreeNodes]:
+    """Return the nodes of a fitted histogram gradient boosting model, by iteration and output."""
+    known: dict[int, np.ndarray] = {}
+    is_categorical = np.asarray(boosting._bin_mapper.is_categorical_, dtype=bool)
+    if is_categorical.any():
+        bitsets, positions = boosting._bin_mapper.make_known_categories_bitsets()
+        known = {feature: bitsets[positions[feature]] for feature in np.flatnonzero(is_categorical).tolist()}
+    return [_histogram_tree(tree, known) for iteration in boosting._predictors for tree in iteration]
+
+
+def _histogram_tree(tree: Any, known: Mapping[int, np.ndarray]) -> TreeNodes:
+    """Convert a tree. A missing or unknown category always goes right here, so some categorical splits are swapped."""
+    nodes = tree.nodes
+    leaf = nodes["is_leaf"].astype(bool)
+    left, right = (np.where(leaf, -1, nodes[side].astype(int)) for side in ("left", "right"))
+    categories = {}
+    for node in np.flatnonzero(nodes["is_categorical"].astype(bool) & ~leaf).tolist():
+        codes = set(_codes(tree.raw_left_cat_bitsets[nodes["bitset_idx"][node]]))
+        if nodes["missing_go_to_left"][node]:
+            codes = set(_codes(known[int(nodes["feature_idx"][node])])) - codes
+            left[node], right[node] = right[node], left[node]
+        categories[node] = sorted(codes)
+    return TreeNodes(
+        nodes["feature_idx"].astype(int),
+        np.where(np.isin(np.arange(len(nodes)), list(categories)), 0.0, nodes["num_threshold"]),
+        left,
+        right,
+        nodes["missing_go_to_left"].astype(bool),
+        nodes["value"][:, None],
+        nodes["count"],
+        categories,
     )
 
 
-def _histogram_tree(nodes: np.ndarray) -> str:
-    leaf = nodes["is_leaf"].astype(bool)
-    number = np.empty(len(nodes), dtype=int)
-    number[~leaf], number[leaf] = np.arange((~leaf).sum()), ~np.arange(leaf.sum())
-    inner = nodes[~leaf]
-    lines = [f"num_leaves={leaf.sum()}", "num_cat=0"]
-    if len(inner):
-        lines += [
-            _line("split_feature", inner["feature_idx"]),
-            _line("split_gain", np.zeros(len(inner), dtype=int)),
-            _line("threshold", inner["num_threshold"]),
-            _line("decision_type", MISSING_IS_NAN + DEFAULT_LEFT * inner["missing_go_to_left"].astype(int)),
-            _line("left_child", number[inner["left"]]),
-            _line("right_child", number[inner["right"]]),
-        ]
-    lines += [_line("leaf_value", nodes["value"][leaf]), _line("leaf_cover", nodes["count"][leaf])]
-    return "\n".join([*lines, "is_linear=0", "shrinkage=1", "", ""])
+def _codes(words: np.ndarray) -> list[int]:
+    """Return the positions of the bits that are set in 32-bit words."""
+    return np.flatnonzero(np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")).tolist()
 
 
 def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str) -> str:
@@ -104,27 +145,49 @@ def lightgbm_text(blocks: list[str], features: int, outputs: int, objective: str
     return "\n".join([*head, "", *numbered, "end of trees", ""])
 
 
-def _tree(tree: Any, output: int, rate: float = 1.0) -> str:
+def leaf_text(value: float) -> str:
+    """Return a tree of one leaf."""
+    return "\n".join(
+        ["num_leaves=1", "num_cat=0", _line("leaf_value", np.array([value])), "is_linear=0", "shrinkage=1", "", ""]
+    )
+
+
+def tree_text(nodes: TreeNodes, output: int, rate: float = 1.0) -> str:
     """Return one tree, its leaves multiplied by `rate`. LightGBM numbers inner nodes from 0 up and leaves from -1 down."""
-    nodes = tree.__getstate__()["nodes"]
-    inner = np.flatnonzero(tree.children_left >= 0)
-    leaves = np.flatnonzero(tree.children_left < 0)
-    number = np.empty(tree.node_count, dtype=int)
+    inner, leaves = np.flatnonzero(nodes.left >= 0), np.flatnonzero(nodes.left < 0)
+    number = np.empty(len(nodes.left), dtype=int)
     number[inner] = np.arange(len(inner))
     number[leaves] = ~np.arange(len(leaves))
-    lines = [f"num_leaves={len(leaves)}", "num_cat=0"]
+    by_category = [node for node in inner.tolist() if node in nodes.categories]
+    lines = [f"num_leaves={len(leaves)}", f"num_cat={len(by_category)}"]
     if len(inner):
+        threshold, kind = nodes.threshold.astype(float), MISSING_IS_NAN + DEFAULT_LEFT * nodes.missing_left.astype(int)
+        threshold[by_category], kind[by_category] = np.arange(len(by_category)), MISSING_IS_NAN + CATEGORICAL
         lines += [
-            _line("split_feature", tree.feature[inner]),
+            _line("split_feature", nodes.feature[inner]),
             _line("split_gain", np.zeros(len(inner), dtype=int)),
-            _line("threshold", tree.threshold[inner]),
-            _line("decision_type", MISSING_IS_NAN + DEFAULT_LEFT * nodes["missing_go_to_left"][inner].astype(int)),
-            _line("left_child", number[tree.children_left[inner]]),
-            _line("right_child", number[tree.children_right[inner]]),
+            _line("threshold", threshold[inner]),
+            _line("decision_type", kind[inner]),
+            _line("left_child", number[nodes.left[inner]]),
+            _line("right_child", number[nodes.right[inner]]),
         ]
-    lines.append(_line("leaf_value", rate * tree.value[leaves, 0, output]))
-    lines.append(_line("leaf_cover", tree.weighted_n_node_samples[leaves]))
+        lines += _category_lines([nodes.categories[node] for node in by_category])
+    lines.append(_line("leaf_value", rate * nodes.value[leaves, output]))
+    lines.append(_line("leaf_cover", nodes.cover[leaves]))
     return "\n".join([*lines, "is_linear=0", "shrinkage=1", "", ""])
+
+
+def _category_lines(sets: Sequence[Sequence[int]]) -> list[str]:
+    """Return the bit sets of the categories that go left."""
+    words = []
+    for codes in sets:
+        bits = np.zeros(32 * (max(codes, default=0) // 32 + 1), dtype=np.uint8)
+        bits[list(codes)] = 1
+        words.append(np.packbits(bits, bitorder="little").view("<u4"))
+    if not words:
+        return []
+    borders = np.cumsum([0, *map(len, words)])
+    return [_line("cat_boundaries", borders), _line("cat_threshold", np.concatenate(words))]
 
 
 def _line(name: str, numbers: Iterable[Any]) -> str:

@@ -33,7 +33,8 @@ OPERATORS = frozenset(
         ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth
         Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
         ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
-        Normalizer OneHotEncoder Scaler SVMClassifier SVMRegressor TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
+        Normalizer OneHotEncoder Scaler SVMClassifier SVMRegressor TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor
+        ZipMap
         """,
     )
 )
@@ -244,6 +245,48 @@ def _check_leaves(node: Any, table: dict[str, Any], nodes: set[tuple[int, int]])
         raise ValueError(f"the operator {node.op_type} refers to leaves that do not exist")
 
 
+def _check_general_ensemble(node: Any, width: int | None) -> None:
+    """Check the operator TreeEnsemble: its nodes and leaves exist, and paths lead to later nodes. Raises ValueError."""
+    import onnx
+
+    table = _attributes(node)
+    count, leaves = len(table["nodes_featureids"]), len(table["leaf_targetids"])
+    splits, modes, weights = (
+        onnx.numpy_helper.to_array(table[name]).ravel() for name in ("nodes_splits", "nodes_modes", "leaf_weights")
+    )
+    ends = [(table[f"nodes_{side}nodeids"], table[f"nodes_{side}leafs"]) for side in ("true", "false")]
+    missing = table.get("nodes_missing_value_tracks_true") or [0] * count
+    if any(len(column) != count for column in (splits, modes, missing, *(part for end in ends for part in end))):
+        raise ValueError("the tables of the operator TreeEnsemble differ in length")
+    if len(weights) != leaves or not all(0 <= target < table.get("n_targets", 0) for target in table["leaf_targetids"]):
+        raise ValueError("the operator TreeEnsemble refers to leaves or targets that do not exist")
+    limit = width if width is not None else MAX_ELEMENTS
+    if not all(0 <= feature < limit for feature in table["nodes_featureids"]):
+        raise ValueError("a tree of the operator TreeEnsemble reads a feature that does not exist")
+    children = [end for ids, leafs in ends for end in zip(range(count), ids, leafs, strict=True)]
+    if not all(0 <= end < leaves if is_leaf else node < end < count for node, end, is_leaf in children):
+        raise ValueError("a tree of the operator TreeEnsemble has a missing child, or one that precedes its parent")
+    inner = [end for _, end, is_leaf in children if not is_leaf]
+    if (
+        len(inner) != len(set(inner))
+        or set(inner) & set(table["tree_roots"])
+        or not set(table["tree_roots"]) <= set(range(count))
+    ):
+        raise ValueError("a tree of the operator TreeEnsemble has a node with two parents")
+    _check_members(table, modes)
+
+
+def _check_members(table: dict[str, Any], modes: Any) -> None:
+    """Check that there is one set of values, ended by NaN, for each node that tests membership. Raises ValueError."""
+    import onnx
+
+    members = onnx.numpy_helper.to_array(table["membership_values"]).ravel() if "membership_values" in table else modes[:0]
+    if not set(modes.tolist()) <= set(range(7)) or (modes == 6).sum() != (members != members).sum():
+        raise ValueError("the operator TreeEnsemble has unknown modes, or sets that do not fit its nodes")
+    if len(members) and members[-1] == members[-1]:
+        raise ValueError("the operator TreeEnsemble has a set without an end")
+
+
 def _check_linear(node: Any, width: int | None) -> None:
     table = _attributes(node)
     outputs = len(table.get("intercepts", [])) or max(int(table.get("targets", 1)), 1)
@@ -270,6 +313,7 @@ def _check_vectors(node: Any, width: int | None) -> None:
 
 
 TABLE_CHECKS = {
+    "TreeEnsemble": _check_general_ensemble,
     "TreeEnsembleClassifier": _check_ensemble,
     "TreeEnsembleRegressor": _check_ensemble,
     "LinearClassifier": _check_linear,

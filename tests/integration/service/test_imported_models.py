@@ -24,6 +24,7 @@ from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_keras import FOLDER
+from tests.unit.importers.test_old_releases import FILES
 
 pytestmark = pytest.mark.slow
 
@@ -39,15 +40,19 @@ class Case:
     sample: bytes | None = None
 
 
-NUMBERED = {"x1": 180.0, "x2": 80.5, "x3": 44.0}
+STEPS = [f"step{step}_x{x}" for step in range(1, 5) for x in range(1, 4)]
 CASES = {
     "sklearn": Case(files.MODELS["xz.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
     "sklearn-text": Case(files.MODELS["text.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
     "logit": Case(files.MODELS["logit-formula.pkl"], {"town": "Bonn", "height": 170.5, "weight": 71.0}),
     "glm": Case(files.MODELS["glm-poisson.pkl"], {"height": 170.5, "weight": 71.0}),
-    "onnx": Case(files.MODELS["zipmap.onnx"], NUMBERED),
+    "onnx": Case(files.NAMELESS["zipmap.onnx"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
+    "xgboost": Case(lambda: FILES["xgboost-3.2.0/xgb.json"], {"a": 0.5, "b": -3.0, "c": 2.25}),
+    "stacking": Case(files.MODELS["stacking.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}),
     "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
-    "keras": Case((FOLDER / "gru.keras").read_bytes, {f"step{s}_x{x}": 0.25 * s - x for s in range(1, 5) for x in range(1, 4)}),
+    "keras": Case(
+        (FOLDER / "gru.keras").read_bytes, dict(zip(STEPS, np.arange(12) / 8, strict=True)), files.numbers_csv(STEPS)
+    ),
 }
 
 
@@ -124,7 +129,12 @@ def test_the_crypto_network_is_served(service: Client, cloud_context: PromotionC
     data = (shared_data / "crypto" / "model.h5").read_bytes()
     project = Project(name="imported-given", target="v_open")
     manifest, model_files = import_model(
-        ImportRequest("model.h5", data, "gru", "v_open"), project, datetime.now(UTC), "ann", None, 60
+        ImportRequest("model.h5", data, "gru", "v_open", files.numbers_csv([f"n{n}" for n in range(65)])),
+        project,
+        datetime.now(UTC),
+        "ann",
+        None,
+        60,
     )
     publish(cloud_context.store, manifest, model_files, cloud_context.signer)
     promote(cloud_context, project.name, manifest.version, "a test", utc_now)

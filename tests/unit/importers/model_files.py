@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,23 +20,53 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import ColumnTransformer
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    BaggingRegressor,
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+    VotingRegressor,
 )
+from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
+from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 
@@ -57,13 +88,37 @@ def people(rows: int = 240) -> pd.DataFrame:
 NUMBERS = ["height", "weight", "shoe"]
 
 
-def fitted(estimator: Any, frame: bool = False, text: bool = False) -> Any:
+def numbers_csv(names: list[str], rows: int = 60) -> bytes:
+    """Return a sample of standard normal numbers."""
+    table = pd.DataFrame(np.random.default_rng(2).normal(size=(rows, len(names))), columns=names)
+    return table.to_csv(index=False).encode()
+
+
+def fitted(estimator: Any, text: bool = False, named: bool = True) -> Any:
     table = people()
     inputs = table[[*NUMBERS, "town"]] if text else table[NUMBERS]
     target = table["sex"] if is_classifier(estimator) else table["weight"] + table["shoe"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return estimator.fit(inputs if frame or text else inputs.to_numpy(), target)
+        return estimator.fit(inputs if named else inputs.to_numpy(), target)
+
+
+def mixed() -> list[tuple[str, Any]]:
+    """Return classifiers of different kinds for an ensemble."""
+    tree, forest = DecisionTreeClassifier(max_depth=3, random_state=0), HistGradientBoostingClassifier(max_iter=3)
+    return [("a", make_pipeline(StandardScaler(), LogisticRegression())), ("b", tree), ("c", forest)]
+
+
+def forest_of_two() -> RandomForestClassifier:
+    return RandomForestClassifier(2, max_depth=3, random_state=0)
+
+
+def with_gaps() -> pd.DataFrame:
+    return (
+        numeric_people()
+        .mask(np.random.default_rng(1).random((240, len(numeric_people().columns))) < 0.1)
+        .assign(kids=numeric_people()["kids"])
+    )
 
 
 def joblib_bytes(estimator: Any, compress: Any = 0) -> bytes:
@@ -114,10 +169,35 @@ def onnx_by_column() -> bytes:
     return data
 
 
+def archive(member: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as content:
+        content.writestr(member, "x")
+    return file.getvalue()
+
+
+def sigmoid_network() -> bytes:
+    """Return a graph of sigmoid(2a - b) with one output."""
+    tensor = onnx.helper.make_tensor_value_info
+    weights = onnx.numpy_helper.from_array(np.array([[2.0], [-1.0]], np.float32), "w")
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], ["s"]), onnx.helper.make_node("Sigmoid", ["s"], ["y"])]
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(nodes, "g", [tensor("x", kind, [None, 2])], [tensor("y", kind, [None, 1])], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def numeric_people() -> pd.DataFrame:
     table = people()
     noise = np.random.default_rng(0).random(len(table)) < 0.15  # without noise the classes are separable and the fit diverges
     return table.assign(male=((table["sex"] == "male") ^ noise).astype(int), kids=(table["shoe"] - 34).clip(lower=0).round())
+
+
+def with_spaces() -> pd.DataFrame:
+    table = numeric_people()
+    return table.assign(**{"shoe size": table["shoe"], "code": pd.Categorical(table["town"]).codes})
 
 
 def design_matrix() -> pd.DataFrame:
@@ -130,11 +210,21 @@ def fit_statsmodels(model: Any) -> bytes:
         return pickle.dumps(model.fit(disp=0))
 
 
+def removed_data(model: Any, summarized: bool = False) -> bytes:
+    """Return a result saved without its rows; a summary before keeps the names of the columns in a cache."""
+    result = model.fit(disp=0)
+    if summarized:
+        result.summary()
+    file = io.BytesIO()
+    result.save(file, remove_data=True)
+    return file.getvalue()
+
+
 FAMILIES = sm.families
 
 MODELS: dict[str, Callable[[], bytes]] = {
     "logistic.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), LogisticRegression()))),
-    "named.pkl": lambda: pickle.dumps(fitted(LogisticRegression(max_iter=500), frame=True)),
+    "named.pkl": lambda: pickle.dumps(fitted(LogisticRegression(max_iter=500))),
     "zlib.joblib": lambda: joblib_bytes(fitted(DecisionTreeClassifier(max_depth=4)), ("zlib", 3)),
     "gzip.joblib": lambda: joblib_bytes(fitted(DecisionTreeRegressor(max_depth=5)), ("gzip", 3)),
     "xz.joblib": lambda: joblib_bytes(fitted(RandomForestClassifier(12, random_state=0)), ("xz", 1)),
@@ -151,6 +241,78 @@ MODELS: dict[str, Callable[[], bytes]] = {
     ),
     "imputed.joblib": lambda: joblib_bytes(fitted(make_pipeline(SimpleImputer(), LinearRegression()))),
     "searched.joblib": lambda: joblib_bytes(fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [2, 3]}))),
+    "voting.joblib": lambda: joblib_bytes(fitted(VotingClassifier(mixed(), voting="soft", weights=[2, 1, 1]))),
+    "voting-r.joblib": lambda: joblib_bytes(fitted(VotingRegressor([("a", LinearRegression()), ("b", SVR())]))),
+    "stacking.joblib": lambda: joblib_bytes(fitted(StackingClassifier(mixed(), passthrough=True))),
+    "stacking-r.joblib": lambda: joblib_bytes(
+        fitted(StackingRegressor([("a", Lasso(0.1)), ("b", KNeighborsRegressor(weights="distance"))], RandomForestRegressor(5)))
+    ),
+    "bagging.joblib": lambda: joblib_bytes(fitted(BaggingClassifier(LogisticRegression(max_iter=500), 4, max_features=2))),
+    "bagging-r.joblib": lambda: joblib_bytes(fitted(BaggingRegressor(n_estimators=4))),
+    "ada-boost.joblib": lambda: joblib_bytes(fitted(AdaBoostClassifier(n_estimators=4))),
+    "isotonic.joblib": lambda: joblib_bytes(fitted(CalibratedClassifierCV(forest_of_two(), method="isotonic", cv=2))),
+    "sigmoid.joblib": lambda: joblib_bytes(
+        fitted(CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression())))
+    ),
+    "lda.joblib": lambda: joblib_bytes(fitted(LinearDiscriminantAnalysis())),
+    "lda-before.joblib": lambda: joblib_bytes(fitted(make_pipeline(LinearDiscriminantAnalysis(), LogisticRegression()))),
+    "qda.joblib": lambda: joblib_bytes(fitted(QuadraticDiscriminantAnalysis())),
+    "bernoulli.joblib": lambda: joblib_bytes(fitted(BernoulliNB(binarize=60.0))),
+    "multinomial.joblib": lambda: joblib_bytes(fitted(make_pipeline(MinMaxScaler(clip=True), MultinomialNB()))),
+    "manhattan.joblib": lambda: joblib_bytes(fitted(KNeighborsClassifier(3, p=1, weights="distance"))),
+    "svr.joblib": lambda: joblib_bytes(fitted(make_pipeline(RobustScaler(), SVR(kernel="poly")))),
+    "isolation.joblib": lambda: joblib_bytes(fitted(IsolationForest(n_estimators=9, random_state=0))),
+    "k-means.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), KMeans(3, random_state=0)))),
+    "target-log.joblib": lambda: joblib_bytes(
+        fitted(TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1))
+    ),
+    "target-power.joblib": lambda: joblib_bytes(fitted(TransformedTargetRegressor(Ridge(), transformer=PowerTransformer()))),
+    "dummy.joblib": lambda: joblib_bytes(fitted(DummyClassifier())),
+    "mini-batches.joblib": lambda: joblib_bytes(fitted(MiniBatchKMeans(3, n_init=1, random_state=0))),
+    "target-scaled.joblib": lambda: joblib_bytes(fitted(TransformedTargetRegressor(Ridge(), transformer=StandardScaler()))),
+    "function.joblib": lambda: joblib_bytes(fitted(make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()))),
+    "bins.joblib": lambda: joblib_bytes(fitted(make_pipeline(KBinsDiscretizer(4, encode="onehot-dense"), Ridge()))),
+    "quantiles.joblib": lambda: joblib_bytes(fitted(make_pipeline(QuantileTransformer(n_quantiles=9), Ridge()))),
+    "power.joblib": lambda: joblib_bytes(fitted(make_pipeline(PowerTransformer(), LogisticRegression()))),
+    "polynomial.joblib": lambda: joblib_bytes(fitted(make_pipeline(PolynomialFeatures(3), StandardScaler(), Ridge()))),
+    "normalizer.joblib": lambda: joblib_bytes(fitted(make_pipeline(Normalizer(), SelectKBest(k=2), GaussianNB()))),
+    "components.joblib": lambda: joblib_bytes(fitted(make_pipeline(PCA(2, whiten=True), LogisticRegression()))),
+    "indicator.joblib": lambda: joblib_bytes(
+        make_pipeline(SimpleImputer(add_indicator=True), Ridge()).fit(with_gaps()[NUMBERS], with_gaps()["kids"])
+    ),
+    "text-union.joblib": lambda: joblib_bytes(
+        encoded_text_and(Ridge(), OneHotEncoder(), FeatureUnion([("a", MaxAbsScaler()), ("b", Binarizer(threshold=70.0))]))
+    ),
+    "poisson.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), PoissonRegressor()))),
+    "one-vs-rest.joblib": lambda: joblib_bytes(
+        OneVsRestClassifier(LogisticRegression(max_iter=500)).fit(people()[NUMBERS], people()["town"])
+    ),
+    "text-infrequent.joblib": lambda: joblib_bytes(
+        encoded_text_and(LogisticRegression(), OneHotEncoder(min_frequency=83, handle_unknown="infrequent_if_exist"))
+    ),
+    "text-target.joblib": lambda: joblib_bytes(encoded_text_and(LogisticRegression(), TargetEncoder(random_state=0))),
+    "text-imputed.joblib": lambda: joblib_bytes(
+        encoded_text_and(
+            RandomForestClassifier(5),
+            make_pipeline(
+                SimpleImputer(strategy="most_frequent"), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+            ),
+            SimpleImputer(),
+        )
+    ),
+    "text-lightgbm.joblib": lambda: joblib_bytes(
+        encoded_text_and(lightgbm.LGBMClassifier(n_estimators=5, verbose=-1), OneHotEncoder(handle_unknown="ignore"))
+    ),
+    "voting-lightgbm.joblib": lambda: joblib_bytes(
+        fitted(
+            VotingClassifier([("a", lightgbm.LGBMClassifier(n_estimators=3, verbose=-1)), ("b", GaussianNB())], voting="soft")
+        )
+    ),
+    "histogram-categories.joblib": lambda: joblib_bytes(
+        HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=5).fit(
+            people()[[*NUMBERS, "town"]].astype({"town": "category"}), people()["sex"]
+        )
+    ),
     "text.joblib": lambda: joblib_bytes(pipeline_with_text()),
     "text-forest.joblib": lambda: joblib_bytes(
         encoded_text_and(RandomForestClassifier(9), OneHotEncoder(handle_unknown="ignore"), StandardScaler())
@@ -166,31 +328,50 @@ MODELS: dict[str, Callable[[], bytes]] = {
         )
     ),
     "three-classes.joblib": lambda: joblib_bytes(
-        HistGradientBoostingClassifier(max_iter=4).fit(people()[NUMBERS].to_numpy(), people()["town"])
+        HistGradientBoostingClassifier(max_iter=4).fit(people()[NUMBERS], people()["town"])
     ),
     "lightgbm.joblib": lambda: joblib_bytes(lightgbm_classifier()),
+    "booster.pkl": lambda: pickle.dumps(lightgbm_classifier().booster_),
     "lightgbm.txt": lambda: lightgbm_classifier().booster_.model_to_string().encode(),
     "logit-formula.pkl": lambda: fit_statsmodels(smf.logit("male ~ height + C(town) + weight", numeric_people())),
     "logit-matrix.pkl": lambda: fit_statsmodels(sm.Logit(numeric_people()["male"], design_matrix())),
-    "probit-array.pkl": lambda: fit_statsmodels(sm.Probit(numeric_people()["male"].to_numpy(), design_matrix().to_numpy())),
     "glm-binomial.pkl": lambda: fit_statsmodels(smf.glm("male ~ height + town", numeric_people(), family=FAMILIES.Binomial())),
     "glm-poisson.pkl": lambda: fit_statsmodels(sm.GLM(numeric_people()["kids"], design_matrix(), family=FAMILIES.Poisson())),
     "ols.pkl": lambda: pickle.dumps(smf.ols("weight ~ height + town", numeric_people()).fit()),
+    "formula-log.pkl": lambda: fit_statsmodels(smf.logit("male ~ np.log(height) + weight", numeric_people())),
+    "formula-products.pkl": lambda: pickle.dumps(
+        smf.ols("weight ~ height * C(town) + I(shoe**2) + np.sqrt(shoe + 1) - 1", numeric_people()).fit()
+    ),
+    "formula-quoted.pkl": lambda: fit_statsmodels(
+        smf.glm("kids ~ Q('shoe size') + town:height", with_spaces(), family=FAMILIES.Poisson())
+    ),
+    "formula-classes.pkl": lambda: fit_statsmodels(smf.mnlogit("code ~ I(height / 100) + weight", with_spaces())),
+    "formula-removed.pkl": lambda: removed_data(smf.ols("weight ~ height * town + np.log(shoe)", numeric_people())),
     "mnlogit.pkl": lambda: fit_statsmodels(sm.MNLogit(pd.Categorical(numeric_people()["town"]).codes, design_matrix())),
-    "zipmap.onnx": lambda: onnx_of(fitted(LogisticRegression(max_iter=500)), True),
-    "tensor.onnx": lambda: onnx_of(fitted(RandomForestClassifier(5, random_state=0)), False),
     "plain.onnx": onnx_by_column,
 }
 """By file name, functions that return the bytes."""
 
+NAMELESS: dict[str, Callable[[], bytes]] = {
+    "arrays.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), LogisticRegression()), named=False)),
+    "probit-array.pkl": lambda: fit_statsmodels(
+        sm.Probit(numeric_people()["male"].to_numpy(), sm.add_constant(people()[NUMBERS].to_numpy()))
+    ),
+    "logit-removed.pkl": lambda: removed_data(sm.Logit(numeric_people()["male"], sm.add_constant(people()[NUMBERS]))),
+    "zipmap.onnx": lambda: onnx_of(fitted(LogisticRegression(max_iter=500)), True),
+    "tensor.onnx": lambda: onnx_of(fitted(RandomForestClassifier(5, random_state=0)), False),
+}
+"""Models of the columns `NUMBERS` whose files do not name them."""
+
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-probabilities": (lambda: joblib_bytes(fitted(LinearSVC())), "CalibratedClassifierCV"),
     "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
-    "a-formula-that-computes": (
-        lambda: fit_statsmodels(smf.logit("male ~ np.log(height)", numeric_people())),
-        "add the result to the table|more than a column",
+    "a-spline": (
+        lambda: pickle.dumps(smf.ols("weight ~ bs(height, df=4)", numeric_people()).fit()),
+        "term bs.* is not a column",
     ),
-    "an-interaction": (lambda: fit_statsmodels(smf.logit("male ~ height:weight", numeric_people())), "more than a column"),
+    "a-stateful-term": (lambda: pickle.dumps(smf.ols("weight ~ center(height)", numeric_people()).fit()), "is not a column"),
+    "a-coding-of-sums": (lambda: pickle.dumps(smf.ols("weight ~ C(town, Sum)", numeric_people()).fit()), "is not a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),
     "text": (lambda: b"hello", "unknown file format"),
     "an-empty-file": (lambda: b"", "unknown file format"),
@@ -198,6 +379,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a-truncated-zlib": (lambda: joblib_bytes(fitted(RandomForestClassifier(5)), 3)[:-30], "damaged"),
     "a-truncated-lightgbm": (lambda: lightgbm_classifier().booster_.model_to_string().encode()[:1500], "LightGBM model is in"),
     "a-truncated-onnx": (lambda: onnx_by_column()[:-20], "unknown file format|not a valid"),
+    "a-skops-file": (lambda: archive("schema.json"), "this is a skops file.*joblib.dump"),
+    "a-pytorch-file": (lambda: archive("archive/data.pkl"), "this is a PyTorch file.*torch.onnx.export"),
+    "arrays-of-numpy": (lambda: archive("arr_0.npy"), "archive of numpy arrays"),
+    "another-archive": (lambda: archive("readme.txt"), "holds readme.txt, not a model"),
     "a-zip": (lambda: b"PK\x03\x04 and more", "not a complete Keras network"),
 }
 """By name, functions that return the bytes of a file that is refused, and the message."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
@@ -30,6 +31,24 @@ def test_an_imported_model_predicts_like_the_original(name: str) -> None:
     assert verified_fast_path(model, golden) is not None
 
 
+@pytest.mark.parametrize("name", files.NAMELESS)
+def test_a_file_without_names_takes_those_of_a_sample_with_as_many_columns(name: str) -> None:
+    data = files.NAMELESS[name]()
+    with pytest.raises(ImportRefused, match="does not name its 3 inputs: pass --sample"):
+        converted(data, name)
+    result = converted(data, name, sample=files.people()[files.NUMBERS].to_csv(index=False).encode())
+    assert [column.name for column in result.signature.inputs] == files.NUMBERS
+    with pytest.raises(ImportRefused, match="takes 3 columns, but the sample has 2"):
+        converted(data, name, sample=files.people()[files.NUMBERS[:2]].to_csv(index=False).encode())
+
+
+def test_a_statsmodels_result_without_rows_keeps_the_names_in_its_cache() -> None:
+    table = files.people()
+    model = sm.Logit(files.numeric_people()["male"], sm.add_constant(table[["shoe", "height"]]))
+    result = converted(files.removed_data(model, summarized=True), sample=table.to_csv(index=False).encode())
+    assert [column.name for column in result.signature.inputs] == ["shoe", "height"]
+
+
 @pytest.mark.parametrize("name", files.REFUSED)
 def test_an_unsupported_file_is_refused_with_the_reason(name: str) -> None:
     make_file, reason = files.REFUSED[name]
@@ -48,10 +67,29 @@ def test_a_sample_names_the_columns_and_its_target_allows_a_score() -> None:
 
 
 def test_a_sample_that_does_not_fit_is_refused_with_the_expected_columns() -> None:
-    with pytest.raises(ImportRefused, match="takes 3 columns, but the sample has 1"):
-        converted(files.MODELS["logistic.joblib"](), sample=b"height,sex\n180,male\n")
     with pytest.raises(ImportRefused, match="takes height, weight, shoe"):
         converted(files.MODELS["named.pkl"](), sample=b"height,weight,boots\n180,80,44\n")
+
+
+def test_a_network_with_one_sigmoid_output_is_a_binary_classifier() -> None:
+    target = converted(files.sigmoid_network(), sample=files.numbers_csv(["a", "b"])).signature.target
+    assert (target.task, target.classes) == ("binary", (0, 1))
+
+
+def test_a_classifier_converted_by_skl2onnx_comes_with_a_warning() -> None:
+    sample = files.people()[files.NUMBERS].to_csv(index=False).encode()
+    for name, warns in (("zipmap.onnx", True), ("tensor.onnx", False), ("arrays.joblib", False)):
+        result = converted(files.NAMELESS[name](), name, sample=sample)
+        assert bool(result.warnings) == warns, name
+        if warns:
+            assert "Import the pickle or joblib file" in result.warnings[0]
+            assert "file itself" in result.reference
+
+
+def test_the_difference_is_relative_to_the_size_of_the_scores() -> None:
+    """The scores of this model reach 1e6."""
+    model = files.LinearRegression().fit(files.people()[files.NUMBERS], 1e6 * files.people()["weight"])
+    assert converted(files.joblib_bytes(model)).largest_difference < 1e-12
 
 
 def test_text_columns_keep_their_categories_and_their_policy_for_unknown_ones() -> None:

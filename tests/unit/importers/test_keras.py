@@ -16,6 +16,7 @@ from podium.importers.keras import read_network
 from podium.importers.keras_layers import to_onnx
 from podium.models.onnx_scorer import create_session
 from podium.models.serialization import load
+from tests.unit.importers import model_files as files
 
 FOLDER = Path(__file__).parent / "keras"
 PREDICTIONS: dict[str, Any] = json.loads((FOLDER / "predictions.json").read_text())
@@ -49,7 +50,8 @@ def test_unsupported_networks_are_refused(name: str, reason: str) -> None:
     [("gru.h5", "regression", (), 12), ("gru-old.keras", "multiclass", (0, 1, 2), 12), ("dense.h5", "binary", (0, 1), 5)],
 )
 def test_the_last_layer_determines_the_task(name: str, task: str, classes: tuple[int, ...], inputs: int) -> None:
-    signature = convert(ImportRequest(name, (FOLDER / name).read_bytes(), "m", "y")).signature
+    sample = files.numbers_csv([f"n{number}" for number in range(inputs)])
+    signature = convert(ImportRequest(name, (FOLDER / name).read_bytes(), "m", "y", sample=sample)).signature
     assert (signature.target.task, signature.target.classes, len(signature.inputs)) == (task, classes, inputs)
 
 
@@ -89,7 +91,8 @@ def test_the_given_network_agrees_with_the_formulas_of_keras_2(shared_data: Path
     import pandas as pd
 
     path = shared_data / "crypto" / "model.h5"
-    result = convert(ImportRequest(path.name, path.read_bytes(), "gru", "v_open"))
+    sample = files.numbers_csv([f"n{number}" for number in range(65)])
+    result = convert(ImportRequest(path.name, path.read_bytes(), "gru", "v_open", sample=sample))
     assert result.largest_difference < 1e-5
     model = load(result.files["models/gru.pkl"])
     rows = np.random.default_rng(0).normal(size=(6, 5, 13))

@@ -1,0 +1,247 @@
+"""Terms of a statsmodels formula, parsed from the names of the coefficients and never evaluated as Python.
+
+A term is a product of factors, such as `np.log(income):C(town)[T.Bonn]`. A factor is a category of a column, or an arithmetic
+expression of columns, numbers and functions of numpy.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from onnx import TensorProto
+
+from podium.importers.graph_builder import GraphBuilder
+from podium.importers.sklearn_graph_steps import FUNCTIONS, Columns
+
+CATEGORY = re.compile(r"(?P<code>.+?)\[(?:T\.)?(?P<level>[^\[\]]*)\]")
+OPERATORS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
+    ast.Add: ("Add", np.add),
+    ast.Sub: ("Sub", np.subtract),
+    ast.Mult: ("Mul", np.multiply),
+    ast.Div: ("Div", np.divide),
+    ast.Pow: ("Pow", np.power),
+}
+OTHER_CODINGS = ("S.", "D.", "H.")
+"""How the levels of sum, difference and Helmert codings start."""
+MAX_NUMBER = 1e300
+NAMES_OF_NUMPY = ("np", "numpy")
+
+
+class UnknownTerm(Exception):
+    """A term that is not a product of categories and arithmetic expressions."""
+
+
+class Target(Protocol):
+    """What a term is computed with: numpy, or operators of a graph."""
+
+    def column(self, name: str) -> Any: ...
+
+    def is_level(self, name: str, level: str) -> Any: ...
+
+    def number(self, value: float) -> Any: ...
+
+    def binary(self, operator: type, left: Any, right: Any) -> Any: ...
+
+    def function(self, function: np.ufunc, value: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    column: str
+    level: str
+
+    def compute(self, target: Target) -> Any:
+        return target.is_level(self.column, self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    node: ast.expr
+
+    def compute(self, target: Target) -> Any:
+        return _compute(self.node, target)
+
+    def columns(self) -> Iterator[str]:
+        return _columns(self.node)
+
+
+Factor = Category | Expression
+
+
+def parse_term(term: str) -> list[Factor]:
+    """Return the factors of a term. Raises UnknownTerm."""
+    try:
+        return [_factor(part) for part in _split(term)]
+    except RecursionError as error:
+        raise UnknownTerm("a nested expression") from error
+
+
+def compute_term(factors: list[Factor], target: Target) -> Any:
+    """Return the product of the factors."""
+    product = factors[0].compute(target)
+    for factor in factors[1:]:
+        product = target.binary(ast.Mult, product, factor.compute(target))
+    return product
+
+
+def _split(term: str) -> Iterator[str]:
+    """Split at colons outside of brackets and quotes."""
+    depth, quote, start = 0, "", 0
+    for position, letter in enumerate(term):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "([":
+            depth += 1
+        elif letter in ")]":
+            depth -= 1
+        elif letter == ":" and depth == 0:
+            yield term[start:position]
+            start = position + 1
+    yield term[start:]
+
+
+def _factor(text: str) -> Factor:
+    match = CATEGORY.fullmatch(text)
+    if match:
+        if match["level"].startswith(OTHER_CODINGS):
+            raise UnknownTerm(text)
+        return Category(_category_column(_parse(match["code"])), match["level"])
+    node = _parse(text)
+    list(_columns(node))  # raises UnknownTerm
+    return Expression(node)
+
+
+def _parse(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UnknownTerm(text) from error
+
+
+def _category_column(node: ast.expr) -> str:
+    """The column of `town`, `Q("town")`, `C(town)` or `C(town, Treatment(…))`. Raises UnknownTerm, also for other codings."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C" and node.args:
+        if not all(ast.unparse(coding).startswith("Treatment") for coding in node.args[1:]) or node.keywords:
+            raise UnknownTerm(ast.unparse(node))
+        node = node.args[0]
+    name = _column(node)
+    if name is None:
+        raise UnknownTerm(ast.unparse(node))
+    return name
+
+
+def _column(node: ast.expr) -> str | None:
+    """The name of a column, which `Q` quotes."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Q" and len(node.args) == 1:
+        (name,) = node.args
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            return name.value
+    return None
+
+
+def _function(node: ast.Call) -> np.ufunc | None:
+    """The function of numpy that is called with one number; None for `I(…)`. Raises UnknownTerm."""
+    if len(node.args) == 1 and not node.keywords:
+        function = node.func
+        if isinstance(function, ast.Name) and function.id == "I":
+            return None
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in NAMES_OF_NUMPY:
+            known = {ufunc.__name__: ufunc for ufunc in FUNCTIONS} | {"abs": np.absolute}
+            if function.attr in known:
+                return known[function.attr]
+    raise UnknownTerm(ast.unparse(node))
+
+
+def _columns(node: ast.expr) -> Iterator[str]:
+    """Yield the columns of an expression. Raises UnknownTerm."""
+    name = _column(node)
+    if name is not None:
+        yield name
+    elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        yield from _columns(node.left)
+        yield from _columns(node.right)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        yield from _columns(node.operand)
+    elif isinstance(node, ast.Call):
+        _function(node)
+        yield from _columns(node.args[0])
+    elif not _is_number(node):
+        raise UnknownTerm(ast.unparse(node))
+
+
+def _is_number(node: ast.expr) -> bool:
+    if not isinstance(node, ast.Constant) or isinstance(node.value, bool) or not isinstance(node.value, int | float):
+        return False
+    return abs(node.value) <= MAX_NUMBER
+
+
+def _compute(node: ast.expr, target: Target) -> Any:
+    name = _column(node)
+    if name is not None:
+        return target.column(name)
+    if isinstance(node, ast.BinOp):
+        return target.binary(type(node.op), _compute(node.left, target), _compute(node.right, target))
+    if isinstance(node, ast.UnaryOp):
+        sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
+        return target.binary(ast.Mult, target.number(sign), _compute(node.operand, target))
+    if isinstance(node, ast.Call):
+        function, value = _function(node), _compute(node.args[0], target)
+        return value if function is None else target.function(function, value)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return target.number(float(node.value))
+    raise UnknownTerm(ast.unparse(node))
+
+
+class FrameTarget:
+    """Computes with the columns of a frame; categories are compared as texts."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def column(self, name: str) -> Any:
+        return self._frame[name].to_numpy(dtype=float)
+
+    def is_level(self, name: str, level: str) -> Any:
+        return (self._frame[name].astype(str) == level).to_numpy(dtype=float)
+
+    def number(self, value: float) -> Any:
+        return np.full(len(self._frame), value)
+
+    def binary(self, operator: type, left: Any, right: Any) -> Any:
+        return OPERATORS[operator][1](left, right)
+
+    def function(self, function: np.ufunc, value: Any) -> Any:
+        return function(value)
+
+
+class GraphTarget:
+    """Adds operators to a graph; `positions` maps columns to their index in the input."""
+
+    def __init__(self, graph: GraphBuilder, x: Columns, positions: Mapping[str, int]) -> None:
+        self._graph, self._x, self._positions = graph, x, positions
+
+    def column(self, name: str) -> Any:
+        return self._graph.add("Gather", self._x.tensor, self._graph.integers([self._positions[name]]), axis=1)
+
+    def is_level(self, name: str, level: str) -> Any:
+        code = self._x.code(self._positions[name], level)
+        return self._graph.add("Cast", self._graph.add("Equal", self.column(name), code), to=TensorProto.DOUBLE)
+
+    def number(self, value: float) -> Any:
+        return self._graph.constant_rows(self._x.tensor, np.array([value]))
+
+    def binary(self, operator: type, left: Any, right: Any) -> Any:
+        return self._graph.add(OPERATORS[operator][0], left, right)
+
+    def function(self, function: np.ufunc, value: Any) -> Any:
+        return FUNCTIONS[function](self._graph, value)
