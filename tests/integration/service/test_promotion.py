@@ -27,7 +27,7 @@ def versions(service: Client, put_champion: Put, cloud_context: PromotionContext
     project = Project(data="s3://podium/none", **ENTRIES)
     loose = project.model_copy(update={"gates": GateOptions(compatible=False, non_inferiority=False)})
     first = put_champion(tables.flowers(600), **ENTRIES)
-    narrower = tables.flowers(600).rename(columns={"sepal": "colour"})
+    narrower = tables.flowers(600).rename(columns={"petal": "colour"})
     return [
         first,
         publish_version(cloud_context, tables.flowers(600, seed=9), project),
