@@ -21,6 +21,7 @@ from podium.tables.typed_columns import mask_missing
 FORMATS = {"plain": "numbers", "money": "amounts of money", "percent": "percentages", "quantity": "amounts"}
 MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
+TABLE = "(table)"
 MAX_LENGTH = 20
 
 
@@ -54,9 +55,9 @@ def findings_text(findings: Sequence[Finding]) -> list[str]:
     """Return the lines of a section on what was read, changed and left out; none if there is nothing to say."""
     if not findings:
         return []
-    width = min(MAX_WIDTH, max(len(finding.column) for finding in findings))
+    width = min(MAX_WIDTH, max(len(finding.column or TABLE) for finding in findings))
     lines = [
-        f"  {finding.column:<{width}}  {finding.message}" + (f"   ({finding.setting})" if finding.setting else "")
+        f"  {finding.column or TABLE:<{width}}  {finding.message}" + (f"   ({finding.setting})" if finding.setting else "")
         for finding in findings[:MAX_LINES]
     ]
     more = [f"  … and {len(findings) - MAX_LINES} more in the report"] if len(findings) > MAX_LINES else []
