@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from podium.schema.arrays import FloatVector
-from podium.schema.columns import EPOCH_TIME, Column
+from podium.schema.columns import EPOCH_TIME, ISO_FORMAT, Column
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 INTEGER = r"[+-]?[0-9]+(\.0*)?"
@@ -52,12 +52,21 @@ def parse_date(text: str, date_format: str) -> float | None:
     nanoseconds if it is large.
     """
     text = text.strip()
-    try:
-        if text[4:5] == text[7:8] == "-":
-            return _days(datetime.fromisoformat(text.replace(" UTC", "Z").replace(" +", "+")))
-        return _days(datetime.strptime(text, date_format))
-    except (ValueError, OverflowError):
-        return epoch_days(float(text)) if re.fullmatch(r"-?[0-9]{9,19}(\.0*)?", text) else None
+    for parse in (
+        (_parse_iso,) if date_format == ISO_FORMAT else (lambda text: datetime.strptime(text, date_format), _parse_iso)
+    ):
+        try:
+            return _days(parse(text))
+        except (ValueError, OverflowError):
+            pass
+    return epoch_days(float(text)) if re.fullmatch(r"-?[0-9]{9,19}(\.0*)?", text) else None
+
+
+def _parse_iso(text: str) -> datetime:
+    """Parse an ISO 8601 date with hyphens, optionally with a time and an offset. Raises ValueError."""
+    if not text[4:5] == text[7:8] == "-":
+        raise ValueError("not an ISO date")
+    return datetime.fromisoformat(text.replace(" UTC", "Z").replace(" +", "+").replace(" -", "-"))
 
 
 def _days(time: datetime) -> float:

@@ -43,7 +43,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression, PoissonRegressor, Ridge
+from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression, PoissonRegressor, Ridge, TweedieRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
@@ -284,6 +284,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
         encoded_text_and(Ridge(), OneHotEncoder(), FeatureUnion([("a", MaxAbsScaler()), ("b", Binarizer(threshold=70.0))]))
     ),
     "poisson.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), PoissonRegressor()))),
+    "tweedie.joblib": lambda: joblib_bytes(fitted(make_pipeline(StandardScaler(), TweedieRegressor(power=1.5)))),
     "one-vs-rest.joblib": lambda: joblib_bytes(
         OneVsRestClassifier(LogisticRegression(max_iter=500)).fit(people()[NUMBERS], people()["town"])
     ),

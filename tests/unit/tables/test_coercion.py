@@ -56,6 +56,8 @@ VALUES: list[tuple[Column, Any, Any]] = [
     ),
     *((Column("x", "date"), number, 15002.0) for number in (1296172800, 1296172800000, 1296172800000000, "1296172800000")),
     (Column("x", "date"), "1970-01-11", 10.0),
+    (Column("x", "date", date_format="%Y-%d-%m"), "1970-11-01", 10.0),
+    (Column("x", "date", date_format="%d/%m/%Y"), "1970-01-11", 10.0),
     (Column("x", "category"), "e\u0301", "é"),
     (Column("x", "category"), 5, "5"),
     (WITH_NA_VALUES, 0, None),
