@@ -92,7 +92,7 @@ LOOKS_LIKE_DATA = rf"{NUMBER}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}"
 def column_problems(names: Sequence[str], columns: Sequence[Column], ignored: set[str]) -> list[Problem]:
     """Return the problems with a table's column names, up to a limit."""
     known, present = {column.name for column in columns}, set(names)
-    ignored |= {name for name in names if UNNAMED.fullmatch(name)}
+    ignored = ignored | {name for name in names if UNNAMED.fullmatch(name)}
     lacks_columns = not known & present or any(not column.nullable and column.name not in present for column in columns)
     if lacks_columns and any(re.fullmatch(LOOKS_LIKE_DATA, name) for name in present - known):
         return [Problem("csv-header", "the first row looks like data; add a header row")]  # naming the columns may reveal cells

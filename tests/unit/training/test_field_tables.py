@@ -11,13 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from podium.inference.panel_rows import key_table
+from podium.inference.panel_rows import key_table, typed_panel
+from podium.inference.parsed_rows import DEFAULT_OPTIONS
+from podium.inference.table_rows import read_options as request_options
 from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import windows
+from podium.tables.readers import read_typed
+from podium.tables.size_limits import REQUEST
 from podium.training.findings import leakage_findings
 from podium.training.panel import prepare_panel
 from podium.training.preparation import prepare_table
@@ -367,3 +371,14 @@ def test_free_text_becomes_features() -> None:
     assert columns == ["a", "b", "c", "review"]
     frame = rows_to_frame(cells, rows.signature.inputs)
     assert np.array_equal(encoder.transform(frame), encoder.transform_rows(cells), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "layout", [{"index": True}, {"index": False, "sep": "\t"}, {"index": False, "date_format": "%Y-%m-%dT%H:%M:%S"}]
+)
+def test_a_panel_upload_may_have_an_index_and_iso_times(layout: dict[str, object]) -> None:
+    frame = shop_rows("D")
+    signature = read_panel(csv(frame.assign(when=frame["when"].dt.strftime("%d/%m/%Y")))).signature
+    table = read_typed(csv(frame, **layout), request_options(signature, DEFAULT_OPTIONS, REQUEST))
+    typed = typed_panel(table, signature, DEFAULT_OPTIONS)
+    assert len(typed["sold"]) == len(frame) and typed["when"].min() == 19723
