@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,7 +187,7 @@ def class_spellings(cells: pa.ChunkedArray, project: Project) -> dict[str, str]:
     return {label: classes[meaning[label]] for label in counts}
 
 
-def _meaning(labels: Counter[str]) -> dict[str, object]:
+def _meaning(labels: Collection[str]) -> dict[str, object]:
     """Map each label to a key that equal classes share."""
     folded: dict[str, object] = {label: label.casefold() for label in labels}
     is_boolean = len(set(folded.values())) > 2 and set(folded.values()) <= BOOLEANS.keys()
@@ -203,23 +204,13 @@ def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, .
             raise BadData([Problem("out-of-range", "has a number that is too large", column=target.name)])
         return numbers
     codes = {str(label): float(code) for code, label in enumerate(target.classes)}
-    meanings = _meaning(Counter(codes))
-    loose = {meanings[label]: code for label, code in codes.items()}
-    if len(loose) < len(codes):
+    labels = {label: normalize_category(label) for label in pc.unique(text).drop_null().to_pylist()}
+    meaning = _meaning({*labels.values(), *codes})
+    loose = {meaning[label]: code for label, code in codes.items()}
+    if len(loose) < len(codes):  # spellings are classes of their own
         loose = {}
-    if (
-        len(codes) == 2
-        and set(map(str.casefold, codes)) <= BOOLEANS.keys()
-        and len({BOOLEANS[c.casefold()] for c in codes}) == 2
-    ):
-        polarity = {BOOLEANS[label.casefold()]: code for label, code in codes.items()}
-        loose |= {spelling: polarity[value] for spelling, value in BOOLEANS.items() if spelling not in loose}
-
-    def code(label: str) -> float | None:
-        label = normalize_category(label)
-        return codes.get(label, loose.get(label.casefold()))
-
-    return text.to_pandas().map(code, na_action="ignore").astype(float)
+    known = {text: codes.get(label, loose.get(meaning[label])) for text, label in labels.items()}
+    return text.to_pandas().map(known.get, na_action="ignore").astype(float)
 
 
 def _is_canonical_integer(label: str) -> bool:
