@@ -34,8 +34,8 @@ from podium.training.preparation import prepare_table
 from podium.training.reading import read_training_table
 from podium.training.splits import held_out_rows, training_rows
 
-LEARNED = """AER/HousePrices ISLR/OJ ISLR/Carseats Stat2Data/Titanic modeldata/attrition modeldata/credit_data openintro/ames
-seattle_weather""".split()
+LEARNED = ["AER/HousePrices", "ISLR/OJ", "ISLR/Carseats", "Stat2Data/Titanic", "modeldata/attrition", "modeldata/credit_data"]
+LEARNED += ["openintro/ames", "seattle_weather"]
 AUTOGLUON = """
 import io, pickle, sys
 import pandas as pd
