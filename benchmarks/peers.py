@@ -34,7 +34,7 @@ class Bench:
 
 def start_mlserver(folder: Path, port: int) -> tuple[Process, str]:
     """Start MLServer in this process's pool, with its scikit-learn runtime; return it with its version."""
-    python = _environment(folder / "mlserver", ["mlserver", "mlserver-sklearn"])
+    python = make_environment(folder / "mlserver", ["mlserver", "mlserver-sklearn", *LIBRARIES])
     model = {"name": "bench", "implementation": "mlserver_sklearn.SKLearnModel"}
     model |= {"parameters": {"uri": str(folder / "pipeline.pkl")}}  # type: ignore[dict-item]
     grpc, metrics = free_ports(2)
@@ -49,7 +49,7 @@ def start_mlserver(folder: Path, port: int) -> tuple[Process, str]:
 
 def start_bentoml(folder: Path, port: int) -> tuple[Process, str]:
     """Start a BentoML service with one worker; return it with its version."""
-    python = _environment(folder / "bentoml", ["bentoml"])
+    python = make_environment(folder / "bentoml", ["bentoml", *LIBRARIES])
     (folder / "bentoml" / "bench.py").write_text(BENTO.format(pipeline=str(folder / "pipeline.pkl")))
     command = [str(python.parent / "bentoml"), "serve", "bench:Bench", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--working-dir", str(folder / "bentoml")]
@@ -58,11 +58,11 @@ def start_bentoml(folder: Path, port: int) -> tuple[Process, str]:
     return process, _version(python, "bentoml")
 
 
-def _environment(folder: Path, packages: Sequence[str]) -> Path:
+def make_environment(folder: Path, packages: Sequence[str]) -> Path:
     """Return the Python of a new environment with these packages."""
     uv, python = Path(sys.executable).parent / "uv", folder / "bin" / "python"
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder)], check=True)
-    subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *packages, *LIBRARIES], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *packages], check=True)
     return python
 
 
