@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How text tables are read. A request may differ in delimiter and header; both are detected from the column names.
 
-    `names` are the columns of tables without a header row; lines that start with `comment` are skipped.
+    `decimal` is the mark of numbers that leave it open. `names` are the columns of tables without a header row. Lines that
+    start with `comment` are skipped.
     """
 
     encoding: str = "utf-8"
     delimiter: str = ","
+    decimal: Literal[".", ","] = "."
     comment: str = ""
     names: tuple[str, ...] = ()
 

@@ -13,6 +13,7 @@ from podium.schema.data_errors import BadData, Problem, TooLarge
 from podium.schema.reading import DEFAULT_READING, Finding, Reading, counted
 
 BOM = "\ufeff"
+INVISIBLE = " \t\r\n\u00a0\u200b\ufeff"
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 MAX_PREAMBLE = 50
 """Maximum number of rows before the header."""
@@ -106,15 +107,20 @@ def _first_rows(text: str, delimiter: str, skipped: int) -> list[_Row]:
 def _best_row(rows: dict[str, list[_Row]], options: HeaderOptions) -> tuple[str, int]:
     """Return the delimiter and the index of the row that has the most known names; by default the first row."""
     known = set(options.known) | set(options.reading.names)
-    best, found = 0, None
+    best, found = 0.0, None
     for delimiter, candidates in rows.items():
         for index, row in enumerate(candidates[:MAX_PREAMBLE] if options.skip_rows is None else candidates[:1]):
-            score = _score(row, known)
-            if score > best:
+            score = _score(row, known) + _fits(row, candidates[index + 1 : index + 2])
+            if score > best and _score(row, known):
                 best, found = score, (delimiter, index)
-            if score == len(row.cells) == len(set(row.cells)):
+            if _score(row, known) == len(row.cells) == len(set(row.cells)):
                 return delimiter, index
     return found or (_usual_delimiter(rows), 0)
+
+
+def _fits(row: _Row, following: Sequence[_Row]) -> float:
+    """Return half a point if the next row has as many cells, as the row after a header has."""
+    return 0.5 if following and len(following[0].cells) == len(row.cells) else 0.0
 
 
 def _score(row: _Row, known: set[str]) -> int:
@@ -147,7 +153,7 @@ def _complete_names(cells: Sequence[str], following: Sequence[_Row]) -> tuple[li
             findings.append(Finding("", "the header has no name for the first column, which holds names of rows"))
     elif extra == {-1} and not names[-1].strip():
         names.pop()
-    stripped = [name.strip() for name in names]
+    stripped = [name.strip(INVISIBLE) for name in names]
     if stripped != names:
         findings.append(Finding("", "blanks around the column names were removed"))
     distinct = list(_distinct(stripped))

@@ -27,8 +27,10 @@ MIN_TYPED_FRACTION = 0.95
 """Minimum fraction of the cells that have a kind for the others, which do not, to be missing values."""
 MAX_ODD_CELLS = 2
 """Number of odd cells that a small column may have if it is at least 80 % typed."""
-MAX_ODD_TEXTS, MIN_DISTINCT_NUMBERS = 20, 20
-"""A column with more distinct numbers and fewer distinct other texts than this is not a category column."""
+MAX_ODD_TEXTS = 20
+"""A column with more distinct numbers and at most as many distinct other texts is not a category column."""
+UNITS = (*"gmlLhstWVK°", *MAGNITUDES)
+"""Units of one letter; other letters after a number make it a code."""
 LONG_INTEGER = r"[+-]?[0-9]{16,}(\.0*)?"
 """Integers that float64 does not represent exactly; they identify something."""
 LEADING_ZERO = r"0[0-9]+"
@@ -50,7 +52,14 @@ class CellKind:
     """Whether day and month cannot be told apart."""
     odd: tuple[str, ...] = ()
     odd_fraction: float = 0.0
-    """The strings, and their fraction, that keep a category column from being numbers."""
+    """The strings, and their fraction, that keep a category column from being numbers or dates."""
+    must_ask: bool = False
+    """Whether these are so few that the column is hardly meant as categories."""
+
+    @property
+    def has_format(self) -> bool:
+        """Return whether the cells are formatted numbers."""
+        return self.number_format != "plain" or self.decimal != "."
 
 
 CATEGORY = CellKind("category")
@@ -95,10 +104,10 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
     if _is_enough(best_fraction, counts.total):
         known = set(marks)
         return replace(best, na_values=(*(mark for mark in NA_TEXTS if mark in known), *odd))
-    is_mixed = best.kind in ("number", "integer") and best_fraction >= 0.5 and len(odd) <= MAX_ODD_TEXTS
-    if is_mixed and len(counts.texts) - len(odd) > MIN_DISTINCT_NUMBERS:
-        return replace(CATEGORY, odd=odd, odd_fraction=1 - best_fraction)
-    return CATEGORY
+    if best_fraction < 0.5:
+        return CATEGORY
+    must_ask = best.kind in ("number", "integer") and len(odd) <= MAX_ODD_TEXTS < len(counts.texts) - len(odd)
+    return replace(CATEGORY, odd=odd[:MAX_ODD_TEXTS], odd_fraction=1 - best_fraction, must_ask=must_ask)
 
 
 def _is_enough(fraction: float, total: int) -> bool:
@@ -120,6 +129,9 @@ def _candidates(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKin
     integers = counts.matching("[+-]?[0-9]+")
     if counts.fraction(integers) == 1.0:
         yield CellKind("integer"), integers
+    if counts.fraction(counts.matching("0[0-9].*")) >= MIN_LEADING_ZEROS:
+        yield from _dates(counts, day_first=decimal == ",")
+        return
     if decimal == ",":
         yield from _formatted(counts, ",")
     if pc.any(is_number).as_py():
@@ -141,19 +153,28 @@ def _formatted(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKind
     if len(currencies.drop_null()) <= 1:
         yield CellKind("number", "money", decimal), money
     yield CellKind("number", "percent", decimal), counts.matching(format_pattern("percent", decimal))
-    suffixes = cell_suffixes(counts.texts, decimal)
-    if len(suffixes) <= 1:
-        suffix = next(iter(suffixes), "")
-        yield CellKind("number", "quantity", decimal, suffix), counts.matching(format_pattern("quantity", decimal, suffix))
+    suffix = _suffix(counts, decimal)
+    if suffix is not None:
+        quantity = counts.matching(format_pattern("quantity", decimal, suffix))
+        is_limit = counts.matching(f"{LIMITS}.*")
+        if counts.fraction(is_limit) < counts.fraction(quantity) / 2:  # otherwise they are groups, such as <40 and >=40
+            yield CellKind("number", "quantity", decimal, suffix), quantity
 
 
-def cell_suffixes(texts: pa.Array, decimal: DecimalMark) -> set[str]:
-    """Return the units after the numbers of cells such as `12.5 kg`."""
+def _suffix(counts: _Counts, decimal: DecimalMark) -> str | None:
+    """Return the unit after most of the numbers, empty if there is none; None if there are several, or codes such as 136A."""
     pattern = (
-        rf"^{LIMITS}?[{SPACES}]?[+-]?{number_pattern(decimal)}[{SPACES}]?(?P<suffix>[A-Za-zµ°][A-Za-zµ°²³0-9/%.]{{0,11}})$"
+        rf"^{LIMITS}?[{SPACES}]?[+-]?{number_pattern(decimal)}[{SPACES}]?(?P<suffix>[A-Za-zµ°%][A-Za-zµ°²³0-9/%.]{{0,11}})?$"
     )
-    found = pc.unique(pc.struct_field(pc.extract_regex(texts, pattern), [0])).drop_null().to_pylist()
-    return set(found) - MAGNITUDES.keys()
+    found = pc.struct_field(pc.extract_regex(counts.texts, pattern), [0])
+    suffixes = set(pc.unique(found).drop_null().to_pylist()) - {""}
+    has_plain = pc.any(pc.equal(found, "")).as_py()
+    if suffixes <= MAGNITUDES.keys() and (len(suffixes) != 1 or has_plain):
+        return ""
+    suffix = next(iter(suffixes))
+    is_unit = len(suffixes) == 1 and (len(suffix) > 1 or suffix in UNITS)
+    share = counts.fraction(pc.fill_null(pc.equal(found, suffix), False))
+    return suffix if is_unit and share >= 0.5 * counts.fraction(pc.is_valid(found)) else None
 
 
 def infer_decimal(columns: Sequence[pa.ChunkedArray]) -> DecimalMark:
@@ -233,7 +254,7 @@ def _parsed(texts: pa.Array, shape: pa.Array, date_format: str) -> pa.Array:
 
 
 EPOCH_NAME = re.compile(
-    r"(?i)(^|_|\b)(time|date|timestamp|ts|epoch|created|updated)(_?at)?($|_|\b|ms|s)|[a-z](Time|Date|Timestamp)$"
+    r"(?i)^(time|date|ts|datetime)$|timestamp|epoch|_at$|(event|start|end|created?|updated?|modified)_?(time|at)$"
 )
 
 
@@ -241,5 +262,6 @@ def is_epoch(name: str, text: pa.ChunkedArray) -> bool:
     """Return whether whole numbers under this name are times since 1970, between 1990 and 2050."""
     if not EPOCH_NAME.search(name):
         return False
-    days = [parse_date(cell, ISO_FORMAT) for cell in pc.unique(text).drop_null()[:100].to_pylist()]
-    return bool(days) and all(day is not None and 7_300 < day < 29_200 for day in days)
+    sample = pc.unique(text).drop_null()[:100].to_pylist()
+    days = [parse_date(cell, ISO_FORMAT) for cell in sample if re.fullmatch(r"[0-9]{9,19}(\.0*)?", cell)]
+    return sum(day is not None and 7_300 < day < 29_200 for day in days) >= MIN_TYPED_FRACTION * max(1, len(sample))

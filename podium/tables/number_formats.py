@@ -38,12 +38,13 @@ def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: st
     space, number = f"[{SPACES}]?", number_pattern(decimal, grouped)
     magnitude = f"(?:{'|'.join(MAGNITUDES)})"
     amount = f"{number}{space}{magnitude}?{space}{CURRENCY}?"
-    signed = f"[+-]?{space}{CURRENCY}?{space}{amount}-?|{CURRENCY}{space}[+-]{space}{amount}"
+    trailing = f"|{CURRENCY}?{space}[0-9{SEPARATORS[decimal]}]*[0-9]{re.escape(decimal)}[0-9]+{space}{CURRENCY}?-"
+    signed = f"[+-]?{space}{CURRENCY}?{space}{amount}|{CURRENCY}{space}[+-]{space}{amount}{trailing}"
     return {
         "plain": rf"[+-]?{number}",
         "money": rf"{signed}|\({CURRENCY}?{space}{amount}\)",
         "percent": rf"[+-]?{number}{space}%?|\({number}{space}%?\)",
-        "quantity": rf"{LIMITS}?{space}[+-]?{number}{space}{magnitude}?{space}(?:{re.escape(suffix)})?",
+        "quantity": rf"{LIMITS}?{space}[+-]?{number}{space}(?:{re.escape(suffix) or magnitude})?",
     }[number_format]
 
 
@@ -72,7 +73,7 @@ def plain_text(text: str, column: Column) -> str | None:
     parts = _PATTERNS(_parts(column.decimal, column.grouped)).search(text)
     assert parts is not None
     digits = re.sub(_separators(column), "", parts["number"]).replace(",", ".")
-    magnitude = MAGNITUDES.get(re.sub("[^A-Za-z]", "", parts["magnitude"] or ""))
+    magnitude = None if column.suffix else MAGNITUDES.get(re.sub("[^A-Za-z]", "", parts["magnitude"] or ""))
     sign = "-" if _PATTERNS(NEGATIVE).search(text) else ""
     return f"{sign}{digits}e{magnitude}" if magnitude else sign + digits
 
@@ -88,5 +89,7 @@ def plain_texts(text: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     letters = pc.replace_substring_regex(magnitude, "[^A-Za-z]", "")
     exponents = pa.array(["", *(f"e{power}" for power in MAGNITUDES.values())])
     exponent = exponents.take(pc.fill_null(pc.index_in(letters, pa.array(["", *MAGNITUDES])), 0))
+    if column.suffix:
+        exponent = pc.if_else(pc.is_valid(exponent), "", "")
     sign = pc.if_else(pc.match_substring_regex(text, NEGATIVE), "-", "")
     return pc.if_else(is_formatted, pc.binary_join_element_wise(sign, digits, exponent, ""), text)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
+from podium.schema.reading import DEFAULT_READING, Reading
 from podium.tables.cell_rules import normalize_category
 from podium.tables.fuzzy_categories import (
     VOCABULARIES,
@@ -38,16 +39,17 @@ ID_NAME = re.compile(r"(^|[_ .-])(id|ID|Id|uuid|guid|key)$|[a-z](Id|ID)$")
 UNIQUE_TEXT = "nearly unique text"
 MIN_WORDS = 4
 """Mean number of words of a column of free text."""
+ROW_NAME = re.compile(r"(?i)^(Unnamed: [0-9]+|row.*|index|nr|no|number|#)$")
 MAX_SHOWN = 5
 
 
-def infer_signature(table: pa.Table, project: Project) -> Signature:
+def infer_signature(table: pa.Table, project: Project, reading: Reading = DEFAULT_READING) -> Signature:
     """Infer inputs, target and ignored columns from the cells and the project's options.
 
     Raises BadData with the problems of all columns.
     """
     _check_names(table, project)
-    decimal = table_decimal(table, project)
+    decimal = table_decimal(table, project, reading)
     inputs, ignored, problems = [], {project.target: "the target"}, list[Problem]()
     for name in table.column_names:
         if name == project.target:
@@ -69,19 +71,19 @@ def infer_signature(table: pa.Table, project: Project) -> Signature:
         else:
             inputs.append(column)
     try:
-        target = infer_target(table[project.target], project)
+        target = infer_target(table[project.target], project, decimal)
     except BadData as error:
         problems += error.problems
     if problems:
         raise BadData(problems)
     if not inputs:
         raise BadData([Problem("no-inputs", "no input column is left to train on")])
-    return Signature(tuple(inputs), target, ignored)
+    return Signature(tuple(inputs), target, ignored, reading=replace(reading, decimal=decimal))
 
 
-def table_decimal(table: pa.Table, project: Project) -> DecimalMark:
-    """Return the decimal mark of the table's numbers."""
-    return project.reading.decimal or infer_decimal(table.columns)
+def table_decimal(table: pa.Table, project: Project, reading: Reading) -> DecimalMark:
+    """Return the decimal mark for numbers that leave it open; a comma only if cells are not separated by commas."""
+    return project.reading.decimal or ("." if reading.delimiter == "," else infer_decimal(table.columns))
 
 
 def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, decimal: DecimalMark = ".") -> Column:
@@ -107,7 +109,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         column = _with_fuzzy_spellings(column, text, options)
     values, problems = coerce_column(cells, column)
     if problems:
-        raise BadData(_grouped(problems))
+        raise BadData(_grouped(problems, f'columns.{name}.kind = "category", or columns.{name}.ignore = true'))
     return with_statistics(replace(column, nullable=False), values, options)
 
 
@@ -124,10 +126,10 @@ def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind |
 
 def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> CellKind:
     """Infer the kind. Raises BadData if a considerable part of a column of numbers is something else."""
-    if is_epoch(name, text):
-        return CellKind("date")
     kind = infer_kind(text, decimal)
-    if kind.odd:
+    if is_epoch(name, text):
+        return replace(kind, kind="date", odd=())
+    if kind.must_ask:
         shown = ", ".join(kind.odd[:MAX_SHOWN])
         message = (
             f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set columns.{name}.na_values if they "
@@ -137,8 +139,8 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
     return kind
 
 
-def _grouped(problems: list[Problem]) -> list[Problem]:
-    """Return one problem for those that differ only in the row."""
+def _grouped(problems: list[Problem], settings: str) -> list[Problem]:
+    """Return one problem for those that differ only in the row, with settings that avoid it."""
     first: dict[tuple[str, str | None], list[Problem]] = {}
     for problem in problems:
         first.setdefault((problem.message, problem.column), []).append(problem)
@@ -191,9 +193,19 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     if column.kind == "category" and distinct > max(rows // 2, 20):
         return _reason_for_text(cells)
     is_unique = column.kind == "integer" and distinct == rows > 20
-    if is_unique and (column.high or 0) - (column.low or 0) == rows - 1:
-        return "row identifier"
-    return "identifier, different in every row" if is_unique and ID_NAME.search(column.name) else ""
+    if is_unique and ID_NAME.search(column.name):
+        return "identifier, different in every row"
+    is_running = is_unique and (column.low in (0, 1) or ROW_NAME.search(column.name)) and _is_running(cells)
+    return "row identifier" if is_running else ""
+
+
+def _is_running(cells: pa.ChunkedArray) -> bool:
+    """Return whether each number is the one before plus one."""
+    text = pc.utf8_trim_whitespace(cells)
+    if not pc.all(pc.match_substring_regex(text, "^[0-9]+$")).as_py():
+        return False
+    numbers = pc.cast(text, pa.float64()).to_numpy()
+    return bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
 def _is_free_text(cells: pa.ChunkedArray) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, Decision, Label, Target, Task
+from podium.schema.columns import Column, DecimalMark, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
@@ -36,12 +36,15 @@ class _TargetText:
     kind: CellKind
 
     @classmethod
-    def of(cls, cells: pa.ChunkedArray, na_values: tuple[str, ...]) -> _TargetText:
+    def of(cls, cells: pa.ChunkedArray, na_values: tuple[str, ...], decimal: DecimalMark) -> _TargetText:
         plain = Column("target", "category", na_values=na_values)
-        kind = infer_kind(mask_missing(cells, plain))
+        kind = infer_kind(mask_missing(cells, plain), decimal)
         if kind.kind not in ("number", "integer"):
             labels = Column("target", "category", na_values=(*na_values, *NA_LABELS))
             return cls(mask_missing(cells, labels), kind)
+        if kind.kind == "integer" and not kind.has_format and not kind.na_values:
+            plain = replace(plain, na_values=(*na_values, *NA_LABELS))
+            return cls(pc.replace_substring_regex(mask_missing(cells, plain), r"\.0*$", ""), kind)
         column = Column(
             "target",
             kind.kind,
@@ -55,14 +58,13 @@ class _TargetText:
         return cls(plain_texts(text, column) if column.has_number_format else text, kind)
 
 
-def infer_target(cells: pa.ChunkedArray, project: Project) -> Target:
+def infer_target(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark = ".") -> Target:
     """Infer the task and its classes; labels become integers if all of them are canonical integers. Raises BadData."""
-    target = _TargetText.of(cells, project.target_na_values)
+    target = _TargetText.of(cells, project.target_na_values, decimal)
     _check_target(target, project)
-    counts = _class_counts(cells, project)
+    counts = _class_counts(cells, project, decimal)
     is_numeric, is_integer = (_all(target.text, pattern) for pattern in (NUMBER, INTEGER))
-    is_plain = target.kind.number_format == "plain" and target.kind.decimal == "."
-    task = project.task or _infer_task(len(counts), is_numeric, is_integer and is_plain)
+    task = project.task or _infer_task(len(counts), is_numeric, is_integer and not target.kind.has_format)
     if task == "regression":
         if not is_numeric:
             raise _bad_target(project, "must be numeric for regression")
@@ -94,7 +96,7 @@ def _check_target(target: _TargetText, project: Project) -> None:
         raise _bad_target(project, message, "one-class")
     if project.task is not None:
         return
-    if target.kind.odd:
+    if target.kind.must_ask:
         shown = ", ".join(target.kind.odd[:MAX_SHOWN])
         message = (
             f"looks like numbers, but {target.kind.odd_fraction:.0%} of its cells are not: {shown}; if they mean a missing"
@@ -114,11 +116,11 @@ def _bad_target(project: Project, message: str, code: str = "invalid-type") -> B
     return BadData([Problem(code, message, column=project.target)])
 
 
-def _class_counts(cells: pa.ChunkedArray, project: Project) -> Counter[str]:
+def _class_counts(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> Counter[str]:
     """Return the number of rows of each class, after merging spellings."""
-    spellings = class_spellings(cells, project)
+    spellings = class_spellings(cells, project, decimal)
     counts: Counter[str] = Counter()
-    for entry in pc.value_counts(_TargetText.of(cells, project.target_na_values).text.drop_null()).to_pylist():
+    for entry in pc.value_counts(_TargetText.of(cells, project.target_na_values, decimal).text.drop_null()).to_pylist():
         counts[spellings[normalize_category(entry["values"])]] += entry["counts"]
     return counts
 
@@ -140,21 +142,23 @@ def _rare_classes(counts: Counter[str], project: Project) -> dict[str, int]:
     return {label: count for label, count in counts.items() if count < project.split.folds}
 
 
-def target_findings(cells: pa.ChunkedArray, target: Target, project: Project) -> list[Finding]:
+def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, decimal: DecimalMark) -> list[Finding]:
     """Return how the target's cells were read: missing marks, separators, merged and rare classes, and the task."""
-    name, text = target.name, _TargetText.of(cells, project.target_na_values)
+    name, text = target.name, _TargetText.of(cells, project.target_na_values, decimal)
     findings = []
     if not target.classes:
         if text.kind.na_values:
             marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
             findings.append(Finding(name, f"rows with {marks} have no target"))
-        if text.kind.number_format != "plain" or text.kind.decimal != ".":
+        if text.kind.has_format:
             marks = {".": "thousands separators", ",": "decimal marks"}[text.kind.decimal]
             message = f"read as formatted numbers; commas are {marks}"
             findings.append(Finding(name, message, 'task = "multiclass"'))
         return findings
-    counts = _class_counts(cells, project)
-    others = [f"{label} → {spelling}" for label, spelling in class_spellings(cells, project).items() if label != spelling]
+    counts = _class_counts(cells, project, decimal)
+    others = [
+        f"{label} → {spelling}" for label, spelling in class_spellings(cells, project, decimal).items() if label != spelling
+    ]
     if others:
         message = f"labels that differ only in spelling are one class ({', '.join(others[:MAX_SHOWN])})"
         findings.append(Finding(name, message, f'columns.{name}.fuzzy = "exact"'))
@@ -168,13 +172,13 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project) ->
     return findings
 
 
-def class_spellings(cells: pa.ChunkedArray, project: Project) -> dict[str, str]:
+def class_spellings(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> dict[str, str]:
     """Return the class of each label of the target: the most frequent of the labels that differ only in spelling.
 
     These are labels that differ in case, and if all labels mean true or false, those of the same meaning. With
     `fuzzy = "exact"` for the target's column, each label is a class.
     """
-    counted = pc.value_counts(_TargetText.of(cells, project.target_na_values).text.drop_null()).to_pylist()
+    counted = pc.value_counts(_TargetText.of(cells, project.target_na_values, decimal).text.drop_null()).to_pylist()
     counts: Counter[str] = Counter()
     for entry in counted:
         counts[normalize_category(entry["values"])] += entry["counts"]
@@ -195,9 +199,9 @@ def _meaning(labels: Collection[str]) -> dict[str, object]:
     return {label: BOOLEANS[label.casefold()] for label in labels} if is_boolean and has_words else folded
 
 
-def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, ...]) -> pd.Series:
+def target_codes(cells: pa.ChunkedArray, target: Target, na_values: tuple[str, ...], decimal: DecimalMark = ".") -> pd.Series:
     """Return the target as numbers: the index of the class, or the value; NaN if missing or of no class. Raises BadData."""
-    text = _TargetText.of(cells, na_values).text
+    text = _TargetText.of(cells, na_values, decimal).text
     if target.task == "regression":
         numbers = pc.cast(pc.utf8_ltrim(text, "+"), pa.float64()).to_pandas().astype(float)
         if not np.isfinite(numbers.dropna()).all():

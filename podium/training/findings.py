@@ -18,7 +18,7 @@ from podium.tables.labeled_rows import LabeledRows
 from podium.tables.target_inference import target_findings
 from podium.tables.typed_columns import mask_missing
 
-FORMATS = {"plain": "numbers", "money": "amounts of money", "percent": "percentages", "quantity": "amounts"}
+FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "amounts"}
 MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
 TABLE = "(table)"
@@ -29,7 +29,7 @@ def table_findings(table: pa.Table, signature: Signature, project: Project) -> l
     """Return what was noticed in the columns of a table."""
     findings: list[Finding] = []
     if not signature.panel:
-        findings += target_findings(table[project.target], signature.target, project)
+        findings += target_findings(table[project.target], signature.target, project, signature.reading.decimal)
     for name, reason in signature.ignored.items():
         if name != project.target:
             findings.append(Finding(name, f"left out: {reason}", _way_back(name, reason)))
@@ -87,12 +87,25 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -
         unit = f" with the unit {column.suffix}" if column.suffix else ""
         separators = {".": "; commas are thousands separators", ",": "; commas are decimal marks"}[column.decimal]
         has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
+        if column.decimal == "," and column.grouped:
+            unit += ", points are thousands separators"
         message = f"read as {FORMATS[column.number_format]}{unit}{separators if has_commas else ''}"
         yield Finding(name, message, f'{key}.kind = "category"')
+    if column.kind == "category" and (options is None or options.kind is None):
+        yield from _nearly_numbers(cells, column)
     if column.kind == "text" and (options is None or options.kind is None):
         yield Finding(name, "read as free text: its frequent words are features", f"{key}.ignore = true")
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
+
+
+def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    """Yield that most cells of a category column are numbers or dates."""
+    kind = infer_kind(mask_missing(cells.cast(pa.string()), column))
+    if kind.odd:
+        shown = ", ".join(_shown(text, 1) for text in kind.odd[:MAX_SHOWN])
+        message = f"a category, because {kind.odd_fraction:.0%} of its cells are not numbers or dates as the others ({shown})"
+        yield Finding(column.name, message, f"{setting_key(column.name)}.na_values = […]")
 
 
 def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from podium.project import ColumnOptions, Project
 from podium.schema.arrays import Columns
 from podium.schema.columns import Column, Derived, Panel, Signature, Target
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding, counted
+from podium.schema.reading import DEFAULT_READING, Finding, Reading, counted
 from podium.tables.cell_rules import expected
 from podium.tables.frames import coerce_frame, columns_of, frame_of
 from podium.tables.frequency import infer_frequency, step_name
@@ -32,14 +32,14 @@ MIN_SPREAD = 1e-9
 """Standard deviations below this are rounding errors and count as zero."""
 
 
-def infer_panel(table: pa.Table, project: Project) -> tuple[Panel, dict[str, str]]:
+def infer_panel(table: pa.Table, project: Project, reading: Reading = DEFAULT_READING) -> tuple[Panel, dict[str, str]]:
     """Infer the panel from its rows; also return why other columns are dropped. Raises BadData."""
     options = panel_options(project)
     required = {project.target: "target", options.entity: "panel.entity", options.time: "panel.time"}
     required |= dict.fromkeys(base_columns(options), "panel.derived_columns")
     _check_columns(table, required)
     columns, ignored = [], {}
-    decimal = table_decimal(table, project)
+    decimal = table_decimal(table, project, reading)
     for name in table.column_names:
         column_options = project.columns.get(name, ColumnOptions())
         if column_options.ignore or name in options.derived_columns:
@@ -153,7 +153,7 @@ def prepare_panel(source: SourceTable, project: Project, until: float | None) ->
     table = source.table
     if until is not None:
         table = table.filter(pa.array((np.floor(row_days(table, project)) <= until).to_numpy()))
-    panel, ignored = infer_panel(table, project)
+    panel, ignored = infer_panel(table, project, source.reading)
     frame = coerce_frame(table, panel.columns, ignored)
     panel, steps = with_frequency(panel, frame, project)
     result = windows(columns_of(frame), panel, ahead=False)

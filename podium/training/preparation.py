@@ -26,10 +26,9 @@ MIN_ROWS = 20
 def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     """Infer the signature, parse every cell, and drop rows and columns that cannot be used. Raises BadData."""
     table = source.table
-    signature = _without_sparse_columns(infer_signature(table, project), table, project)
-    signature = replace(signature, reading=source.reading)
+    signature = _without_sparse_columns(infer_signature(table, project, source.reading), table, project)
     inputs = coerce_frame(table, signature.inputs, signature.ignored)
-    target = target_codes(table[project.target], signature.target, project.target_na_values)
+    target = target_codes(table[project.target], signature.target, project.target_na_values, signature.reading.decimal)
     keys = split_keys(table, project)
     findings = [*source.findings, *table_findings(table, signature, project)]
     keep = target.notna()

@@ -20,7 +20,7 @@ def read_options(project: Project, url: str) -> ReadOptions:
     if project.panel:
         known |= {project.panel.entity, project.panel.time}
     delimiter = "\t" if options.delimiter == "tab" else options.delimiter
-    reading = Reading(options.encoding or FALLBACK_ENCODING, delimiter or ",", options.comment, options.names)
+    reading = Reading(options.encoding or FALLBACK_ENCODING, delimiter or ",", comment=options.comment, names=options.names)
     return ReadOptions(
         gzipped=url.endswith(".gz"),
         header=HeaderOptions(reading, known, delimiter, options.skip_rows),

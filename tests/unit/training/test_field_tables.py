@@ -117,7 +117,12 @@ CELLS: dict[str, tuple[list[str], str]] = {
     "degrees": (["12.5°C", "-3 °C", "4 °C"], "number"),
     "magnitudes": (["1.2k", "3M", "2bn", "15"], "number"),
     "dollar magnitudes": (["$1.2k", "$3M", "$2bn"], "number"),
-    "limits": (["<0.5", "1.25", ">100"], "number"),
+    "limits": (["<0.5", "1.25", "3", "7.5", ">100"], "number"),
+    "groups by limits": (["<40", ">=40"], "category"),
+    "codes with letters": (["136A", "136", "204"], "category"),
+    "seats": (["32B", "34C", "36A"], "category"),
+    "open ranges": (["50-", "55-", "60-"], "category"),
+    "pairs": (["1", "1;2", "3;4"], "category"),
     "Excel errors": (["1.5", "#DIV/0!", "2.5"], "number"),
     "R and SQL": (["1.5", "NA", "\\N"], "number"),
     "booleans": (["yes", "Y", "no", "N", "TRUE"], "boolean"),
@@ -196,6 +201,39 @@ def test_identifiers_are_left_out_with_a_finding(name: str) -> None:
     rows = read(csv(base().assign(**{name: IDENTIFIERS[name]})))
     assert kinds(rows) == BASE_KINDS
     assert any(finding.column == name and "left out" in finding.message for finding in rows.findings)
+
+
+def test_years_and_ranks_are_kept() -> None:
+    frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=np.random.default_rng(1).permutation(ROWS) + 1)
+    assert {"year", "rank"} <= set(kinds(read(csv(frame))))
+
+
+def test_a_column_of_pairs_does_not_set_the_decimal_mark() -> None:
+    frame = base().assign(fuel=["1.459", "1.529", "1.389"] * 100, aisles=["1", "1,2", "3", "2,4"] * 75)
+    assert read(csv(frame)).inputs["fuel"].max() == 1.529
+
+
+def test_the_target_has_the_decimal_mark_of_the_table() -> None:
+    frame = base().drop(columns="y").assign(y=[f"1.{n:03d}" for n in range(100, 100 + ROWS)])
+    assert read(csv(frame, sep=";", decimal=",")).target.min() == 1100
+
+
+def test_a_title_with_the_name_of_the_target_is_no_header() -> None:
+    assert kinds(read(b"Results of the survey, y\n" + csv(base()))) == BASE_KINDS
+
+
+def test_a_date_column_may_have_missing_marks_and_other_names_do_not_make_times() -> None:
+    dates = [str(day.date()) for day in pd.date_range("2024-01-01", periods=ROWS)]
+    dates[150] = "NA"
+    frame = base().assign(date=dates, run_time=np.random.default_rng(1).integers(8 * 10**8, 2 * 10**9, ROWS))
+    rows = read(csv(frame))
+    assert kinds(rows)["date"] == "date" and kinds(rows)["run_time"] == "integer"
+
+
+def test_a_category_that_is_nearly_numbers_is_reported() -> None:
+    cells = [str(n % 10) if n % 12 else "see note" for n in range(ROWS)]
+    rows = read(csv(base().assign(x=cells)))
+    assert any(finding.column == "x" and "8% of its cells are not numbers" in finding.message for finding in rows.findings)
 
 
 def test_problems_of_all_columns_are_reported_at_once() -> None:

@@ -52,7 +52,7 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
         'dose: 10 cells missing: #N/A [columns.dose.kind = "category"]',
-        'price: read as amounts of money; commas are thousands separators [columns.price.kind = "category"]',
+        'price: read as amounts; commas are thousands separators [columns.price.kind = "category"]',
         "y: 10 rows without a target left out",
     ]
 
