@@ -37,12 +37,16 @@ def format_pattern(number_format: NumberFormat, decimal: DecimalMark, suffix: st
     """Return a regular expression for whole cells. A number in parentheses is negative, and so is one before a minus."""
     space, number = f"[{SPACES}]?", number_pattern(decimal, grouped)
     magnitude = f"(?:{'|'.join(MAGNITUDES)})"
-    amount = f"{number}{space}{magnitude}?{space}{CURRENCY}?"
-    trailing = f"|{CURRENCY}?{space}[0-9{SEPARATORS[decimal]}]*[0-9]{re.escape(decimal)}[0-9]+{space}{CURRENCY}?-"
-    signed = f"[+-]?{space}{CURRENCY}?{space}{amount}|{CURRENCY}{space}[+-]{space}{amount}{trailing}"
+    amounts = [
+        f"[+-]?{space}{CURRENCY}?{space}{number}{space}{CURRENCY}?",
+        f"[+-]?{space}{CURRENCY}{space}[+-]?{space}{number}{space}{magnitude}?",
+        f"[+-]?{space}{number}{space}{magnitude}{space}{CURRENCY}",
+        rf"\({CURRENCY}?{space}{number}{space}{CURRENCY}?\)",
+        f"{CURRENCY}?{space}[0-9{SEPARATORS[decimal]}]*[0-9]{re.escape(decimal)}[0-9]+{space}{CURRENCY}?-",
+    ]
     return {
         "plain": rf"[+-]?{number}",
-        "money": rf"{signed}|\({CURRENCY}?{space}{amount}\)",
+        "money": "|".join(amounts),
         "percent": rf"[+-]?{number}{space}%?|\({number}{space}%?\)",
         "quantity": rf"{LIMITS}?{space}[+-]?{number}{space}(?:{re.escape(suffix) or magnitude})?",
     }[number_format]

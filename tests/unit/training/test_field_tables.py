@@ -121,6 +121,7 @@ CELLS: dict[str, tuple[list[str], str]] = {
     "groups by limits": (["<40", ">=40"], "category"),
     "codes with letters": (["136A", "136", "204"], "category"),
     "seats": (["32B", "34C", "36A"], "category"),
+    "sizes with letters": (["32B", "34B", "36B"], "number"),
     "open ranges": (["50-", "55-", "60-"], "category"),
     "pairs": (["1", "1;2", "3;4"], "category"),
     "Excel errors": (["1.5", "#DIV/0!", "2.5"], "number"),
@@ -150,6 +151,11 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
     if kind == "number":
         column = next(column for column in rows.signature.inputs if column.name == "x")
         assert column.has_number_format or column.na_values
+
+
+def test_one_letter_after_every_number_is_a_unit() -> None:
+    rows = read(csv(base().assign(size=["32B", "34B", "36B"] * 100)))
+    assert rows.inputs["size"].max() == 36 and any("unit B" in finding.message for finding in rows.findings)
 
 
 def test_a_time_of_day_is_a_feature() -> None:
