@@ -17,6 +17,7 @@ from tests.conftest import Put, projects_of
 
 CSV, JSON, PARQUET = ({"content-type": media} for media in ("text/csv", "application/json", "application/vnd.apache.parquet"))
 ROWS = 300
+pytestmark = pytest.mark.slow
 OPTIONS: dict[str, Any] = {"n_trials": 1, "families": ["linear", "lightgbm"], "features": {"max_features": 8}}
 
 

@@ -137,6 +137,7 @@ def test_edge_cases_match_the_reference(edge: str, synthetic: Given) -> None:
     check(synthetic, EDGES[edge])
 
 
+@pytest.mark.slow
 def test_the_given_network_matches_the_reference_on_real_rows(given: Given, shared_data: Path) -> None:
     with (shared_data / "crypto" / "crypto-markets.csv").open() as file:
         rows = list(csv.DictReader(file))

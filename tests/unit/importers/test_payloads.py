@@ -30,6 +30,7 @@ def markers(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_payload_runs_with_a_plain_loader(tmp_path: Path) -> None:
     """Without this, the tests below would show nothing."""
@@ -110,6 +111,7 @@ def test_a_refusal_names_the_forbidden_globals(tmp_path: Path) -> None:
         convert(ImportRequest("x.pkl", payloads(tmp_path)["statsmodels-formula"], "m", "y"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_sandbox_stops_globals_that_an_operator_allowed_by_mistake(tmp_path: Path) -> None:
     """The child process may not write files, start programs or open connections."""
@@ -123,6 +125,7 @@ def test_the_sandbox_stops_globals_that_an_operator_allowed_by_mistake(tmp_path:
     assert markers(folder) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_file_that_exits_its_process_is_refused(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"

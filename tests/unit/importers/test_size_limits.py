@@ -100,6 +100,7 @@ def test_an_unbounded_structure_is_refused_at_once(name: str) -> None:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("sample_format", ["csv", "parquet"])
 def test_the_sandboxed_child_reads_a_sample_and_a_multithreaded_model(sample_format: str) -> None:
