@@ -21,7 +21,7 @@ from podium.tables.readers import ReadOptions
 from podium.tables.size_limits import TRAINING
 from podium.tables.text_encoding import as_utf8
 from podium.training.families import select_families
-from podium.training.reading import FALLBACK_ENCODING, read_options
+from podium.training.reading import read_options
 
 HEADER_BYTES = 1 << 20
 FORECAST = {name: metric for name, metric in REGRESSION.items() if name != "mape"}
@@ -108,5 +108,13 @@ def header(store: Store, key: str, options: ReadOptions) -> list[str]:
         except pa.ArrowException:
             raise StoreError(f"{store.url(key)} is not a readable Parquet file") from None
         return list(schema.names)
-    with as_utf8(io.BytesIO(start), FALLBACK_ENCODING, TRAINING) as (text, _):
+    with as_utf8(io.BytesIO(_whole_lines(start)), options.header.reading.encoding, TRAINING) as (text, _):
         return find_header(text.read().decode(errors="ignore"), options.header).names
+
+
+def _whole_lines(start: bytes) -> bytes:
+    """Return the start of a text without a last line that may be cut within a character."""
+    if len(start) < HEADER_BYTES:
+        return start
+    end = len(start) // 2 * 2 if b"\0" in start else max(start.rfind(b"\n"), start.rfind(b"\r")) + 1
+    return start[:end]

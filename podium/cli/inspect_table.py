@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +13,11 @@ from podium.schema.columns import Column, Signature, Target
 from podium.schema.reading import Finding
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, s3_client
+from podium.tables.readers import read_table
 from podium.tables.typed_columns import coerce_column
 from podium.training.findings import findings_text
 from podium.training.preparation import prepare_table
-from podium.training.reading import read_training_table
+from podium.training.reading import read_options, read_training_table
 
 TARGET_NAMES = ("target", "y", "label", "class", "outcome", "churn", "price", "diagnosis", "species", "survived")
 
@@ -82,7 +83,8 @@ def _config(name: str, url: str, target: str) -> Project:
 
 def _likely_target(data: bytes, name: str, url: str) -> str:
     """Return a column with a name that targets often have, else the last one. Raises BadData."""
-    names = read_training_table(data, _config(name, url, TARGET_NAMES[0]), url).table.column_names
+    options = read_options(_config(name, url, TARGET_NAMES[0]), url)
+    names = read_table(data, replace(options, header=replace(options.header, known=TARGET_NAMES))).column_names
     by_name = {column.lower(): column for column in names}
     return next((by_name[target] for target in TARGET_NAMES if target in by_name), names[-1])
 

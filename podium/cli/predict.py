@@ -20,7 +20,8 @@ from podium.cli.common import REJECTED, context_from_settings, report_errors
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv
 from podium.inference.served_model import ServedModel, scores_here
-from podium.inference.table_rows import rows_from_table
+from podium.inference.table_rows import read_options as request_options
+from podium.inference.table_rows import rows_from_text
 from podium.project import BadProject, load_project, project_names
 from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
@@ -29,8 +30,8 @@ from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, StoreError, s3_client
 from podium.tables.parquet_pages import MAGIC as PARQUET_START
-from podium.tables.readers import ReadOptions, read_table
-from podium.tables.size_limits import FILE
+from podium.tables.readers import ReadOptions, read_table, read_typed
+from podium.tables.size_limits import TRAINING
 from podium.training.reading import read_options
 
 TIMEOUT_SECONDS = 600
@@ -151,7 +152,9 @@ def _problem_text(problem: Problem) -> str:
 def _predict_locally(project: str, data: bytes, models: str) -> bytes:
     """Return the predictions of the champion as CSV, after loading it as a service does. Raises StoreError, BadData."""
     champion = champion_of(context_from_settings(signing=False), project)
-    inputs = rows_from_table(data, champion.signature, FILE.rows, ParseOptions(keep_extra=True))
+    options = ParseOptions(keep_extra=True)
+    table = read_typed(data, request_options(champion.signature, options, TRAINING))
+    inputs = rows_from_text(table, champion.signature, table.num_rows, options)
     scores = {family: scores_here(champion, family, inputs.as_frame()) for family in champion.families(models)}
     click.echo(f"{project} {champion.version}", err=True)
     return table_to_csv(result_table(champion, inputs, scores))

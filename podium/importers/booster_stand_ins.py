@@ -5,7 +5,8 @@ They have the methods of a scikit-learn estimator, so that they may be the last 
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import lightgbm
 import numpy as np
@@ -33,11 +34,11 @@ class PickledBooster:
         return self.state.get("_handle", self.state.get("handle"))
 
 
-class BoosterEstimator(BaseEstimator):  # type: ignore[misc]
+class BoosterEstimator(ABC, BaseEstimator):  # type: ignore[misc]
     """A fitted booster; subclasses read the model and predict."""
 
     n_features_in_: int
-    library = ""
+    package_name: ClassVar[str]
     text_columns: dict[int, tuple[str, ...]] = {}
     """The categories of each text column, in the order of their codes."""
 
@@ -45,34 +46,36 @@ class BoosterEstimator(BaseEstimator):  # type: ignore[misc]
         return True
 
     def fit(self, rows: Any, target: Any) -> None:
-        """Required by scikit-learn's checks."""
-        raise NotImplementedError
+        """Refuse, because only the fitted model is known. scikit-learn checks that estimators have this method."""
+        raise TypeError("a booster read from a file cannot be fitted again")
 
+    @abstractmethod
     def _read(self, booster: PickledBooster, state: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Take the model from a pickled estimator."""
 
     def __setstate__(self, state: Any) -> None:
         booster = state.get("_Booster")
         if isinstance(booster, PickledBooster):  # ensembles also keep estimators that are not fitted
             self._read(booster, state)
 
+    @abstractmethod
     def scores(self, rows: Any) -> FloatMatrix:
-        raise NotImplementedError
+        """Return (n, classes) probabilities or (n, 1) values."""
 
     def predict(self, rows: Any) -> Any:
         scores = self.scores(rows)
         classes = getattr(self, "classes_", None)
         return scores.ravel() if classes is None else np.asarray(classes)[scores.argmax(axis=1)]
 
+    @abstractmethod
     def tree_model(self) -> TreeModel | None:
         """Return the trees, or None for a linear model. Raises ValueError for trees that have no such form."""
-        raise NotImplementedError
 
 
 class XGBoostEstimator(BoosterEstimator):
     """An XGBoost model, which is evaluated from its own arrays."""
 
-    library = "XGBoost"
+    package_name = "XGBoost"
     model: XGBoostModel
 
     def _read(self, booster: PickledBooster, state: dict[str, Any]) -> None:
@@ -120,7 +123,7 @@ def _codes(rows: Any, categories: dict[int, tuple[str, ...]]) -> Any:
 class LightGBMEstimator(BoosterEstimator):
     """A LightGBM model, which LightGBM itself evaluates from its checked text."""
 
-    library = "LightGBM"
+    package_name = "LightGBM"
     text: LightGBMText
 
     def _read(self, booster: PickledBooster, state: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     named = hasattr(estimator, "feature_names_in_") or any(column.is_text for column in columns)
     original = _original(estimator, classification, named)
     conversions = _conversions(estimator, columns, classification)
-    kind = estimator.library if isinstance(estimator, BoosterEstimator) else "scikit-learn"
+    kind = estimator.package_name if isinstance(estimator, BoosterEstimator) else "scikit-learn"
     reference = f"scikit-learn {sklearn.__version__}"
     if isinstance(_last_step(estimator), XGBoostEstimator):
         reference = "Podium's own evaluation of XGBoost's trees"

@@ -30,7 +30,7 @@ def _column_incompatibilities(old: Column, new: Column) -> list[str]:
         reasons.append(f"column {old.name} changed to require whole numbers")
     if old.nullable and old.used and not new.nullable:
         reasons.append(f"column {old.name} changed from optional to required (set nullable = true in the project file)")
-    if old.number_format not in ("plain", new.number_format):
+    if old.has_number_format and _format(old) != _format(new):
         reasons.append(f"column {old.name} changed from {old.display_kind} to {new.display_kind}")
     if FUZZY_LEVELS.index(new.fuzzy) < FUZZY_LEVELS.index(old.fuzzy):
         reasons.append(f"column {old.name} changed from {old.fuzzy} to {new.fuzzy} matching of categories")
@@ -38,3 +38,7 @@ def _column_incompatibilities(old: Column, new: Column) -> list[str]:
     if removed and new.handle_unknown == "reject":
         reasons.append(f"column {old.name} lost {len(removed)} of its categories")
     return reasons
+
+
+def _format(column: Column) -> tuple[str, str, bool, str]:
+    return column.number_format, column.decimal, column.grouped, column.suffix

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from podium.schema.data_errors import BadData, Problem, TooLarge
@@ -50,10 +50,12 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of cells near the start of the file; `end` counts the lines up to its end."""
+    """A row of cells near the start of the file, and the number of lines before it and up to its end."""
 
     cells: list[str]
+    start: int
     end: int
+    is_quoted: bool
 
 
 def find_header(head: str, options: HeaderOptions = DEFAULT_HEADER, max_columns: int = 10_000) -> Header:
@@ -67,16 +69,17 @@ def find_header(head: str, options: HeaderOptions = DEFAULT_HEADER, max_columns:
         raise BadData([Problem("empty-input", "the file is empty")])
     separator = SEPARATOR_LINE.match(text)
     delimiters = [separator[1]] if separator else [options.delimiter] if options.delimiter else _candidates(options.reading)
-    rows = {mark: _first_rows(text, mark, skipped=1 if separator else options.skip_rows or 0) for mark in delimiters}
-    delimiter, index = _best_row(rows, options)
-    if not rows[delimiter]:
+    skipped = 1 if separator else options.skip_rows or 0
+    delimiter, rows, index = _best_row(((mark, _first_rows(text, mark, skipped)) for mark in delimiters), options)
+    if not rows:
         raise BadData([Problem("csv-header", "the first row is not a header")])
-    if options.reading.names and not _score(rows[delimiter][index], set(options.reading.names)):
-        return Header(list(options.reading.names), delimiter, rows[delimiter][0].end - _height(text, rows[delimiter][0]))
-    if len(rows[delimiter][index].cells) > max_columns:
-        message = f"the table has {len(rows[delimiter][index].cells)} columns"
+    row, following = rows[index], rows[index + 1 : index + 1 + SAMPLE_ROWS]
+    configured = options.reading.names
+    if 2 * _score(row, set(configured)) < len(configured):
+        return Header(list(configured), delimiter, rows[0].start)
+    if len(row.cells) > max_columns:
+        message = f"the table has {len(row.cells)} columns"
         raise TooLarge([Problem("too-many-columns", message, expected=f"at most {max_columns}")])
-    row, following = rows[delimiter][index], rows[delimiter][index + 1 : index + 1 + SAMPLE_ROWS]
     findings = [Finding("", f"{counted(index, 'row')} before the header skipped", "reading.skip_rows = 0")] if index else []
     names, more = _complete_names(row.cells, following)
     if len(names) == 1 and options.delimiter and (other := next((mark for mark in DELIMITERS if mark in names[0]), None)):
@@ -94,28 +97,46 @@ def _first_rows(text: str, delimiter: str, skipped: int) -> list[_Row]:
     lines = io.StringIO(text, newline=None)
     for _ in range(skipped):
         lines.readline()
-    reader = csv.reader(lines, delimiter=delimiter)
+    is_quoted: list[bool] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            is_quoted.append(line.startswith('"'))
+            yield line
+
+    reader = csv.reader(noted(), delimiter=delimiter)
     rows: list[_Row] = []
+    end = 0
     try:
-        numbered = ((cells, skipped + reader.line_num) for cells in reader)
-        rows.extend(itertools.islice((_Row(cells, end) for cells, end in numbered if any(map(str.strip, cells))), MAX_ROWS))
+        for cells in reader:
+            start, end = end, reader.line_num
+            if any(map(str.strip, cells)):
+                rows.append(_Row(cells, skipped + start, skipped + end, is_quoted[start]))
+            if len(rows) == MAX_ROWS:
+                break
     except csv.Error:  # a cell is too long; the rows before it are enough
         pass
     return rows
 
 
-def _best_row(rows: dict[str, list[_Row]], options: HeaderOptions) -> tuple[str, int]:
-    """Return the delimiter and the index of the row that has the most known names; by default the first row."""
+_Rows = tuple[str, list[_Row], int]
+"""A delimiter, the rows that it gives, and the index of the header among them."""
+
+
+def _best_row(by_delimiter: Iterable[tuple[str, list[_Row]]], options: HeaderOptions) -> _Rows:
+    """Return the row that has the most known names; by default the first row under the usual delimiter."""
     known = set(options.known) | set(options.reading.names)
-    best, found = 0.0, None
-    for delimiter, candidates in rows.items():
-        for index, row in enumerate(candidates[:MAX_PREAMBLE] if options.skip_rows is None else candidates[:1]):
-            score = _score(row, known) + _fits(row, candidates[index + 1 : index + 2])
-            if score > best and _score(row, known):
-                best, found = score, (delimiter, index)
-            if _score(row, known) == len(row.cells) == len(set(row.cells)):
-                return delimiter, index
-    return found or (_usual_delimiter(rows), 0)
+    best, found, tried = 0.0, None, list[tuple[str, list[_Row]]]()
+    for delimiter, rows in by_delimiter:
+        tried.append((delimiter, rows))
+        for index, row in enumerate(rows[:MAX_PREAMBLE] if options.skip_rows is None else rows[:1]):
+            count = _score(row, known)
+            if count == len(row.cells) == len(set(row.cells)):
+                return delimiter, rows, index
+            score = count + _fits(row, rows[index + 1 : index + 2])
+            if count and score > best:
+                best, found = score, (delimiter, rows, index)
+    return found or (*_usual(tried), 0)
 
 
 def _fits(row: _Row, following: Sequence[_Row]) -> float:
@@ -127,18 +148,13 @@ def _score(row: _Row, known: set[str]) -> int:
     return len(known.intersection(cell.strip() for cell in row.cells))
 
 
-def _usual_delimiter(rows: dict[str, list[_Row]]) -> str:
-    """Return the first delimiter under which the rows have the same number of cells, more than one."""
-    for delimiter, candidates in rows.items():
-        lengths = {len(row.cells) for row in candidates[:SAMPLE_ROWS]}
+def _usual(tried: Sequence[tuple[str, list[_Row]]]) -> tuple[str, list[_Row]]:
+    """Return the first delimiter under which the rows have the same number of cells, more than one, and these rows."""
+    for delimiter, rows in tried:
+        lengths = {len(row.cells) for row in rows[:SAMPLE_ROWS]}
         if len(lengths) == 1 and lengths.pop() > 1:
-            return delimiter
-    return max(rows, key=lambda delimiter: len(rows[delimiter][0].cells) if rows[delimiter] else 0)
-
-
-def _height(text: str, row: _Row) -> int:
-    """The number of lines that a first row takes."""
-    return 1 + sum(cell.count("\n") for cell in row.cells)
+            return delimiter, rows
+    return max(tried, key=lambda pair: len(pair[1][0].cells) if pair[1] else 0)
 
 
 def _complete_names(cells: Sequence[str], following: Sequence[_Row]) -> tuple[list[str], list[Finding]]:
@@ -148,7 +164,7 @@ def _complete_names(cells: Sequence[str], following: Sequence[_Row]) -> tuple[li
     if extra == {1}:
         if all(not row.cells[-1].strip() for row in following):
             names.append("")
-        elif _are_row_names([row.cells[0].strip() for row in following]):  # R writes them without a name in the header
+        elif _have_row_names(following):
             names.insert(0, "")
             findings.append(Finding("", "the header has no name for the first column, which holds names of rows"))
     elif extra == {-1} and not names[-1].strip():
@@ -165,12 +181,14 @@ def _complete_names(cells: Sequence[str], following: Sequence[_Row]) -> tuple[li
     return distinct, findings
 
 
-def _are_row_names(cells: Sequence[str]) -> bool:
-    """Return whether the cells are a running number or distinct texts."""
+def _have_row_names(rows: Sequence[_Row]) -> bool:
+    """Return whether the first cells are a running number or distinct quoted texts, as R writes them."""
+    cells = [row.cells[0].strip() for row in rows]
     if len(cells) < MIN_ROW_NAMES or len(set(cells)) < len(cells):
         return False
-    numbers = [int(cell) for cell in cells if cell.isdecimal()]
-    return not numbers or (len(numbers) == len(cells) and numbers == list(range(numbers[0], numbers[0] + len(cells))))
+    if all(cell.isdecimal() for cell in cells):
+        return [int(cell) for cell in cells] == list(range(int(cells[0]), int(cells[0]) + len(cells)))
+    return all(row.is_quoted for row in rows)  # without quotes, they are rather the first part of a cell with a comma
 
 
 def _distinct(names: Sequence[str]) -> Iterator[str]:

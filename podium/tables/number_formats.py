@@ -90,10 +90,12 @@ def plain_texts(text: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     number, magnitude = pc.struct_field(parts, [0]), pc.struct_field(parts, [1])
     digits = pc.replace_substring_regex(number, _separators(column), "")
     digits = pc.replace_substring(digits, ",", ".")
-    letters = pc.replace_substring_regex(magnitude, "[^A-Za-z]", "")
-    exponents = pa.array(["", *(f"e{power}" for power in MAGNITUDES.values())])
-    exponent = exponents.take(pc.fill_null(pc.index_in(letters, pa.array(["", *MAGNITUDES])), 0))
-    if column.suffix:
-        exponent = pc.if_else(pc.is_valid(exponent), "", "")
+    exponent = "" if column.suffix else _exponents(pc.replace_substring_regex(magnitude, "[^A-Za-z]", ""))
     sign = pc.if_else(pc.match_substring_regex(text, NEGATIVE), "-", "")
     return pc.if_else(is_formatted, pc.binary_join_element_wise(sign, digits, exponent, ""), text)
+
+
+def _exponents(magnitudes: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the exponent that each magnitude stands for, such as e3 for k; empty for none."""
+    exponents = pa.array(["", *(f"e{power}" for power in MAGNITUDES.values())])
+    return exponents.take(pc.fill_null(pc.index_in(magnitudes, pa.array(["", *MAGNITUDES])), 0))

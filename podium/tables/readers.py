@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from podium.schema.data_errors import MAX_REPORTED, BadData, Malformed, Problem, TooLarge, WrongType, check_names
-from podium.schema.reading import DEFAULT_READING, Finding, Reading
+from podium.schema.reading import DEFAULT_READING, Finding, Reading, counted
 from podium.tables.csv_header import DEFAULT_HEADER, Header, HeaderOptions, find_header
 from podium.tables.parquet import Check, as_text, parquet_batches
 from podium.tables.parquet_pages import MAGIC
@@ -46,15 +46,16 @@ def accept_all(names: Sequence[str]) -> None:
 class ReadOptions:
     """How to read a file. `known` are names of columns that the table should have: they show the header and the delimiter.
 
-    Gzip is decompressed only if `gzipped`. With `drop_footer`, short rows at the end are dropped. `check` is called with the
-    column names before rows are read.
+    Gzip is decompressed only if `gzipped`. In training, comment lines and short rows after the table are left out and reported;
+    a file whose last line is not ended may be cut off and has no such rows. `check` is called with the column names before
+    rows are read.
     """
 
     gzipped: bool = False
     header: HeaderOptions = DEFAULT_HEADER
     limits: Limits = TRAINING
     check: Check = accept_all
-    drop_footer: bool = False
+    is_training: bool = False
 
 
 DEFAULT_OPTIONS = ReadOptions()
@@ -162,6 +163,7 @@ class _TextTable:
     options: ReadOptions
     reading: Reading
     findings: list[Finding]
+    may_have_footer: bool
 
     @classmethod
     def of(cls, stream: Any, encoding: str, options: ReadOptions) -> _TextTable:
@@ -169,13 +171,13 @@ class _TextTable:
         header = find_header(stream.read(HEADER_BYTES).decode(errors="ignore"), options.header, options.limits.columns)
         _check_names(header.names, options)
         stream.seek(0)
-        _check_size(stream, header.delimiter, options.limits)
+        ends = _check_size(stream, header.delimiter, options.limits)
         reading = replace(options.header.reading, encoding=encoding, delimiter=header.delimiter)
-        return cls(stream, header, options, reading, list(header.findings))
+        return cls(stream, header, options, reading, list(header.findings), may_have_footer=options.is_training and ends)
 
     def batches(self, block: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows. Raises BadData with the rows of wrong length."""
-        names, limits, rows, invalid = self.header.names, self.options.limits, 0, _InvalidRows(self.header, self.reading)
+        names, limits, rows, invalid = self.header.names, self.options.limits, 0, _InvalidRows(self.header, self._comment)
         self.stream.seek(0)
         try:
             reader = pacsv.open_csv(
@@ -197,7 +199,7 @@ class _TextTable:
                     message = f"the table has at least {rows} rows"
                     raise TooLarge([Problem("too-many-rows", message, expected=f"at most {limits.rows}")])
                 _check_cell_sizes(batch, rows - batch.num_rows, limits)
-                if batch.num_rows and (self.options.drop_footer or not invalid.problems):
+                if batch.num_rows and (self.may_have_footer or not invalid.problems):
                     yield batch
         except pa.ArrowInvalid as error:
             if "straddling" in str(error):
@@ -208,6 +210,11 @@ class _TextTable:
                 ) from error
         self._report(invalid, rows)
 
+    @property
+    def _comment(self) -> str:
+        """The character at the start of lines that are no rows; only if set, or in training, where they are reported."""
+        return self.reading.comment or ("#" if self.options.is_training else "")
+
     def _without_comments(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if not self.reading.comment or not batch.num_columns:
             return batch
@@ -216,12 +223,14 @@ class _TextTable:
     def _report(self, invalid: _InvalidRows, rows: int) -> None:
         """Report rows of wrong length, unless they are comments or follow the table. Raises BadData."""
         problems = invalid.problems
-        if problems and self.options.drop_footer and len(problems) <= MAX_FOOTER and (problems[0].row or 0) > rows:
-            self.findings.append(Finding("", f"{len(problems)} rows after the table were left out: they have fewer cells"))
+        is_footer = self.may_have_footer and invalid.are_short and len(problems) <= MAX_FOOTER
+        if problems and is_footer and (problems[0].row or 0) > rows:
+            message = f"{counted(len(problems), 'row')} after the table left out, with fewer cells"
+            self.findings.append(Finding("", message))
         elif problems:
             raise BadData(problems)
         if invalid.comments:
-            self.findings.append(Finding("", f"{invalid.comments} comment lines were skipped"))
+            self.findings.append(Finding("", f"{counted(invalid.comments, 'comment line')} skipped"))
         if not rows:
             raise BadData([Problem("empty-input", "the file has a header but no rows")])
 
@@ -231,17 +240,20 @@ class _InvalidRows:
     """Collects the rows with the wrong number of cells."""
 
     header: Header
-    reading: Reading
+    comment: str
     problems: list[Problem] = field(default_factory=list)
     comments: int = 0
+    are_short: bool = True
 
     def add(self, row: pacsv.InvalidRow) -> str:
-        if row.text.lstrip().startswith(self.reading.comment or "#") and row.actual_columns < row.expected_columns:
+        is_short = row.actual_columns < row.expected_columns
+        if self.comment and is_short and row.text.lstrip().startswith(self.comment):
             self.comments += 1
         elif len(self.problems) < MAX_REPORTED:
             number = row.number - self.header.lines if row.number else None
             message = f"has {row.actual_columns} cells instead of {row.expected_columns}"
             self.problems.append(Problem("csv-row-length", message, number, None, f"{row.expected_columns} cells"))
+            self.are_short &= is_short
         return "skip"
 
 
@@ -262,17 +274,22 @@ def _all_text(names: list[str]) -> pacsv.ConvertOptions:
     )
 
 
-def _check_size(stream: IO[bytes], delimiter: str, limits: Limits) -> None:
-    """Check the size of the decoded text and that its quotes are closed. Raises BadData."""
+def _check_size(stream: IO[bytes], delimiter: str, limits: Limits) -> bool:
+    """Check the size of the decoded text and that its quotes are closed, and return whether it ends its last line.
+
+    Raises BadData.
+    """
+    end = b""
     size = cells = quotes = 0
     while chunk := stream.read(1 << 20):
-        size += len(chunk)
+        size, end = size + len(chunk), chunk[-1:]
         cells += chunk.count(delimiter.encode()) + max(chunk.count(b"\n"), chunk.count(b"\r"))
         quotes += chunk.count(b'"')
         if size + OFFSET_BYTES * cells > limits.decoded_bytes:
             raise too_large(limits.decoded_bytes)
     if quotes % 2:
         _check_closed_quotes(stream, delimiter)
+    return end in (b"\n", b"\r")
 
 
 def _check_closed_quotes(stream: IO[bytes], delimiter: str) -> None:

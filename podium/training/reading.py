@@ -24,7 +24,7 @@ def read_options(project: Project, url: str) -> ReadOptions:
     return ReadOptions(
         gzipped=url.endswith(".gz"),
         header=HeaderOptions(reading, known, delimiter, options.skip_rows),
-        drop_footer=True,
+        is_training=True,
     )
 
 

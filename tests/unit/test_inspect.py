@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import boto3
 import pytest
 from click.testing import CliRunner
+from moto import mock_aws
 
+from podium.cli.check_project import header
 from podium.cli.main import podium
-from podium.project import load_project
+from podium.project import Project, load_project
+from podium.storage.object_store import Store
+from podium.training.reading import read_options
 from tests.unit.training.test_field_tables import CASES, base, excel_german
 
 
@@ -65,3 +70,14 @@ def test_json_has_the_same_content(tmp_path: Path) -> None:
 def test_field_cases_are_described(name: str) -> None:
     status, text = inspect(str(next(CASES.glob(f"*/{name}"))))
     assert status == 0 and "What was read, changed and left out" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "windows-1252"])
+def test_the_header_of_a_long_table_is_read_from_its_start(encoding: str) -> None:
+    text = "größe,y\n" + "ü,1\n" * 1_000_000
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="podium")
+        client.put_object(Bucket="podium", Key="t.csv", Body=text.encode(encoding))
+        project = Project(name="x", data="s3://podium/t.csv", target="y")
+        assert header(Store(client, "podium"), "t.csv", read_options(project, "t.csv")) == ["größe", "y"]

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from podium.schema.data_errors import BadData, Malformed, TooLarge, WrongType
-from podium.tables.readers import ReadOptions, read_table
+from podium.schema.reading import Reading
+from podium.tables.csv_header import HeaderOptions
+from podium.tables.readers import ReadOptions, read_source, read_table
 from podium.tables.size_limits import Limits
 
 GOOD = [
@@ -33,9 +35,9 @@ GOOD = [
     (b",a\n0,2\n", {"Unnamed: 0": ["0"], "a": ["2"]}),
     (b" a, b\n1,2\n", {"a": ["1"], "b": ["2"]}),
     (b"a,b\n1,2,\n3,4,\n", {"a": ["1", "3"], "b": ["2", "4"], "Unnamed: 2": ["", ""]}),
-    (b"a,b\nx,1,2\ny,3,4\nz,5,6\n", {"Unnamed: 0": ["x", "y", "z"], "a": ["1", "3", "5"], "b": ["2", "4", "6"]}),
+    (b'"a","b"\n"x",1,2\n"y",3,4\n"z",5,6\n', {"Unnamed: 0": ["x", "y", "z"], "a": ["1", "3", "5"], "b": ["2", "4", "6"]}),
+    (b"a,b\n1,3,2\n2,3,4\n3,5,6\n", {"Unnamed: 0": ["1", "2", "3"], "a": ["3", "3", "5"], "b": ["2", "4", "6"]}),
     (b'a,b\n1,5" pipe\n2,x\n', {"a": ["1", "2"], "b": ['5" pipe', "x"]}),
-    (b"a,b\n1,2\n# a comment\n3,4\n", {"a": ["1", "3"], "b": ["2", "4"]}),
     (b"a,b\n\n1,x\n\n", {"a": ["1"], "b": ["x"]}),
 ]
 
@@ -44,6 +46,9 @@ BAD = [
     (b"\n\n", "empty-input"),
     (b"a,b\n", "empty-input"),
     (b"a,b\n1,2,3\n", "csv-row-length"),
+    (b"name,age\nDoe, John,35\nRoe, Jane,36\nPoe, Jim,37\n", "csv-row-length"),
+    (b"a,b\n1,2\n# a comment\n3,4\n", "csv-row-length"),
+    (b"a,b\n1,2\nsum\n", "csv-row-length"),
     (b"a,b\n1\n", "csv-row-length"),
     (b"a,b\n1,2,3\n1,2,3\n", "csv-row-length"),
     (b'a,b\n1,"x\n', "csv-quote"),
@@ -117,3 +122,28 @@ def test_parquet_with_an_unsupported_type_is_rejected() -> None:
         with pytest.raises(BadData):
             read_table(parquet(pa.table({"x": column})))
     assert read_table(parquet(pa.table({"x": [float("nan"), 1.0]}))).to_pydict() == {"x": [None, "1"]}
+
+
+TRAINING = ReadOptions(is_training=True)
+KNOWN = ReadOptions(header=HeaderOptions(Reading(names=("a", "b", "c"))))
+
+
+def test_training_leaves_out_comments_and_short_rows_after_the_table() -> None:
+    source = read_source(b"a,b\n1,2\n# a comment\n3,4\nsum\n", TRAINING)
+    assert source.table.to_pydict() == {"a": ["1", "3"], "b": ["2", "4"]}
+    assert [finding.message for finding in source.findings] == [
+        "1 row after the table left out, with fewer cells",
+        "1 comment line skipped",
+    ]
+
+
+@pytest.mark.parametrize("data", [b"a,b\n1,2\n3", b"a,b\n1,2\n3,4,5\n", b"a,b\n1\n3,4\n"])
+def test_a_file_that_was_cut_off_has_no_footer(data: bytes) -> None:
+    with pytest.raises(BadData) as caught:
+        read_source(data, TRAINING)
+    assert caught.value.code == "csv-row-length"
+
+
+def test_names_of_a_table_without_a_header_may_be_cells_too() -> None:
+    assert read_table(b"a,1,2\nx,3,c\n", KNOWN).to_pydict() == {"a": ["a", "x"], "b": ["1", "3"], "c": ["2", "c"]}
+    assert read_table(b"c,a,b\n1,2,3\n", KNOWN).to_pydict() == {"c": ["1"], "a": ["2"], "b": ["3"]}
