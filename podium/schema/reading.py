@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +29,12 @@ DEFAULT_READING = Reading()
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun, such as `1 row` or `1,200 rows`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def setting_key(column: str) -> str:
+    """Return the key of a column's section in project.toml, quoted if necessary."""
+    is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", column)
+    return f"columns.{column if is_bare else json.dumps(column, ensure_ascii=False)}"
 
 
 @dataclass(frozen=True, slots=True)

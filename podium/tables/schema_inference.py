@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import DEFAULT_READING, Reading
+from podium.schema.reading import DEFAULT_READING, Reading, setting_key
 from podium.tables.cell_rules import normalize_category
 from podium.tables.fuzzy_categories import (
     VOCABULARIES,
@@ -109,7 +109,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         column = _with_fuzzy_spellings(column, text, options)
     values, problems = coerce_column(cells, column)
     if problems:
-        raise BadData(_grouped(problems, f'columns.{name}.kind = "category", or columns.{name}.ignore = true'))
+        raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
     return with_statistics(replace(column, nullable=False), values, options)
 
 
@@ -130,10 +130,10 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
     if is_epoch(name, text):
         return replace(kind, kind="date", odd=())
     if kind.must_ask:
-        shown = ", ".join(kind.odd[:MAX_SHOWN])
+        shown, key = ", ".join(kind.odd[:MAX_SHOWN]), setting_key(name)
         message = (
-            f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set columns.{name}.na_values if they "
-            f'mean a missing value, columns.{name}.kind = "category", or columns.{name}.ignore = true'
+            f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set {key}.na_values if they are missing "
+            f'values, {key}.kind = "category", or {key}.ignore = true'
         )
         raise BadData([Problem("invalid-type", message, column=name)])
     return kind
@@ -145,9 +145,9 @@ def _grouped(problems: list[Problem], settings: str) -> list[Problem]:
     for problem in problems:
         first.setdefault((problem.message, problem.column), []).append(problem)
     return [
-        group[0]
-        if len(group) == 1
-        else replace(group[0], message=f"{group[0].message}, and so are {len(group) - 1} or more rows")
+        replace(
+            group[0], message=f"{group[0].message}{f' (as {len(group) - 1} or more rows)' * (len(group) > 1)}; set {settings}"
+        )
         for group in first.values()
     ]
 

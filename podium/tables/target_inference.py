@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, DecimalMark, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding
+from podium.schema.reading import Finding, setting_key
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
 from podium.tables.number_formats import plain_texts
@@ -161,7 +161,7 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
     ]
     if others:
         message = f"labels that differ only in spelling are one class ({', '.join(others[:MAX_SHOWN])})"
-        findings.append(Finding(name, message, f'columns.{name}.fuzzy = "exact"'))
+        findings.append(Finding(name, message, f'{setting_key(name)}.fuzzy = "exact"'))
     rare = {label: count for label, count in counts.items() if label not in map(str, target.classes)}
     if rare:
         shown = ", ".join(f"{label} ({count})" for label, count in list(rare.items())[:MAX_SHOWN])

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, Signature
-from podium.schema.reading import Finding, counted
+from podium.schema.reading import Finding, counted, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
@@ -70,11 +70,6 @@ def _way_back(name: str, reason: str) -> str:
         return ""
     kind = "category" if "text" in reason or "UUID" in reason or "long" in reason else "integer"
     return f'{setting_key(name)}.kind = "{kind}"' if reason != "not a number" else ""
-
-
-def setting_key(column: str) -> str:
-    """Return the key of a column's section in project.toml, quoted if necessary."""
-    return f"columns.{column}" if re.fullmatch(r"[A-Za-z0-9_-]+", column) else f'columns."{column}"'
 
 
 def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -> Iterator[Finding]:
