@@ -22,6 +22,7 @@ MIN_ROW_NAMES = 3
 MAX_ROWS = MAX_PREAMBLE + SAMPLE_ROWS + 1
 UNNAMED = re.compile(r"Unnamed: [0-9]+")
 """The name of a column without one, as pandas names it."""
+csv.field_size_limit(1 << 24)  # the default of 128 kB is less than a cell may have; the limit is one for the whole process
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 
 

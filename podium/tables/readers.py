@@ -191,8 +191,6 @@ class _TextTable:
                 convert_options=_all_text(names),
             )
             for batch in reader:
-                if len(invalid.problems) >= MAX_REPORTED:
-                    break
                 batch = self._without_comments(batch)
                 rows += batch.num_rows
                 if rows > limits.rows:
@@ -202,6 +200,8 @@ class _TextTable:
                 if batch.num_rows and (self.may_have_footer or not invalid.problems):
                     yield batch
         except pa.ArrowInvalid as error:
+            if len(invalid.problems) == MAX_REPORTED:
+                raise BadData(invalid.problems) from None
             if "straddling" in str(error):
                 raise BadData([Problem("out-of-range", f"a row is longer than {block} bytes")]) from error
             if "Empty CSV file" not in str(error):
@@ -249,7 +249,9 @@ class _InvalidRows:
         is_short = row.actual_columns < row.expected_columns
         if self.comment and is_short and row.text.lstrip().startswith(self.comment):
             self.comments += 1
-        elif len(self.problems) < MAX_REPORTED:
+        elif len(self.problems) == MAX_REPORTED:
+            return "error"  # stop, because a call for each of a million rows takes seconds
+        else:
             number = row.number - self.header.lines if row.number else None
             message = f"has {row.actual_columns} cells instead of {row.expected_columns}"
             self.problems.append(Problem("csv-row-length", message, number, None, f"{row.expected_columns} cells"))
@@ -295,7 +297,6 @@ def _check_size(stream: IO[bytes], delimiter: str, limits: Limits) -> bool:
 def _check_closed_quotes(stream: IO[bytes], delimiter: str) -> None:
     """Raise BadData if a quoted cell is not closed; a quote inside an unquoted cell, such as 5", is text."""
     stream.seek(0)
-    csv.field_size_limit(max(csv.field_size_limit(), BLOCK_BYTES))
     text, end, line = io.TextIOWrapper(stream, encoding="utf-8", newline=""), ["the end of the text"], 0
     try:
         reader = csv.reader(itertools.chain(text, ["\n", *end]), delimiter=delimiter)
