@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -26,17 +25,24 @@ RowWriter = Callable[[Sequence[Value]], None]
 
 @dataclass(slots=True)
 class ColumnCache:
-    """The columns of a typed frame, with entity columns factorized once for all features."""
+    """The columns of a typed frame; entities are factorized and texts are split once for all features."""
 
     frame: pd.DataFrame
     columns: tuple[Column, ...]
     _entities: dict[int, tuple[np.ndarray, Any]] = field(default_factory=dict)
+    _words: dict[int, list[frozenset[str]]] = field(default_factory=dict)
 
     def series(self, index: int) -> pd.Series:
         return self.frame[self.columns[index].name]
 
     def numbers(self, index: int) -> FloatVector:
         return self.series(index).to_numpy(dtype=float)
+
+    def words(self, index: int) -> list[frozenset[str]]:
+        """Return the words of each text; none for a missing text."""
+        if index not in self._words:
+            self._words[index] = list(map(words_of, self.series(index).tolist()))
+        return self._words[index]
 
     def by_entity(self, index: int, table: Mapping[str, float]) -> FloatVector:
         """Return each row's value in `table`, looked up by its entity; NaN for entities that are not in `table`."""
@@ -274,10 +280,9 @@ class Ordinal:
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-@lru_cache(4096)
-def words_of(text: str) -> frozenset[str]:
-    """Return the distinct words of a text in lower case."""
-    return frozenset(_WORD.findall(text.lower()))
+def words_of(text: Any) -> frozenset[str]:
+    """Return the distinct words of a text in lower case; none for None."""
+    return frozenset(_WORD.findall(text.lower())) if text is not None else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,17 +294,19 @@ class Word:
     word: str
 
     def transform(self, cells: ColumnCache) -> FloatVector:
-        present = [text is not None and self.word in words_of(text) for text in cells.series(self.column).tolist()]
-        return np.array(present, dtype=float)
+        return np.array([self.word in words for words in cells.words(self.column)], dtype=float)
 
     @classmethod
     def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Vector) -> RowWriter:
-        triples = [(index, feature.column, feature.word) for index, feature in features]
+        indices: dict[int, list[tuple[int, str]]] = {}
+        for index, feature in features:
+            indices.setdefault(feature.column, []).append((index, feature.word))
 
         def write(values: Sequence[Value]) -> None:
-            for index, column, word in triples:
-                text: Any = values[column]
-                vector[index] = 1.0 if text is not None and word in words_of(text) else 0.0
+            for column, pairs in indices.items():
+                words = words_of(values[column])
+                for index, word in pairs:
+                    vector[index] = 1.0 if word in words else 0.0
 
         return write
 

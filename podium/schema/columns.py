@@ -124,7 +124,7 @@ class Target:
         """Return the index of the predicted class (the first one if tied)."""
         decision = self.decision
         if decision is None:
-            return max(range(len(scores)), key=scores.__getitem__)
+            return scores.index(max(scores))
         if scores[decision.index] > decision.threshold:
             return decision.index
         return max((index for index in range(len(scores)) if index != decision.index), key=scores.__getitem__)
