@@ -46,7 +46,7 @@ TABLES: list[tuple[bytes, int, str]] = [
     (gzip.compress(GOOD.encode()), 415, "unsupported-media-type"),
     (workbook(), 415, "unsupported-media-type"),
     (GOOD.replace("Bonn", "x" * 300_000).encode(), 422, "out-of-range"),
-    (GOOD.replace("city", "x" * 300_000).encode(), 422, "csv-header"),
+    (GOOD.replace("city", "x" * 300_000).encode(), 422, "invalid-encoding"),
     (",".join(f"c{index}" for index in range(50_000)).encode() + b"\n1\n", 413, "too-many-columns"),
     (f"{HEADER}\n".encode(), 422, "empty-input"),
     (f"{HEADER}\n{ROW},1\n".encode(), 422, "csv-row-length"),
