@@ -149,7 +149,9 @@ def _read_pickle(
     if not request.other_release:
         check_release(content)
     validate_state(content)
-    return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names)
+    # a runner has neither the operator's own list of globals nor the options of this import
+    file = pickled if request.allowed is None else None
+    return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names, file)
 
 
 def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from podium.importers import unpickling
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
+from podium.importers.estimator_loader import import_libraries
 from podium.importers.import_request import ImportRequest
 from podium.sandbox.child_process import Work
 from podium.sandbox.fork_server import Worker
@@ -45,6 +46,7 @@ def warm_up_libraries() -> None:
         make_pipeline(StandardScaler(), LGBMClassifier(n_estimators=1, verbose=-1)).fit(table[["a", "b"]], labels),
     ):
         convert(ImportRequest("x", pickle.dumps(model), "m", "y"))
+    import_libraries()
     convert(ImportRequest("x", pickle.dumps(sm.OLS(table["a"], sm.add_constant(table[["b"]] ** 2)).fit()), "m", "y"))
     parquet = io.BytesIO()
     table.assign(y=labels).to_parquet(parquet)

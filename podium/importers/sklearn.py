@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import sklearn
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
-from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -26,7 +24,6 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
-    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -43,6 +40,7 @@ from podium.importers.booster_stand_ins import (
     xgboost_estimator,
 )
 from podium.importers.errors import ImportRefused
+from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, scores_rows
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
@@ -65,9 +63,9 @@ from podium.models.encoder import Encoder
 from podium.models.features import CLIP, Standardized
 from podium.models.lightgbm_export import boosted_trees, forest_trees, gradient_trees
 from podium.models.onnx_scorer import OnnxInput, OnnxScorer
+from podium.models.runner_scorer import RunnerScorer
 from podium.models.scorers import LightGBMScorer
 from podium.models.tree_checks import check_trees
-from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
 FORESTS = (ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor)
@@ -78,9 +76,15 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 OLDEST_RELEASE = (0, 19)
 
 
-def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
-    """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
-    estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
+def read_estimator(
+    estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None, file: bytes | None = None
+) -> ImportedModel:
+    """Read a fitted estimator. Raises ImportRefused.
+
+    `names` are the columns of a sample, for a model fitted without names. `file` is the pickle, which is served by scikit-learn
+    if the estimator cannot be converted.
+    """
+    estimator = best_estimator(estimator)
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
     if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
@@ -89,27 +93,25 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
         return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
     if not isinstance(estimator, BaseEstimator) or not (
-        is_classifier(estimator) or is_regressor(estimator) or _scores_rows(estimator)
+        is_classifier(estimator) or is_regressor(estimator) or scores_rows(estimator)
     ):
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
-    labels = _labels(estimator)
-    classification = labels is not None
+    labels = class_labels(estimator)
     columns = _columns(estimator, names)
-    named = hasattr(estimator, "feature_names_in_") or any(column.is_text for column in columns)
-    original = _original(estimator, classification, named)
-    conversions = _conversions(estimator, columns, classification)
+    runner = RunnerScorer(file, tuple(columns), len(labels) if labels else 1) if file else None
+    conversions = _conversions(estimator, columns, labels is not None, runner)
     kind = estimator.package_name if isinstance(estimator, BoosterEstimator) else "scikit-learn"
     reference = f"scikit-learn {sklearn.__version__}"
-    if isinstance(_last_step(estimator), XGBoostEstimator):
+    if isinstance(last_step(estimator), XGBoostEstimator):
         reference = "Podium's own evaluation of XGBoost's trees"
     return ImportedModel(
         kind,
         plain_encoder(columns),
         conversions,
         target_of(target, labels, class_names),
-        original,
+        score_function(estimator, columns),
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
     )
@@ -119,15 +121,6 @@ def _booster(booster: PickledBooster) -> LightGBMText | XGBoostEstimator:
     """Read a pickled booster, whose state is a text of LightGBM or bytes of XGBoost. Raises ImportRefused."""
     is_text = isinstance(booster.content(), str)
     return pickled_text(booster) if is_text else xgboost_estimator(pickled_bytes(booster))
-
-
-def _last_step(estimator: Any) -> Any:
-    return _last_step(estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else estimator
-
-
-def _scores_rows(estimator: Any) -> bool:
-    """True for isolation forests, which return a score, and for k-means, whose classes are the clusters."""
-    return isinstance(_last_step(estimator), IsolationForest | _BaseKMeans)
 
 
 def check_release(content: Any) -> None:
@@ -158,45 +151,6 @@ def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
         parts = value.flat if isinstance(value, np.ndarray) else value
     for part in parts:
         yield from _saved_versions(part, seen)
-
-
-def _labels(estimator: Any) -> Sequence[object] | None:
-    """The classes of a classifier. Raises ImportRefused for a classifier without probabilities."""
-    last = _last_step(estimator)
-    if isinstance(last, _BaseKMeans):
-        return list(range(len(last.cluster_centers_)))
-    if not is_classifier(estimator):
-        return None
-    if not hasattr(estimator, "predict_proba"):
-        raise ImportRefused(
-            f"{type(last).__name__} has no probabilities: wrap the estimator in CalibratedClassifierCV and fit again"
-        )
-    labels = estimator.classes_
-    if isinstance(labels, list):
-        raise ImportRefused("the model predicts several targets: fit one model per target")
-    return list(labels)
-
-
-def _original(estimator: Any, classification: bool, named: bool) -> Callable[[pd.DataFrame], FloatMatrix]:
-    predict = _score_function(estimator, classification)
-
-    def scores(frame: pd.DataFrame) -> FloatMatrix:
-        rows = frame if named else frame.to_numpy(dtype=float)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            predicted = predict(rows)
-        return np.asarray(predicted, dtype=float).reshape(len(frame), -1)
-
-    return scores
-
-
-def _score_function(estimator: Any, classification: bool) -> Callable[[Any], Any]:
-    last = _last_step(estimator)
-    if isinstance(last, IsolationForest):
-        return lambda rows: estimator.score_samples(rows)
-    if isinstance(last, _BaseKMeans):
-        return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
-    return estimator.predict_proba if classification else estimator.predict
 
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
@@ -232,8 +186,10 @@ def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iter
                 yield index, {category for category in categories if isinstance(category, str)}
 
 
-def _conversions(estimator: Any, columns: list[Column], classification: bool) -> Iterator[Conversion]:
-    """The possible conversions, exact ones first. Raises ImportRefused if there is none."""
+def _conversions(
+    estimator: Any, columns: list[Column], classification: bool, runner: RunnerScorer | None
+) -> Iterator[Conversion]:
+    """The possible conversions, exact ones first and the runner last. Raises ImportRefused if there is none."""
     steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
     with contextlib.suppress(UnsupportedStep, Unsupported, ValueError, KeyError, AttributeError):
         encoder = preprocessing([step for _, step in steps] + _own_steps(last), columns, _text_codes(last))
@@ -253,7 +209,9 @@ def _conversions(estimator: Any, columns: list[Column], classification: bool) ->
                 scorer = _onnx_scorer(estimator, types, inputs, len(columns), classification)
                 yield Conversion(encoder, scorer, tolerance)
                 converted = True
-    if not converted:
+    if runner:
+        yield Conversion(encoder, runner, FLOAT64_TOLERANCE)
+    elif not converted:
         pipeline = " → ".join(type(step).__name__ for step in [*(step for _, step in steps), last])
         raise ImportRefused(
             f"{pipeline} cannot be converted. docs/how-to/import-a-model.md lists the supported estimators: fit with these. "

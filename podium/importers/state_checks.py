@@ -15,6 +15,7 @@ from podium.importers.stand_ins import NUMPY_FUNCTIONS
 from podium.importers.unpickling import REMEDY, InertObject, import_global
 
 SAFE_FUNCTIONS = {
+    ("scipy._lib.array_api_compat.numpy._aliases", "asarray"),
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
     ("sklearn.utils.validation", "check_array"),

@@ -15,9 +15,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
 from podium.models.onnx_scorer import OnnxScorer
+from podium.models.runner_scorer import RunnerScorer
 from podium.models.scorers import AffineScorer, LightGBMScorer, LinearScorer, Scorer
 
-SCORER_CLASSES: tuple[type[Scorer], ...] = (LinearScorer, LightGBMScorer, OnnxScorer, AffineScorer)
+SCORER_CLASSES: tuple[type[Scorer], ...] = (LinearScorer, LightGBMScorer, OnnxScorer, AffineScorer, RunnerScorer)
 """The scorer classes that a model file may contain."""
 
 MAX_ITEMS, MAX_WIDTH = 20_000_000, 1_000_000

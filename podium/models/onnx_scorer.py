@@ -19,6 +19,13 @@ UNKNOWN_TEXT = "\N{SNOWMAN}"
 TENSOR_KINDS = ("float32", "float64", "int64", "int32", "text")
 
 
+def text_of(code: float, texts: Sequence[str]) -> str | None:
+    """Return the text of a category's code; None for a missing one."""
+    if code != code:
+        return None
+    return texts[int(code)] if code < len(texts) else UNKNOWN_TEXT
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxInput:
     """An input tensor of shape (1, *shape), filled with the features from index `first` on; `texts` maps codes to strings."""
@@ -32,13 +39,10 @@ class OnnxInput:
     def tensor(self, vector: FloatVector) -> np.ndarray:
         cells = vector[self.first : self.first + math.prod(self.shape)]
         if self.kind == "text":
-            return np.array([[self._text(code) for code in cells.tolist()]], dtype=object).reshape(1, *self.shape)
+            return np.array([[text_of(code, self.texts) or "" for code in cells.tolist()]], dtype=object).reshape(
+                1, *self.shape
+            )
         return cells.astype(self.kind).reshape(1, *self.shape)
-
-    def _text(self, code: float) -> str:
-        if code != code:
-            return ""
-        return self.texts[int(code)] if code < len(self.texts) else UNKNOWN_TEXT
 
 
 @dataclass(slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from podium.models.onnx_scorer import OnnxScorer
+from podium.models.runner_scorer import LOADER, RunnerScorer
 from podium.registry.loading import ValidationResult, validate_version
 from podium.registry.versions import Manifest
 from podium.registry.warm_up import warm_up_libraries, warm_up_onnx
@@ -29,6 +31,8 @@ class ValidationRequest:
 def prepare(request: ValidationRequest) -> Work:
     if any(OnnxScorer.__module__.encode() in data for data in request.files.values()):
         warm_up_onnx()
+    if any(RunnerScorer.__module__.encode() in data for data in request.files.values()):
+        importlib.import_module(LOADER).LOADER.import_libraries()
     return functools.partial(_validate, request)
 
 

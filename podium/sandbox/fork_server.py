@@ -5,7 +5,6 @@ Run as `python -m podium.sandbox.fork_server MODULE DESCRIPTOR`, where the modul
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pickle
@@ -16,13 +15,12 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
+from podium.sandbox import processes
 from podium.sandbox.child_process import Expected, SandboxError, Work, error_message, message_from_child, unpack
-from podium.sandbox.process_limits import ProcessLimits, clean_environment
+from podium.sandbox.process_limits import ProcessLimits
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 
 
@@ -91,27 +89,14 @@ class ForkServer:
         if self._process is not None and self._process.poll() is not None:
             self._stop()
         if self._control is None:
-            self._control, server_end = socket.socketpair()
-            command = [sys.executable, "-m", __name__, self._worker, str(server_end.fileno())]
-            with server_end:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[server_end.fileno()],
-                    cwd=ROOT,
-                    env=clean_environment(),
-                    start_new_session=True,
-                )
+            self._process, self._control = processes.start(__name__, self._worker)
         return self._control
 
     def _stop(self) -> None:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            processes.stop(self._process)
         self._control = self._process = None
 
 

@@ -17,14 +17,25 @@ MAX_THREADS = 4096
 
 SAFE_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
+_is_sandboxed = False
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """Limits of one piece of sandboxed work; `memory_bytes` is in addition to what the process uses at the start."""
+    """Limits of one piece of sandboxed work; `memory_bytes` is in addition to what the process uses at the start.
+
+    With `keeps_running`, `seconds` limits each answer of a process, which the client measures, but not its processor time.
+    """
 
     seconds: float
     memory_bytes: int
     result_bytes: int = 1 << 20
+    keeps_running: bool = False
+
+
+def is_sandboxed() -> bool:
+    """Return whether this process has entered the sandbox."""
+    return _is_sandboxed
 
 
 def clean_environment() -> dict[str, str]:
@@ -38,11 +49,14 @@ def enter_sandbox(limits: ProcessLimits, keep_open: int) -> None:
     No file can be opened afterwards, not even for reading, so every library must be imported before the call. A root
     process continues as the user nobody.
     """
+    global _is_sandboxed
+    _is_sandboxed = True
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _close_all_but(keep_open)
     max_memory, cpu_seconds = used + limits.memory_bytes, int(limits.seconds) + 1
     resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    if not limits.keeps_running:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
     _lower(resource.RLIMIT_NPROC, MAX_THREADS)

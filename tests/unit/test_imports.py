@@ -19,7 +19,7 @@ PACKAGES: dict[str, set[str]] = {
     "storage": {"schema"},
     "tables": {"schema"},
     "engine": {"schema"},
-    "models": {"schema", "tables", "engine"},
+    "models": {"schema", "tables", "engine", "sandbox"},
     "sandbox": set(),
     "registry": {"schema", "tables", "engine", "models", "storage", "sandbox"},
     "inference": {"schema", "tables", "models", "storage", "registry"},

@@ -185,6 +185,7 @@ def test_a_significantly_worse_model_is_not_tied() -> None:
     assert not board.loc["linear", "tied_with_best"]
 
 
+@pytest.mark.slow
 def test_training_is_reproducible() -> None:
     table = tables.flowers().to_csv(index=False).encode()
     reservation = VersionReservation("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)

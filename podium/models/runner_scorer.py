@@ -1,0 +1,68 @@
+"""Estimators that cannot be converted: their own library scores the rows, in a sandboxed process."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from podium.models.scorers import CompiledScorer
+from podium.sandbox.child_process import SandboxError
+from podium.sandbox.process_limits import ProcessLimits
+from podium.sandbox.runner import Answer, start_runner
+from podium.schema.arrays import FloatMatrix
+from podium.schema.columns import Column
+
+LOADER = "podium.importers.estimator_loader"
+"""The module that constructs the estimator; only the sandboxed process imports it and the library."""
+
+ROWS_PER_CALL, SECONDS_PER_CALL, MAX_MEMORY_BYTES = 100, 30.0, 4 << 30
+
+
+@dataclass(slots=True)
+class RunnerScorer:
+    """The pickle of an estimator with its columns; the features are the numbers, and the codes of the categories."""
+
+    file: bytes
+    columns: tuple[Column, ...]
+    outputs: int
+    _answer: Answer | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return self.file, self.columns, self.outputs
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.file, self.columns, self.outputs = state
+        self._answer = None
+
+    def scores(self, features: FloatMatrix) -> FloatMatrix:
+        """Score one row at a time, so that no row affects another. Raises SandboxError."""
+        blocks = [features[low : low + ROWS_PER_CALL] for low in range(0, len(features), ROWS_PER_CALL)]
+        return np.vstack([np.empty((0, self.outputs)), *map(self._block, blocks)])
+
+    def compiled(self) -> CompiledScorer:
+        """Return a scorer for a single row, and start the process."""
+        self._start()
+        vector = np.empty(len(self.columns))
+        return vector, lambda: self._block(vector.reshape(1, -1))[0].tolist()  # type: ignore[return-value]
+
+    def check(self, features: int) -> int:
+        if len(self.columns) != features or self.outputs < 1:
+            raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
+        return self.outputs
+
+    def _start(self) -> Answer:
+        if self._answer is None:
+            limits = ProcessLimits(
+                SECONDS_PER_CALL, MAX_MEMORY_BYTES + 4 * len(self.file), 8 * ROWS_PER_CALL * self.outputs, keeps_running=True
+            )
+            self._answer = start_runner(LOADER, pickle.dumps((self.file, self.columns)), limits)
+        return self._answer
+
+    def _block(self, features: FloatMatrix) -> FloatMatrix:
+        scores = np.frombuffer(self._start()(np.ascontiguousarray(features).tobytes()))
+        if scores.size != len(features) * self.outputs:
+            raise SandboxError("returned an invalid result")
+        return scores.reshape(len(features), self.outputs)
