@@ -154,6 +154,10 @@ class ModelNotReady(ServiceError):
     status, code, title, retry_after = 503, "model-not-ready", "Model not ready", 5
 
 
+class RunnerFailed(ServiceError):
+    status, code, title, retry_after = 503, "runner-failed", "Model process failed", 1
+
+
 class UnloadNotAllowed(ServiceError):
     status, code, title = 409, "unload-not-allowed", "Champions cannot be unloaded"
 

@@ -233,7 +233,8 @@ def _import_note(data: Mapping[str, Any]) -> str:
     """Return a note on where an imported model came from; empty for a model trained by Podium."""
     if "compared" not in data:
         return ""
-    return (
+    note = (
         f"Imported from {data['file']} ({data['kind']}). Predictions differ from {data['reference']} by at most "
         f"{data['largest_difference']:.2g} (relative to 1 + |prediction|) on {data['compared']} rows. {data['warnings']}"
     )
+    return note.strip()

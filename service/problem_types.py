@@ -41,6 +41,10 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
     "model-not-ready": ("Model not ready", "Wait for the time in `Retry-After`. `/status` shows what is missing."),
     "no-report": ("No data report available", "Imported models come without their training data."),
     "unload-not-allowed": ("A champion cannot be unloaded", "Promote another version or roll back instead."),
+    "runner-failed": (
+        "The process that scores an imported model failed",
+        "Send the request again; the process has been replaced.",
+    ),
     "store-unavailable": ("Object store unavailable", "Predictions are not affected. Send this request again later."),
     "unsafe-server": (
         "The server was started without HTTP limits",

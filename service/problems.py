@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from podium.inference.served_model import UnknownModel
+from podium.sandbox.child_process import SandboxError
 from podium.schema.data_errors import BadData
 from podium.storage.object_store import StoreError
 from service.asgi import Send
@@ -24,6 +25,7 @@ from service.errors import (
     ModelNotFound,
     NotFound,
     RequestError,
+    RunnerFailed,
     ServiceError,
     StoreUnavailable,
 )
@@ -122,6 +124,10 @@ def install_problems(app: FastAPI) -> None:
     async def _(request: Request, error: StoreError) -> Response:
         detail = "S3 is unreachable. Predictions still work; this endpoint needs S3."
         return problem_response(StoreUnavailable(detail), request)
+
+    @app.exception_handler(SandboxError)
+    async def _(request: Request, error: SandboxError) -> Response:
+        return problem_response(RunnerFailed(f"the process that runs this model {error}"), request)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:

@@ -68,6 +68,7 @@ class Swaps:
             "load_milliseconds": round((swapped - prepared.started) * 1000, 1),
             "warm": prepared.warm,
             "golden_difference": served.golden_difference,
+            "runner": served.manifest.data.get("runner") or None,
             "fast_paths": [family for family, scorer in served.fast.items() if scorer],
         }
         self.records.append(record)

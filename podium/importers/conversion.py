@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,7 @@ from podium.importers.xgboost import is_xgboost
 from podium.models.golden_rows import GOLDEN, MAX_ROWS, Golden
 from podium.models.metrics import bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.models.model import Model
+from podium.models.runner_scorer import RunnerScorer
 from podium.models.serialization import dump
 from podium.project import Project
 from podium.registry.versions import GOLDEN_FILE, LEADERBOARD_FILE, TEST_FILE, model_file
@@ -49,7 +51,7 @@ from podium.tables.labeled_rows import LabeledRows, labeled_rows_to_parquet
 from podium.tables.readers import read_table
 from podium.tables.target_inference import target_codes
 
-MIN_SYNTHETIC_ROWS = 200
+MIN_SYNTHETIC_ROWS, TIMED_ROWS = 200, 20
 HDF5_START, ZIP_START, LIGHTGBM_START, PICKLE_START = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"tree\n", b"\x80"
 
 
@@ -99,9 +101,24 @@ def convert(request: ImportRequest, allowed: unpickling.AllowedGlobals | None = 
         allowed_difference=conversion.tolerance,
         embedded_training_rows=candidate.model.embedded_training_rows,
         reference=candidate.model.reference,
-        warnings=candidate.model.warnings,
+        warnings=(*candidate.model.warnings, *_runner_warning(conversion, compared)),
+        runner="sandboxed" if isinstance(conversion.scorer, RunnerScorer) else "",
         predictions=digest(request.name.encode() + converted.scores(test.inputs).tobytes()),
     )
+
+
+def _runner_warning(conversion: Conversion, rows: pd.DataFrame) -> list[str]:
+    """Say what it costs that the estimator is not converted."""
+    if not isinstance(conversion.scorer, RunnerScorer):
+        return []
+    features = conversion.encoder.transform(rows.head(TIMED_ROWS))
+    started = time.perf_counter()
+    conversion.scorer.scores(features)
+    milliseconds = 1000 * (time.perf_counter() - started) / len(features)
+    return [
+        f"the estimator is not converted: scikit-learn scores it in a sandboxed process, here in {milliseconds:.1f} ms a row, "
+        "and the service needs the packages of requirements-runner.lock"
+    ]
 
 
 def _sample_table(request: ImportRequest) -> pa.Table | None:

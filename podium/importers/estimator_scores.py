@@ -82,7 +82,8 @@ def _parts(step: Any) -> Iterator[Any]:
     """Yield an estimator with all that it consists of."""
     yield step
     steps = [part for _, part, *_ in (*getattr(step, "steps", ()), *getattr(step, "transformers_", ()))]
-    for part in (*steps, *np.ravel(getattr(step, "estimators_", ()))):
+    fitted = getattr(step, "estimators_", ())
+    for part in (*steps, *(fitted.flat if isinstance(fitted, np.ndarray) else fitted)):
         yield from _parts(part)
 
 

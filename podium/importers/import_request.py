@@ -47,7 +47,7 @@ class ImportResult:
     """The files of the version, its signature, and how close the converted model is to the original.
 
     `largest_difference` is relative to 1 + |score|, as is `allowed_difference`. `reference` says what computed the
-    scores of the original.
+    scores of the original. `runner` is "sandboxed" if the estimator was not converted.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class ImportResult:
     predictions: str
     reference: str
     warnings: tuple[str, ...] = ()
+    runner: str = ""
 
     def to_json(self) -> str:
         files = {name: base64.b64encode(data).decode() for name, data in self.files.items()}

@@ -17,6 +17,7 @@ from podium.sandbox.process_limits import ProcessLimits
 from podium.storage.object_store import digest
 from podium.training.version_files import VersionReservation, build_manifest
 
+RUNNERS = ("", "sandboxed")
 KINDS = ("scikit-learn", "LightGBM", "XGBoost", "statsmodels", "Keras", "ONNX")
 MAX_OVERHEAD_BYTES = 1 << 28
 """Maximum size of a result, in addition to a multiple of the file size."""
@@ -44,6 +45,7 @@ def import_model(
         "allowed_difference": result.allowed_difference,
         "training_rows_left_out": result.embedded_training_rows,
         "reference": result.reference,
+        "runner": result.runner,
         "warnings": "\n".join(result.warnings),
     }
     reservation = VersionReservation.now(now, run, sha256, parent)
@@ -73,6 +75,7 @@ def validate_result(text: str, request: ImportRequest) -> ImportResult:
         result = ImportResult.from_json(text)
         expected = {model_file(request.name), GOLDEN_FILE, TEST_FILE, LEADERBOARD_FILE}
         valid = set(result.files) == expected and result.signature.target.name and result.kind in KINDS
+        valid = valid and result.runner in RUNNERS
     except (ValueError, TypeError, KeyError, AttributeError):
         valid = False
     if not valid:

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from podium.models.model import Model, RowScorer
+from podium.models.runner_scorer import RunnerScorer
 from podium.schema.columns import Column, Value
 from podium.tables.frames import frame_to_rows, rows_to_frame
 
@@ -68,7 +69,12 @@ def verify_golden_rows(model: Model, golden: Golden) -> float:
 
 
 def verified_fast_path(model: Model, golden: Golden) -> RowScorer | None:
-    """Return the one-row scorer if it is fast and matches the frame path exactly on every golden row, else None."""
+    """Return the one-row scorer if it is fast and matches the frame path exactly on every golden row, else None.
+
+    The event loop never waits for another process.
+    """
+    if isinstance(model.scorer, RunnerScorer):
+        return None
     score_row = model.compiled()
     expected = model.scores(rows_to_frame(golden.rows, model.signature.inputs)).tolist()
     started = time.process_time()

@@ -44,7 +44,7 @@ class RunnerScorer:
 
     def compiled(self) -> CompiledScorer:
         """Return a scorer for a single row, and start the process."""
-        self._start()
+        self.start()
         vector = np.empty(len(self.columns))
         return vector, lambda: self._block(vector.reshape(1, -1))[0].tolist()  # type: ignore[return-value]
 
@@ -53,7 +53,8 @@ class RunnerScorer:
             raise ValueError(f"the scorer does not take the {features} features that the encoder returns")
         return self.outputs
 
-    def _start(self) -> Answer:
+    def start(self) -> Answer:
+        """Start the process if it does not run; return the function that it answers. Raises SandboxError."""
         if self._answer is None:
             limits = ProcessLimits(
                 SECONDS_PER_CALL, MAX_MEMORY_BYTES + 4 * len(self.file), 8 * ROWS_PER_CALL * self.outputs, keeps_running=True
@@ -62,7 +63,7 @@ class RunnerScorer:
         return self._answer
 
     def _block(self, features: FloatMatrix) -> FloatMatrix:
-        scores = np.frombuffer(self._start()(np.ascontiguousarray(features).tobytes()))
+        scores = np.frombuffer(self.start()(np.ascontiguousarray(features).tobytes()))
         if scores.size != len(features) * self.outputs:
             raise SandboxError("returned an invalid result")
         return scores.reshape(len(features), self.outputs)

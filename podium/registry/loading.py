@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from podium.models.edge_cases import check_edge_cases
 from podium.models.golden_rows import GOLDEN, GoldenMismatch, verified_fast_path, verify_golden_rows
 from podium.models.model import Model, RowScorer
+from podium.models.runner_scorer import RunnerScorer
 from podium.models.serialization import UnsafePickle, load
 from podium.registry.signing import VerifyingKeys
 from podium.registry.versions import (
@@ -23,6 +24,7 @@ from podium.registry.versions import (
     read_file,
     version_prefix,
 )
+from podium.sandbox.child_process import SandboxError
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store, StoreError
 
@@ -71,6 +73,9 @@ def load_validated(manifest: Manifest, result: ValidationResult, fetch: Fetch) -
     """Load the models of a version from validated bytes. Raises StoreError."""
     with _load_errors(manifest):
         models = {family: load_model(manifest, family, fetch) for family in manifest.families}
+        for model in models.values():
+            if isinstance(model.scorer, RunnerScorer):
+                model.scorer.start()
         fast = {family: model.compiled() if family in result.fast else None for family, model in models.items()}
         return LoadedVersion(manifest, models, fast, result.largest_difference)
 
@@ -84,6 +89,8 @@ def _load_errors(manifest: Manifest) -> Iterator[None]:
         raise
     except (UnsafePickle, GoldenMismatch) as error:
         raise ModelLoadError(f"{manifest.project} {manifest.version}: {error}") from error
+    except SandboxError as error:
+        raise ModelLoadError(f"{manifest.project} {manifest.version}: the runner process {error}") from error
     except MemoryError:
         raise
     except Exception as error:

@@ -66,6 +66,8 @@ def error_message(error: BaseException, expected: Expected) -> bytes:
         return EXPECTED_ERROR + str(error).encode(errors="replace")
     if isinstance(error, MemoryError):
         return FAILURE + b"needs more memory than the sandbox allows"
+    if isinstance(error, ImportError):
+        return FAILURE + f"cannot import {error.name}".encode()
     return FAILURE + f"raised {type(error).__name__}".encode()
 
 

@@ -46,7 +46,7 @@ def start_runner(loader: str, content: bytes, limits: ProcessLimits) -> Answer:
 
 @dataclass(slots=True, weakref_slot=True)
 class Runner:
-    """Client of a sandboxed process, which starts at once, and again if a call failed; thread-safe.
+    """Client of a sandboxed process, which starts at once, and again if it ended; thread-safe.
 
     A call takes at most `limits.seconds` and returns at most `limits.result_bytes`. The process ends with this object.
     """
@@ -66,30 +66,38 @@ class Runner:
         """Return the answer to one request. Raises SandboxError."""
         with self._lock:
             connection = self._connection or self._start()
-            return self._exchange(connection, request, self.limits.seconds)
+            return _answer(self._exchange(connection, request, self.limits.seconds))
 
     def _start(self) -> Connection:
         process, socket = processes.start(__name__, self.loader)
-        self._connection = Connection(socket.detach())
-        self._stop = weakref.finalize(self, _end, process, self._connection)
-        self._exchange(self._connection, pickle.dumps((self.content, self.limits)), START_SECONDS)
-        return self._connection
+        connection = Connection(socket.detach())
+        self._stop = weakref.finalize(self, _end, process, connection)
+        try:
+            _answer(self._exchange(connection, pickle.dumps((self.content, self.limits)), START_SECONDS))
+        except SandboxError:
+            self._stop()
+            raise
+        self._connection = connection
+        return connection
 
     def _exchange(self, connection: Connection, request: bytes, seconds: float) -> bytes:
-        """Send a message and return the answer; stop the process if that fails. The caller holds the lock."""
+        """Send a message and return the reply; stop the process if there is none. The caller holds the lock."""
         try:
             connection.send_bytes(request)
-            if not connection.poll(seconds):
-                raise SandboxError(f"did not finish within {seconds:g} s")
-            reply = connection.recv_bytes(self.limits.result_bytes + 1)
-            if reply[:1] != RESULT:
-                raise SandboxError(reply[1:].decode(errors="replace") if reply[:1] == FAILURE else "returned an invalid result")
+            if connection.poll(seconds):
+                return connection.recv_bytes(self.limits.result_bytes + 1)
+            raise SandboxError(f"did not finish within {seconds:g} s")
         except (OSError, EOFError, SandboxError) as error:
             self._connection = None
             if self._stop is not None:
                 self._stop()
             raise error if isinstance(error, SandboxError) else SandboxError("ended without a result") from None
+
+
+def _answer(reply: bytes) -> bytes:
+    if reply[:1] == RESULT:
         return reply[1:]
+    raise SandboxError(reply[1:].decode(errors="replace") if reply[:1] == FAILURE else "returned an invalid result")
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from podium.importers.conversion import convert
@@ -25,10 +27,12 @@ from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_keras import FOLDER
 from tests.unit.importers.test_old_releases import FILES
+from tests.unit.importers.test_runner_models import NOT_CONVERTED, table
 
 pytestmark = pytest.mark.slow
 
 SHOES = files.people()[[*files.NUMBERS, "sex"]].to_csv(index=False).encode()
+IMPUTED = table()[["a", "b", "t"]].to_csv(index=False).encode()
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ CASES = {
     "logit": Case(files.MODELS["logit-formula.pkl"], {"town": "Bonn", "height": 170.5, "weight": 71.0}),
     "glm": Case(files.MODELS["glm-poisson.pkl"], {"height": 170.5, "weight": 71.0}),
     "onnx": Case(files.NAMELESS["zipmap.onnx"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
+    "runner": Case(
+        lambda: pickle.dumps(NOT_CONVERTED["nearest neighbours impute"]()[0]), {"a": 0.5, "b": -1.25, "t": "y"}, IMPUTED
+    ),
     "xgboost": Case(lambda: FILES["xgboost-3.2.0/xgb.json"], {"a": 0.5, "b": -3.0, "c": 2.25}),
     "stacking": Case(files.MODELS["stacking.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}),
     "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
@@ -113,7 +120,30 @@ def test_the_page_names_the_imported_file(service: Client, imported: dict[str, s
 
 def test_imported_models_use_the_fast_path(service: Client, imported: dict[str, str]) -> None:
     serving = service.get("/status").json()["serving"]
-    assert all(model["fast_path"] for model in serving if model["project"].startswith("imported-"))
+    fast = {model["project"]: model["fast_path"] for model in serving if model["project"].startswith("imported-")}
+    assert {project for project, has_fast_path in fast.items() if not has_fast_path} == {"imported-runner"}
+
+
+def test_a_model_in_a_runner_is_named_and_its_process_is_replaced(service: Client, imported: dict[str, str]) -> None:
+    path, row = "/projects/imported-runner", CASES["runner"].row
+    swaps = service.get("/status").json()["swaps"]
+    assert {swap["runner"] for swap in swaps if swap["project"] == "imported-runner"} == {"sandboxed"}
+    assert service.get(f"{path}/card").json()["data"]["runner"] == "sandboxed"
+    before = service.post_json(f"{path}/predict", row).json()["predictions"]
+    port = service.host.rpartition(":")[2]
+    (server,) = [process for process in psutil.process_iter() if {"serve", port} <= set(_command(process))]
+    (runner,) = [child for child in server.children() if "podium.sandbox.runner" in _command(child)]
+    runner.kill()
+    response = service.post_json(f"{path}/predict", row)
+    assert (response.status, response.json()["code"]) == (503, "runner-failed")
+    assert service.post_json(f"{path}/predict", row).json()["predictions"] == before
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_a_model_file_with_training_rows_is_not_stored(imported: dict[str, str], cloud_context: PromotionContext) -> None:
