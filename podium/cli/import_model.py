@@ -26,6 +26,12 @@ MAX_SHOWN_CATEGORIES = 8
 @click.argument("project")
 @click.argument("file", type=INPUT_FILE)
 @click.option("--sample", type=INPUT_FILE, help="CSV or Parquet rows on which to compare the original and the converted model")
+@click.option(
+    "--preprocessing",
+    type=INPUT_FILE,
+    multiple=True,
+    help="pickle with transformers that were applied before the model, or JSON list of their columns; repeatable, in order",
+)
 @click.option("--scalers", type=INPUT_FILE, help="pickle with the scalers of a panel network")
 @click.option("--name", default="", help="name of the model; the file name by default")
 @click.option("--target", default="", help="name of the target; by default from project.toml, or else `prediction`")
@@ -38,6 +44,7 @@ def import_(
     project: str,
     file: Path,
     sample: Path | None,
+    preprocessing: tuple[Path, ...],
     scalers: Path | None,
     name: str,
     target: str,
@@ -76,6 +83,7 @@ def import_(
         columns=config.columns,
         project=config,
         scalers=scalers.read_bytes() if scalers else None,
+        preprocessing=tuple(path.read_bytes() for path in preprocessing),
     )
     champion = read_champion(context.store, project, context.trust.promoters)
     parent = champion.champion if champion else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from podium.importers.keras import read_keras
 from podium.importers.lightgbm import read_lightgbm
 from podium.importers.onnx import is_onnx, read_onnx
 from podium.importers.panel import import_panel, read_scalers
+from podium.importers.separate_preprocessing import SeparatePreprocessing, read_column_list, with_preprocessing
 from podium.importers.sklearn import check_release, read_estimator
 from podium.importers.state_checks import validate_state
 from podium.importers.statsmodels import is_statsmodels, read_statsmodels
@@ -71,11 +73,12 @@ def convert(request: ImportRequest, allowed: unpickling.AllowedGlobals | None = 
     """Convert a model file; `allowed` defaults to the globals that the request allows. Raises ImportRefused."""
     allowed = unpickling.allowed_globals(request.allowed) if allowed is None else allowed
     table = _sample_table(request)
-    model = _read(request, table, allowed)
+    separate = SeparatePreprocessing.of([_transformers(request, data, allowed) for data in request.preprocessing])
+    model, separate = _read(request, table, allowed, separate)
     if request.panel_project:
         candidate = _panel_candidate(request, request.panel_project, model, table, allowed)
     else:
-        candidate = _table_candidate(request, model, table)
+        candidate = _table_candidate(request, with_preprocessing(model, separate, table, request.columns), table)
     _check_scores(candidate)
     rows, original = candidate.rows, candidate.model.original
     complete = rows.dropna()
@@ -134,18 +137,46 @@ def _sample_table(request: ImportRequest) -> pa.Table | None:
     return table
 
 
-def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.AllowedGlobals) -> ImportedModel:
+def _transformers(request: ImportRequest, data: bytes, allowed: unpickling.AllowedGlobals) -> Any:
+    """Read a file of preprocessing: transformers, or a list of names. Raises ImportRefused."""
+    names = read_column_list(data)
+    return _construct(request, unpickling.decompress(data), allowed) if names is None else names
+
+
+def _construct(request: ImportRequest, pickled: bytes, allowed: unpickling.AllowedGlobals) -> Any:
+    """Scan a pickle of scikit-learn, and construct it only if its state is valid. Raises ImportRefused."""
+    content, _ = unpickling.scan(pickled, allowed)
+    if not request.other_release:
+        check_release(content)
+    validate_state(content)
+    return unpickling.construct(pickled, allowed)
+
+
+def _read(
+    request: ImportRequest, table: pa.Table | None, allowed: unpickling.AllowedGlobals, separate: SeparatePreprocessing
+) -> tuple[ImportedModel, SeparatePreprocessing]:
+    """Read the model, in a pipeline with the preprocessing if they fit together; return what remains of that."""
+    data = unpickling.decompress(request.data)
+    names = [name for name in table.column_names if name != request.target] if table is not None else None
+    if not data.startswith(PICKLE_START):
+        return _read_file(request, table, names), separate
+    content, _ = unpickling.scan(data, allowed)
+    if is_statsmodels(content):
+        return read_statsmodels(content, request.target, request.classes, names), separate
+    estimator, remaining = separate.in_pipeline(_construct(request, data, allowed))
+    # a runner does not have the operator's own list of globals
+    file = None if request.allowed else data if remaining is separate else pickle.dumps(estimator)
+    return read_estimator(estimator, request.target, request.classes, names, file), remaining
+
+
+def _read_file(request: ImportRequest, table: pa.Table | None, names: list[str] | None) -> ImportedModel:
     """Detect the format from the first bytes, regardless of the file name, and read the file. Raises ImportRefused."""
     data, target, classes = request.data, request.target, request.classes
-    names = [name for name in table.column_names if name != target] if table is not None else None
     if data.startswith(LIGHTGBM_START):
         return read_lightgbm(data, target, classes)
     if data.startswith((HDF5_START, ZIP_START)):
         network = read_keras(data, target, classes)
         return network if request.panel_project else _with_names(network, names)
-    pickled = unpickling.decompress(data)
-    if pickled.startswith(PICKLE_START):
-        return _read_pickle(request, pickled, names, allowed)
     if is_xgboost(data):
         return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
@@ -154,21 +185,6 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
         "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM or statsmodels, a Keras .h5 or .keras "
         "file, an ONNX file, or a LightGBM text file"
     )
-
-
-def _read_pickle(
-    request: ImportRequest, pickled: bytes, names: list[str] | None, allowed: unpickling.AllowedGlobals
-) -> ImportedModel:
-    """Scan a pickle, and construct it only if its state is valid. Raises ImportRefused."""
-    content, _ = unpickling.scan(pickled, allowed)
-    if is_statsmodels(content):
-        return read_statsmodels(content, request.target, request.classes, names)
-    if not request.other_release:
-        check_release(content)
-    validate_state(content)
-    # a runner has neither the operator's own list of globals nor the options of this import
-    file = pickled if request.allowed is None else None
-    return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names, file)
 
 
 def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ class ImportRequest:
 
     `sample` is a CSV or Parquet table for the comparison. `allowed` is the operator's own list of globals. `columns` are the
     project's column options. For panels, `project` has the panel options and `scalers` are the pickled scalers that were
-    fitted with the model.
+    fitted with the model. `preprocessing` are pickled transformers that were applied before the model, in their order.
     """
 
     file: str
@@ -35,6 +35,7 @@ class ImportRequest:
     columns: Mapping[str, ColumnOptions] = field(default_factory=dict)
     project: Project | None = None
     scalers: bytes | None = None
+    preprocessing: tuple[bytes, ...] = ()
 
     @property
     def panel_project(self) -> Project | None:

@@ -34,7 +34,11 @@ def import_model(
     files = dict(result.files)
     if not result.embedded_training_rows:  # a file with training rows is not kept
         files[IMPORTED_FILES + file] = request.data
-    options = json.dumps([sha256, request.name, request.target, request.classes, digest(request.sample or b"")])
+    files |= {f"{IMPORTED_FILES}preprocessing-{number}": part for number, part in enumerate(request.preprocessing, 1)}
+    options = json.dumps(
+        [sha256, request.name, request.target, request.classes, digest(request.sample or b"")]
+        + [digest(part) for part in request.preprocessing]
+    )
     run = hashlib.sha256(options.encode()).hexdigest()[:24]
     data: dict[str, str | int | float] = {
         "file": file,

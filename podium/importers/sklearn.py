@@ -17,6 +17,7 @@ import sklearn
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -162,7 +163,25 @@ def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
     columns = [Column(name, "number") for name in fitted_names or names or numbered_names(count)]
     for index, categories in _categories(estimator, range(count), fitted_names):
         columns[index] = Column(columns[index].name, "category", categories=tuple(sorted(categories)))
-    return columns
+    used = _selected_names(estimator)
+    return columns if used is None else [column for column in columns if column.name in used]
+
+
+def _selected_names(estimator: Any) -> set[str] | None:
+    """The columns of the fit that the first step of a pipeline selects; None if it takes all.
+
+    Selections become names, since positions would count the columns that are not selected.
+    """
+    first = estimator.steps[0][1] if isinstance(estimator, Pipeline) else None
+    if not isinstance(first, ColumnTransformer) or not hasattr(first, "feature_names_in_"):
+        return None
+    names = [str(name) for name in first.feature_names_in_]
+    kept = [entry for entry in first.transformers_ if not (isinstance(entry[1], str) and entry[1] == "drop")]
+    first.transformers_ = [
+        (name, part, [names[index] for index in selected_columns(selection, range(len(names)), names)])
+        for name, part, selection in kept
+    ]
+    return {name for _, _, selection in first.transformers_ for name in selection}
 
 
 def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:

@@ -90,6 +90,9 @@ def _apply_by_column(step: ColumnTransformer, features: list[Feature], names: Se
 def selected_columns(selection: Any, indices: Sequence[int], names: Sequence[str]) -> list[int]:
     """Resolve a ColumnTransformer's selection, which may be names, indices, a mask or a slice."""
     if isinstance(selection, slice):
+        if isinstance(selection.start, str) or isinstance(selection.stop, str):  # of labels, including the last one
+            stop = None if selection.stop is None else names.index(selection.stop) + 1
+            selection = slice(None if selection.start is None else names.index(selection.start), stop)
         return list(indices)[selection]
     entries = [selection] if isinstance(selection, str) else list(selection)
     if entries and str(type(entries[0]).__name__).startswith("bool"):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
@@ -54,6 +60,23 @@ def test_an_unsupported_file_is_refused_with_the_reason(name: str) -> None:
     make_file, reason = files.REFUSED[name]
     with pytest.raises(ImportRefused, match=reason):
         converted(make_file(), name)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [["height", "weight"], [1, 2], slice(1, 3), slice("height", "weight"), [False, True, True, False, False]],
+    ids=["names", "positions", "slice", "slice of names", "mask"],
+)
+def test_columns_of_the_fit_that_a_pipeline_does_not_select_are_not_inputs(selection: object) -> None:
+    table = files.people()[["town", "height", "weight", "shoe"]].assign(note="any text", sex=files.people()["sex"])
+    steps = [("n", StandardScaler(), selection), ("t", OneHotEncoder(), ["town"])]
+    estimator = make_pipeline(ColumnTransformer(steps), LogisticRegression()).fit(table.drop(columns="sex"), table["sex"])
+    result = converted(pickle.dumps(estimator), sample=table.to_csv(index=False).encode())
+    assert [column.name for column in result.signature.inputs] == ["town", "height", "weight"]
+    assert {"shoe", "note"} <= result.signature.ignored.keys()
+    model = load(result.files[model_file("m")])
+    rows = table[["town", "height", "weight"]].astype({"town": object})
+    assert np.allclose(model.scores(rows), estimator.predict_proba(table), rtol=0, atol=1e-12)
 
 
 def test_a_sample_names_the_columns_and_its_target_allows_a_score() -> None:
