@@ -119,7 +119,7 @@ def _summary(manifest: Manifest) -> list[str]:
         f"  largest difference from {data['reference']} on {data['compared']} rows: {data['largest_difference']:.2g} "
         f"(relative to 1 + |score|; limit {data['allowed_difference']:g})"
     )
-    lines += [f"  warning: {warning}" for warning in str(data["warnings"]).splitlines()]
+    lines += [f"  note: {warning}" for warning in str(data["warnings"]).splitlines()]
     if best["score_test"] is not None:
         metric = best["eval_metric"]
         lines.append(f"  {metric_label(metric)} on the sample: {format_score(best['score_test'], metric)}")
