@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
+from podium.importers.formula_splines import TRANSFORMS, LearnedTransform, learn_transform
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.sklearn_graph_steps import FUNCTIONS, Columns
 
 CATEGORY = re.compile(r"(?P<code>.+?)\[(?:T\.)?(?P<level>[^\[\]]*)\]")
+LEARNED = re.compile(rf"(?P<code>(?:{'|'.join(TRANSFORMS)})\(.+\))(?:\[(?P<output>\d+)\])?")
 OPERATORS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("Add", np.add),
     ast.Sub: ("Sub", np.subtract),
@@ -50,6 +52,8 @@ class Target(Protocol):
 
     def function(self, function: np.ufunc, value: Any) -> Any: ...
 
+    def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
@@ -71,13 +75,28 @@ class Expression:
         return _columns(self.node)
 
 
-Factor = Category | Expression
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One output of a transform that learns from the training rows, such as a spline of a column."""
+
+    column: str
+    transform: LearnedTransform
+    output: int
+
+    def compute(self, target: Target) -> Any:
+        return target.learned(self.transform, self.output, target.column(self.column))
+
+    def columns(self) -> Iterator[str]:
+        yield self.column
 
 
-def parse_term(term: str) -> list[Factor]:
-    """Return the factors of a term. Raises UnknownTerm."""
+Factor = Category | Expression | Learned
+
+
+def parse_term(term: str, frame: pd.DataFrame) -> list[Factor]:
+    """Return the factors of a term; splines are fitted on the training rows `frame`. Raises UnknownTerm."""
     try:
-        return [_factor(part) for part in _split(term)]
+        return [_learned(part, frame) or _factor(part) for part in _split(term)]
     except RecursionError as error:
         raise UnknownTerm("a nested expression") from error
 
@@ -106,6 +125,25 @@ def _split(term: str) -> Iterator[str]:
             yield term[start:position]
             start = position + 1
     yield term[start:]
+
+
+def _learned(text: str, frame: pd.DataFrame) -> Learned | None:
+    """Return the output of a learned transform, such as `bs(x, df=4)[2]`; None for other factors. Raises UnknownTerm."""
+    match = LEARNED.fullmatch(text)
+    node = _parse(match["code"]) if match else None
+    if not match or not isinstance(node, ast.Call) or not node.args:
+        return None
+    column = _column(node.args[0])
+    if column not in frame:
+        raise UnknownTerm(f"{text} of training rows that the file does not have")
+    try:
+        transform = learn_transform(node, frame[column])
+    except Exception as error:  # raised by patsy
+        raise UnknownTerm(text) from error
+    output = int(match["output"] or 0)
+    if output >= transform.pieces.shape[1]:
+        raise UnknownTerm(text)
+    return Learned(str(column), transform, output)
 
 
 def _factor(text: str) -> Factor:
@@ -223,6 +261,9 @@ class FrameTarget:
     def function(self, function: np.ufunc, value: Any) -> Any:
         return function(value)
 
+    def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any:
+        return transform.values(value)[:, output]
+
 
 class GraphTarget:
     """Adds operators to a graph; `positions` maps columns to their index in the input."""
@@ -245,3 +286,14 @@ class GraphTarget:
 
     def function(self, function: np.ufunc, value: Any) -> Any:
         return FUNCTIONS[function](self._graph, value)
+
+    def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any:
+        """Choose the last piece that has started."""
+        add, total = self._graph.add, self.number(0.0)
+        for number, (start, width) in enumerate(zip(transform.starts, transform.widths, strict=True)):
+            x = add("Div", add("Sub", value, float(start)), float(width))
+            polynomial = self.number(0.0)
+            for coefficient in reversed(transform.pieces[number, output].tolist()):
+                polynomial = add("Add", add("Mul", polynomial, x), coefficient)
+            total = polynomial if number == 0 else add("Where", add("Less", value, float(start)), total, polynomial)
+        return total

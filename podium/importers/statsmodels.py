@@ -100,7 +100,7 @@ def _computes(fit: StatsmodelsFit) -> bool:
 
 def _read_computed(fit: StatsmodelsFit, target: str, class_names: tuple[str, ...]) -> ImportedModel:
     """Read a result whose terms are computed; training rows in the file check the computation. Raises ImportRefused."""
-    terms = parse_terms(list(fit.terms), _constants(fit))
+    terms = parse_terms(list(fit.terms), _constants(fit), fit.frame)
     columns = formula_columns(terms, fit.frame)
     if fit.exog is not None and len(fit.exog) and len(fit.frame) == len(fit.exog):
         frame = fit.frame.assign(**{column.name: fit.frame[column.name].astype(str) for column in columns if column.is_text})

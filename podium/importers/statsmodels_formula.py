@@ -14,6 +14,7 @@ from podium.importers.formula_terms import (
     Factor,
     FrameTarget,
     GraphTarget,
+    Learned,
     UnknownTerm,
     compute_term,
     parse_term,
@@ -49,16 +50,16 @@ def _both(graph: GraphBuilder, second: str) -> str:
     return graph.add("Concat", graph.add("Sub", 1.0, second), second, axis=1)
 
 
-def parse_terms(names: list[str], constants: set[str]) -> Terms:
-    """Parse the names of the coefficients. Raises ImportRefused."""
+def parse_terms(names: list[str], constants: set[str], frame: pd.DataFrame) -> Terms:
+    """Parse the names of the coefficients; `frame` are the training rows, if the file has them. Raises ImportRefused."""
     terms: Terms = []
     for name in names:
         try:
-            terms.append([] if name in constants else parse_term(name))
+            terms.append([] if name in constants else parse_term(name, frame))
         except UnknownTerm:
             raise ImportRefused(
-                f"the term {name[:200]} is not a column, a category or arithmetic with functions of numpy: add its values to "
-                "the table as a new column and fit again"
+                f"the term {name[:200]} is not a column, a category, a spline or arithmetic with functions of numpy: add its "
+                "values to the table as a new column and fit again"
             ) from None
     return terms
 
@@ -72,7 +73,7 @@ def formula_columns(terms: Terms, frame: pd.DataFrame) -> tuple[Column, ...]:
         if isinstance(factor, Category):
             order[factor.column] = None
             levels.setdefault(factor.column, set()).add(factor.level)
-        elif isinstance(factor, Expression):
+        elif isinstance(factor, Expression | Learned):
             order |= dict.fromkeys(factor.columns())
             numbers |= dict.fromkeys(factor.columns())
     if both := sorted(levels.keys() & numbers.keys()):

@@ -346,6 +346,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "formula-quoted.pkl": lambda: fit_statsmodels(
         smf.glm("kids ~ Q('shoe size') + town:height", with_spaces(), family=FAMILIES.Poisson())
     ),
+    "formula-splines.pkl": lambda: fit_statsmodels(
+        smf.logit("male ~ bs(height, df=5) + cr(weight, df=3):C(town) + center(shoe)", numeric_people())
+    ),
     "formula-classes.pkl": lambda: fit_statsmodels(smf.mnlogit("code ~ I(height / 100) + weight", with_spaces())),
     "formula-removed.pkl": lambda: removed_data(smf.ols("weight ~ height * town + np.log(shoe)", numeric_people())),
     "mnlogit.pkl": lambda: fit_statsmodels(sm.MNLogit(pd.Categorical(numeric_people()["town"]).codes, design_matrix())),
@@ -367,11 +370,6 @@ NAMELESS: dict[str, Callable[[], bytes]] = {
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-probabilities": (lambda: joblib_bytes(fitted(LinearSVC())), "CalibratedClassifierCV"),
     "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
-    "a-spline": (
-        lambda: pickle.dumps(smf.ols("weight ~ bs(height, df=4)", numeric_people()).fit()),
-        "term bs.* is not a column",
-    ),
-    "a-stateful-term": (lambda: pickle.dumps(smf.ols("weight ~ center(height)", numeric_people()).fit()), "is not a column"),
     "a-coding-of-sums": (lambda: pickle.dumps(smf.ols("weight ~ C(town, Sum)", numeric_people()).fit()), "is not a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),
     "text": (lambda: b"hello", "unknown file format"),

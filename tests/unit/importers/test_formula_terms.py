@@ -23,6 +23,11 @@ FORMULAS = [
     "C(t)",
     "C(t, Treatment('l'))",
     "np.sqrt(a):t",
+    "bs(a, df=4):t",
+    "bs(Q('b c'), knots=(2, 3), degree=1)",
+    "cr(a, df=3)",
+    "center(a)",
+    "standardize(a, ddof=1)",
 ]
 
 
@@ -30,7 +35,7 @@ FORMULAS = [
 def test_a_term_is_computed_as_patsy_does(formula: str) -> None:
     matrix = patsy.dmatrix(f"{formula} - 1", TABLE, return_type="dataframe")
     for name in matrix:
-        computed = compute_term(parse_term(name), FrameTarget(TABLE))
+        computed = compute_term(parse_term(name, TABLE), FrameTarget(TABLE))
         assert np.allclose(computed, matrix[name], rtol=1e-15, atol=0), name
 
 
@@ -48,7 +53,13 @@ HOSTILE = [
     "a.b",
     "C(t, Sum)[S.k]",
     "t[D.k]",
-    "bs(a, df=4)[0]",
+    "bs(a, df=4)[4]",
+    "bs(a, df=-1)[0]",
+    "bs(open('x'))[0]",
+    "bs(a, df=__import__('os').getpid())[0]",
+    "bs(a, knots=a)[0]",
+    "bs(missing, df=4)[0]",
+    "cc(a, df=4)[0]",
     "Q(a)",
     "f'{a}'",
     "C(open('x'))[T.k]",
@@ -65,4 +76,4 @@ HOSTILE = [
 @pytest.mark.parametrize("term", HOSTILE, ids=range(len(HOSTILE)))
 def test_other_expressions_are_unknown(term: str) -> None:
     with pytest.raises(UnknownTerm):
-        compute_term(parse_term(term), FrameTarget(TABLE))
+        compute_term(parse_term(term, TABLE), FrameTarget(TABLE))
