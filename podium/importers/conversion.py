@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.importers import unpickling
-from podium.importers.booster_stand_ins import xgboost_estimator
+from podium.importers.booster_stand_ins import catboost_estimator, xgboost_estimator
+from podium.importers.catboost import is_catboost, read_catboost
 from podium.importers.comparison_rows import (
     accepts,
     add_edge_cases,
@@ -128,19 +129,26 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
         return network if request.panel_project else _with_names(network, names)
     pickled = unpickling.decompress(data)
     if pickled.startswith(PICKLE_START):
-        return _read_pickle(request, pickled, names, allowed)
+        return _read_pickle(request, pickled, names, _sample_categories(table, names), allowed)
+    if is_catboost(data):
+        estimator, texts = catboost_estimator(read_catboost(data)), _sample_categories(table, names)
+        return read_estimator(estimator, target, classes, names, texts)
     if is_xgboost(data):
         return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
         return read_onnx(data, target, classes, names, _sample_categories(table, names))
     raise ImportRefused(
-        "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM or statsmodels, a Keras .h5 or .keras "
-        "file, an ONNX file, or a LightGBM text file"
+        "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM, XGBoost, CatBoost or statsmodels, a text "
+        "file of LightGBM, .json or .ubj of XGBoost, .json or .cbm of CatBoost, a Keras .h5 or .keras file, or an ONNX file"
     )
 
 
 def _read_pickle(
-    request: ImportRequest, pickled: bytes, names: list[str] | None, allowed: unpickling.AllowedGlobals
+    request: ImportRequest,
+    pickled: bytes,
+    names: list[str] | None,
+    texts: dict[str, tuple[str, ...]],
+    allowed: unpickling.AllowedGlobals,
 ) -> ImportedModel:
     """Scan a pickle, and construct it only if its state is valid. Raises ImportRefused."""
     content, _ = unpickling.scan(pickled, allowed)
@@ -149,7 +157,7 @@ def _read_pickle(
     if not request.other_release:
         check_release(content)
     validate_state(content)
-    return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names)
+    return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names, texts)
 
 
 def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:
@@ -249,7 +257,9 @@ def _check_scores(candidate: _Candidate) -> None:
     width = len(classes) or 1
     if scores.shape[1] != width:
         raise ImportRefused(f"the model returns {scores.shape[1]} numbers per row, expected {width}: export it with one target")
-    in_range = ((scores >= -1e-6) & (scores <= 1 + 1e-6)).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3)
+    in_range = ((scores >= -1e-6) & (scores <= 1 + 1e-6)).all() and (
+        not model.sums_to_one or np.allclose(scores.sum(axis=1), 1, atol=1e-3)
+    )
     if classes and np.isfinite(scores).all() and not in_range:
         raise ImportRefused("the class scores of the model are not probabilities: export it with probabilities")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,11 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from podium.importers.booster_stand_ins import (
     BoosterEstimator,
+    CatBoostEstimator,
     LightGBMEstimator,
     PickledBooster,
     XGBoostEstimator,
+    catboost_estimator,
     pickled_bytes,
     pickled_text,
     xgboost_estimator,
@@ -78,11 +80,22 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 OLDEST_RELEASE = (0, 19)
 
 
-def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
-    """Read a fitted estimator; `names` are the columns of a sample, for a model fitted without names. Raises ImportRefused."""
+def read_estimator(
+    estimator: Any,
+    target: str,
+    class_names: tuple[str, ...],
+    names: list[str] | None,
+    texts: Mapping[str, Sequence[str]] | None = None,
+) -> ImportedModel:
+    """Read a fitted estimator. Raises ImportRefused.
+
+    `names` are the columns of a sample, for a model fitted without names, and `texts` the distinct cells in each of them.
+    """
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
+    if type(estimator) is CatBoostEstimator and hasattr(estimator, "n_features_in_"):
+        estimator = catboost_estimator(estimator.content)
     if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
         raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
@@ -94,6 +107,9 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
+    last = _last_step(estimator)
+    if isinstance(last, CatBoostEstimator):
+        last.learn_categories(names or [], texts or {})
     labels = _labels(estimator)
     classification = labels is not None
     columns = _columns(estimator, names)
@@ -102,8 +118,8 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
     conversions = _conversions(estimator, columns, classification)
     kind = estimator.package_name if isinstance(estimator, BoosterEstimator) else "scikit-learn"
     reference = f"scikit-learn {sklearn.__version__}"
-    if isinstance(_last_step(estimator), XGBoostEstimator):
-        reference = "Podium's own evaluation of XGBoost's trees"
+    if isinstance(last, XGBoostEstimator | CatBoostEstimator):
+        reference = f"Podium's own evaluation of {last.package_name}'s trees"
     return ImportedModel(
         kind,
         plain_encoder(columns),
@@ -112,6 +128,7 @@ def read_estimator(estimator: Any, target: str, class_names: tuple[str, ...], na
         original,
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
+        sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",
     )
 
 
