@@ -201,7 +201,7 @@ class CatBoostEstimator(BoosterEstimator):
         return self.model.tree_model()
 
     def scores(self, rows: Any) -> FloatMatrix:
-        return self.model.scores(self.model.codes(rows) if self.text_columns else rows)
+        return self.model.scores(rows)
 
 
 class _Classifier(ClassifierMixin):  # type: ignore[misc]

@@ -110,7 +110,7 @@ def _statistics(data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         position += 4 + size
         base = _base(table.table(0))
         buckets = np.frombuffer(table.array(1, "u1"), "<u8,<u4")
-        buckets = buckets[buckets["f0"] != NO_HASH]
+        buckets = buckets[buckets["f0"] != NO_HASH]  # empty ones lead nowhere
         is_mean = base["ctr_type"].endswith("MeanValue")
         counts = np.array(np.frombuffer(table.array(2, "u1"), "<f4,<i4" if is_mean else "<i4").tolist(), dtype=float)
         width = 2 if is_mean else max(1, table.number(4, "i")) if base["ctr_type"] in ("Borders", "Buckets") else 1

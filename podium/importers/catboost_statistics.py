@@ -18,13 +18,13 @@ from podium.schema.arrays import FloatMatrix
 
 FACTOR = 0x4906BA494954CB65
 INVERSE = pow(FACTOR, -2, 2**64)
+MAX_ELEMENTS = 64
+"""The greatest number of categories and splits in a combination."""
 NO_HASH = 2**64 - 1
 """Marks an empty bucket of a hash table."""
-NO_CATEGORY = 1 << 40
-"""Stands for the hash of an unknown category; hashes have 32 bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Category:
     """The category of a column; `hashes` has one per code, the last one for an unknown category."""
 
@@ -49,19 +49,16 @@ class Statistic:
     values: np.ndarray
     default: np.float32
 
-    @property
-    def column(self) -> int | None:
-        """The column, if the statistic is of the categories of a single one."""
-        first = self.elements[0]
-        return first.column if len(self.elements) == 1 and isinstance(first, Category) else None
-
-    def column_values(self) -> np.ndarray:
-        """Return the statistic by code. Only for single columns."""
+    def split_by_category(self, border: float) -> Split:
+        """Return the split of the categories above the border. Raises ValueError for a combination."""
         category = self.elements[0]
-        assert isinstance(category, Category)
+        if len(self.elements) > 1 or not isinstance(category, Category):
+            raise ValueError("a statistic of a combination")
         matrix = np.zeros((len(category.hashes), category.column + 1))
         matrix[:, category.column] = np.arange(len(category.hashes))
-        return self.of(matrix)
+        above = self.of(matrix) > border  # the last one is that of an unknown category
+        codes = np.flatnonzero(above[:-1] != above[-1]).tolist()
+        return Split(category.column, missing=bool(above[-1]), codes=tuple(codes))
 
     def of(self, matrix: FloatMatrix) -> np.ndarray:
         keys = np.zeros(len(matrix), dtype=np.uint64)
@@ -72,25 +69,75 @@ class Statistic:
             return np.full(len(keys), self.default)
         return np.where(self.hashes[index] == keys, self.values[index], self.default)
 
-    def add_to(self, graph: GraphBuilder, x: str) -> str:
-        """Compute the statistic from the (rows, columns) tensor `x`; integers of 64 bits overflow as in CatBoost."""
-        factor, keys = graph.integers(np.array([[FACTOR]])), graph.integers(np.array([[0]]))
-        for element in self.elements:
-            keys = graph.add("Mul", factor, graph.add("Add", keys, graph.add("Mul", factor, element.add_to(graph, x))))
-        values = {"keys_int64s": self.hashes.view(np.int64).tolist(), "values_floats": self.values.tolist()}
-        found = graph.add("LabelEncoder", keys, domain="ai.onnx.ml", default_float=float(self.default), **values)
-        return graph.add("Cast", found, to=TensorProto.DOUBLE)
+
+class StatisticsGraph:
+    """Computes statistics in a graph from a (rows, columns) tensor; they share the hashes of common elements.
+
+    Integers of 64 bits overflow, as in CatBoost.
+    """
+
+    def __init__(self, graph: GraphBuilder, x: str) -> None:
+        self._graph, self._x = graph, x
+        self._factor = graph.integers(np.array([[FACTOR]]))
+        self._parts: dict[Category | Split, str] = {}
+        self._keys: dict[Sequence[Category | Split], str] = {(): graph.integers(np.array([[0]]))}
+
+    def add(self, statistic: Statistic) -> str:
+        """Add a statistic and return its float32 tensor."""
+        table = {"keys_int64s": statistic.hashes.view(np.int64).tolist(), "values_floats": statistic.values.tolist()}
+        keys, default = self._key(statistic.elements), float(statistic.default)
+        return self._graph.add("LabelEncoder", keys, domain="ai.onnx.ml", default_float=default, **table)
+
+    def _key(self, elements: Sequence[Category | Split]) -> str:
+        if elements not in self._keys:
+            sums = self._graph.add("Add", self._key(elements[:-1]), self._part(elements[-1]))
+            self._keys[elements] = self._graph.add("Mul", self._factor, sums)
+        return self._keys[elements]
+
+    def _part(self, element: Category | Split) -> str:
+        if element not in self._parts:
+            self._parts[element] = self._graph.add("Mul", self._factor, element.add_to(self._graph, self._x))
+        return self._parts[element]
 
 
-def read_statistic(entry: Mapping[str, Any], table: Mapping[str, Any], elements: Sequence[Category | Split]) -> Statistic:
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the training rows of each hash were: `counts` has one row per hash, in ascending order of the hashes."""
+
+    hashes: np.ndarray
+    counts: np.ndarray
+    denominator: float
+
+    @property
+    def categories(self) -> set[int]:
+        """The 32-bit hashes of the categories, if the table is of a single column."""
+        return {int(key) * INVERSE & 0xFFFFFFFF for key in self.hashes}
+
+
+def read_counts(table: Mapping[str, Any]) -> Counts:
+    """Read a table of the binary format, or of JSON, which also lists an empty bucket. Raises ValueError, KeyError."""
+    if "hashes" in table:
+        hashes, counts = table["hashes"], table["counts"]
+    else:
+        width = int(table["hash_stride"])
+        rows = [table["hash_map"][start : start + width] for start in range(0, len(table["hash_map"]), width)]
+        hashes = np.array([int(row[0]) for row in rows], dtype=np.uint64)
+        counts = np.array([row[1:] for row in rows], dtype=float).reshape(len(rows), width - 1)
+    order = np.argsort(hashes)
+    order = order[hashes[order] != NO_HASH]
+    return Counts(hashes[order], counts[order], float(table["counter_denominator"]))
+
+
+def read_statistic(entry: Mapping[str, Any], table: Counts, elements: Sequence[Category | Split]) -> Statistic:
     """Compute the numbers from the counts in float32, as CatBoost does. Raises ValueError, KeyError."""
-    hashes, counts = _counts(table)
-    kind, border, total = entry["ctr_type"], int(entry["target_border_idx"]), counts.sum(axis=1)
-    nothing = 0.0
+    kind, border, counts = entry["ctr_type"], int(entry["target_border_idx"]), table.counts
+    total, nothing = counts.sum(axis=1), 0.0
+    if len(elements) > MAX_ELEMENTS:
+        raise ValueError("a combination is too long")
     if kind in ("BinarizedTargetMeanValue", "FloatTargetMeanValue"):
         good, total = counts.T
     elif kind in ("Counter", "FeatureFreq"):
-        nothing = float(table["counter_denominator"])
+        nothing = table.denominator
         good, total = counts[:, 0], np.full(len(counts), nothing)
     elif kind == "Buckets":
         good = counts[:, border]
@@ -103,26 +150,4 @@ def read_statistic(entry: Mapping[str, Any], table: Mapping[str, Any], elements:
     good, total = np.append(good, 0.0).astype(np.float32), np.append(total, nothing).astype(np.float32)
     with np.errstate(all="ignore"):
         values = ((good + prior) / (total + weight) + shift) * scale
-    order = np.argsort(hashes)
-    return Statistic(tuple(elements), hashes[order], values[:-1][order], values[-1])
-
-
-def _counts(table: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes and the (hashes, counts) matrix. JSON also lists an empty bucket, which does not count."""
-    if "hashes" in table:
-        return table["hashes"], table["counts"]
-    width = int(table["hash_stride"])
-    rows = [table["hash_map"][start : start + width] for start in range(0, len(table["hash_map"]), width)]
-    rows = [row for row in rows if int(row[0]) != NO_HASH]
-    hashes = np.array([int(row[0]) for row in rows], dtype=np.uint64)
-    return hashes, np.array([row[1:] for row in rows], dtype=float).reshape(len(rows), width - 1)
-
-
-def trained_hashes(table: Mapping[str, Any]) -> set[int]:
-    """Return the hashes of the categories in a table of a single column."""
-    return {int(key) * INVERSE & 0xFFFFFFFF for key in _counts(table)[0]}
-
-
-def extended(hashes: Sequence[int]) -> np.ndarray:
-    """Return signed 32-bit hashes as 64 bits, and that of an unknown category."""
-    return np.append(np.array(hashes, dtype=np.uint32).astype(np.int32).astype(np.int64), NO_CATEGORY).view(np.uint64)
+    return Statistic(tuple(elements), table.hashes, values[:-1], values[-1])

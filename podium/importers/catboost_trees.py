@@ -44,6 +44,10 @@ class Split:
         return _integer(graph, graph.add("Or", above, graph.add("IsNaN", cells)) if self.missing else above)
 
 
+NO_SPLIT = Split(0)
+"""Stands for the split of a leaf."""
+
+
 def _integer(graph: GraphBuilder, condition: str) -> str:
     return graph.add("Cast", condition, to=TensorProto.INT64)
 
@@ -60,15 +64,9 @@ class Tree:
 
     def nodes(self, splits: Sequence[Split], scale: float, output: int) -> TreeNodes:
         """Convert the tree. Rows of a set go left in `TreeNodes`, and so do numbers up to the border."""
-        inner = self.split >= 0
-        if self.split.max() >= len(splits):
-            raise ValueError("a tree has a split that does not exist")
-        asked = [splits[number] for number in np.where(inner, self.split, 0).tolist()] if inner.any() else [Split(0)]
-        categories = {}
-        yes_left = np.zeros(len(asked), dtype=bool)
-        for node in np.flatnonzero(inner).tolist():
-            if (codes := asked[node].codes) is not None:
-                yes_left[node], categories[node] = not asked[node].missing, codes
+        asked = [splits[number] if number >= 0 else NO_SPLIT for number in self.split.tolist()]
+        categories = {node: split.codes for node, split in enumerate(asked) if split.codes is not None}
+        yes_left = np.array([split.codes is not None and not split.missing for split in asked])
         return TreeNodes(
             np.array([split.column for split in asked]),
             np.array([split.border for split in asked]),

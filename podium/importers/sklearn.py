@@ -129,6 +129,7 @@ def read_estimator(
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
         sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",
+        warnings=last.model.warnings if isinstance(last, CatBoostEstimator) else (),
     )
 
 

@@ -3,7 +3,7 @@
     python generate.py FOLDER
     tar -C FOLDER -cJf files.tar.xz .
 
-The archive holds the files of CatBoost 1.2.10. Rows are JSON, because their numbers include NaN and infinity.
+The archive holds files of CatBoost 1.2.10; those of 1.2 were compared, too. Rows are JSON, because some numbers are infinite.
 """
 
 import json
@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from catboost import CatBoost, CatBoostClassifier, CatBoostRanker, CatBoostRegressor, Pool
+from sklearn.ensemble import VotingClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -35,7 +37,9 @@ NOISE = random.normal(size=N)
 SUM = np.nan_to_num(X.a) + X.b / 10 + NOISE / 2
 Y, Y3 = (SUM > 0).astype(int), np.digitize(SUM, [-0.7, 0.7])
 Z = np.abs(SUM) + 0.1
-MIXED = random.randint(0, 2, (6, 200, 2, 3))[T.u, T.t.str.len() % 200, (T.b > 0).astype(int), T.s.map({"ä": 0, "b c": 1, "d": 2})]
+MIXED = random.randint(0, 2, (6, 200, 2, 3))[
+    T.u, T.t.str.len() % 200, (T.b > 0).astype(int), T.s.map({"ä": 0, "b c": 1, "d": 2})
+]
 
 ROWS = T.head(40).copy()
 ROWS.loc[:5, "a"] = [np.nan, np.inf, -np.inf, 1e300, -1e300, 3.4028235e38]
@@ -66,6 +70,7 @@ def models():
     labels = np.array(["low", "middle", "high"])[Y3]
     yield "each", CatBoostClassifier(loss_function="MultiClassOneVsAll", **SMALL).fit(X, labels), NUMBERS
     yield "texts", CatBoostClassifier(**SMALL).fit(X, labels), NUMBERS
+    yield "absent", CatBoostClassifier(class_names=[2, 1, 0], loss_function="MultiClass", **SMALL).fit(X, Y * 2), NUMBERS
     yield "booleans", CatBoostClassifier(**SMALL).fit(X, Y == 1), NUMBERS
     yield "floats", CatBoostClassifier(**SMALL).fit(X, Y3 + 0.5), NUMBERS
     yield "share", CatBoostClassifier(loss_function="CrossEntropy", **SMALL).fit(X, 1 / (1 + Z)), NUMBERS
@@ -106,15 +111,25 @@ def write(folder):
             model.save_model(str(folder / f"{name}-pool.json"), format="json", pool=pool)
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(model, 4))
         is_classifier = isinstance(model, CatBoostClassifier) or name == "plain"
-        expected[name] = (model.predict(rows, "Probability") if is_classifier else model.predict(rows)).tolist()
-    pipeline = make_pipeline(StandardScaler(), CatBoostClassifier(**SMALL)).fit(X, Y)
-    (folder / "pipeline.pkl").write_bytes(pickle.dumps(pipeline, 4))
-    expected["pipeline"] = pipeline.predict_proba(ROWS[NUMBERS].clip(-1e9, 1e9)).tolist()
+        scores = np.asarray(model.predict(rows, "Probability") if is_classifier else model.predict(rows))
+        expected[name] = (scores[:, [0, 2]] if name == "absent" else scores).tolist()
+    for name, model, table in (
+        ("pipeline", make_pipeline(StandardScaler(), CatBoostClassifier(**SMALL)), X),
+        ("pipeline-c", make_pipeline(CatBoostClassifier(cat_features=CATEGORIES, **SMALL)), T),
+        ("voting", VotingClassifier([("c", CatBoostClassifier(**SMALL)), ("b", GaussianNB())], voting="soft"), X.fillna(0)),
+    ):
+        model.fit(table, Y)
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps(model, 4))
+        rows = ROWS[table.columns].assign(**ROWS[NUMBERS].clip(-1e9, 1e9).fillna(0))
+        expected[name] = model.predict_proba(rows).tolist()
     for name, model in (
         ("uncertain", CatBoostRegressor(loss_function="RMSEWithUncertainty", **SMALL).fit(X, Z)),
         ("targets", CatBoostRegressor(loss_function="MultiRMSE", **SMALL).fit(X, np.column_stack([Z, SUM]))),
         ("text", CatBoostClassifier(text_features=["s"], **SMALL).fit(T[["a", "s"]], Y)),
-        ("embedding", CatBoostClassifier(embedding_features=[0], **SMALL).fit([[list(row)] for row in T[["b", "c"]].values[:40]], Y[:40])),
+        (
+            "embedding",
+            CatBoostClassifier(embedding_features=[0], **SMALL).fit([[list(row)] for row in T[["b", "c"]].values[:40]], Y[:40]),
+        ),
     ):
         model.save_model(str(folder / f"refused-{name}.cbm"))
     (folder / "refused-unfitted.pkl").write_bytes(pickle.dumps(CatBoostClassifier(**SMALL), 4))
