@@ -6,7 +6,7 @@ They have the methods of a scikit-learn estimator, so that they may be the last 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightgbm
@@ -161,7 +161,7 @@ def pickled_bytes(booster: PickledBooster) -> bytes:
     """Return the bytes of a pickled booster of XGBoost or CatBoost. Raises ImportRefused."""
     content = booster.content()
     if not isinstance(content, bytes | bytearray):
-        raise ImportRefused("the pickle holds a booster without a model: save it again with Booster.save_model")
+        raise ImportRefused("the pickle holds a booster without a model: save it again with save_model")
     return bytes(content)
 
 
@@ -190,7 +190,7 @@ class CatBoostEstimator(BoosterEstimator):
             self.classes_ = np.array(self.model.classes or [0, 1])
         return self
 
-    def learn_categories(self, names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> None:
+    def learn_categories(self, names: Sequence[str], texts: Callable[[str], Sequence[str]]) -> None:
         """Take the texts of categories from the columns of a sample; a file may hold only hashes. Raises ImportRefused."""
         self.model = CatBoostModel(self.content, names, texts)
         self.text_columns = self.model.text_columns

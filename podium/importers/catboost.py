@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -65,10 +64,15 @@ def is_catboost(data: bytes) -> bool:
     return data.startswith(MAGIC) or (data[:1] == b"{" and b'"features_info"' in data and b'"model_info"' in data)
 
 
+def no_texts(name: str) -> tuple[str, ...]:
+    """Return the texts of a column without a sample."""
+    return ()
+
+
 class CatBoostModel:
     """The trees of a model with its columns, loss and classes.
 
-    `sample_names` are the columns of a sample, in case that the file has no names, and `samples` the texts in them.
+    `sample_names` are the columns of a sample, for a file without names, and `sample_texts` returns the texts in one of them.
     Raises the errors of damaged content.
     """
 
@@ -76,7 +80,7 @@ class CatBoostModel:
         self,
         content: Mapping[str, Any],
         sample_names: Sequence[str] = (),
-        samples: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        sample_texts: Callable[[str], Sequence[str]] = no_texts,
     ) -> None:
         info, features = content["model_info"], content["features_info"]
         self.loss = str(info["params"]["loss_function"]["type"])
@@ -94,9 +98,8 @@ class CatBoostModel:
         has_names = all(ordered) and ordered != [str(index) for index in range(self.features)]
         self.names = ordered if has_names else None
         self.column_names = ordered if has_names or len(sample_names) != self.features else sample_names
-        texts = {index: samples.get(name, ()) for index, name in enumerate(self.column_names)}
         tables = {key: read_counts(table) for key, table in (content.get("ctr_data") or {}).items()}
-        self._text_columns = read_text_columns(features, tables, texts)
+        self._text_columns = read_text_columns(features, tables, lambda index: sample_texts(self.column_names[index]))
         self._statistics = self._read_statistics(features.get("ctrs") or (), tables)
         self._splits = self._read_splits(features)
         self._trees = [read_tree(tree) for tree in content["trees" if "trees" in content else "oblivious_trees"]]
@@ -148,11 +151,11 @@ class CatBoostModel:
     def tree_model(self) -> TreeModel:
         """Return trees that read the columns only. Raises ValueError if there are none."""
         uses = Counter(number for tree in self._trees for number in tree.split.tolist())
-        splits, size = [], 0
+        splits, size, texts = [], 0, self.text_columns
         for number, split in enumerate(self._splits):
             if split.column >= self.features:
                 split = self._statistics[split.column - self.features].split_by_category(split.border)
-                size += uses[number] * len(self.text_columns[split.column])
+                size += uses[number] * len(texts[split.column])
             splits.append(split)
         if size > MAX_SET_CODES:
             raise ValueError("large sets of categories")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,9 +49,9 @@ class TextColumn:
 
 
 def read_text_columns(
-    features: Mapping[str, Any], tables: Mapping[str, Counts], samples: Mapping[int, Sequence[str]]
+    features: Mapping[str, Any], tables: Mapping[str, Counts], sample_texts: Callable[[int], Sequence[str]]
 ) -> dict[int, TextColumn]:
-    """Return the text columns by their number among the text columns; `samples` holds texts by index of the column.
+    """Return the text columns by their number among the text columns; `sample_texts` returns those in a column of a sample.
 
     A column's own table of counts has all categories of the training rows; tables of combinations do not show them.
     """
@@ -69,7 +69,7 @@ def read_text_columns(
     for entry in features.get("categorical_features") or ():
         number, index = entry["feature_index"], entry["flat_feature_index"]
         hashes = {int(value) & 0xFFFFFFFF for value in entry.get("values") or ()} | trained.get(number, set())
-        texts = {*samples.get(index, ()), *(entry.get("string_values") or ())}
+        texts = {*sample_texts(index), *(entry.get("string_values") or ())}
         texts |= {file_texts[key] for key in hashes & file_texts.keys()}
         texts = texts or set(file_texts.values())
         is_complete = hashes <= set(map(category_hash, texts)) and (number in trained or number not in combined)

@@ -21,7 +21,7 @@ MAX_DEPTH = 16
 class Split:
     """True for a number above the border, or for one of some categories.
 
-    With `missing`, it is true for a missing number, and for the other categories instead.
+    With `missing`, it is true for a missing number, or, in trees only, for the other categories instead.
     """
 
     column: int
@@ -85,22 +85,21 @@ def read_tree(tree: Mapping[str, Any]) -> Tree:
 
 
 def _symmetric(tree: Mapping[str, Any]) -> Tree:
-    """Expand a tree with one split per level: the answers, as bits from the lowest one on, are the number of the leaf."""
-    numbers = np.array([split["split_index"] for split in tree["splits"] or ()], dtype=int)
-    depth = len(numbers)
-    if depth > MAX_DEPTH or (numbers < 0).any():
+    """Expand a tree with one split per level, the last split at the root, as CatBoost does for its SHAP values.
+
+    The answers are the bits of the leaf's number, that of the first split being the lowest one.
+    """
+    numbers = [_split_number(split) for split in reversed(tree["splits"] or ())]
+    if len(numbers) > MAX_DEPTH:
         raise ValueError("a tree is too deep")
-    leaves = 1 << depth
+    leaves = 1 << len(numbers)
     values = np.asarray(tree["leaf_values"], dtype=float).reshape(leaves, -1)
-    level = np.repeat(np.arange(depth), 1 << np.arange(depth))
-    no = np.arange(leaves - 1) + (1 << level)
-    ends = np.full(leaves, -1)
-    inner = np.zeros((leaves - 1, values.shape[1]))
     weights = np.asarray(tree.get("leaf_weights", np.ones(leaves)), dtype=float).reshape(leaves)
+    no, ends, inner = 2 * np.arange(leaves - 1) + 1, np.full(leaves, -1), np.zeros((leaves - 1, values.shape[1]))
     return Tree(
-        np.append(numbers[level], ends),
+        np.append(np.repeat(np.array(numbers, dtype=int), 1 << np.arange(len(numbers))), ends),
         np.append(no, ends),
-        np.append(no + (1 << level), ends),
+        np.append(no + 1, ends),
         np.vstack([inner, values]),
         np.append(np.zeros(leaves - 1), weights),
     )
@@ -108,22 +107,22 @@ def _symmetric(tree: Mapping[str, Any]) -> Tree:
 
 def _grown(tree: Mapping[str, Any]) -> Tree:
     """Number the nodes of a nested tree from the root on."""
-    nodes, split, children = [tree], [], []
+    nodes, numbers, no = [tree], [], []
     for node in nodes:
-        if "split" in node:
-            split.append(abs(int(node["split"]["split_index"])))
-            children.append((len(nodes), len(nodes) + 1))
-            nodes += [node["left"], node["right"]]
-        else:
-            split.append(-1)
-            children.append((-1, -1))
-    values = [np.ravel(node["value"]) if "value" in node else None for node in nodes]
-    width = max(len(value) for value in values if value is not None)
-    no, yes = np.array(children).T
-    return Tree(
-        np.array(split),
-        no,
-        yes,
-        np.array([np.zeros(width) if value is None else value for value in values], dtype=float),
-        np.array([node.get("weight", 0.0) for node in nodes], dtype=float),
-    )
+        is_leaf = "split" not in node
+        numbers.append(-1 if is_leaf else _split_number(node["split"]))
+        no.append(-1 if is_leaf else len(nodes))
+        nodes += [] if is_leaf else [node["left"], node["right"]]
+    leaf_values = [np.ravel(node["value"]) for node in nodes if "split" not in node]
+    values = np.zeros((len(nodes), len(leaf_values[0])))
+    split, first = np.array(numbers), np.array(no)
+    values[split < 0] = np.array(leaf_values, dtype=float)
+    weights = np.array([node.get("weight", 0.0) for node in nodes], dtype=float)
+    return Tree(split, first, np.where(first < 0, -1, first + 1), values, weights)
+
+
+def _split_number(split: Mapping[str, Any]) -> int:
+    number = int(split["split_index"])
+    if number < 0:
+        raise ValueError("a tree has a split that does not exist")
+    return number

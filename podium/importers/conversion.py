@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,6 +123,7 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
     """Detect the format from the first bytes, regardless of the file name, and read the file. Raises ImportRefused."""
     data, target, classes = request.data, request.target, request.classes
     names = [name for name in table.column_names if name != target] if table is not None else None
+    texts = functools.partial(_sample_texts, table)
     if data.startswith(LIGHTGBM_START):
         return read_lightgbm(data, target, classes)
     if data.startswith((HDF5_START, ZIP_START)):
@@ -129,14 +131,13 @@ def _read(request: ImportRequest, table: pa.Table | None, allowed: unpickling.Al
         return network if request.panel_project else _with_names(network, names)
     pickled = unpickling.decompress(data)
     if pickled.startswith(PICKLE_START):
-        return _read_pickle(request, pickled, names, _sample_categories(table, names), allowed)
+        return _read_pickle(request, pickled, names, texts, allowed)
     if is_catboost(data):
-        estimator, texts = catboost_estimator(read_catboost(data)), _sample_categories(table, names)
-        return read_estimator(estimator, target, classes, names, texts)
+        return read_estimator(catboost_estimator(read_catboost(data)), target, classes, names, texts)
     if is_xgboost(data):
         return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
-        return read_onnx(data, target, classes, names, _sample_categories(table, names))
+        return read_onnx(data, target, classes, names, {name: texts(name) for name in names or ()})
     raise ImportRefused(
         "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM, XGBoost, CatBoost or statsmodels, a text "
         "file of LightGBM, .json or .ubj of XGBoost, .json or .cbm of CatBoost, a Keras .h5 or .keras file, or an ONNX file"
@@ -147,7 +148,7 @@ def _read_pickle(
     request: ImportRequest,
     pickled: bytes,
     names: list[str] | None,
-    texts: dict[str, tuple[str, ...]],
+    texts: Callable[[str], tuple[str, ...]],
     allowed: unpickling.AllowedGlobals,
 ) -> ImportedModel:
     """Scan a pickle, and construct it only if its state is valid. Raises ImportRefused."""
@@ -160,11 +161,11 @@ def _read_pickle(
     return read_estimator(unpickling.construct(pickled, allowed), request.target, request.classes, names, texts)
 
 
-def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:
-    """The distinct strings in each column of the sample."""
-    if table is None:
-        return {}
-    return {name: tuple(sorted(filter(None, pc.unique(table[name]).to_pylist()))) for name in names or []}
+def _sample_texts(table: pa.Table | None, name: str) -> tuple[str, ...]:
+    """The distinct texts in a column of the sample; none if there is no such column."""
+    if table is None or name not in table.column_names:
+        return ()
+    return tuple(sorted({str(cell) for cell in pc.unique(table[name]).to_pylist() if cell not in (None, "")}))
 
 
 def _with_names(model: ImportedModel, names: list[str] | None) -> ImportedModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from podium.importers.booster_stand_ins import (
     pickled_text,
     xgboost_estimator,
 )
+from podium.importers.catboost import no_texts
 from podium.importers.errors import ImportRefused
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
@@ -85,18 +86,19 @@ def read_estimator(
     target: str,
     class_names: tuple[str, ...],
     names: list[str] | None,
-    texts: Mapping[str, Sequence[str]] | None = None,
+    texts: Callable[[str], Sequence[str]] = no_texts,
 ) -> ImportedModel:
     """Read a fitted estimator. Raises ImportRefused.
 
-    `names` are the columns of a sample, for a model fitted without names, and `texts` the distinct cells in each of them.
+    `names` are the columns of a sample, for a model fitted without names, and `texts` returns the distinct texts in one of them.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
     if type(estimator) is CatBoostEstimator and hasattr(estimator, "n_features_in_"):
         estimator = catboost_estimator(estimator.content)
-    if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
+    last = _last_step(estimator)
+    if isinstance(last, BoosterEstimator) and not hasattr(last, "n_features_in_"):
         raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
@@ -107,9 +109,8 @@ def read_estimator(
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
-    last = _last_step(estimator)
     if isinstance(last, CatBoostEstimator):
-        last.learn_categories(names or [], texts or {})
+        last.learn_categories(names or [], texts)
     labels = _labels(estimator)
     classification = labels is not None
     columns = _columns(estimator, names)

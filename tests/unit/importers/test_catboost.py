@@ -22,6 +22,7 @@ from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.flatbuffers import FlatBuffer
 from podium.importers.import_request import ImportRequest, ImportResult
+from podium.importers.importing import convert_in_sandbox
 from podium.models.golden_rows import GOLDEN, verified_fast_path
 from podium.models.model import Model
 from podium.models.onnx_scorer import OnnxScorer
@@ -89,6 +90,12 @@ def test_a_file_predicts_what_catboost_predicted(file: str) -> None:
     assert verified_fast_path(model, GOLDEN.validate_json(result.files[GOLDEN_FILE])) is not None
 
 
+def test_a_file_is_converted_in_the_sandbox() -> None:
+    sample = SAMPLE.to_csv(index=False).encode()
+    result = convert_in_sandbox(ImportRequest("m.pkl", FILES["combinations.pkl"], "m", "y", sample=sample), 60)
+    assert np.allclose(model_of(result).scores(ROWS), expected("combinations"), rtol=1e-12, atol=1e-12)
+
+
 def test_the_binary_format_has_the_content_of_json() -> None:
     binary, text = read_binary(FILES["combinations-r.cbm"]), json.loads(FILES["combinations-r.json"])
     assert binary["features_info"]["float_features"] == text["features_info"]["float_features"]
@@ -151,10 +158,18 @@ def test_classes_come_from_the_file(file: str, classes: tuple[object, ...]) -> N
     assert imported(FILES[file]).signature.target.classes == classes
 
 
-def test_the_model_explains_its_predictions() -> None:
-    scorer = model_of(imported(FILES["statistics-pool.json"])).scorer
-    assert isinstance(scorer, LightGBMScorer)
-    scorer.explainer(range(6), 6)
+CONTRIBUTIONS = json.loads(FILES["contributions.json"])
+
+
+@pytest.mark.parametrize("name", CONTRIBUTIONS)
+def test_the_contributions_are_catboosts_shap_values(name: str) -> None:
+    model = model_of(imported(FILES[f"{name}.cbm"]))
+    assert isinstance(model.scorer, LightGBMScorer)
+    explainer = model.scorer.explainer(range(3), 3)
+    contributions = explainer.of(model.encoder.transform(ROWS[NUMBERS]))
+    expected = np.array(CONTRIBUTIONS[name]).reshape(len(ROWS), -1, 4)
+    assert np.allclose(contributions, expected[:, :, :3], rtol=1e-12, atol=1e-12)
+    assert np.allclose(explainer.base, expected[0, :, 3], rtol=1e-12, atol=1e-12)
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------------
@@ -228,7 +243,9 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "another statistic": lambda: changed(lambda content: content["features_info"]["ctrs"][0].update(identifier="x")),
     "an unknown kind of statistic": lambda: changed(lambda content: content["features_info"]["ctrs"][0].update(ctr_type="x")),
     "a long combination": lambda: changed(
-        lambda content: content["features_info"]["ctrs"][0].update(elements=content["features_info"]["ctrs"][0]["elements"] * 2000)
+        lambda content: content["features_info"]["ctrs"][0].update(
+            elements=content["features_info"]["ctrs"][0]["elements"] * 2000
+        )
     ),
     "a column that does not exist": lambda: changed(
         lambda content: content["features_info"]["ctrs"][0]["elements"][0].update(cat_feature_index=99)

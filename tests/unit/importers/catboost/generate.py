@@ -49,12 +49,14 @@ ROWS.loc[10:16, "t"] = "new"
 ROWS.loc[14:20, "s"] = "other"
 ROWS.loc[18:24, "u"] = 77
 """Numbers at the limits, missing numbers, and categories that no training row has."""
-
 SMALL = {"iterations": 4, "depth": 3, "verbose": 0, "allow_writing_files": False, "random_seed": 0, "thread_count": 1}
 LOSSES = (
     *("RMSE", "MAE", "Quantile:alpha=0.3", "LogLinQuantile", "MAPE", "Huber:delta=1", "Expectile:alpha=0.3", "Lq:q=3"),
     *("LogCosh", "RMSPE", "Poisson", "Tweedie:variance_power=1.5", "Cox"),
 )
+
+
+EXPLAINED = ("SymmetricTree", "SymmetricTree-3", "Depthwise", "Lossguide-3", "RMSE")
 
 
 def models():
@@ -101,7 +103,7 @@ def models():
 
 
 def write(folder):
-    expected = {}
+    expected, contributions = {}, {}
     for name, model, columns in models():
         rows = ROWS[columns] if name != "nameless" and name != "nameless-c" else ROWS[columns].values
         pool = Pool(T, MIXED, cat_features=CATEGORIES) if "s" in columns else None
@@ -113,6 +115,8 @@ def write(folder):
         is_classifier = isinstance(model, CatBoostClassifier) or name == "plain"
         scores = np.asarray(model.predict(rows, "Probability") if is_classifier else model.predict(rows))
         expected[name] = (scores[:, [0, 2]] if name == "absent" else scores).tolist()
+        if name in EXPLAINED:
+            contributions[name] = model.get_feature_importance(Pool(rows), type="ShapValues").tolist()
     for name, model, table in (
         ("pipeline", make_pipeline(StandardScaler(), CatBoostClassifier(**SMALL)), X),
         ("pipeline-c", make_pipeline(CatBoostClassifier(cat_features=CATEGORIES, **SMALL)), T),
@@ -135,6 +139,7 @@ def write(folder):
     (folder / "refused-unfitted.pkl").write_bytes(pickle.dumps(CatBoostClassifier(**SMALL), 4))
     (folder / "rows.json").write_text(json.dumps(ROWS.astype({"u": str}).to_dict("list")))
     T.head(200).to_csv(folder / "sample.csv", index=False)
+    (folder / "contributions.json").write_text(json.dumps(contributions))
     (folder / "predictions.json").write_text(json.dumps(expected))
 
 
