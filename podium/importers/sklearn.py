@@ -90,7 +90,7 @@ def read_estimator(
 ) -> ImportedModel:
     """Read a fitted estimator. Raises ImportRefused.
 
-    `names` are the columns of a sample, for a model fitted without names, and `texts` returns the distinct texts in one of them.
+    `names` are the columns of a sample, for a model fitted without names, and `texts` returns the texts in one of them.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)  # the best model of a parameter search
     if isinstance(estimator, PickledBooster):
