@@ -48,6 +48,8 @@ def _info(key: str, value: str) -> Any:
 
 def _features(trees: FlatTable) -> dict[str, Any]:
     values = {table.number(0, "i", -1): table for table in trees.tables(6)}
+    if list(values) != [number for table in trees.tables(4) if (number := table.number(0, "i", -1)) in values]:
+        raise ValueError("the one-hot columns are in another order")
     return {
         "float_features": [
             {

@@ -20,7 +20,6 @@ from podium.importers.catboost_binary import read_binary
 from podium.importers.city_hash import category_hash
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
-from podium.importers.flatbuffers import FlatBuffer
 from podium.importers.import_request import ImportRequest, ImportResult
 from podium.importers.importing import convert_in_sandbox
 from podium.models.golden_rows import GOLDEN, verified_fast_path
@@ -286,20 +285,3 @@ def test_other_hidden_attributes_are_refused() -> None:
     data = b"\x80\x02ccatboost.core\nCatBoostRegressor\n)R}X\x09\0\0\0__class__X\x01\0\0\0xsb."
     with pytest.raises(ImportRefused, match="overrides a method"):
         imported(data, SAMPLE)
-
-
-# --- FlatBuffers -------------------------------------------------------------------------------------------------------
-
-
-def test_a_table_that_is_shared_too_often_is_refused() -> None:
-    """A short list of offsets to one long vector would be a large model."""
-    vector = struct.pack("<I", 1000) + b"\0" * 1000
-    table = struct.pack("<HHHH", 6, 8, 4, 0) + struct.pack("<iI", 8, 4) + vector
-    offsets = struct.pack("<I", 500) + b"".join(struct.pack("<I", 4 * (500 - number) + 8) for number in range(500))
-    data = struct.pack("<I", 16) + struct.pack("<HHHH", 6, 8, 4, 0) + b"\0" * 4 + struct.pack("<iI", 12, 4) + offsets + table
-    tables = FlatBuffer(data).root().tables(0)
-    assert len(tables) == 500
-    assert tables[0].text(0) == "\0" * 1000
-    with pytest.raises(ValueError, match="the buffer is damaged"):
-        for shared in tables:
-            shared.text(0)
