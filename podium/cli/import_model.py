@@ -53,7 +53,7 @@ def import_(
     other_release: bool,
     as_json: bool,
 ) -> None:
-    """Publish a model FILE from scikit-learn, LightGBM, XGBoost, statsmodels, Keras or ONNX as a version.
+    """Publish a model FILE from scikit-learn, LightGBM, XGBoost, CatBoost, statsmodels, Keras or ONNX as a version.
 
     \b
     podium models import shoes a_model.joblib --sample rows.csv --target sex

@@ -1,4 +1,4 @@
-"""Estimators in place of those of LightGBM and XGBoost in a pickle: the model within is read as data.
+"""Estimators in place of those of LightGBM, XGBoost and CatBoost in a pickle: the model within is read as data.
 
 They have the methods of a scikit-learn estimator, so that they may be the last step of a pipeline or a part of an ensemble.
 """
@@ -6,6 +6,7 @@ They have the methods of a scikit-learn estimator, so that they may be the last 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightgbm
@@ -13,11 +14,15 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+from podium.importers.catboost import CATEGORY_REMEDY, CatBoostModel, read_catboost
 from podium.importers.errors import ImportRefused
 from podium.importers.lightgbm_text import LightGBMText, check_text, first_iterations
 from podium.importers.tree_model import LINKS, TreeModel
 from podium.importers.xgboost import XGBoostModel, read_xgboost
 from podium.schema.arrays import FloatMatrix
+
+MODEL_BYTES = "__model"
+"""The attribute in which CatBoost's estimators pickle their model."""
 
 
 class PickledBooster:
@@ -30,7 +35,7 @@ class PickledBooster:
         self.state = state if isinstance(state, dict) else {}
 
     def content(self) -> Any:
-        """The model: a text of LightGBM, or bytes of XGBoost."""
+        """The model: a text of LightGBM, or bytes of XGBoost or CatBoost."""
         return self.state.get("_handle", self.state.get("handle"))
 
 
@@ -153,11 +158,50 @@ def pickled_text(booster: PickledBooster) -> LightGBMText:
 
 
 def pickled_bytes(booster: PickledBooster) -> bytes:
-    """Return the bytes of a pickled XGBoost booster. Raises ImportRefused."""
+    """Return the bytes of a pickled booster of XGBoost or CatBoost. Raises ImportRefused."""
     content = booster.content()
     if not isinstance(content, bytes | bytearray):
-        raise ImportRefused("the pickle holds a booster without a model: save it again with Booster.save_model")
+        raise ImportRefused("the pickle holds a booster without a model: save it again with save_model")
     return bytes(content)
+
+
+class CatBoostEstimator(BoosterEstimator):
+    """A CatBoost model, which is evaluated from its own arrays."""
+
+    package_name = "CatBoost"
+    model: CatBoostModel
+
+    def __setstate__(self, state: Any) -> None:
+        booster = PickledBooster()
+        booster.state = {"handle": state.get(MODEL_BYTES)}
+        if booster.content() is not None:
+            self._read(booster, state)
+
+    def _read(self, booster: PickledBooster, state: dict[str, Any]) -> None:
+        self.use(read_catboost(pickled_bytes(booster)))
+
+    def use(self, content: Mapping[str, Any]) -> CatBoostEstimator:
+        """Predict with this model."""
+        self.content, self.model = content, CatBoostModel(content)
+        self.n_features_in_ = self.model.features
+        if self.model.names:
+            self.feature_names_in_ = np.array(self.model.names, dtype=object)
+        if isinstance(self, ClassifierMixin):
+            self.classes_ = np.array(self.model.classes or [0, 1])
+        return self
+
+    def learn_categories(self, names: Sequence[str], texts: Callable[[str], Sequence[str]]) -> None:
+        """Take the texts of categories from the columns of a sample; a file may hold only hashes. Raises ImportRefused."""
+        self.model = CatBoostModel(self.content, names, texts)
+        self.text_columns = self.model.text_columns
+        if hidden := [self.model.column_names[column] for column, known in self.text_columns.items() if not known]:
+            raise ImportRefused(f"the file has no texts of the categories of {', '.join(hidden)[:200]}: {CATEGORY_REMEDY}")
+
+    def tree_model(self) -> TreeModel:
+        return self.model.tree_model()
+
+    def scores(self, rows: Any) -> FloatMatrix:
+        return self.model.scores(rows)
 
 
 class _Classifier(ClassifierMixin):  # type: ignore[misc]
@@ -182,6 +226,20 @@ class LightGBMRegressor(RegressorMixin, LightGBMEstimator):  # type: ignore[misc
     pass
 
 
+class CatBoostClassifier(_Classifier, CatBoostEstimator):
+    pass
+
+
+class CatBoostRegressor(RegressorMixin, CatBoostEstimator):  # type: ignore[misc]
+    pass
+
+
+def catboost_estimator(content: Mapping[str, Any]) -> CatBoostEstimator:
+    """Return an estimator for the content of a file, whose loss decides its kind."""
+    is_classifier = CatBoostModel(content).classes is not None
+    return (CatBoostClassifier() if is_classifier else CatBoostRegressor()).use(content)
+
+
 def xgboost_estimator(data: bytes) -> XGBoostEstimator:
     """Read a file of `save_model`. Raises ImportRefused."""
     model = read_xgboost(data)
@@ -190,6 +248,10 @@ def xgboost_estimator(data: bytes) -> XGBoostEstimator:
 
 
 BOOSTER_STAND_INS = {
+    ("catboost.core", "CatBoost"): CatBoostEstimator,
+    ("catboost.core", "CatBoostClassifier"): CatBoostClassifier,
+    ("catboost.core", "CatBoostRegressor"): CatBoostRegressor,
+    ("catboost.core", "CatBoostRanker"): CatBoostRegressor,
     ("lightgbm.basic", "Booster"): PickledBooster,
     ("lightgbm.sklearn", "LGBMClassifier"): LightGBMClassifier,
     ("lightgbm.sklearn", "LGBMRegressor"): LightGBMRegressor,

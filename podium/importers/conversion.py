@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.importers import unpickling
-from podium.importers.booster_stand_ins import xgboost_estimator
+from podium.importers.booster_stand_ins import catboost_estimator, xgboost_estimator
+from podium.importers.catboost import is_catboost, read_catboost
 from podium.importers.comparison_rows import (
     accepts,
     add_edge_cases,
@@ -166,32 +168,36 @@ def _read(
     estimator, remaining = separate.in_pipeline(_construct(request, data, allowed))
     # a runner does not have the operator's own list of globals
     file = None if request.allowed else data if remaining is separate else pickle.dumps(estimator)
-    return read_estimator(estimator, request.target, request.classes, names, file), remaining
+    texts = functools.partial(_sample_texts, table)
+    return read_estimator(estimator, request.target, request.classes, names, texts, file), remaining
 
 
 def _read_file(request: ImportRequest, table: pa.Table | None, names: list[str] | None) -> ImportedModel:
     """Detect the format from the first bytes, regardless of the file name, and read the file. Raises ImportRefused."""
     data, target, classes = request.data, request.target, request.classes
+    texts = functools.partial(_sample_texts, table)
     if data.startswith(LIGHTGBM_START):
         return read_lightgbm(data, target, classes)
     if data.startswith((HDF5_START, ZIP_START)):
         network = read_keras(data, target, classes)
         return network if request.panel_project else _with_names(network, names)
+    if is_catboost(data):
+        return read_estimator(catboost_estimator(read_catboost(data)), target, classes, names, texts)
     if is_xgboost(data):
         return read_estimator(xgboost_estimator(data), target, classes, names)
     if is_onnx(data):
-        return read_onnx(data, target, classes, names, _sample_categories(table, names))
+        return read_onnx(data, target, classes, names, {name: texts(name) for name in names or ()})
     raise ImportRefused(
-        "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM or statsmodels, a Keras .h5 or .keras "
-        "file, an ONNX file, or a LightGBM text file"
+        "unknown file format: pass a pickle or joblib file of scikit-learn, LightGBM, XGBoost, CatBoost or statsmodels, a text "
+        "file of LightGBM, .json or .ubj of XGBoost, .json or .cbm of CatBoost, a Keras .h5 or .keras file, or an ONNX file"
     )
 
 
-def _sample_categories(table: pa.Table | None, names: list[str] | None) -> dict[str, tuple[str, ...]]:
-    """The distinct strings in each column of the sample."""
-    if table is None:
-        return {}
-    return {name: tuple(sorted(filter(None, pc.unique(table[name]).to_pylist()))) for name in names or []}
+def _sample_texts(table: pa.Table | None, name: str) -> tuple[str, ...]:
+    """The distinct texts in a column of the sample; none if there is no such column."""
+    if table is None or name not in table.column_names:
+        return ()
+    return tuple(sorted({str(cell) for cell in pc.unique(table[name]).to_pylist() if cell not in (None, "")}))
 
 
 def _with_names(model: ImportedModel, names: list[str] | None) -> ImportedModel:
@@ -284,7 +290,9 @@ def _check_scores(candidate: _Candidate) -> None:
     width = len(classes) or 1
     if scores.shape[1] != width:
         raise ImportRefused(f"the model returns {scores.shape[1]} numbers per row, expected {width}: export it with one target")
-    in_range = ((scores >= -1e-6) & (scores <= 1 + 1e-6)).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3)
+    in_range = ((scores >= -1e-6) & (scores <= 1 + 1e-6)).all() and (
+        not model.sums_to_one or np.allclose(scores.sum(axis=1), 1, atol=1e-3)
+    )
     if classes and np.isfinite(scores).all() and not in_range:
         raise ImportRefused("the class scores of the model are not probabilities: export it with probabilities")
 

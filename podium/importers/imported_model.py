@@ -34,7 +34,8 @@ class ImportedModel:
 
     `conversions` are ordered by preference. `original` computes the scores of a typed frame with the library that wrote the
     file, or with its published formulas, as `reference` says. `embedded_training_rows` counts training rows stored in the file;
-    they are not kept. `is_named` is false if neither the file nor a sample names the columns.
+    they are not kept. `is_named` is false if neither the file nor a sample names the columns. `sums_to_one` is false for
+    classes whose probabilities are independent.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class ImportedModel:
     reference: str
     embedded_training_rows: int = 0
     is_named: bool = True
+    sums_to_one: bool = True
     warnings: tuple[str, ...] = ()
 
 

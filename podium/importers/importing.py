@@ -18,7 +18,7 @@ from podium.storage.object_store import digest
 from podium.training.version_files import VersionReservation, build_manifest
 
 RUNNERS = ("", "sandboxed")
-KINDS = ("scikit-learn", "LightGBM", "XGBoost", "statsmodels", "Keras", "ONNX")
+KINDS = ("scikit-learn", "LightGBM", "XGBoost", "CatBoost", "statsmodels", "Keras", "ONNX")
 MAX_OVERHEAD_BYTES = 1 << 28
 """Maximum size of a result, in addition to a multiple of the file size."""
 MAX_MEMORY_BYTES = 4 << 30

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,16 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from podium.importers.booster_stand_ins import (
     BoosterEstimator,
+    CatBoostEstimator,
     LightGBMEstimator,
     PickledBooster,
     XGBoostEstimator,
+    catboost_estimator,
     pickled_bytes,
     pickled_text,
     xgboost_estimator,
 )
+from podium.importers.catboost import no_texts
 from podium.importers.errors import ImportRefused
 from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, scores_rows
 from podium.importers.graph_builder import GraphBuilder
@@ -78,17 +81,25 @@ OLDEST_RELEASE = (0, 19)
 
 
 def read_estimator(
-    estimator: Any, target: str, class_names: tuple[str, ...], names: list[str] | None, file: bytes | None = None
+    estimator: Any,
+    target: str,
+    class_names: tuple[str, ...],
+    names: list[str] | None,
+    texts: Callable[[str], Sequence[str]] = no_texts,
+    file: bytes | None = None,
 ) -> ImportedModel:
     """Read a fitted estimator. Raises ImportRefused.
 
-    `names` are the columns of a sample, for a model fitted without names. `file` is the pickle, which is served by scikit-learn
-    if the estimator cannot be converted.
+    `names` are the columns of a sample, for a model fitted without names, and `texts` returns the texts in one of them. `file`
+    is the pickle, which is served by scikit-learn if the estimator cannot be converted.
     """
     estimator = best_estimator(estimator)
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
-    if isinstance(estimator, BoosterEstimator) and not hasattr(estimator, "n_features_in_"):
+    if type(estimator) is CatBoostEstimator and hasattr(estimator, "n_features_in_"):
+        estimator = catboost_estimator(estimator.content)
+    last = last_step(estimator)
+    if isinstance(last, BoosterEstimator) and not hasattr(last, "n_features_in_"):
         raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
@@ -99,14 +110,16 @@ def read_estimator(
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
+    if isinstance(last, CatBoostEstimator):
+        last.learn_categories(names or [], texts)
     labels = class_labels(estimator)
     columns = _columns(estimator, names)
     runner = RunnerScorer(file, tuple(columns), len(labels) if labels else 1) if file else None
     conversions = _conversions(estimator, columns, labels is not None, runner)
     kind = estimator.package_name if isinstance(estimator, BoosterEstimator) else "scikit-learn"
     reference = f"scikit-learn {sklearn.__version__}"
-    if isinstance(last_step(estimator), XGBoostEstimator):
-        reference = "Podium's own evaluation of XGBoost's trees"
+    if isinstance(last, XGBoostEstimator | CatBoostEstimator):
+        reference = f"Podium's own evaluation of {last.package_name}'s trees"
     return ImportedModel(
         kind,
         plain_encoder(columns),
@@ -115,6 +128,8 @@ def read_estimator(
         score_function(estimator, columns),
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
+        sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",
+        warnings=last.model.warnings if isinstance(last, CatBoostEstimator) else (),
     )
 
 

@@ -45,7 +45,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, SVR, NuSVR
 from sklearn.tree._classes import BaseDecisionTree
 
-from podium.importers.booster_stand_ins import BoosterEstimator, XGBoostEstimator
+from podium.importers.booster_stand_ins import BoosterEstimator, CatBoostEstimator, XGBoostEstimator
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.old_releases import OneVsRestDiscriminant, OneVsRestLogistic, RealAdaBoost
 from podium.importers.sklearn_graph_steps import Columns, Unsupported, columns, inverse_transform, transform
@@ -220,6 +220,7 @@ def _power(graph: Graph, logarithms: str, link: str) -> str:
         "identity": lambda: logarithms,
         "exp": lambda: graph.add("Exp", logarithms),
         "logistic": lambda: _logistic(graph, logarithms),
+        "logistic each": lambda: graph.add("Sigmoid", logarithms),
         "double logistic": lambda: _logistic(graph, logarithms, 2.0),
         "softmax": lambda: _softmax(graph, logarithms),
     }[link]()
@@ -468,6 +469,8 @@ def _constant(graph: Graph, model: Any, x: Columns) -> str:
 
 
 def _booster(graph: Graph, model: BoosterEstimator, x: Columns) -> str:
+    if isinstance(model, CatBoostEstimator):
+        return _cat_boost(graph, model, x)
     trees = model.tree_model()
     if model.text_columns or trees is None:
         if isinstance(model, XGBoostEstimator) and model.model.is_linear:
@@ -478,6 +481,12 @@ def _booster(graph: Graph, model: BoosterEstimator, x: Columns) -> str:
         source = graph.add("Where", graph.add("Equal", source, trees.missing), float("nan"), source)
     parts = [(nodes, 0, target, 1.0) for nodes, target in zip(trees.trees, trees.targets, strict=True)]
     return _power(graph, sum_of_trees(graph, source, parts, trees.base), trees.link)
+
+
+def _cat_boost(graph: Graph, model: CatBoostEstimator, x: Columns) -> str:
+    if any(x.categories[column] != texts for column, texts in model.text_columns.items()):
+        raise Unsupported("text columns of a booster after other steps")
+    return _power(graph, model.model.add_sums_to(graph, x.tensor), model.model.link)
 
 
 NAIVE_BAYES = (naive_bayes.GaussianNB, naive_bayes.BernoulliNB, naive_bayes.MultinomialNB, naive_bayes.ComplementNB)

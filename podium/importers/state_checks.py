@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from podium.importers.booster_stand_ins import MODEL_BYTES
 from podium.importers.errors import ImportRefused
 from podium.importers.old_releases import RENAMED_ATTRIBUTES
 from podium.importers.sklearn_preprocessing import Unchanged
@@ -100,7 +101,8 @@ class _StateValidator:
         for name, value in inert.state.items():
             attribute = getattr(real, name, None) if isinstance(name, str) else real
             is_property = isinstance(attribute, property) and name not in RENAMED_ATTRIBUTES
-            if not isinstance(name, str) or name.startswith("__") or callable(attribute) or is_property:
+            is_hidden = isinstance(name, str) and name.startswith("__") and name != MODEL_BYTES
+            if not isinstance(name, str) or is_hidden or callable(attribute) or is_property:
                 raise ImportRefused(f"the state of {inert.kind} overrides a method: {REMEDY}")
             if name in NAME_LISTS and isinstance(value, pd.Index):
                 value = value.tolist()

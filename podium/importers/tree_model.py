@@ -22,6 +22,7 @@ def logistic(sums: Any) -> Any:
 OBJECTIVES = {
     "identity": "objective=regression",
     "logistic": "objective=binary sigmoid:1",
+    "logistic each": "objective=multiclassova num_class:{} sigmoid:1",
     "softmax": "objective=multiclass num_class:{}",
     "exp": "objective=poisson",
 }
@@ -30,6 +31,7 @@ OBJECTIVES = {
 LINKS: dict[str, Callable[[FloatMatrix], FloatMatrix]] = {
     "identity": lambda sums: sums,
     "logistic": lambda sums: np.hstack([1.0 - logistic(sums), logistic(sums)]),
+    "logistic each": logistic,
     "softmax": softmax,
     "exp": np.exp,
 }

@@ -25,6 +25,7 @@ from podium.project import Project
 from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
+from tests.unit.importers.test_catboost import FILES as CATBOOST
 from tests.unit.importers.test_keras import FOLDER
 from tests.unit.importers.test_old_releases import FILES
 from tests.unit.importers.test_runner_models import NOT_CONVERTED, table
@@ -55,6 +56,9 @@ CASES = {
         lambda: pickle.dumps(NOT_CONVERTED["nearest neighbours impute"]()[0]), {"a": 0.5, "b": -1.25, "t": "y"}, IMPUTED
     ),
     "xgboost": Case(lambda: FILES["xgboost-3.2.0/xgb.json"], {"a": 0.5, "b": -3.0, "c": 2.25}),
+    "catboost": Case(
+        lambda: CATBOOST["combinations-pool.json"], {"a": 0.5, "b": -3.0, "c": 2.25, "s": "d", "t": "bbb", "u": "3"}
+    ),
     "stacking": Case(files.MODELS["stacking.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}),
     "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
     "keras": Case(

@@ -1,0 +1,128 @@
+"""The splits and trees of CatBoost models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from podium.importers.graph_builder import GraphBuilder
+from podium.models.lightgbm_export import TreeNodes
+from podium.schema.arrays import FloatMatrix
+
+MAX_DEPTH = 16
+"""The greatest depth of a symmetric tree in CatBoost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """True for a number above the border, or for one of some categories.
+
+    With `missing`, it is true for a missing number, or, in trees only, for the other categories instead.
+    """
+
+    column: int
+    border: float = 0.0
+    missing: bool = False
+    codes: tuple[int, ...] | None = None
+
+    def holds(self, matrix: FloatMatrix) -> np.ndarray:
+        cells = matrix[:, self.column]
+        if self.codes is not None:
+            return np.isin(cells, self.codes) != self.missing
+        return np.where(np.isnan(cells), self.missing, cells > self.border)
+
+    def add_to(self, graph: GraphBuilder, x: str) -> str:
+        cells = graph.add("Gather", x, graph.integers([self.column]), axis=1)
+        if self.codes is not None:
+            hits = graph.add("Equal", cells, np.array([self.codes or (-1,)]))
+            return graph.add("ReduceMax", _integer(graph, hits), graph.integers([1]), keepdims=1)
+        above = graph.add("Greater", cells, self.border)
+        return _integer(graph, graph.add("Or", above, graph.add("IsNaN", cells)) if self.missing else above)
+
+
+NO_SPLIT = Split(0)
+"""Stands for the split of a leaf."""
+
+
+def _integer(graph: GraphBuilder, condition: str) -> str:
+    return graph.add("Cast", condition, to=TensorProto.INT64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A tree: the split of each node, or -1 for a leaf; the nodes to which no and yes lead; values and weights of leaves."""
+
+    split: np.ndarray
+    no: np.ndarray
+    yes: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+
+    def nodes(self, splits: Sequence[Split], scale: float, output: int) -> TreeNodes:
+        """Convert the tree. Rows of a set go left in `TreeNodes`, and so do numbers up to the border."""
+        asked = [splits[number] if number >= 0 else NO_SPLIT for number in self.split.tolist()]
+        categories = {node: split.codes for node, split in enumerate(asked) if split.codes is not None}
+        yes_left = np.array([split.codes is not None and not split.missing for split in asked])
+        return TreeNodes(
+            np.array([split.column for split in asked]),
+            np.array([split.border for split in asked]),
+            np.where(yes_left, self.yes, self.no),
+            np.where(yes_left, self.no, self.yes),
+            np.array([not split.missing for split in asked]),
+            scale * self.values[:, output : output + 1],
+            self.weights,
+            categories,
+        )
+
+
+def read_tree(tree: Mapping[str, Any]) -> Tree:
+    """Read a symmetric or a grown tree. Raises ValueError, KeyError or TypeError."""
+    return _symmetric(tree) if "leaf_values" in tree else _grown(tree)
+
+
+def _symmetric(tree: Mapping[str, Any]) -> Tree:
+    """Expand a tree with one split per level, the last split at the root, as CatBoost does for its SHAP values.
+
+    The answers are the bits of the leaf's number, that of the first split being the lowest one.
+    """
+    numbers = [_split_number(split) for split in reversed(tree["splits"] or ())]
+    if len(numbers) > MAX_DEPTH:
+        raise ValueError("a tree is too deep")
+    leaves = 1 << len(numbers)
+    values = np.asarray(tree["leaf_values"], dtype=float).reshape(leaves, -1)
+    weights = np.asarray(tree.get("leaf_weights", np.ones(leaves)), dtype=float).reshape(leaves)
+    no, ends, inner = 2 * np.arange(leaves - 1) + 1, np.full(leaves, -1), np.zeros((leaves - 1, values.shape[1]))
+    return Tree(
+        np.append(np.repeat(np.array(numbers, dtype=int), 1 << np.arange(len(numbers))), ends),
+        np.append(no, ends),
+        np.append(no + 1, ends),
+        np.vstack([inner, values]),
+        np.append(np.zeros(leaves - 1), weights),
+    )
+
+
+def _grown(tree: Mapping[str, Any]) -> Tree:
+    """Number the nodes of a nested tree from the root on."""
+    nodes, numbers, no = [tree], [], []
+    for node in nodes:
+        is_leaf = "split" not in node
+        numbers.append(-1 if is_leaf else _split_number(node["split"]))
+        no.append(-1 if is_leaf else len(nodes))
+        nodes += [] if is_leaf else [node["left"], node["right"]]
+    leaf_values = [np.ravel(node["value"]) for node in nodes if "split" not in node]
+    values = np.zeros((len(nodes), len(leaf_values[0])))
+    split, first = np.array(numbers), np.array(no)
+    values[split < 0] = np.array(leaf_values, dtype=float)
+    weights = np.array([node.get("weight", 0.0) for node in nodes], dtype=float)
+    return Tree(split, first, np.where(first < 0, -1, first + 1), values, weights)
+
+
+def _split_number(split: Mapping[str, Any]) -> int:
+    number = int(split["split_index"])
+    if number < 0:
+        raise ValueError("a tree has a split that does not exist")
+    return number
