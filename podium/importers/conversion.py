@@ -29,7 +29,7 @@ from podium.importers.comparison_rows import (
 )
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest, ImportResult
-from podium.importers.imported_model import Conversion, ImportedModel, check_column_count
+from podium.importers.imported_model import Conversion, ImportedModel
 from podium.importers.keras import read_keras
 from podium.importers.lightgbm import read_lightgbm
 from podium.importers.onnx import is_onnx, read_onnx
@@ -179,8 +179,7 @@ def _read_file(request: ImportRequest, table: pa.Table | None, names: list[str] 
     if data.startswith(LIGHTGBM_START):
         return read_lightgbm(data, target, classes)
     if data.startswith((HDF5_START, ZIP_START)):
-        network = read_keras(data, target, classes)
-        return network if request.panel_project else _with_names(network, names)
+        return read_keras(data, target, classes, None if request.panel_project else names)
     if is_catboost(data):
         return read_estimator(catboost_estimator(read_catboost(data)), target, classes, names, texts)
     if is_xgboost(data):
@@ -198,19 +197,6 @@ def _sample_texts(table: pa.Table | None, name: str) -> tuple[str, ...]:
     if table is None or name not in table.column_names:
         return ()
     return tuple(sorted({str(cell) for cell in pc.unique(table[name]).to_pylist() if cell not in (None, "")}))
-
-
-def _with_names(model: ImportedModel, names: list[str] | None) -> ImportedModel:
-    """The model with the column names of the sample if its own inputs have no names. Raises ImportRefused."""
-    columns = model.encoder.columns
-    if names is None or set(names) >= {column.name for column in columns}:
-        return model
-    check_column_count(len(columns), names)
-    renamed = tuple(Column(name, "number") for name in names)
-    features = tuple(replace(feature, name=name) for feature, name in zip(model.encoder.features, names, strict=True))
-    encoder = replace(model.encoder, columns=renamed, features=features)
-    conversions = [replace(conversion, encoder=encoder) for conversion in model.conversions]
-    return replace(model, encoder=encoder, conversions=conversions, is_named=True)
 
 
 def _panel_candidate(

@@ -156,7 +156,7 @@ class _ColumnDecoder:
         self.exact = known.difference(column.na_values) if is_exact else set()
 
     def check(self, value: Value, row: int, warnings: list[Problem]) -> None:
-        """Add the warning about a typed cell. Raises NeedsReport for an unknown category that the column rejects."""
+        """Add the warning about a typed cell. Raises NeedsReport for one that the column rejects."""
         column = self._column
         if isinstance(value, str):
             if value not in self._categories and column.kind == "category":
@@ -166,6 +166,8 @@ class _ColumnDecoder:
         elif (
             value is not None and column.low is not None and column.high is not None and not column.low <= value <= column.high
         ):
+            if column.rejects_outside_range:
+                raise NeedsReport
             warnings.append(self._out_of_range(row))
         elif column.kind == "integer" and value is not None and value % 1:
             warnings.append(not_whole(row, column))

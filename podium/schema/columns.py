@@ -41,7 +41,7 @@ class Column:
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
     `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
     normalized spellings to categories. Columns that no model uses are not `used`, and optional. An integer column rejects
-    decimals only if `require_whole`.
+    decimals only if `require_whole`, and numbers outside `low` to `high` if its `handle_unknown` is "reject", as for codes.
     Numbers with a decimal comma may have thousands separators if they are `grouped`, otherwise also a decimal point.
     `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
@@ -82,6 +82,11 @@ class Column:
     @property
     def is_text(self) -> bool:
         return self.kind in ("category", "text")
+
+    @property
+    def rejects_outside_range(self) -> bool:
+        """Return whether numbers outside `low` to `high` are invalid, instead of a warning."""
+        return self.kind == "integer" and self.handle_unknown == "reject" and None not in (self.low, self.high)
 
     @property
     def display_kind(self) -> str:

@@ -15,7 +15,7 @@ from podium.schema.columns import Column, Value
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem, max_problems_per_row, unknown_column
 from podium.tables.cell_rules import NUMBER, expected
 from podium.tables.csv_header import UNNAMED
-from podium.tables.input_warnings import UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE
+from podium.tables.input_warnings import OUT_OF_RANGE, OUT_OF_RANGE_MESSAGE, UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE
 from podium.tables.parquet import column_as_text
 from podium.tables.typed_columns import InvalidCells, coerce_cells, coerce_column
 
@@ -50,6 +50,9 @@ def coerce_by_row(table: pa.Table, columns: Sequence[Column], ignored: Iterable[
         if column.handle_unknown == "reject" and column.kind == "category":
             unknown = (values.notna() & ~values.isin(column.categories)).to_numpy()
             invalid.append(InvalidCells(unknown, UNKNOWN_CATEGORY, UNKNOWN_CATEGORY_MESSAGE))
+        if column.rejects_outside_range:
+            outside = ((values < column.low) | (values > column.high)).to_numpy()
+            invalid.append(InvalidCells(outside, OUT_OF_RANGE, OUT_OF_RANGE_MESSAGE))
         all_invalid += [(cells, column) for cells in invalid if cells.mask.any()]
         frame[column.name] = values
     return pd.DataFrame(frame), RowProblems(table.num_rows, all_invalid)

@@ -13,11 +13,11 @@ from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 
 UNKNOWN_CATEGORY, OUT_OF_RANGE = "unknown-category", "out-of-training-range"
 NOT_WHOLE = "not-whole"
-UNKNOWN_CATEGORY_MESSAGE = "was not in the training data"
+UNKNOWN_CATEGORY_MESSAGE, OUT_OF_RANGE_MESSAGE = "was not in the training data", "is outside the training range"
 
 
 def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> list[Problem]:
-    """Return warnings for a few rows. Raises BadData for unknown categories in columns that reject them."""
+    """Return warnings for a few rows. Raises BadData for unknown categories and codes in columns that reject them."""
     warnings: list[Problem] = []
     rejected: list[Problem] = []
     known = [frozenset(column.categories) if len(rows) > 1 else column.categories for column in columns]
@@ -27,7 +27,7 @@ def row_warnings(rows: Sequence[Sequence[Value]], columns: Sequence[Column]) -> 
                 if cell not in categories and column.kind != "text":
                     (rejected if column.handle_unknown == "reject" else warnings).append(unknown_category(number, column))
             elif cell is not None and not (column.low is None or column.high is None or column.low <= cell <= column.high):
-                warnings.append(out_of_range(number, column))
+                (rejected if column.rejects_outside_range else warnings).append(out_of_range(number, column))
             elif column.kind == "integer" and cell is not None and cell % 1:
                 warnings.append(not_whole(number, column))
         if len(warnings) > MAX_REPORTED:
@@ -66,9 +66,10 @@ def _unknown_rows(cells: np.ndarray, column: Column) -> IndexArray:
 
 
 def _reject_unknown(warnings: Sequence[Problem], columns: Sequence[Column]) -> None:
-    """Raise BadData for unknown categories in columns that reject them."""
-    strict = {column.name for column in columns if column.handle_unknown == "reject"}
-    rejected = [problem for problem in warnings if problem.code == UNKNOWN_CATEGORY and problem.column in strict]
+    """Raise BadData for unknown categories and codes in columns that reject them."""
+    strict = {(UNKNOWN_CATEGORY, column.name) for column in columns if column.handle_unknown == "reject"}
+    strict |= {(OUT_OF_RANGE, column.name) for column in columns if column.rejects_outside_range}
+    rejected = [problem for problem in warnings if (problem.code, problem.column) in strict]
     if rejected:
         raise BadData(rejected)
 
@@ -82,7 +83,7 @@ def out_of_range(row: int, column: Column) -> Problem:
     """Return the warning about a number outside the training range."""
     assert column.low is not None and column.high is not None
     training_range = f"{column.format_value(column.low)} to {column.format_value(column.high)}"
-    return Problem(OUT_OF_RANGE, "is outside the training range", row, column.name, training_range)
+    return Problem(OUT_OF_RANGE, OUT_OF_RANGE_MESSAGE, row, column.name, training_range)
 
 
 def not_whole(row: int, column: Column) -> Problem:

@@ -96,7 +96,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         kind.kind,
         nullable=True,
         na_values=(*options.na_values, *(text for text in kind.na_values if text not in options.na_values)),
-        handle_unknown=options.handle_unknown,
+        handle_unknown=options.handle_unknown if kind.kind == "category" else "warn",
         require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
         date_format=kind.date_format,

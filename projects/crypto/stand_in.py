@@ -59,7 +59,10 @@ def network(seed: int = 0) -> bytes:
         weights |= {f"{name}/kernel:0": (inner, outer), f"{name}/bias:0": (outer,)}
     file = io.BytesIO()
     with h5py.File(file, "w") as root:
-        root.attrs["model_config"] = json.dumps({"class_name": "Model", "config": {"name": "model_1", "layers": layers}})
+        ends = {"input_layers": [["input_1", 0, 0]], "output_layers": [["dense_3", 0, 0]]}
+        root.attrs["model_config"] = json.dumps(
+            {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
+        )
         root.attrs["keras_version"] = "2.2.4"
         for layer in layers:
             paths = [path for path in weights if path.startswith(f"{layer['name']}/")]

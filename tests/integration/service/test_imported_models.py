@@ -27,6 +27,8 @@ from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_catboost import FILES as CATBOOST
 from tests.unit.importers.test_keras import FOLDER
+from tests.unit.importers.test_keras_functional import FILES as KERAS_FILES
+from tests.unit.importers.test_keras_functional import sample as keras_sample
 from tests.unit.importers.test_old_releases import FILES
 from tests.unit.importers.test_runner_models import NOT_CONVERTED, table
 
@@ -45,6 +47,7 @@ class Case:
     sample: bytes | None = None
 
 
+VOCABULARIES = "keras-3.15.1/vocabularies.keras"
 STEPS = [f"step{step}_x{x}" for step in range(1, 5) for x in range(1, 4)]
 CASES = {
     "sklearn": Case(files.MODELS["xz.joblib"], {"height": 180.0, "weight": 80.5, "shoe": 44.0}, SHOES),
@@ -63,6 +66,11 @@ CASES = {
     "lightgbm": Case(files.MODELS["lightgbm.txt"], {"height": 180.0, "weight": 80.5, "shoe": 44.0, "town": "Bonn"}),
     "keras": Case(
         (FOLDER / "gru.keras").read_bytes, dict(zip(STEPS, np.arange(12) / 8, strict=True)), files.numbers_csv(STEPS)
+    ),
+    "keras-functional": Case(
+        lambda: KERAS_FILES[VOCABULARIES],
+        {"size": 1010.0, "price": 985.5, "town": "Bonn", "zone": 3, "day": 5},
+        keras_sample(VOCABULARIES),
     ),
 }
 
@@ -120,6 +128,17 @@ def test_the_page_names_the_imported_file(service: Client, imported: dict[str, s
     assert "exploratory report" not in page
     assert service.get("/projects/imported-keras/report").json()["code"] == "no-report"
     assert "imported-keras" in service.get("/").text
+
+
+def test_a_code_that_the_network_does_not_have_is_rejected(service: Client, imported: dict[str, str]) -> None:
+    path, row = "/projects/imported-keras-functional/predict", dict(CASES["keras-functional"].row)
+    assert service.post_json(path, row).status == 200
+    for day in (6, -1, 2.5, 1e300, None):
+        response = service.post_json(path, {**row, "day": day})
+        assert response.status == 422, response.text
+        assert "day" in response.text
+    table = "\n".join([",".join(row), "1010,985.5,Bonn,3,5", "1010,985.5,Bonn,3,6"]).encode()
+    assert service.post(f"{path}.csv", table, {"content-type": "text/csv"}).status == 422
 
 
 def test_imported_models_use_the_fast_path(service: Client, imported: dict[str, str]) -> None:

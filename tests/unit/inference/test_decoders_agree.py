@@ -23,6 +23,7 @@ COLUMNS = (
     Column("size", "number", low=-10.0, high=10.0),
     Column("weight", "number", nullable=True, na_values=("?", "-999", "3"), low=0.0, high=5.0),
     Column("count", "integer", nullable=True, low=0.0, high=100.0),
+    Column("shop", "integer", low=0.0, high=30.0, require_whole=True, handle_unknown="reject"),
     Column("price", "number", nullable=True, number_format="money", low=0.0, high=1000.0),
     Column("share", "number", nullable=True, number_format="percent", low=0.0, high=100.0),
     Column("flag", "boolean", nullable=True, na_values=("1",), low=0.0, high=1.0),
@@ -46,7 +47,7 @@ CELLS = st.sampled_from([*NUMBERS, *TEXTS, [1], {"a": 1}])
 def records(draw: st.DrawFn) -> dict[str, Any]:
     """Return a record that is mostly valid, so that a single odd cell decides."""
     record: dict[str, Any] = {
-        "size": 1.5, "weight": 2, "count": 24, "price": "$5", "share": 12, "flag": True, "day": "2020-02-29",
+        "size": 1.5, "weight": 2, "count": 24, "shop": 3, "price": "$5", "share": 12, "flag": True, "day": "2020-02-29",
         "colour": "red", "city": "Rome", "weekday": "monday",
     }  # fmt: skip
     for name in draw(st.lists(st.sampled_from([*record, "id"]), max_size=3)):
