@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import json
+import re
 import tomllib
 from datetime import datetime
 from inspect import signature
@@ -21,7 +23,10 @@ INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "data
 RESERVED = (*INPUT_RESERVED[1:], "inbox/")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
-S3Url = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$")]
+NAME_RULE = "a name has up to 64 lower-case letters, digits and hyphens, such as house-prices"
+S3_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$"
+S3Url = Annotated[str, StringConstraints(pattern=S3_URL)]
+RULES_OF_PATTERNS = {NAME: NAME_RULE, S3_URL: "an s3:// URL has a bucket and a key, such as s3://podium/raw/houses.csv"}
 
 
 class BadProject(Exception):
@@ -262,8 +267,15 @@ class Project(StrictModel):
         return self.model_dump(mode="json", exclude={"title", "intended_use"})
 
 
+def check_name(name: str) -> None:
+    """Require a name that a project may have. Raises BadProject."""
+    if not re.fullmatch(NAME, name):
+        raise BadProject(f"{json.dumps(name, ensure_ascii=False)} cannot be the name of a project: {NAME_RULE}")
+
+
 def load_project(folder: Path, name: str) -> Project:
     """Read `folder/name/project.toml`. Raises BadProject."""
+    check_name(name)
     path = folder / name / "project.toml"
     try:
         with path.open("rb") as file:
@@ -295,6 +307,8 @@ def _error_line(error: Any) -> str:
         message = f"unknown key{did_you_mean(path[-1], _known_keys(path[:-1]))}"
     elif error["type"] == "missing":
         message = "required key is missing"
+    elif error["type"] == "string_pattern_mismatch":
+        message = RULES_OF_PATTERNS[error["ctx"]["pattern"]]
     return f"{'.'.join(path)}: {message}" if path else message
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from podium.project import BadProject, Project, parse_project
+from podium.project import BadProject, Project, check_name, parse_project
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.reading import Finding
 from podium.storage.datasets import split_url
@@ -118,11 +118,10 @@ def _project_file(config: Project, signature: Signature, findings: tuple[Finding
     return "\n".join(lines) + "\n"
 
 
-def write_project(folder: Path, name: str, content: str) -> Path:
-    """Write a new project file. Raises BadProject if it exists."""
+def new_project_file(folder: Path, name: str) -> Path:
+    """Return the path of a new project's file. Raises BadProject if the name is invalid or taken."""
+    check_name(name)
     path = folder / name / "project.toml"
     if path.exists():
         raise BadProject(f"{path} exists; choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
     return path

@@ -6,7 +6,7 @@ import click
 
 from podium.cli.check_project import Tables, check_project
 from podium.cli.common import CONFIGURATION_ERROR, REJECTED, echo_json, json_option, report_errors
-from podium.cli.inspect_table import inspect_table, write_project
+from podium.cli.inspect_table import inspect_table, new_project_file
 from podium.project import BadProject, load_project, project_names
 from podium.schema.data_errors import BadData
 from podium.settings import StoreSettings
@@ -54,10 +54,10 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 @projects.command("inspect")
 @click.argument("source")
 @click.option("--target", default="", help="column to predict; by default one with a usual name, or the last one")
-@click.option("--write", "name", default="", help="write the project file of a new project with this name")
+@click.option("--write", "name", help="write the project file of a new project with this name")
 @json_option
 @report_errors
-def inspect(source: str, target: str, name: str, as_json: bool) -> None:
+def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
     """Show how the table at SOURCE, a path or s3:// URL, would be read.
 
     Lists the columns, what would be changed or left out with the setting that changes it, and a project.toml to start from.
@@ -66,6 +66,7 @@ def inspect(source: str, target: str, name: str, as_json: bool) -> None:
     podium projects inspect houses.csv --target price
     podium projects inspect s3://podium/raw/houses.csv --target price --write houses
     """
+    path = None if name is None else new_project_file(StoreSettings().projects, name)
     try:
         inspection = inspect_table(source, target)
     except BadData as error:
@@ -78,5 +79,7 @@ def inspect(source: str, target: str, name: str, as_json: bool) -> None:
         echo_json(inspection.as_json())
     else:
         click.echo(inspection.text())
-    if name:
-        click.echo(f"Wrote {write_project(StoreSettings().projects, name, inspection.project_file)}", err=True)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(inspection.project_file)
+        click.echo(f"Wrote {path}", err=True)

@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from podium.cli.check_project import header
 from podium.cli.main import podium
-from podium.project import Project, load_project
+from podium.project import BadProject, Project, load_project
 from podium.storage.object_store import Store
 from podium.training.reading import read_options
 from tests.unit.training.test_field_tables import CASES, base, excel_german
@@ -45,6 +45,18 @@ def test_a_project_file_is_written_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_project(tmp_path / "projects", "orders").target == "a"
     status, text = inspect(str(path), "--write", "orders")
     assert status != 0 and "exists" in text
+
+
+@pytest.mark.parametrize("name", ["../evil", "Two words", "größe", "", "a" * 65, "a\n"])
+def test_an_invalid_name_is_refused_before_the_table_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path / "projects"))
+    status, text = inspect(str(tmp_path / "absent.csv"), "--write", name)
+    assert status == 1 and "lower-case letters, digits and hyphens, such as house-prices" in text
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(BadProject, match="lower-case letters"):
+        load_project(tmp_path, name)
 
 
 def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:
