@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError
 
 from podium.cli.common import PATIENCE_SECONDS
 from podium.models.metrics import CLASSIFICATION, REGRESSION
@@ -71,14 +72,15 @@ class Tables:
         """Return the column names of the table at `url`. Raises StoreError."""
         bucket, key = split_url(url)
         if self._error:
-            raise StoreError(self._error)
+            raise StoreError(f"{url}: {self._error}")
         store = self._settings.store(PATIENCE_SECONDS).with_bucket(bucket)
         try:
             if key.endswith("/"):
                 key = next((info.key for info in store.list_objects(key) if not info.key.endswith("/")), key)
             store.etag(key)
         except StoreError as error:
-            self._error = "" if type(error) is not StoreError else str(error)
+            if isinstance(error.__cause__, BotoCoreError):
+                self._error = str(error.__cause__)
             raise
         return header(store, key, read_options(project, key))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from podium.project import BadProject, Project, check_name, parse_project
+from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, Project, check_name, parse_project
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.reading import Finding
 from podium.storage.datasets import split_url
@@ -60,7 +60,7 @@ class Inspection:
 def inspect_table(source: str, target: str) -> Inspection:
     """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError."""
     data = _read(source)
-    name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-") or "project"
+    name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
     url = source if source.startswith("s3://") else f"s3://podium/raw/{Path(source).name}"
     config = _config(name, url, target or _likely_target(data, name, url))
     rows = prepare_table(read_training_table(data, config, source), config)
@@ -72,13 +72,15 @@ def inspect_table(source: str, target: str) -> Inspection:
 
 def _read(source: str) -> bytes:
     if source.startswith("s3://"):
+        if not re.match(S3_URL, source):
+            raise BadProject(f"{source} cannot be read: {RULES_OF_PATTERNS[S3_URL]}")
         bucket, key = split_url(source)
         return Store(s3_client(), bucket).read(key).data
     return Path(source).read_bytes()
 
 
 def _config(name: str, url: str, target: str) -> Project:
-    return parse_project({"name": name, "data": url, "target": target}, "the inspected project")
+    return parse_project({"name": name, "data": url, "target": target}, f"the project file for {url}")
 
 
 def _likely_target(data: bytes, name: str, url: str) -> str:

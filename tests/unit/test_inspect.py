@@ -77,6 +77,25 @@ def test_json_has_the_same_content(tmp_path: Path) -> None:
     assert document["findings"][0]["setting"] == 'reading.encoding = "windows-1252"'
 
 
+def test_each_project_is_reported_with_its_own_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "project.toml").write_text(f'data = "s3://podium/raw/{name}.csv"\ntarget = "y"\n')
+    lines = CliRunner().invoke(podium, ["projects", "check"]).output.splitlines()
+    for name, line in zip(("one", "two"), lines, strict=True):
+        assert f"s3://podium/raw/{name}.csv: Unable to locate credentials" in line
+
+
+def test_a_url_without_a_key_is_refused_in_words() -> None:
+    status, text = inspect("s3://podium")
+    assert status == 1 and "an s3:// URL has a bucket and a key" in text
+
+
 @pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
 @pytest.mark.parametrize("name", ["excel_na.csv", "units.csv", "semicolon_decimal_comma.csv", "big_id.csv", "pq_list.parquet"])
 def test_field_cases_are_described(name: str) -> None:

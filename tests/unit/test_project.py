@@ -53,7 +53,14 @@ def test_every_key_has_a_description(section: type[BaseModel]) -> None:
 def test_all_errors_are_reported_at_once_with_their_keys(tmp_path: Path) -> None:
     with pytest.raises(BadProject) as caught:
         parse_project({"name": "No Name", "data": "http://x", "colour": 1, "split": {"test_size": 2}}, "project.toml")
-    for part in ("5 errors", "name:", "data:", "target: required key is missing", "colour: unknown key", "split.test_size:"):
+    for part in (
+        "5 errors",
+        "name: a name has up to 64 lower-case letters",
+        "data: an s3:// URL has a bucket and a key",
+        "target: required key is missing",
+        "colour: unknown key",
+        "split.test_size:",
+    ):
         assert part in str(caught.value)
 
 
