@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, Project, check_name, parse_project
 from podium.schema.columns import Column, Signature, Target
-from podium.schema.reading import Finding
+from podium.schema.reading import Finding, printable, quoted
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, s3_client
 from podium.tables.readers import read_table
@@ -39,12 +39,13 @@ class Inspection:
     def text(self) -> str:
         """Return the inspection for a terminal."""
         header: dict[str, object] = {key: key for key in ("name", "kind", "missing", "distinct", "values")}
-        widths = {key: max(len(str(row[key])) for row in [header, *self.columns]) for key in header}
-        rows = ["  ".join(str(row[key]).ljust(widths[key]) for key in header).rstrip() for row in [header, *self.columns]]
+        cells = [{key: printable(str(row[key])) for key in header} for row in [header, *self.columns]]
+        widths = {key: max(len(row[key]) for row in cells) for key in header}
+        rows = ["  ".join(row[key].ljust(widths[key]) for key in header).rstrip() for row in cells]
         classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
         return "\n".join(
             [
-                f"{self.source}: {self.rows} rows; {self.target.task} of {self.target.name}{classes}",
+                printable(f"{self.source}: {self.rows} rows; {self.target.task} of {self.target.name}{classes}"),
                 "",
                 *rows,
                 "",
@@ -61,7 +62,7 @@ def inspect_table(source: str, target: str) -> Inspection:
     """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError."""
     data = _read(source)
     name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
-    url = source if source.startswith("s3://") else f"s3://podium/raw/{Path(source).name}"
+    url = source if source.startswith("s3://") else f"s3://podium/raw/{printable(Path(source).name)}"
     config = _config(name, url, target or _likely_target(data, name, url))
     rows = prepare_table(read_training_table(data, config, source), config)
     assert rows.raw is not None
@@ -111,11 +112,17 @@ def _summary(column: Column) -> str:
 
 
 def _project_file(config: Project, signature: Signature, findings: tuple[Finding, ...]) -> str:
-    lines = [f'data = "{config.data}"', f'target = "{config.target}"', f'# task = "{signature.target.task}"  (inferred)']
+    lines = [
+        f"data = {quoted(str(config.data))}",
+        f"target = {quoted(config.target)}",
+        f'# task = "{signature.target.task}"  (inferred)',
+    ]
     if findings:
         lines += ["", "# To change how the table is read:"]
         lines += [
-            f"# {finding.setting}  # {finding.column or 'table'}: {finding.message}" for finding in findings if finding.setting
+            printable(f"# {finding.setting}  # {finding.column or 'table'}: {finding.message}")
+            for finding in findings
+            if finding.setting
         ]
     return "\n".join(lines) + "\n"
 

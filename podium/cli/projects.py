@@ -9,6 +9,7 @@ from podium.cli.common import CONFIGURATION_ERROR, REJECTED, echo_json, json_opt
 from podium.cli.inspect_table import inspect_table, new_project_file
 from podium.project import BadProject, load_project, project_names
 from podium.schema.data_errors import BadData
+from podium.schema.reading import printable
 from podium.settings import StoreSettings
 from podium.training.families import UnknownFamily
 
@@ -71,7 +72,7 @@ def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
         inspection = inspect_table(source, target)
     except BadData as error:
         for problem in error.problems:
-            click.echo(f"Error: {problem}", err=True)
+            click.echo(f"Error: {printable(str(problem))}", err=True)
         raise SystemExit(REJECTED) from None
     except OSError as error:
         raise click.UsageError(f"{source} cannot be read: {error.strerror}") from None
@@ -81,5 +82,5 @@ def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
         click.echo(inspection.text())
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(inspection.project_file)
+        path.write_text(inspection.project_file, encoding="utf-8")
         click.echo(f"Wrote {path}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""The Unicode categories of characters that break a line or are not seen."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -31,10 +34,26 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def printable(text: str) -> str:
+    """Return the text with line breaks, control and invisible characters escaped as in JSON and TOML."""
+    return "".join(_escaped(char) if unicodedata.category(char) in UNPRINTABLE else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char) or (
+        f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
+    )
+
+
+def quoted(text: str) -> str:
+    """Return a string of project.toml."""
+    return printable(json.dumps(text, ensure_ascii=False))
+
+
 def setting_key(column: str) -> str:
     """Return the key of a column's section in project.toml, quoted if necessary."""
     is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", column)
-    return f"columns.{column if is_bare else json.dumps(column, ensure_ascii=False)}"
+    return f"columns.{column if is_bare else quoted(column)}"
 
 
 @dataclass(frozen=True, slots=True)

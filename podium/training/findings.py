@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, Signature
-from podium.schema.reading import Finding, counted, setting_key
+from podium.schema.reading import Finding, counted, printable, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
@@ -55,10 +55,11 @@ def findings_text(findings: Sequence[Finding]) -> list[str]:
     """Return the lines of a section on what was read, changed and left out; none if there is nothing to say."""
     if not findings:
         return []
-    width = min(MAX_WIDTH, max(len(finding.column or TABLE) for finding in findings))
+    names = [printable(finding.column) or TABLE for finding in findings]
+    width = min(MAX_WIDTH, max(map(len, names)))
     lines = [
-        f"  {finding.column or TABLE:<{width}}  {finding.message}" + (f"   ({finding.setting})" if finding.setting else "")
-        for finding in findings[:MAX_LINES]
+        f"  {name:<{width}}  {printable(finding.message)}" + (f"   ({finding.setting})" if finding.setting else "")
+        for name, finding in zip(names[:MAX_LINES], findings, strict=False)
     ]
     more = [f"  … and {len(findings) - MAX_LINES} more in the report"] if len(findings) > MAX_LINES else []
     return ["What was read, changed and left out", *lines, *more]

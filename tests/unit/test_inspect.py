@@ -59,6 +59,27 @@ def test_an_invalid_name_is_refused_before_the_table_is_read(
         load_project(tmp_path, name)
 
 
+@pytest.mark.parametrize("target", ["y", 'the "y"\u2028\x7f\nseed = 1'])
+def test_names_with_control_characters_break_neither_the_table_nor_the_file(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path / "projects"))
+    name = "line\nseed = 7\x1b[31m\x7f\u202e"
+    frame = base().rename(columns={"a": name, "y": target}).astype({name: object})
+    frame.loc[[3, 4], name] = "n/a"
+    frame["b"] = ["first\nsecond", "\x1b[31mred"] * (len(frame) // 2)
+    path = tmp_path / "odd\nname.csv"
+    path.write_text(frame.to_csv(index=False))
+    status, text = inspect(str(path), "--target", target, "--write", "odd")
+    assert status == 0 and not set(text) & set("\x1b\x7f\u202e\u2028")
+    assert not [line for line in text.splitlines() if line.startswith("seed")]
+    project = load_project(tmp_path / "projects", "odd")
+    assert (project.seed, project.target, project.columns) == (0, target, {})
+    file = tmp_path / "projects" / "odd" / "project.toml"
+    file.write_text(file.read_text().replace("# columns.", "columns."))
+    assert name in load_project(tmp_path / "projects", "odd").columns
+
+
 def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:
     frame = base().astype({"a": object, "b": object})
     frame.loc[:60, ["a", "b"]] = "not measured"
