@@ -19,12 +19,15 @@ from podium.schema.reading import Finding, setting_key
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
 from podium.tables.number_formats import plain_texts
+from podium.tables.number_notes import decimal_setting, number_message
 from podium.tables.typed_columns import mask_missing
 
 NA_LABELS = ("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "<NA>", "#NA", "#N/A", "(null)", "\\N")
 """Strings that are never a class of the target."""
 MAX_CLASSES = 20
 """Maximum number of distinct integers that are classes by default."""
+MIN_CLASS_ROWS = 3
+"""The smallest class that can be kept: a row to test on and one for each of two folds."""
 MAX_SHOWN = 5
 
 
@@ -150,10 +153,9 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
         if text.kind.na_values:
             marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
             findings.append(Finding(name, f"rows with {marks} have no target"))
-        if text.kind.has_format:
-            marks = {".": "thousands separators", ",": "decimal marks"}[text.kind.decimal]
-            message = f"read as formatted numbers; commas are {marks}"
-            findings.append(Finding(name, message, 'task = "multiclass"'))
+        cells = mask_missing(cells, Column(name, "number", na_values=(*project.target_na_values, *text.kind.na_values)))
+        if text.kind.has_format and (message := number_message(cells, text.kind)):
+            findings.append(Finding(name, message, decimal_setting(cells, text.kind, decimal)))
         return findings
     counts = _class_counts(cells, project, decimal)
     others = [
@@ -165,7 +167,9 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
     rare = {label: count for label, count in counts.items() if label not in map(str, target.classes)}
     if rare:
         shown = ", ".join(f"{label} ({count})" for label, count in list(rare.items())[:MAX_SHOWN])
-        findings.append(Finding(name, f"rows of rare classes are left out: {shown}", f"split.folds = {min(rare.values())}"))
+        enough = [count for count in rare.values() if count >= MIN_CLASS_ROWS]
+        setting = f"split.folds = {min(enough)}" if enough else ""
+        findings.append(Finding(name, f"rows of rare classes are left out: {shown}", setting))
     if project.task is None and len(target.classes) > 2 and _all(text.text, INTEGER):
         message = f"its {len(target.classes)} whole numbers are classes, not amounts"
         findings.append(Finding(name, message, 'task = "regression"'))

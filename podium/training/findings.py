@@ -10,15 +10,15 @@ import pyarrow.compute as pc
 
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
-from podium.schema.columns import Column, Signature
+from podium.schema.columns import Column, DecimalMark, Signature
 from podium.schema.reading import Finding, counted, printable, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
+from podium.tables.number_notes import number_message, number_setting
 from podium.tables.target_inference import target_findings
 from podium.tables.typed_columns import mask_missing
 
-FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "amounts"}
 MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
 TABLE = "(table)"
@@ -34,7 +34,7 @@ def table_findings(table: pa.Table, signature: Signature, project: Project) -> l
         if name != project.target:
             findings.append(Finding(name, f"left out: {reason}", _way_back(name, reason)))
     for column in signature.request_columns:
-        findings += _column_findings(table[column.name], column, project)
+        findings += _column_findings(table[column.name], column, project, signature.reading.decimal)
     return findings
 
 
@@ -73,26 +73,26 @@ def _way_back(name: str, reason: str) -> str:
     return f'{setting_key(name)}.kind = "{kind}"' if reason != "not a number" else ""
 
 
-def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -> Iterator[Finding]:
-    key, name, options = setting_key(column.name), column.name, project.columns.get(column.name)
+def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, decimal: DecimalMark) -> Iterator[Finding]:
+    name, options = column.name, project.columns.get(column.name)
     if column.na_values:
         yield from _missing_marks(cells, column)
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
-        unit = f" with the unit {column.suffix}" if column.suffix else ""
-        separators = {".": "; commas are thousands separators", ",": "; commas are decimal marks"}[column.decimal]
-        has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
-        if column.decimal == "," and column.grouped:
-            unit += ", points are thousands separators"
-        message = f"read as {FORMATS[column.number_format]}{unit}{separators if has_commas else ''}"
-        yield Finding(name, message, f'{key}.kind = "category"')
+        yield from _number_format(cells, column, decimal)
     if column.kind == "category" and (options is None or options.kind is None):
         yield from _nearly_numbers(cells, column)
     if column.kind == "text" and (options is None or options.kind is None):
-        yield Finding(name, "read as free text: its frequent words are features", f"{key}.ignore = true")
+        yield Finding(name, "read as free text: its frequent words are features", f"{setting_key(name)}.ignore = true")
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
+
+
+def _number_format(cells: pa.ChunkedArray, column: Column, decimal: DecimalMark) -> Iterator[Finding]:
+    texts = mask_missing(cells.cast(pa.string()), column)
+    if message := number_message(texts, column):
+        yield Finding(column.name, message, number_setting(texts, column, decimal))
 
 
 def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:

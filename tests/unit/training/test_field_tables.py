@@ -153,6 +153,30 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
         assert column.has_number_format or column.na_values
 
 
+NUMBER_NOTES = {
+    "spaces": (["1 234 €", "12 500 €"], "read as amounts; currency signs are removed; spaces are thousands separators"),
+    "no-break spaces": (["1\u202f234,5", "9,75"], "spaces are thousands separators; commas are decimal marks"),
+    "apostrophes": (["1'234.5", "9.75"], "read as amounts; apostrophes are thousands separators"),
+    "points": (["1.234,5", "9,75"], "read as numbers; points are thousands separators; commas are decimal marks"),
+    "limits": (["<0.5", "1.25", "3", "7.5", ">100"], "read as amounts; <, > are removed"),
+    "magnitudes": (["$1.2k", "$3M"], "currency signs are removed; k is × 1,000; M is × 1,000,000"),
+    "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
+    "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
+}
+
+
+@pytest.mark.parametrize("form", NUMBER_NOTES)
+def test_a_finding_says_how_formatted_numbers_are_read(form: str) -> None:
+    cells, message = NUMBER_NOTES[form]
+    rows = read(csv(base().assign(x=(cells * ROWS)[:ROWS])))
+    assert next(finding.message for finding in rows.findings if finding.column == "x").endswith(message)
+
+
+def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
+    rows = read(csv(base().assign(x=range(1000, 1000 + 3 * ROWS, 3)), sep=";", decimal=","))
+    assert "x" not in {finding.column for finding in rows.findings}
+
+
 def test_one_letter_after_every_number_is_a_unit() -> None:
     rows = read(csv(base().assign(size=["32B", "34B", "36B"] * 100)))
     assert rows.inputs["size"].max() == 36 and any("unit B" in finding.message for finding in rows.findings)

@@ -52,7 +52,7 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
         'dose: 10 cells missing: #N/A [columns.dose.kind = "category"]',
-        'price: read as amounts; commas are thousands separators [columns.price.kind = "category"]',
+        'price: read as amounts; commas are thousands separators [reading.decimal = ","]',
         "y: 10 rows without a target left out",
     ]
 
@@ -64,7 +64,7 @@ def test_a_target_with_thousands_separators_gets_a_note() -> None:
         )
     )
     assert rows.signature.target.task == "regression"
-    assert Finding("y", "read as formatted numbers; commas are thousands separators", 'task = "multiclass"') in rows.findings
+    assert Finding("y", "read as amounts; commas are thousands separators", 'reading.decimal = ","') in rows.findings
 
 
 def test_zeros_can_be_declared_missing() -> None:

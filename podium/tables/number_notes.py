@@ -1,0 +1,81 @@
+"""Say how formatted numbers are read, and which setting decides it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from podium.schema.columns import Column, DecimalMark
+from podium.schema.reading import setting_key
+from podium.tables.kind_inference import CellKind, infer_kind
+from podium.tables.number_formats import CURRENCY, MAGNITUDES, SEPARATORS, SPACES
+
+FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "amounts"}
+SIGNS = "<>≤≥~≈"
+SEPARATOR_NAMES = {",": "commas", ".": "points", "'": "apostrophes", **dict.fromkeys(SPACES, "spaces")}
+
+
+def number_message(texts: pa.ChunkedArray, column: Column | CellKind) -> str:
+    """Return how these cells, null where missing, are read as numbers; empty if they are plain numbers."""
+    cells = pc.unique(texts).drop_null()
+    notes = [*_removed(cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
+    if column.number_format == "plain" and not notes:
+        return ""
+    unit = f" with the unit {column.suffix}" if column.suffix else ""
+    return "; ".join([f"read as {FORMATS[column.number_format]}{unit}", *notes])
+
+
+def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark) -> str:
+    """Return the setting that decides how a column's formatted numbers are read, in a table with this decimal mark."""
+    key = setting_key(column.name)
+    if setting := decimal_setting(texts, column, decimal):
+        return setting
+    if column.suffix:
+        return f'{key}.number_format = "quantity"' if column.suffix in MAGNITUDES else f'{key}.kind = "category"'
+    return f'{key}.number_format = "{column.number_format}"' if column.decimal == decimal else ""
+
+
+def decimal_setting(texts: pa.ChunkedArray, column: Column | CellKind, decimal: DecimalMark) -> str:
+    """Return the other decimal mark if the cells can be read with it, else a comma that the table does not have by default."""
+    other: DecimalMark = "," if column.decimal == "." else "."
+    if _has(texts, ",") and infer_kind(texts, other).decimal == other:
+        return f'reading.decimal = "{other}"'
+    return 'reading.decimal = ","' if column.decimal == "," and (decimal == "." or column.number_format == "plain") else ""
+
+
+def _has(cells: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
+
+
+def _removed(cells: pa.Array) -> Iterator[str]:
+    if _has(cells, CURRENCY):
+        yield "currency signs are removed"
+    signs = [sign for sign in SIGNS if _has(cells, sign)]
+    if signs:
+        yield f"{', '.join(signs)} {'is' if len(signs) == 1 else 'are'} removed"
+
+
+def _separators(cells: pa.Array, decimal: DecimalMark) -> Iterator[str]:
+    for name in dict.fromkeys(SEPARATOR_NAMES.values()):
+        marks = "".join(re.escape(mark) for mark in SEPARATORS[decimal] if SEPARATOR_NAMES[mark] == name)
+        if marks and _has(cells, f"[0-9][{marks}][0-9]{{3}}"):
+            yield f"{name} are thousands separators"
+    if decimal == "," and _has(cells, ","):
+        yield "commas are decimal marks"
+
+
+def _magnitudes(cells: pa.Array, column: Column | CellKind) -> Iterator[str]:
+    if column.number_format in ("money", "quantity") and not column.suffix:
+        for name, power in MAGNITUDES.items():
+            if _has(cells, f"[0-9.,][{SPACES}]?{name}([^A-Za-z]|$)"):
+                yield f"{name} is × {10**power:,}"
+
+
+def _negative(cells: pa.Array) -> Iterator[str]:
+    if _has(cells, r"^\("):
+        yield "numbers in parentheses are negative"
+    if _has(cells, "-$"):
+        yield "numbers before a minus are negative"
