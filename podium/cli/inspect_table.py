@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -112,19 +113,36 @@ def _summary(column: Column) -> str:
 
 
 def _project_file(config: Project, signature: Signature, findings: tuple[Finding, ...]) -> str:
-    lines = [
-        f"data = {quoted(str(config.data))}",
-        f"target = {quoted(config.target)}",
-        f'# task = "{signature.target.task}"  (inferred)',
-    ]
-    if findings:
-        lines += ["", "# To change how the table is read:"]
+    lines = [f"data = {quoted(str(config.data))}", f"target = {quoted(config.target)}"]
+    notes = _notes_by_setting(findings)
+    if ("task",) not in [_key(setting) for setting in notes]:
+        lines.append(f'# task = "{signature.target.task}"  # inferred')
+    if notes:
         lines += [
-            printable(f"# {finding.setting}  # {finding.column or 'table'}: {finding.message}")
-            for finding in findings
-            if finding.setting
+            "",
+            "# What was noticed in the table, after the setting that decides it. Remove the first # of a line to set it.",
         ]
+        lines += [printable(f"# {setting}  # {'; '.join(about)}") for setting, about in notes.items()]
     return "\n".join(lines) + "\n"
+
+
+def _notes_by_setting(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
+    """Return what was noticed for each setting; a key is set only once, because TOML allows it only once."""
+    notes, settings = dict[str, list[str]](), dict[tuple[str, ...], str]()
+    for finding in findings:
+        if finding.setting and settings.setdefault(_key(finding.setting), finding.setting) == finding.setting:
+            notes.setdefault(finding.setting, []).append(f"{finding.column or 'table'}: {finding.message}")
+    return notes
+
+
+def _key(setting: str) -> tuple[str, ...]:
+    """Return the parts of the key of a line of TOML."""
+    entry: object = tomllib.loads(setting)
+    parts: tuple[str, ...] = ()
+    while isinstance(entry, dict):
+        part, entry = next(iter(entry.items()))
+        parts += (part,)
+    return parts
 
 
 def new_project_file(folder: Path, name: str) -> Path:

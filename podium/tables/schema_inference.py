@@ -90,7 +90,8 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     """Infer a column's kind, NA values, categories and range, except where the project sets them. Raises BadData."""
     plain = Column(name, "category", nullable=True, na_values=options.na_values)
     text = mask_missing(cells, plain)
-    kind = _configured_kind(options, decimal) or _inferred_kind(name, text, decimal)
+    configured = _configured_kind(options, decimal)
+    kind = configured or _inferred_kind(name, text, decimal)
     column = Column(
         name,
         kind.kind,
@@ -105,12 +106,21 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         grouped=kind.decimal == "." or has_thousands_separators(text),
         suffix=kind.suffix,
     )
+    if options.kind is None and configured:
+        column = replace(column, na_values=(*options.na_values, *_marks_of_format(column, text, decimal)))
     if kind.kind == "category":
         column = _with_fuzzy_spellings(column, text, options)
     values, problems = coerce_column(cells, column)
     if problems:
         raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
     return with_statistics(replace(column, nullable=False), values, options)
+
+
+def _marks_of_format(column: Column, text: pa.ChunkedArray, decimal: DecimalMark) -> tuple[str, ...]:
+    """Return the strings that mean a missing value in a column of this format, as in one whose format is inferred."""
+    marks = infer_kind(text, decimal).na_values
+    values, _ = coerce_column(pa.chunked_array([pa.array(marks, pa.string())]), column)
+    return tuple(mark for mark, is_missing in zip(marks, values.isna(), strict=True) if is_missing)
 
 
 def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, DecimalMark, Signature
-from podium.schema.reading import Finding, counted, printable, setting_key
+from podium.schema.reading import Finding, counted, printable, quoted, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
@@ -22,7 +23,15 @@ from podium.tables.typed_columns import mask_missing
 MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
 TABLE = "(table)"
-MAX_LENGTH = 20
+MAX_LENGTH, MAX_MARK = 20, 100
+EXPECTED: dict[str, tuple[str, str]] = {
+    "number": ("a number", "numbers"),
+    "integer": ("a number", "numbers"),
+    "date": ("a date", "dates"),
+    "boolean": ("true or false", "true or false"),
+    "category": ("a category", "categories"),
+    "text": ("a text", "texts"),
+}
 
 
 def table_findings(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
@@ -69,6 +78,8 @@ def _way_back(name: str, reason: str) -> str:
     """Return the setting that keeps a column."""
     if reason in ("ignored by the project", "computed from other columns", "constant", "empty"):
         return ""
+    if reason.startswith("missing"):
+        return "cleaning.max_missing_fraction = 1"
     kind = "category" if "text" in reason or "UUID" in reason or "long" in reason else "integer"
     return f'{setting_key(name)}.kind = "{kind}"' if reason != "not a number" else ""
 
@@ -97,11 +108,15 @@ def _number_format(cells: pa.ChunkedArray, column: Column, decimal: DecimalMark)
 
 def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     """Yield that most cells of a category column are numbers or dates."""
-    kind = infer_kind(mask_missing(cells.cast(pa.string()), column))
+    texts = mask_missing(cells.cast(pa.string()), column)
+    kind = infer_kind(texts)
     if kind.odd:
         shown = ", ".join(_shown(text, 1) for text in kind.odd[:MAX_SHOWN])
         message = f"a category, because {kind.odd_fraction:.0%} of its cells are not numbers or dates as the others ({shown})"
-        yield Finding(column.name, message, f"{setting_key(column.name)}.na_values = […]")
+        marks = _repeatable(_counts(texts, kind.odd))
+        is_enough = infer_kind(mask_missing(texts, replace(column, na_values=marks))).kind != "category"
+        key = setting_key(column.name)
+        yield Finding(column.name, message, _na_values(column.name, marks) if is_enough else f'{key}.kind = "category"')
 
 
 def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
@@ -115,19 +130,46 @@ def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
 
 def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     """Yield the marks of missing values; strings that occur once are shown by their form, because they may be personal."""
-    text = pc.utf8_trim_whitespace(cells.cast(pa.string()))
-    found = pc.value_counts(pc.filter(text, pc.is_in(text, value_set=pa.array(column.na_values)))).to_pylist()
-    counts = {entry["values"]: entry["counts"] for entry in found}
+    counts = _counts(cells, column.na_values)
     if counts:
-        shown = ", ".join(_shown(mark, count) for mark, count in list(counts.items())[:MAX_SHOWN])
-        more = f" and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
-        message = f"{counted(sum(counts.values()), 'cell')} missing: {shown}{more}"
-        yield Finding(column.name, message, f'{setting_key(column.name)}.kind = "category"')
+        marks = _repeatable(counts)
+        forms = [_shown(text, count) for text, count in counts.items() if text not in marks]
+        count = sum(counts.values())
+        are, means = ("is", "a missing value") if count == 1 else ("are", "missing values")
+        reason = f" that {are} not {EXPECTED[column.kind][count != 1]}" if forms else ""
+        shown = [_listed(": ", [_short(mark) for mark in marks]), _listed("; by form: ", forms)]
+        message = f"{counted(count, 'cell')}{reason} {are} {means}{''.join(shown)}"
+        yield Finding(column.name, message, _na_values(column.name, marks))
+
+
+def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
+    """Return how often each of the marks occurs."""
+    text = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+    found = pc.value_counts(pc.filter(text, pc.is_in(text, value_set=pa.array(marks, pa.string())))).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in found}
+
+
+def _repeatable(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the strings that may be shown and set in a project file."""
+    return tuple(text for text, count in counts.items() if (count > 1 or text in NA_TEXTS) and len(text) <= MAX_MARK)
+
+
+def _na_values(name: str, marks: Sequence[str]) -> str:
+    return f"{setting_key(name)}.na_values = [{', '.join(map(quoted, marks))}]" if marks else ""
+
+
+def _listed(start: str, texts: Sequence[str]) -> str:
+    """Return the first of the texts after a start; nothing if there are none."""
+    more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    return f"{start}{', '.join(texts[:MAX_SHOWN])}{more}" if texts else ""
 
 
 def _shown(text: str, count: int) -> str:
-    form = text if count > 1 or text in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text))
-    return form[:MAX_LENGTH] + "…" * (len(form) > MAX_LENGTH)
+    return _short(text if count > 1 or text in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text)))
+
+
+def _short(text: str) -> str:
+    return text[:MAX_LENGTH] + "…" * (len(text) > MAX_LENGTH)
 
 
 def _fuzzy_matches(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:

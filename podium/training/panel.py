@@ -164,7 +164,9 @@ def prepare_panel(source: SourceTable, project: Project, until: float | None) ->
     max_rows = panel_options(project).max_rows
     if len(result) > max_rows:
         recent = np.sort(np.argsort(result.keys[DAY], kind="stable")[-max_rows:])
-        findings.append(Finding("", f"the most recent {max_rows} of {len(result)} rows are used", "panel.max_rows = …"))
+        findings.append(
+            Finding("", f"the most recent {max_rows} of {len(result)} rows are used", f"panel.max_rows = {len(result)}")
+        )
         result = result.take(recent)
     check_row_count(len(result), "days with a previous day")
     return labeled_windows(result, signature, tuple(findings))

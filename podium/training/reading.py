@@ -37,7 +37,8 @@ def read_training_table(data: bytes, project: Project, url: str) -> SourceTable:
     if reading.delimiter != "," and given.delimiter is None:
         mark = "tab" if reading.delimiter == "\t" else reading.delimiter
         name = DELIMITERS.get(reading.delimiter, reading.delimiter)
-        source.findings.append(Finding("", f"the delimiter is a {name}", f'reading.delimiter = "{mark}"'))
+        setting = f'reading.delimiter = "{mark}"' if reading.delimiter in DELIMITERS else ""
+        source.findings.append(Finding("", f"the delimiter is a {name}", setting))
     if reading.names:
         source.findings.append(Finding("", "the table has no header row; reading.names are its columns"))
     return source

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import boto3
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
 from podium.cli.check_project import header
+from podium.cli.inspect_table import inspect_table
 from podium.cli.main import podium
-from podium.project import BadProject, Project, load_project
+from podium.project import BadProject, Project, load_project, parse_project
 from podium.storage.object_store import Store
-from podium.training.reading import read_options
-from tests.unit.training.test_field_tables import CASES, base, excel_german
+from podium.training.preparation import prepare_table
+from podium.training.reading import read_options, read_training_table
+from tests.unit.training.test_field_tables import CASES, ROWS, base, csv, excel_german
 
 
 def inspect(*arguments: str) -> tuple[int, str]:
@@ -78,6 +84,81 @@ def test_names_with_control_characters_break_neither_the_table_nor_the_file(
     file = tmp_path / "projects" / "odd" / "project.toml"
     file.write_text(file.read_text().replace("# columns.", "columns."))
     assert name in load_project(tmp_path / "projects", "odd").columns
+
+
+def noisy() -> pd.DataFrame:
+    """Return a table with something to say about every column."""
+    frame, numbers = base(), np.random.default_rng(3).permutation(ROWS)
+    days = pd.Series(pd.date_range("2026-01-01", periods=12).repeat(ROWS // 12))
+    frame["user id"] = numbers + 1000
+    frame["email"] = [f"person{n}@example.org" for n in numbers]
+    frame["big"] = [f"{1_234_567_890_123_456_789 + n * 7}" for n in numbers]
+    frame["row"] = range(ROWS)
+    frame["mostly"] = ["", *["5"] * 3, *[""] * (ROWS - 4)]
+    frame["dash"] = [*["n/a"] * 20, "see note", *numbers[21:]]
+    frame["grouped"] = [f"{n % 9 + 1},{n % 900 + 100}" for n in numbers]
+    frame["price"] = [f"${n:,}.50" for n in numbers]
+    frame["cost"] = [*["on request"] * 3, *(f"€{n}" for n in numbers[3:])]
+    frame["share"] = [f"{n % 100}%" for n in numbers]
+    frame["weight"] = [f"{n} kg" for n in numbers]
+    frame["salary"] = [f"{n}k" for n in numbers]
+    frame["comma"] = [f"{n},5" for n in numbers]
+    frame["when"] = ["unknown", "about May", *days.dt.strftime("%m/%d/%Y")[2:]]
+    frame["day"] = (days + pd.Timedelta(days=20)).dt.strftime("%d.%m.%Y").to_list()
+    frame["odd"] = ["see note" if n % 9 == 0 else "once" if n == 1 else str(n % 10) for n in range(ROWS)]
+    frame["city"] = [["Rome", "rome", "Oslo", "OSLO "][n % 4] for n in numbers]
+    frame["review"] = [f"a long text about number {n} and some more words" for n in numbers]
+    return frame
+
+
+SUGGESTING = {
+    "inputs": csv(noisy()),
+    "a semicolon": csv(noisy().drop(columns="price"), sep=";"),
+    "decimal commas": csv(noisy(), sep=";", decimal=","),
+    "windows-1252 and lines before the header": "Verkäufe;;;\n\nJahr;2026;;\n".encode("windows-1252") + excel_german(),
+    "a target of whole numbers": csv(base().assign(y=range(ROWS)).assign(y=lambda frame: frame["y"] % 7)),
+    "a target of amounts": csv(base().assign(y=[f"{n % 9 + 1},{n + 100}" for n in range(ROWS)])),
+    "rare classes": csv(base().assign(y=["A", "B", "C"] * 98 + ["D"] * 3 + ["E", "E", "F"])),
+    "classes of one row": csv(base().assign(y=["A", "B", "C"] * 99 + ["D", "E", "F"])),
+    "spellings of classes": csv(base().assign(y=["yes", "Yes", "no"] * 100)),
+    "a sep line": b"sep=^\n" + csv(base(), sep="^"),
+}
+
+
+@pytest.mark.parametrize("table", SUGGESTING)
+def test_every_suggested_setting_works_when_pasted(table: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(SUGGESTING[table])
+    file = inspect_table(str(path), "y").project_file
+    lines = file.splitlines()
+    suggested = [number for number, line in enumerate(lines) if re.match(r"# [a-z_]+(\.[^ ]+)* = ", line)]
+    assert suggested
+    for number in suggested:
+        pasted = "\n".join(line.removeprefix("# ") if place == number else line for place, line in enumerate(lines))
+        project = parse_project({"name": "t", **tomllib.loads(pasted)}, "project.toml")
+        prepare_table(read_training_table(path.read_bytes(), project, "t.csv"), project)
+    everything = "\n".join(line.removeprefix("# ") if place in suggested else line for place, line in enumerate(lines))
+    tomllib.loads(everything)
+
+
+def test_a_suggestion_changes_how_the_table_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(csv(noisy()))
+    file = inspect_table(str(path), "y").project_file
+    for setting in (
+        'columns."user id".kind = "integer"',
+        'columns.email.kind = "category"',
+        "cleaning.max_missing_fraction = 1",
+        'columns.dash.na_values = ["n/a"]',
+        'columns.cost.na_values = ["on request"]',
+        'reading.decimal = ","',
+        'columns.share.number_format = "percent"',
+        'columns.salary.number_format = "quantity"',
+        'columns.when.date_format = "%d/%m/%Y"',
+        'columns.odd.na_values = ["see note"]',
+        'columns.city.fuzzy = "exact"',
+    ):
+        assert f"\n# {setting}  # " in file, file
 
 
 def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:

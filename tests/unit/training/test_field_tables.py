@@ -206,7 +206,8 @@ def test_a_few_odd_cells_are_missing_values_with_a_finding() -> None:
     rows = read(csv(frame))
     assert kinds(rows) == BASE_KINDS and rows.inputs["a"].isna().sum() == 3
     finding = next(finding for finding in rows.findings if finding.column == "a")
-    assert "3 cells missing" in finding.message and "aaaaa 99" in finding.message  # the form of a cell, not the cell
+    message = "3 cells that are not numbers are missing values: n/a; by form: aaaaa 99, aaa aaaa"  # the forms, not the cells
+    assert (finding.message, finding.setting) == (message, 'columns.a.na_values = ["n/a"]')
 
 
 def test_many_odd_cells_are_an_error_that_says_what_to_set() -> None:

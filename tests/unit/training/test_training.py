@@ -51,7 +51,7 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     rows = rows_of(pd.DataFrame(cells))
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
-        'dose: 10 cells missing: #N/A [columns.dose.kind = "category"]',
+        'dose: 10 cells are missing values: #N/A [columns.dose.na_values = ["#N/A"]]',
         'price: read as amounts; commas are thousands separators [reading.decimal = ","]',
         "y: 10 rows without a target left out",
     ]
