@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
 from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, Project, check_name, parse_project
@@ -21,6 +22,7 @@ from podium.training.preparation import prepare_table
 from podium.training.reading import read_options, read_training_table
 
 TARGET_NAMES = ("target", "y", "label", "class", "outcome", "churn", "price", "diagnosis", "species", "survived")
+MAX_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Inspection:
     def text(self) -> str:
         """Return the inspection for a terminal."""
         header: dict[str, object] = {key: key for key in ("name", "kind", "missing", "distinct", "values")}
-        cells = [{key: printable(str(row[key])) for key in header} for row in [header, *self.columns]]
+        shown = [header, *({**row, "missing": f"{row['missing']:.1%}"} for row in self.columns)]
+        cells = [{key: printable(str(row[key])) for key in header} for row in shown]
         widths = {key: max(len(row[key]) for row in cells) for key in header}
         rows = ["  ".join(row[key].ljust(widths[key]) for key in header).rstrip() for row in cells]
         classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
@@ -94,22 +97,24 @@ def _likely_target(data: bytes, name: str, url: str) -> str:
 
 
 def _facts(column: Column, cells: pa.ChunkedArray) -> dict[str, object]:
+    """Return what the rows that are used have in a column; `missing` is a fraction."""
     values, _ = coerce_column(cells, column)
     return {
         "name": column.name,
         "kind": column.display_kind,
-        "missing": f"{values.isna().mean():.1%}",
+        "missing": round(float(values.isna().mean()), 6),
         "distinct": int(values.nunique()),
-        "values": _summary(column),
+        "values": _summary(column, values.dropna()),
     }
 
 
-def _summary(column: Column) -> str:
+def _summary(column: Column, values: pd.Series) -> str:
     if column.is_text:
-        return ", ".join(column.categories[:4]) + (", …" if len(column.categories) > 4 else "")
-    if column.low is None or column.high is None:
+        categories = [] if column.kind == "text" else sorted(values.unique())
+        return ", ".join(categories[:MAX_SHOWN]) + (", …" if len(categories) > MAX_SHOWN else "")
+    if values.empty:
         return ""
-    return f"{column.format_value(column.low)} to {column.format_value(column.high)}"
+    return f"{column.format_value(values.min())} to {column.format_value(values.max())}"
 
 
 def _project_file(config: Project, signature: Signature, findings: tuple[Finding, ...]) -> str:

@@ -34,14 +34,18 @@ EXPECTED: dict[str, tuple[str, str]] = {
 }
 
 
-def table_findings(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
-    """Return what was noticed in the columns of a table."""
-    findings: list[Finding] = []
-    if not signature.panel:
-        findings += target_findings(table[project.target], signature.target, project, signature.reading.decimal)
-    for name, reason in signature.ignored.items():
-        if name != project.target:
-            findings.append(Finding(name, f"left out: {reason}", _way_back(name, reason)))
+def target_notes(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
+    """Return what was noticed in the target."""
+    return target_findings(table[project.target], signature.target, project, signature.reading.decimal)
+
+
+def column_findings(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
+    """Return what was noticed in the other columns of the rows that are used."""
+    findings = [
+        Finding(name, f"left out: {reason}", _way_back(name, reason))
+        for name, reason in signature.ignored.items()
+        if name != project.target
+    ]
     for column in signature.request_columns:
         findings += _column_findings(table[column.name], column, project, signature.reading.decimal)
     return findings

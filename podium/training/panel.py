@@ -25,7 +25,7 @@ from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, Windows, change_scale,
 from podium.tables.readers import SourceTable
 from podium.tables.schema_inference import infer_column, table_decimal
 from podium.training.daily_files import base_columns, panel_options, row_days
-from podium.training.findings import table_findings
+from podium.training.findings import column_findings
 from podium.training.preparation import check_row_count
 
 MIN_SPREAD = 1e-9
@@ -158,7 +158,7 @@ def prepare_panel(source: SourceTable, project: Project, until: float | None) ->
     panel, steps = with_frequency(panel, frame, project)
     result = windows(columns_of(frame), panel, ahead=False)
     signature = Signature(window_columns(panel), Target(project.target, "forecast"), ignored, panel, source.reading)
-    findings = [*source.findings, *table_findings(table, signature, project)]
+    findings = [*source.findings, *column_findings(table, signature, project)]
     findings += [*steps, *_repeated(len(frame) - len(result), panel)]
     result = result.take(np.flatnonzero(result.keys[INDEX] > 0))
     max_rows = panel_options(project).max_rows

@@ -18,7 +18,7 @@ from podium.tables.schema_inference import infer_signature
 from podium.tables.split_keys import split_keys
 from podium.tables.target_inference import target_codes
 from podium.tables.typed_columns import coerce_column
-from podium.training.findings import table_findings
+from podium.training.findings import column_findings, target_notes
 
 MIN_ROWS = 20
 
@@ -30,8 +30,8 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     inputs = coerce_frame(table, signature.inputs, signature.ignored)
     target = target_codes(table[project.target], signature.target, project.target_na_values, signature.reading.decimal)
     keys = split_keys(table, project)
-    findings = [*source.findings, *table_findings(table, signature, project)]
     keep = target.notna()
+    findings = list[Finding]()
     if not keep.all():
         findings.append(Finding(project.target, f"{counted(int((~keep).sum()), 'row')} without a target left out"))
     if project.cleaning.drop_duplicates:
@@ -43,6 +43,8 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
         keep &= ~repeated
     check_row_count(int(keep.sum()), "rows with a target")
     rows = np.flatnonzero(keep.to_numpy())
+    about_columns = column_findings(table.take(pa.array(rows)), signature, project)
+    findings = [*source.findings, *target_notes(table, signature, project), *about_columns, *findings]
     result = LabeledRows(inputs, target, keys, signature, tuple(findings), table).rows(rows)
     return replace(
         result,

@@ -161,6 +161,20 @@ def test_a_suggestion_changes_how_the_table_is_read(tmp_path: Path) -> None:
         assert f"\n# {setting}  # " in file, file
 
 
+def test_all_counts_are_those_of_the_rows_that_are_used(tmp_path: Path) -> None:
+    frame = base().astype({"a": object})
+    frame.loc[[3, 4, 5], "a"] = "n/a"
+    frame.loc[[4, 5], "y"] = ""
+    frame.loc[5, "c"], frame.loc[4, "b"] = "violet", 1_000_000
+    (tmp_path / "t.csv").write_text(frame.to_csv(index=False))
+    inspection = inspect_table(str(tmp_path / "t.csv"), "y")
+    facts = {str(column["name"]): column for column in inspection.columns}
+    assert (inspection.rows, facts["a"]["missing"]) == (298, round(1 / 298, 6))
+    assert "violet" not in str(facts["c"]["values"]) and facts["c"]["distinct"] == base()["c"].nunique()
+    assert "1e+06" not in str(facts["b"]["values"])
+    assert "1 cell is a missing value: n/a" in [finding.message for finding in inspection.findings]
+
+
 def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:
     frame = base().astype({"a": object, "b": object})
     frame.loc[:60, ["a", "b"]] = "not measured"
@@ -176,6 +190,7 @@ def test_json_has_the_same_content(tmp_path: Path) -> None:
     document = json.loads(text)
     assert status == 0 and document["rows"] == 300
     assert [column["name"] for column in document["columns"]] == ["a", "b", "c"]
+    assert document["columns"][0]["missing"] == 0
     assert document["findings"][0]["setting"] == 'reading.encoding = "windows-1252"'
 
 

@@ -47,7 +47,7 @@ def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
 
 
 def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
-    cells = {"dose": [1.5, 2, "#N/A", 3, 4] * 10, "price": ["35,230", "120,500"] * 25, "y": ["a", "b", "NA", "a", "b"] * 10}
+    cells = {"dose": [1.5, 2, "#N/A", 3, 4] * 10, "price": ["35,230", "120,500"] * 25, "y": ["NA", "b", "a", "a", "b"] * 10}
     rows = rows_of(pd.DataFrame(cells))
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
