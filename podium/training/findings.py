@@ -24,6 +24,7 @@ MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
 TABLE = "(table)"
 MAX_LENGTH, MAX_MARK = 20, 100
+OFFSET = r":[0-9]{2}([.,][0-9]+)? ?[+-][0-9]{2}:?[0-9]{2}\s*$"
 EXPECTED: dict[str, tuple[str, str]] = {
     "number": ("a number", "numbers"),
     "integer": ("a number", "numbers"),
@@ -94,6 +95,8 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, d
         yield from _missing_marks(cells, column)
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
+    if column.kind == "date":
+        yield from _time_offsets(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
         yield from _number_format(cells, column, decimal)
     if column.kind == "category" and (options is None or options.kind is None):
@@ -130,6 +133,15 @@ def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     doubt = "; day and month may be the other way round" if is_ambiguous else ""
     setting = f'{setting_key(column.name)}.date_format = "{other if is_ambiguous else column.date_format}"'
     yield Finding(column.name, f"read as dates of the form {column.date_format}{doubt}", setting)
+
+
+def _time_offsets(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    """Yield that times are converted to UTC, unless their offset is zero."""
+    has_offset = pc.match_substring_regex(cells.cast(pa.string()), OFFSET)
+    is_utc = pc.match_substring_regex(cells.cast(pa.string()), r"00:?00\s*$")
+    count = pc.sum(pc.and_not(has_offset, is_utc)).as_py()
+    if count:
+        yield Finding(column.name, f"{counted(count, 'time')} with an offset converted to UTC: 10:00+02:00 is 08:00")
 
 
 def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:

@@ -182,6 +182,17 @@ def test_one_letter_after_every_number_is_a_unit() -> None:
     assert rows.inputs["size"].max() == 36 and any("unit B" in finding.message for finding in rows.findings)
 
 
+@pytest.mark.parametrize(
+    ("offset", "is_noted"), [("+02:00", True), (" -0530", True), ("Z", False), ("+00:00", False), ("", False)]
+)
+def test_times_with_an_offset_are_a_finding(offset: str, is_noted: bool) -> None:
+    times = pd.date_range("2024-01-01", periods=ROWS, freq="7h")
+    rows = read(csv(base().assign(t=[f"{time:%Y-%m-%d %H:%M:%S}{offset}" for time in times])))
+    assert kinds(rows)["t"] == "date"
+    notes = [finding.message for finding in rows.findings if finding.column == "t"]
+    assert notes == ["300 times with an offset converted to UTC: 10:00+02:00 is 08:00"] * is_noted
+
+
 def test_a_time_of_day_is_a_feature() -> None:
     times = pd.date_range("2024-01-01", periods=ROWS, freq="7h")
     days = read(csv(base().assign(t=times))).inputs["t"]
