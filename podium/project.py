@@ -191,7 +191,7 @@ class GateOptions(StrictModel):
     non_inferiority: bool = Field(
         True, description="require a score not significantly worse than the champion's on shared test rows (95% CI)"
     )
-    leakage: bool = Field(True, description="require that no single input predicts nearly all of the target")
+    leakage: bool = Field(True, description="require that no single input predicts 99.9 % of the target")
     compatible: bool = Field(True, description="require that the version accepts every input that the champion accepts")
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
     max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency for one record, in milliseconds")
