@@ -32,6 +32,7 @@ class Inspection:
     source: str
     rows: int
     target: Target
+    target_is_guessed: bool
     columns: list[dict[str, object]]
     findings: tuple[Finding, ...]
     project_file: str
@@ -50,10 +51,11 @@ class Inspection:
         return "\n".join(
             [
                 printable(f"{self.source}: {self.rows} rows; {self.target.task} of {self.target.name}{classes}"),
+                *["The target is a guess; set another with --target."] * self.target_is_guessed,
                 "",
                 *rows,
                 "",
-                *findings_text(self.findings),
+                *(findings_text(self.findings) or ["Nothing was changed or left out"]),
                 "",
                 "project.toml to start from:",
                 "",
@@ -62,17 +64,26 @@ class Inspection:
         )
 
 
-def inspect_table(source: str, target: str) -> Inspection:
-    """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError."""
+def inspect_table(source: str, target: str, bucket: str = "podium") -> Inspection:
+    """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError.
+
+    The project file has a URL in `bucket` for a table at a path.
+    """
     data = _read(source)
     name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
-    url = source if source.startswith("s3://") else f"s3://podium/raw/{printable(Path(source).name)}"
+    url = source if source.startswith("s3://") else f"s3://{bucket}/raw/{printable(Path(source).name)}"
     config = _config(name, url, target or _likely_target(data, name, url))
     rows = prepare_table(read_training_table(data, config, source), config)
     assert rows.raw is not None
     columns = [_facts(column, rows.raw[column.name]) for column in rows.signature.inputs]
-    file = _project_file(config, rows.signature, rows.findings)
-    return Inspection(source, rows.raw.num_rows, rows.signature.target, columns, rows.findings, file)
+    data_note = "" if source == url else f"  # upload {Path(source).name} to this URL"
+    lines = [
+        f"data = {quoted(url)}{printable(data_note)}",
+        f"target = {quoted(config.target)}{'' if target else '  # a guess'}",
+        *_setting_lines(rows.signature, rows.findings),
+    ]
+    file = "\n".join(lines) + "\n"
+    return Inspection(source, rows.raw.num_rows, rows.signature.target, not target, columns, rows.findings, file)
 
 
 def _read(source: str) -> bytes:
@@ -117,9 +128,9 @@ def _summary(column: Column, values: pd.Series) -> str:
     return f"{column.format_value(values.min())} to {column.format_value(values.max())}"
 
 
-def _project_file(config: Project, signature: Signature, findings: tuple[Finding, ...]) -> str:
-    lines = [f"data = {quoted(str(config.data))}", f"target = {quoted(config.target)}"]
-    notes = _notes_by_setting(findings)
+def _setting_lines(signature: Signature, findings: tuple[Finding, ...]) -> list[str]:
+    """Return the commented lines of a project file that set what was inferred."""
+    lines, notes = [], _notes_by_setting(findings)
     if ("task",) not in [_key(setting) for setting in notes]:
         lines.append(f'# task = "{signature.target.task}"  # inferred')
     if notes:
@@ -128,7 +139,7 @@ def _project_file(config: Project, signature: Signature, findings: tuple[Finding
             "# What was noticed in the table, after the setting that decides it. Remove the first # of a line to set it.",
         ]
         lines += [printable(f"# {setting}  # {'; '.join(about)}") for setting, about in notes.items()]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _notes_by_setting(findings: tuple[Finding, ...]) -> dict[str, list[str]]:

@@ -67,9 +67,10 @@ def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
     podium projects inspect houses.csv --target price
     podium projects inspect s3://podium/raw/houses.csv --target price --write houses
     """
-    path = None if name is None else new_project_file(StoreSettings().projects, name)
+    settings = StoreSettings()
+    path = None if name is None else new_project_file(settings.projects, name)
     try:
-        inspection = inspect_table(source, target)
+        inspection = inspect_table(source, target, settings.bucket)
     except BadData as error:
         for problem in error.problems:
             click.echo(f"Error: {printable(str(problem))}", err=True)

@@ -161,6 +161,18 @@ def test_a_suggestion_changes_how_the_table_is_read(tmp_path: Path) -> None:
         assert f"\n# {setting}  # " in file, file
 
 
+def test_the_written_project_names_the_bucket_and_a_guessed_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_BUCKET", "ours")
+    path = tmp_path / "t.csv"
+    path.write_bytes(csv(base()))
+    _, guessed = inspect(str(path))
+    assert "The target is a guess" in guessed and '\ntarget = "y"  # a guess\n' in guessed
+    assert '\ndata = "s3://ours/raw/t.csv"  # upload t.csv to this URL\n' in guessed
+    assert "\nNothing was changed or left out\n" in guessed
+    _, given = inspect(str(path), "--target", "y")
+    assert "guess" not in given
+
+
 def test_all_counts_are_those_of_the_rows_that_are_used(tmp_path: Path) -> None:
     frame = base().astype({"a": object})
     frame.loc[[3, 4, 5], "a"] = "n/a"
@@ -190,7 +202,7 @@ def test_json_has_the_same_content(tmp_path: Path) -> None:
     document = json.loads(text)
     assert status == 0 and document["rows"] == 300
     assert [column["name"] for column in document["columns"]] == ["a", "b", "c"]
-    assert document["columns"][0]["missing"] == 0
+    assert document["columns"][0]["missing"] == 0 and document["target_is_guessed"]
     assert document["findings"][0]["setting"] == 'reading.encoding = "windows-1252"'
 
 
