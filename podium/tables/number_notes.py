@@ -24,7 +24,8 @@ def number_message(texts: pa.ChunkedArray, column: Column | CellKind) -> str:
     notes = [*_removed(cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
     if column.number_format == "plain" and not notes:
         return ""
-    unit = f" with the unit {column.suffix}" if column.suffix else ""
+    power = MAGNITUDES.get(column.suffix)
+    unit = f" with the unit {column.suffix}{f', not × {10**power:,}' if power else ''}" if column.suffix else ""
     return "; ".join([f"read as {FORMATS[column.number_format]}{unit}", *notes])
 
 

@@ -162,6 +162,7 @@ NUMBER_NOTES = {
     "magnitudes": (["$1.2k", "$3M"], "currency signs are removed; k is × 1,000; M is × 1,000,000"),
     "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
     "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
+    "units that may be magnitudes": (["12k", "13k"], "read as amounts with the unit k, not × 1,000"),
 }
 
 
