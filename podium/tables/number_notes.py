@@ -42,7 +42,7 @@ def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark)
 def decimal_setting(texts: pa.ChunkedArray, column: Column | CellKind, decimal: DecimalMark) -> str:
     """Return the other decimal mark if the cells can be read with it, else a comma that the table does not have by default."""
     other: DecimalMark = "," if column.decimal == "." else "."
-    if _has(texts, ",") and infer_kind(texts, other).decimal == other:
+    if _has(texts, "[.,]") and infer_kind(texts, other).decimal == other:
         return f'reading.decimal = "{other}"'
     return 'reading.decimal = ","' if column.decimal == "," and (decimal == "." or column.number_format == "plain") else ""
 

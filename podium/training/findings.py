@@ -102,7 +102,7 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, d
     if column.kind == "category" and (options is None or options.kind is None):
         yield from _nearly_numbers(cells, column)
     if column.kind == "text" and (options is None or options.kind is None):
-        yield Finding(name, "read as free text: its frequent words are features", f"{setting_key(name)}.ignore = true")
+        yield Finding(name, "read as free text: its frequent words are features", f'{setting_key(name)}.kind = "text"')
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
 

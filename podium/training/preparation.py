@@ -31,26 +31,27 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     target = target_codes(table[project.target], signature.target, project.target_na_values, signature.reading.decimal)
     keys = split_keys(table, project)
     keep = target.notna()
-    findings = list[Finding]()
+    about_rows = list[Finding]()
     if not keep.all():
-        findings.append(Finding(project.target, f"{counted(int((~keep).sum()), 'row')} without a target left out"))
+        about_rows.append(Finding(project.target, f"{counted(int((~keep).sum()), 'row')} without a target left out"))
     if project.cleaning.drop_duplicates:
         repeated = table.to_pandas().duplicated() & keep
         if repeated.any():
-            findings.append(
+            about_rows.append(
                 Finding("", f"{counted(int(repeated.sum()), 'repeated row')} left out", "cleaning.drop_duplicates = false")
             )
         keep &= ~repeated
     check_row_count(int(keep.sum()), "rows with a target")
     rows = np.flatnonzero(keep.to_numpy())
-    about_columns = column_findings(table.take(pa.array(rows)), signature, project)
-    findings = [*source.findings, *target_notes(table, signature, project), *about_columns, *findings]
-    result = LabeledRows(inputs, target, keys, signature, tuple(findings), table).rows(rows)
+    result = LabeledRows(inputs, target, keys, signature, raw=table).rows(rows)
+    assert result.raw is not None
+    about_columns = column_findings(result.raw, signature, project)
     return replace(
         result,
         inputs=result.inputs.reset_index(drop=True),
         target=result.target.reset_index(drop=True),
         order=keys.iloc[rows].reset_index(drop=True),
+        findings=(*source.findings, *target_notes(table, signature, project), *about_columns, *about_rows),
     )
 
 

@@ -121,6 +121,7 @@ SUGGESTING = {
     "rare classes": csv(base().assign(y=["A", "B", "C"] * 98 + ["D"] * 3 + ["E", "E", "F"])),
     "classes of one row": csv(base().assign(y=["A", "B", "C"] * 99 + ["D", "E", "F"])),
     "spellings of classes": csv(base().assign(y=["yes", "Yes", "no"] * 100)),
+    "only a text": csv(noisy()[["review", "y"]]),
     "a sep line": b"sep=^\n" + csv(base(), sep="^"),
 }
 

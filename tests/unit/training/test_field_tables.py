@@ -173,6 +173,22 @@ def test_a_finding_says_how_formatted_numbers_are_read(form: str) -> None:
     assert next(finding.message for finding in rows.findings if finding.column == "x").endswith(message)
 
 
+@pytest.mark.parametrize(
+    ("cells", "setting"),
+    [
+        (["1,500", "2,750"], 'reading.decimal = ","'),
+        (["$1.500", "$2.750"], 'reading.decimal = ","'),
+        (["12,5", "9,75"], 'reading.decimal = ","'),
+        (["$1,500.50", "$9"], 'columns.x.number_format = "money"'),
+        (["12%", "7%"], 'columns.x.number_format = "percent"'),
+        (["12 kg", "7 kg"], 'columns.x.kind = "category"'),
+    ],
+)
+def test_a_finding_on_numbers_has_the_setting_that_decides_it(cells: list[str], setting: str) -> None:
+    rows = read(csv(base().assign(x=(cells * ROWS)[:ROWS])))
+    assert next(finding.setting for finding in rows.findings if finding.column == "x") == setting
+
+
 def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
     rows = read(csv(base().assign(x=range(1000, 1000 + 3 * ROWS, 3)), sep=";", decimal=","))
     assert "x" not in {finding.column for finding in rows.findings}
