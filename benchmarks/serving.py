@@ -299,7 +299,7 @@ def serve(app: str, port: int, folder: Path) -> Process:
 
 def _publish(cloud: LocalCloud, frame: pd.DataFrame) -> None:
     """Publish LightGBM with the params of the benchmark, and four other models."""
-    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], param_grid=(PARAMS,))
+    FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], settings=(PARAMS,), combine=None, at_rounds=None)
     families = ("lightgbm", "linear", "random-forest", "extra-trees", "glm")
     project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=families, n_trials=1)
     publish_champion(cloud, frame, project, "lightgbm")

@@ -88,7 +88,7 @@ def measure(folder: Path, shape: Shape) -> dict[str, tuple[float, float]]:
     (folder / "columns.pkl").write_bytes(pickle.dumps(dict.fromkeys(features, "number")))
     family = "lightgbm" if shape.trees else "linear"
     if shape.trees:
-        FAMILIES[family] = replace(FAMILIES[family], param_grid=(shape.trees,))
+        FAMILIES[family] = replace(FAMILIES[family], settings=(shape.trees,), combine=None, at_rounds=None)
     project = Project(name="bench", data="s3://podium/none", target="target", families=(family,), n_trials=1)
     with ExitStack() as stack:
         cloud = stack.enter_context(LocalCloud(folder / "cloud", port))

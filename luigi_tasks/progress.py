@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -15,6 +16,17 @@ from podium.schema.data_errors import BadData
 
 RECEIPT_TASKS = (ChampionChange, PredictBatch, Retrain)
 """Tasks that run once per request, day or week and write a receipt."""
+
+
+class _Progress(logging.Handler):
+    """Prints what training tries."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"  {record.getMessage()}", flush=True)
+
+
+logging.getLogger("podium.training").setLevel(logging.INFO)
+logging.getLogger("podium.training").addHandler(_Progress())
 
 
 def _name(task: luigi.Task) -> str:

@@ -100,6 +100,7 @@ class Stage(luigi.Task):
     project: str = ProjectParameter(description="name of a folder under projects/")
     snapshot: str = luigi.Parameter(default="", description="sha256 of a data snapshot; the current data when empty")
     until: str = luigi.Parameter(default="", description="panels only: last day to train on; all days when empty")
+    budget: str = luigi.Parameter(default="", description="time for training, such as 30s; that of the project when empty")
 
     file: str
 
@@ -113,7 +114,8 @@ class Stage(luigi.Task):
 
     @cached_property
     def config(self) -> Project:
-        return load_project(StoreSettings().projects, self.project)
+        project = load_project(StoreSettings().projects, self.project)
+        return project.with_budget(self.budget) if self.budget else project
 
     @cached_property
     def run_name(self) -> str:

@@ -25,6 +25,7 @@ from podium.storage.object_store import StoreError, digest
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
 from podium.training.candidates import Candidate, train
 from podium.training.data_report import build_data_report, report_html
+from podium.training.ensemble import with_ensemble
 from podium.training.families import select_families
 from podium.training.feature_selection import decisions_from_json, decisions_to_json, kept_indices, select_features
 from podium.training.findings import findings_text
@@ -117,7 +118,9 @@ class RankedStage(CleanedStage):
         return {**super().inputs(), "candidates": candidates}
 
     def candidates(self) -> list[Candidate]:
-        return [candidate_from_arrow(target.read()) for target in self.input()["candidates"]]
+        """Return the candidates of all families, and their ensemble."""
+        candidates = [candidate_from_arrow(target.read()) for target in self.input()["candidates"]]
+        return with_ensemble(candidates, self.training(), self.config)
 
     def reservation(self) -> VersionReservation:
         """Return the name and parent of the version, stored once so that a resumed run publishes the same version."""

@@ -191,6 +191,7 @@ class GateOptions(StrictModel):
     non_inferiority: bool = Field(
         True, description="require a score not significantly worse than the champion's on shared test rows (95% CI)"
     )
+    baseline: bool = Field(True, description="require a model that is better than predicting the same for every row")
     leakage: bool = Field(True, description="require that no single input predicts 99.9 % of the target")
     compatible: bool = Field(True, description="require that the version accepts every input that the champion accepts")
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
@@ -238,7 +239,13 @@ class Project(StrictModel):
     decision: DecisionOptions | None = Field(None, description="predict a class if its probability is above a threshold")
     metric: str | None = Field(None, description="metric that ranks the models; by default one that suits the task")
     families: tuple[str, ...] = Field((), description="model families to train; by default those that suit the task")
-    n_trials: int = Field(4, ge=1, le=100, description="parameter settings tried per family")
+    budget: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(s|m|h)$")] = Field(
+        "60s", description="time for training, such as 30s, 5m or 1h"
+    )
+    n_trials: int | None = Field(
+        None, ge=1, le=100, description="maximum number of settings tried per family; by default as many as the budget allows"
+    )
+    ensemble: bool = Field(True, description="also rank the weighted mean of the families")
     seed: int = Field(0, description="random seed for splits and models")
     columns: dict[str, ColumnOptions] = Field({}, description="column options, by column name")
     reading: ReadingOptions = ReadingOptions()
@@ -261,6 +268,15 @@ class Project(StrictModel):
         if self.data and self.data.endswith("/") and not self.panel:
             raise ValueError("data is a folder, which only a panel can read; set data to a file or add a [panel] section")
         return self
+
+    @property
+    def budget_seconds(self) -> float:
+        """Return the time for training."""
+        return float(self.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.budget[-1]]
+
+    def with_budget(self, budget: str) -> Project:
+        """Return the project with another time for training. Raises BadProject."""
+        return parse_project({**self.model_dump(by_alias=True), "budget": budget}, "--budget")
 
     def training_config(self) -> dict[str, object]:
         """Return all options except the title and the intended use, which do not affect training."""

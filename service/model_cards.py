@@ -9,7 +9,17 @@ from podium.inference.served_model import ServedModel
 from podium.registry.audit_entry import AuditEntry
 from service.json_schemas import training_values
 
-NOT_A_METRIC = {"rank", "model", "eval_metric", "fit_time", "pred_time_val", "tied_with_best", "ci_low", "ci_high"}
+NOT_A_METRIC = {
+    "rank",
+    "model",
+    "eval_metric",
+    "fit_time",
+    "pred_time_val",
+    "tied_with_best",
+    "better_than_constant",
+    "ci_low",
+    "ci_high",
+}
 UNKNOWN_POLICIES = {"warn": "unseen values: predicted with a warning", "reject": "unseen values: rejected"}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -192,3 +194,31 @@ def _category_lines(sets: Sequence[Sequence[int]]) -> list[str]:
 
 def _line(name: str, numbers: Iterable[Any]) -> str:
     return f"{name}={' '.join(repr(number.item()) for number in numbers)}"
+
+
+KEPT_LINES = re.compile(
+    r"^(?:num_leaves|num_cat|split_feature|threshold|decision_type|left_child|right_child|leaf_count|leaf_value|cat_boundaries|"
+    r"cat_threshold|is_linear)=.*\n",
+    re.MULTILINE,
+)
+
+
+def weighted_boosters(parts: Sequence[tuple[LightGBMScorer, float]]) -> LightGBMScorer:
+    """Return one scorer whose sums before the link are the weighted sums of those of several with the same objective."""
+    first = parts[0][0]
+    objective = next(line for line in first.text.split("\n") if line.startswith("objective="))
+    blocks = [block for scorer, weight in parts for block in _weighted_trees(scorer.text, weight)]
+    per_iteration = int(next(line for line in first.text.split("\n") if line.startswith("num_class=")).partition("=")[2])
+    return replace(first, text=lightgbm_text(blocks, first.features, per_iteration, objective))
+
+
+def _weighted_trees(text: str, weight: float) -> list[str]:
+    trees = re.split(r"^Tree=\d+\n", text.partition("end of trees")[0], flags=re.MULTILINE)[1:]
+    return ["".join(KEPT_LINES.findall(tree)) + "shrinkage=1\n\n" for tree in map(functools.partial(_scaled, weight), trees)]
+
+
+def _scaled(weight: float, tree: str) -> str:
+    def scale(match: re.Match[str]) -> str:
+        return _line("leaf_value", weight * np.array(match[1].split(), dtype=float))
+
+    return re.sub(r"^leaf_value=(.*)$", scale, tree, flags=re.MULTILINE)

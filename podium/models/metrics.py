@@ -141,9 +141,9 @@ def bootstrap(metric: Metric, target: FloatVector, scores_by_model: list[FloatMa
     return values[~np.isnan(values).any(axis=1)]
 
 
-def interval(values: FloatVector) -> tuple[float, float]:
-    """Return the central 95% interval, or NaN if there are no values."""
+def interval(values: FloatVector, level: float = 0.95) -> tuple[float, float]:
+    """Return the central interval of this probability, or NaN if there are no values."""
     if len(values) == 0:
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

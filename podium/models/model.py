@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from podium.models.encoder import Encoder
-from podium.models.scorers import Explainer, LightGBMScorer, LinearScorer, NotExplainable, Scorer
+from podium.models.scorers import EnsembleScorer, Explainer, LightGBMScorer, LinearScorer, NotExplainable, Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Label, Signature, Target, Value
 
@@ -42,7 +42,7 @@ class Model:
 
     def explainer(self) -> Explainer:
         """Return an explainer that gives a contribution for each input column. Raises NotExplainable."""
-        if not isinstance(self.scorer, LinearScorer | LightGBMScorer):
+        if not isinstance(self.scorer, LinearScorer | LightGBMScorer | EnsembleScorer):
             raise NotExplainable("only linear models and trees are explained")
         return self.scorer.explainer([feature.column for feature in self.encoder.features], len(self.encoder.columns))
 

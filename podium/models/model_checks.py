@@ -16,9 +16,10 @@ from podium.models.encoder import FEATURE_CLASSES, Encoder
 from podium.models.model import Model
 from podium.models.onnx_scorer import OnnxScorer
 from podium.models.runner_scorer import RunnerScorer
-from podium.models.scorers import AffineScorer, LightGBMScorer, LinearScorer, Scorer
+from podium.models.scorers import AffineScorer, EnsembleScorer, LightGBMScorer, LinearScorer, Scorer
 
-SCORER_CLASSES: tuple[type[Scorer], ...] = (LinearScorer, LightGBMScorer, OnnxScorer, AffineScorer, RunnerScorer)
+SIMPLE_SCORERS: tuple[type[Scorer], ...] = (LinearScorer, LightGBMScorer, OnnxScorer, RunnerScorer)
+SCORER_CLASSES: tuple[type[Scorer], ...] = (*SIMPLE_SCORERS, AffineScorer, EnsembleScorer)
 """The scorer classes that a model file may contain."""
 
 MAX_ITEMS, MAX_WIDTH = 20_000_000, 1_000_000
@@ -102,7 +103,9 @@ def _field_hints(kind: type) -> dict[str, Any]:
     if kind is Model:
         hints["scorer"] = functools.reduce(operator.or_, SCORER_CLASSES)
     if kind is AffineScorer:
-        hints["inner"] = functools.reduce(operator.or_, [each for each in SCORER_CLASSES if each is not AffineScorer])
+        hints["inner"] = functools.reduce(operator.or_, SIMPLE_SCORERS)
+    if kind is EnsembleScorer:
+        hints["members"] = types.GenericAlias(tuple, (functools.reduce(operator.or_, SIMPLE_SCORERS), ...))
     if kind is Encoder:
         hints["features"] = types.GenericAlias(tuple, (functools.reduce(operator.or_, FEATURE_CLASSES), ...))
     return hints

@@ -231,3 +231,70 @@ class AffineScorer:
         if features < 3:
             raise ValueError("the scorer has no features")
         return self.inner.check(features - 2)
+
+
+def mean_of_linear(parts: Sequence[tuple[LinearScorer, float]]) -> LinearScorer:
+    """Return the linear model whose sums before the link are the weighted sums of those of several."""
+    weights = sum(weight * np.array(scorer.weights) for scorer, weight in parts)
+    intercepts = sum(weight * np.array(scorer.intercepts) for scorer, weight in parts)
+    return LinearScorer(
+        tuple(map(tuple, np.asarray(weights).tolist())), tuple(np.asarray(intercepts).tolist()), parts[0][0].link
+    )
+
+
+@dataclass(slots=True)
+class EnsembleScorer:
+    """The weighted mean of the scores of several models with the same features; `weights` add up to 1."""
+
+    members: tuple[Any, ...]
+    weights: tuple[float, ...]
+
+    def scores(self, features: FloatMatrix) -> FloatMatrix:
+        total = self.weights[0] * self.members[0].scores(features)
+        for member, weight in zip(self.members[1:], self.weights[1:], strict=True):
+            total = total + weight * member.scores(features)
+        return np.asarray(total)
+
+    def compiled(self) -> CompiledScorer:
+        parts = [(*member.compiled(), weight) for member, weight in zip(self.members, self.weights, strict=True)]
+        vector = [0.0] * len(parts[0][0])
+
+        def ensemble_scores() -> Sequence[float]:
+            total: list[float] = []
+            for inputs, score, weight in parts:
+                inputs[:] = vector
+                weighted = [weight * number for number in score()]
+                total = [a + b for a, b in zip(total, weighted, strict=True)] if total else weighted
+            return total
+
+        return vector, ensemble_scores
+
+    def explainer(self, groups: Sequence[int], count: int) -> Explainer:
+        """Return an explainer as `LinearScorer` does, if the members' sums are their scores. Raises NotExplainable."""
+        if not all(isinstance(member, LinearScorer | LightGBMScorer) for member in self.members):
+            raise NotExplainable("only linear models and trees are explained")
+        parts = [member.explainer(groups, count) for member in self.members]
+        if any(part.link != "identity" for part in parts):
+            raise NotExplainable("its members are weighted after their link functions; ask for one of them with ?models=")
+        return EnsembleExplainer("identity", np.average([part.base for part in parts], 0, self.weights), parts, self.weights)
+
+    def check(self, features: int) -> int | None:
+        if len(self.members) != len(self.weights) or not self.members:
+            raise ValueError("the ensemble has no members, or not one weight for each")
+        outputs = {member.check(features) for member in self.members}
+        if len(outputs) != 1:
+            raise ValueError("the members of the ensemble have different numbers of outputs")
+        return outputs.pop()
+
+
+@dataclass(slots=True)
+class EnsembleExplainer:
+    """The weighted mean of the contributions to several sums."""
+
+    link: str
+    base: FloatVector
+    parts: Sequence[Explainer]
+    weights: tuple[float, ...]
+
+    def of(self, features: FloatMatrix) -> FloatArray:
+        return np.asarray(np.average([part.of(features) for part in self.parts], 0, self.weights))

@@ -39,6 +39,8 @@ def evaluate_gates(
         _size(loaded, gates.max_bytes),
         _reported_scores(loaded, test),
     ]
+    if gates.baseline:
+        results.append(_baseline(loaded))
     if gates.leakage:
         results.append(_leakage(loaded, test))
     if gates.min_score is not None:
@@ -125,6 +127,13 @@ def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, min
     passed = score >= min_score
     detail = f"test score {score:.3g} is {'at least' if passed else 'below'} {min_score:g}"
     return GateResult(name="min-score", passed=passed, detail=detail)
+
+
+def _baseline(loaded: LoadedVersion) -> GateResult:
+    """Check that the champion was better in cross-validation than the same prediction for every row."""
+    passed = loaded.manifest.leaderboard[0].get("better_than_constant") is not False
+    detail = "better" if passed else "not significantly better"
+    return GateResult(name="baseline", passed=passed, detail=f"{detail} than predicting the same for every row")
 
 
 def _leakage(loaded: LoadedVersion, test: LabeledRows) -> GateResult:

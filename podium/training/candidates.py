@@ -1,24 +1,40 @@
-"""Tune one family and fit it with the best parameters; every learned step is fitted inside the folds."""
+"""Train one family within its part of the budget: settings in a fixed order, each with out-of-fold predictions.
+
+Where folds are drawn at random, the models of the folds together are the model that is served, so that every row is trained on.
+Forests take the rows that a tree was not fitted on instead of folds.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from podium.models.encoder import Encoder
-from podium.models.metrics import metric_name, metric_value, metrics_for
+from podium.models.metrics import Metric, metric_name, metric_value, metrics_for
 from podium.models.model import Model
+from podium.models.scorers import Scorer
 from podium.project import Project
 from podium.schema.arrays import FloatMatrix, FloatVector, IndexArray
-from podium.schema.columns import Target
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
-from podium.training.families import FAMILIES, Params
+from podium.training.families import FAMILIES, FitRows, Params, seconds_for
 from podium.training.feature_selection import kept_indices, select_features
 from podium.training.project_kinds import kind_of
 from podium.training.splits import folds
+from podium.training.weighting import greedy_weights, link_of, raw_scores
+
+log = logging.getLogger("podium.training")
+
+MAX_TIMED_ROWS = 1000
+SETTINGS_BY_ROWS = ((100, 2), (500, 8))
+"""The largest numbers of settings for tables of up to this many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +42,7 @@ class Candidate:
     """A fitted model with its out-of-fold scores.
 
     `validation_rows` are indices of training rows and `validation_scores` their scores. Times are in seconds; `pred_time` is
-    for all validation rows.
+    for all rows.
     """
 
     model: Model
@@ -40,9 +56,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
+    """One setting: a scorer for each fold, or one of all rows, and the out-of-fold scores."""
+
     params: Params
+    scorers: list[Scorer]
     scores: FloatMatrix
     score_val: float
+    rounds: list[int]
 
 
 def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project) -> Encoder:
@@ -59,28 +79,167 @@ def with_selected_features(encoder: Encoder, data: LabeledRows, project: Project
 
 
 def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) -> Candidate:
-    """Try `project.n_trials` parameter sets of a family by cross-validation and fit the best on all training rows.
-
-    Raises BadData if the metric is undefined on the validation rows.
-    """
-    prepared = [_prepare_fold(data, fit, check, project) for fit, check in folds(data, project)]
-    validation_rows = np.concatenate([fold.validation_rows for fold in prepared])
-    best = _search(family, prepared, data.target.to_numpy()[validation_rows], data.signature.target, project)
-    started = time.perf_counter()
-    model = fit_model(family, best.params, data, encoder, project.seed)
-    fit_time = time.perf_counter() - started
-    started = time.perf_counter()
-    model.scores(data.inputs.iloc[validation_rows])
-    pred_time = time.perf_counter() - started
-    return Candidate(model, best.params, validation_rows, best.scores, best.score_val, fit_time, pred_time)
-
-
-def fit_model(family: str, params: Params, data: LabeledRows, encoder: Encoder, seed: int) -> Model:
-    """Fit one family on all of these rows. Raises BadData if a class has no rows."""
+    """Try settings of a family within its part of the budget. Raises BadData if the metric is undefined."""
+    started = time.monotonic()
     _check_classes(data)
-    target, spec = data.signature.target, FAMILIES[family]
-    estimator = spec.make_estimator(target, seed, params).fit(encoder.transform(data.inputs), data.target.to_numpy())
-    return Model(family, data.signature, encoder, spec.to_scorer(estimator, target, len(encoder.features)))
+    search = _Search(family, data, encoder, project, started + seconds_for(family, project))
+    trials = search.trials()
+    model, params, scores = search.combined(trials) if search.is_pooled else search.refitted(trials)
+    fit_time = time.monotonic() - started
+    value = metric_value(search.metric, search.truth, scores)
+    return Candidate(model, params, search.validation_rows, scores, value, fit_time, prediction_time(model, data))
+
+
+def prediction_time(model: Model, data: LabeledRows) -> float:
+    """Return the seconds for all rows, measured on the first ones."""
+    rows = data.inputs.head(MAX_TIMED_ROWS)
+    model.scores(rows.head(1))  # loads the model
+    started = time.monotonic()
+    model.scores(rows)
+    return (time.monotonic() - started) * len(data.inputs) / len(rows)
+
+
+class _Search:
+    """The folds of a family and the time that it has."""
+
+    def __init__(self, family: str, data: LabeledRows, encoder: Encoder, project: Project, deadline: float) -> None:
+        self.name, self.family, self.data, self.encoder = family, FAMILIES[family], data, encoder
+        self.project, self.deadline, self.target = project, deadline, data.signature.target
+        is_random = kind_of(project).split_kind(data) in ("random", "stratified")
+        selects = project.features.max_features is not None
+        self.is_out_of_bag = self.family.out_of_bag is not None and is_random and not selects
+        self.is_pooled = self.is_out_of_bag or (
+            self.family.combine is not None and kind_of(project).split_kind(data) != "time" and not selects
+        )
+        self.labels = data.target.to_numpy()
+        if self.is_out_of_bag:
+            self.folds: list[_Fold] = []
+            self.validation_rows = np.arange(len(self.labels))
+        else:
+            self.folds = self._folds(common=self.is_pooled)
+            self.validation_rows = np.concatenate([fold.validation_rows for fold in self.folds])
+        self.truth = self.labels[self.validation_rows]
+        self.metric: Metric = metrics_for(self.target)[metric_name(self.target, project.metric)]
+
+    def _folds(self, common: bool) -> list[_Fold]:
+        """Encode the rows of each fold: with the common encoder, or with one that is fitted on the fold."""
+        matrix = self.encoder.transform(self.data.inputs) if common else None
+        prepared = []
+        for fit, check in folds(self.data, self.project):
+            rows = self.data.rows(fit)
+            _check_classes(rows)
+            if matrix is not None:
+                prepared.append(_Fold(check, matrix[fit], self.labels[fit], matrix[check]))
+                continue
+            encoder = with_selected_features(kind_of(self.project).fit_encoder(rows), rows, self.project)
+            features, check_features = encoder.transform(rows.inputs), encoder.transform(self.data.inputs.iloc[check])
+            prepared.append(_Fold(check, features, self.labels[fit], check_features))
+        return prepared
+
+    def trials(self) -> list[_Trial]:
+        """Try settings until the time or the list is over; the first one always. Raises BadData."""
+        trials: list[_Trial] = []
+        longest = 0.0
+        settings = self.family.settings[: self._max_settings()]
+        for number, params in enumerate(settings, 1):
+            started = time.monotonic()
+            if trials and started + longest > self.deadline:
+                break
+            trial = self._out_of_bag(params) if self.is_out_of_bag else self._cross_validated(params)
+            longest = max(longest, time.monotonic() - started)
+            if not np.isnan(trial.score_val):
+                trials.append(trial)
+            self._log(trials, number, len(settings))
+        if not trials:
+            message = "the metric is undefined on the validation rows: some class has too few rows; add rows or use fewer folds"
+            raise BadData([Problem("split", message, column=self.target.name)])
+        return trials
+
+    def _log(self, trials: list[_Trial], number: int, count: int) -> None:
+        best = max((trial.score_val for trial in trials), default=float("nan"))
+        left = max(0.0, self.deadline - time.monotonic())
+        name = metric_name(self.target, self.project.metric)
+        log.info("%s: setting %d of %d, best %s %.4g, %.0f s left", self.name, number, count, name, best, left)
+
+    def _max_settings(self) -> int:
+        if self.project.n_trials is not None:
+            return self.project.n_trials
+        return next((count for rows, count in SETTINGS_BY_ROWS if len(self.labels) <= rows), len(self.family.settings))
+
+    def _cross_validated(self, params: Params) -> _Trial:
+        """Fit the folds in parallel, each within its part of the remaining time."""
+        workers = min(len(self.folds), os.cpu_count() or 1)
+        seconds = max(0.0, self.deadline - time.monotonic()) * workers / len(self.folds)
+
+        def fit(fold: _Fold) -> Any:
+            check = self.labels[fold.validation_rows]
+            rows = FitRows(fold.features, fold.target, fold.validation_features, check, time.monotonic() + seconds)
+            return self.family.fit(self.target, self.project.seed, params, rows)
+
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+            estimators = list(pool.map(fit, self.folds))
+            scorers = self._scorers(estimators)
+            scores = list(
+                pool.map(lambda pair: pair[0].scores(pair[1].validation_features), zip(scorers, self.folds, strict=True))
+            )
+        return self._trial(params, scorers, np.vstack(scores), [int(getattr(e, "best_iteration_", 0) or 0) for e in estimators])
+
+    def _scorers(self, estimators: list[Any]) -> list[Scorer]:
+        """Convert the models of the folds; boosters have the rounds that were best in the other folds, for honest scores."""
+        pairs = zip(estimators, self.folds, strict=True)
+        if self.family.at_rounds is None:
+            return [self.family.to_scorer(estimator, self.target, fold.features.shape[1]) for estimator, fold in pairs]
+        best = np.array([estimator.best_iteration_ for estimator in estimators], dtype=float)
+        rounds = np.maximum(1, np.round((best.sum() - best) / max(1, len(best) - 1)).astype(int))
+        return [
+            self.family.at_rounds(estimator, self.target, fold.features.shape[1], int(count))
+            for (estimator, fold), count in zip(pairs, rounds, strict=True)
+        ]
+
+    def _out_of_bag(self, params: Params) -> _Trial:
+        assert self.family.out_of_bag is not None
+        rows = FitRows(self.encoder.transform(self.data.inputs), self.labels, deadline=self.deadline)
+        estimator = self.family.fit(self.target, self.project.seed, params, rows)
+        scorer = self.family.to_scorer(estimator, self.target, rows.features.shape[1])
+        return self._trial(params, [scorer], self.family.out_of_bag(estimator), [])
+
+    def _trial(self, params: Params, scorers: list[Scorer], scores: FloatMatrix, rounds: list[int]) -> _Trial:
+        return _Trial(params, scorers, scores, metric_value(self.metric, self.truth, scores), rounds)
+
+    def _fit(self, params: Params, rows: FitRows) -> Scorer:
+        estimator = self.family.fit(self.target, self.project.seed, params, rows)
+        return self.family.to_scorer(estimator, self.target, rows.features.shape[1])
+
+    def combined(self, trials: list[_Trial]) -> tuple[Model, Params, FloatMatrix]:
+        """Return the weighted mean of the best settings, over their folds, before the link function."""
+        combine = self.family.combine
+        if combine is None:
+            best = max(trials, key=lambda trial: trial.score_val)
+            return self._model(best.scorers[0]), best.params, best.scores
+        raw = [raw_scores(trial.scores, self.target) for trial in trials]
+        link = link_of(self.target)
+        weights = greedy_weights(raw, self.truth, lambda sums: metric_value(self.metric, self.truth, link(sums)))
+        parts = [
+            (scorer, weight / len(trial.scorers))
+            for trial, weight in zip(trials, weights, strict=True)
+            if weight
+            for scorer in trial.scorers
+        ]
+        scores = link(np.sum([weight * sums for weight, sums in zip(weights, raw, strict=True)], axis=0))
+        params = {"settings": [trial.params for trial, weight in zip(trials, weights, strict=True) if weight]}
+        return self._model(combine(parts)), params, scores
+
+    def refitted(self, trials: list[_Trial]) -> tuple[Model, Params, FloatMatrix]:
+        """Return the best setting, fitted on all rows; boosters are as long as on average in the folds."""
+        best = max(trials, key=lambda trial: trial.score_val)
+        rows = FitRows(self.encoder.transform(self.data.inputs), self.labels, deadline=self.deadline)
+        params = best.params
+        if self.family.at_rounds is not None:
+            params = params | {"n_estimators": max(1, round(float(np.mean(best.rounds))))}
+        return self._model(self._fit(params, rows)), params, best.scores
+
+    def _model(self, scorer: Scorer) -> Model:
+        return Model(self.name, self.data.signature, self.encoder, scorer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +252,12 @@ class _Fold:
     validation_features: FloatMatrix
 
 
-def _prepare_fold(data: LabeledRows, fit: IndexArray, check: IndexArray, project: Project) -> _Fold:
-    rows = data.rows(fit)
-    _check_classes(rows)
-    encoder = with_selected_features(kind_of(project).fit_encoder(rows), rows, project)
-    return _Fold(check, encoder.transform(rows.inputs), rows.target.to_numpy(), encoder.transform(data.inputs.iloc[check]))
-
-
-def _search(family: str, prepared: list[_Fold], truth: FloatVector, target: Target, project: Project) -> _Trial:
-    """Return the trial with the highest validation score, the earliest if tied."""
-    metric = metrics_for(target)[metric_name(target, project.metric)]
-    trials = []
-    for params in FAMILIES[family].param_grid[: project.n_trials]:
-        scores = np.vstack([_fold_scores(family, params, fold, target, project.seed) for fold in prepared])
-        trials.append(_Trial(params, scores, metric_value(metric, truth, scores)))
-    valid = [trial for trial in trials if not np.isnan(trial.score_val)]
-    if not valid:
-        message = "the metric is undefined on the validation rows: some class has too few rows; add rows or use fewer folds"
-        raise BadData([Problem("split", message, column=target.name)])
-    return max(valid, key=lambda trial: trial.score_val)
-
-
-def _fold_scores(family: str, params: Params, fold: _Fold, target: Target, seed: int) -> FloatMatrix:
-    spec = FAMILIES[family]
-    estimator = spec.make_estimator(target, seed, params).fit(fold.features, fold.target)
-    return spec.to_scorer(estimator, target, fold.features.shape[1]).scores(fold.validation_features)
+def fit_model(family: str, params: Params, data: LabeledRows, encoder: Encoder, seed: int) -> Model:
+    """Fit one family on all of these rows. Raises BadData if a class has no rows."""
+    _check_classes(data)
+    target, spec = data.signature.target, FAMILIES[family]
+    estimator = spec.fit(target, seed, params, FitRows(encoder.transform(data.inputs), data.target.to_numpy()))
+    return Model(family, data.signature, encoder, spec.to_scorer(estimator, target, len(encoder.features)))
 
 
 def _check_classes(data: LabeledRows) -> None:

@@ -1,22 +1,26 @@
-"""The model families: estimator, scorer and parameter grid of each.
+"""The model families: estimator, scorer and settings of each.
 
 To add a family, add an entry to FAMILIES.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
+import numpy as np
+from lightgbm.callback import CallbackEnv, EarlyStopException
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from podium.models.lightgbm_export import forest_trees
-from podium.models.scorers import LightGBMScorer, LinearScorer, Scorer
+from podium.models.lightgbm_export import forest_trees, weighted_boosters
+from podium.models.scorers import LightGBMScorer, LinearScorer, Scorer, mean_of_linear
 from podium.project import Project
+from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 from podium.schema.suggestions import did_you_mean
 from podium.training.statsmodels_family import GeneralizedLinearModel
@@ -25,23 +29,41 @@ Params = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class FitRows:
+    """Encoded rows to fit on, and rows for early stopping, if there are any; `deadline` is a time of `time.monotonic`."""
+
+    features: FloatMatrix
+    target: FloatVector
+    check_features: FloatMatrix | None = None
+    check_target: FloatVector | None = None
+    deadline: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A kind of model.
 
-    `make_estimator(target, random_state, params)` returns an unfitted estimator. `to_scorer(estimator, target, n_features)`
-    converts a fitted one. `param_grid` lists the params to try, the default first.
+    `fit(target, random_state, params, rows)` returns a fitted estimator, and `to_scorer(estimator, target, n_features)`
+    converts it. `settings` lists the params to try, in the order in which they usually help; the first is the default.
+    `combine` makes one scorer of those of the folds, each with its weight. `out_of_bag(estimator)` returns the predictions for
+    the rows that a tree was not fitted on, in place of folds.
     """
 
-    make_estimator: Callable[[Target, int, Params], Any]
+    fit: Callable[[Target, int, Params, FitRows], Any]
     to_scorer: Callable[[Any, Target, int], Scorer]
-    param_grid: tuple[Params, ...]
+    settings: tuple[Params, ...]
+    combine: Callable[[Any], Scorer] | None = None
+    out_of_bag: Callable[[Any], FloatMatrix] | None = None
+    at_rounds: Callable[[Any, Target, int, int], Scorer] | None = None
+    """Converts the first rounds of a booster, whose `best_iteration_` is that of the rows for early stopping."""
+    share: float = 1.0
+    """The part of the budget, relative to those of the other families."""
     requires_panel: bool = False
 
 
-def _linear(target: Target, random_state: int, params: Params) -> Any:
-    if target.classes:
-        return LogisticRegression(C=params["C"], max_iter=2000)
-    return Ridge(alpha=1 / params["C"])
+def _linear(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
+    estimator = LogisticRegression(C=params["C"], max_iter=2000) if target.classes else Ridge(alpha=1 / params["C"])
+    return estimator.fit(rows.features, rows.target)
 
 
 def _linear_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
@@ -52,71 +74,141 @@ def _linear_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
     return LinearScorer(tuple(map(tuple, weights)), tuple(map(float, intercepts)), link)
 
 
-def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params], Any]:
-    def make_estimator(target: Target, random_state: int, params: Params) -> Any:
-        return (classifier if target.classes else regressor)(random_state=random_state, n_jobs=1, **params)
-
-    return make_estimator
+FIRST_TREES, MAX_TREES, MAX_LEAVES = 10, 200, 5000
+"""Trees of a forest that are fitted before their time decides how many more there are, and about the leaves of a tree."""
 
 
-def _lightgbm(target: Target, random_state: int, params: Params) -> Any:
-    estimator = lightgbm.LGBMClassifier if target.classes else lightgbm.LGBMRegressor
-    return estimator(random_state=random_state, n_jobs=1, verbosity=-1, deterministic=True, force_row_wise=True, **params)
+def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, FitRows], Any]:
+    def fit(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
+        make = classifier if target.classes else regressor
+        defaults = {"max_features": "sqrt" if target.classes else 1.0, "bootstrap": True, "warm_start": True}
+        leaf = max(params["min_samples_leaf"], len(rows.target) // MAX_LEAVES)
+        options = {**defaults, **params, "min_samples_leaf": leaf}
+        forest = make(FIRST_TREES, random_state=random_state, n_jobs=-1, **options)
+        started = time.monotonic()
+        forest.fit(rows.features, rows.target)
+        a_tree = (time.monotonic() - started) / FIRST_TREES
+        affordable = (rows.deadline - time.monotonic()) / max(a_tree, 1e-6)
+        trees = int(min(MAX_TREES, FIRST_TREES + max(0.0, 0.5 * affordable)))
+        forest.set_params(n_estimators=trees, oob_score=True).fit(rows.features, rows.target)
+        return forest.set_params(n_jobs=1)  # threads would add up predictions in any order
+
+    return fit
 
 
-def _lightgbm_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
+def _out_of_bag(forest: Any) -> FloatMatrix:
+    scores = forest.oob_decision_function_ if hasattr(forest, "classes_") else forest.oob_prediction_.reshape(-1, 1)
+    return np.asarray(np.where(np.isnan(scores), np.nanmean(scores, axis=0), scores))
+
+
+def _lightgbm(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
+    make = lightgbm.LGBMClassifier if target.classes else lightgbm.LGBMRegressor
+    settings = {"n_estimators": MAX_ROUNDS, "subsample_freq": 1, "min_child_weight": 1e-7, **params}
+    settings |= {"random_state": random_state, "n_jobs": 1, "verbosity": -1, "deterministic": True, "force_row_wise": True}
+    estimator = make(**settings)
+    if rows.check_features is None:
+        return estimator.fit(rows.features, rows.target)
+    return estimator.fit(
+        rows.features,
+        rows.target,
+        eval_X=(rows.check_features,),
+        eval_y=(rows.check_target,),
+        callbacks=[_stop_early(rows.deadline)],
+    )
+
+
+MAX_ROUNDS = 1000
+
+
+def _stop_early(deadline: float) -> Callable[[CallbackEnv], None]:
+    """Return a callback that stops 10 rounds and 30% of the best round after that round, or at the deadline."""
+    best = [float("inf"), 0]
+
+    def callback(env: CallbackEnv) -> None:
+        loss = env.evaluation_result_list[0][2] if env.evaluation_result_list else 0.0
+        if loss < best[0]:
+            best[:] = [loss, env.iteration]
+        is_last = env.iteration == env.end_iteration - 1
+        results: Any = env.evaluation_result_list
+        if is_last or env.iteration - best[1] > 10 + 0.3 * best[1] or time.monotonic() > deadline:
+            raise EarlyStopException(int(best[1]), results)
+
+    return callback
+
+
+def _lightgbm_scorer(estimator: Any, target: Target, n_features: int, rounds: int | None = None) -> Scorer:
     outputs = len(target.classes) if target.task == "multiclass" else 1
-    return LightGBMScorer(estimator.booster_.model_to_string(), n_features, outputs, binary_probability=target.task == "binary")
+    text = estimator.booster_.model_to_string(num_iteration=rounds)
+    return LightGBMScorer(text, n_features, outputs, binary_probability=target.task == "binary")
 
 
 DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")
 """Families trained on tables by default."""
 PANEL_FAMILIES = ("persistence", "linear", "extra-trees", "lightgbm")
 """Families trained on panels by default."""
+ENSEMBLE = "ensemble"
+"""The name of the weighted mean of several families."""
+
+FORESTS: tuple[Params, ...] = ({"min_samples_leaf": 1}, {"min_samples_leaf": 5}, {"min_samples_leaf": 2, "max_features": 0.5})
+
+
+def _boosting(**settings: Any) -> Params:
+    names = {"rate": "learning_rate", "leaves": "num_leaves", "rows": "min_child_samples", "columns": "colsample_bytree"}
+    return {names.get(name, name): value for name, value in settings.items()}
+
+
+BOOSTERS: tuple[Params, ...] = (
+    _boosting(rate=0.05, leaves=16, rows=20, columns=0.8, subsample=0.8),
+    _boosting(rate=0.04, leaves=64, rows=28, columns=0.55, subsample=0.99, reg_alpha=0.9, reg_lambda=1.9, extra_trees=True),
+    _boosting(rate=0.04, leaves=39, rows=3, columns=0.46, subsample=0.88, reg_alpha=0.24, reg_lambda=0.36, extra_trees=True),
+    _boosting(rate=0.04, leaves=8, rows=15, columns=0.42, subsample=0.72, reg_alpha=0.11, reg_lambda=0.26, extra_trees=True),
+    _boosting(rate=0.03, leaves=84, rows=3, columns=0.53, subsample=0.98, reg_alpha=0.03, reg_lambda=0.84),
+    _boosting(rate=0.05, leaves=5, rows=12, columns=0.73, subsample=0.85, reg_alpha=0.24, reg_lambda=0.3, extra_trees=True),
+    _boosting(rate=0.04, leaves=16, rows=1, columns=0.58, subsample=0.96, reg_alpha=0.94, reg_lambda=0.99),
+    _boosting(rate=0.02, leaves=8, rows=24, columns=0.94, subsample=0.81, reg_alpha=0.44, reg_lambda=0.3),
+    _boosting(rate=0.03, leaves=180, rows=12, columns=0.4, subsample=0.95, reg_alpha=0.77, reg_lambda=1.6, extra_trees=True),
+    _boosting(rate=0.05, leaves=2, rows=17, columns=0.59, subsample=0.84, reg_alpha=0.08, reg_lambda=0.77),
+    _boosting(rate=0.03, leaves=20, rows=2, columns=0.43, subsample=0.71, reg_alpha=0.51, reg_lambda=0.51),
+    _boosting(rate=0.05, leaves=32, rows=1, columns=0.5, subsample=0.99, reg_alpha=0.8, reg_lambda=1.2, extra_trees=True),
+)
+"""In the order of AutoGluon's portfolio of 2025-12, with higher learning rates."""
 
 FAMILIES: dict[str, Family] = {
-    "linear": Family(_linear, _linear_scorer, tuple({"C": value} for value in (1.0, 0.1, 10.0, 0.01))),
+    "linear": Family(
+        _linear,
+        _linear_scorer,
+        tuple({"C": value} for value in (1.0, 0.1, 10.0, 0.01)),
+        combine=mean_of_linear,
+    ),
     "random-forest": Family(
         _forest(RandomForestClassifier, RandomForestRegressor),
         lambda estimator, target, n_features: forest_trees(estimator, n_features),
-        (
-            {"n_estimators": 200, "min_samples_leaf": 1},
-            {"n_estimators": 200, "min_samples_leaf": 5},
-            {"n_estimators": 200, "min_samples_leaf": 2, "max_features": 0.5},
-            {"n_estimators": 200, "min_samples_leaf": 20},
-        ),
+        FORESTS,
+        out_of_bag=_out_of_bag,
+        share=1.5,
     ),
     "extra-trees": Family(
         _forest(ExtraTreesClassifier, ExtraTreesRegressor),
         lambda estimator, target, n_features: forest_trees(estimator, n_features),
-        (
-            {"n_estimators": 200, "min_samples_leaf": 2},
-            {"n_estimators": 200, "min_samples_leaf": 5},
-            {"n_estimators": 200, "min_samples_leaf": 2, "max_features": 0.5},
-            {"n_estimators": 200, "min_samples_leaf": 20},
-        ),
+        FORESTS,
+        out_of_bag=_out_of_bag,
+        share=1.5,
     ),
     "persistence": Family(
-        lambda target, random_state, params: DummyRegressor(strategy="constant", constant=0.0),
+        lambda target, random_state, params, rows: DummyRegressor(strategy="constant", constant=0.0).fit(
+            rows.features, rows.target
+        ),
         lambda estimator, target, n_features: LinearScorer(((0.0,) * n_features,), (0.0,), "identity"),
         ({},),
         requires_panel=True,
+        share=0.1,
     ),
     "glm": Family(
-        lambda target, random_state, params: GeneralizedLinearModel(target),
+        lambda target, random_state, params, rows: GeneralizedLinearModel(target).fit(rows.features, rows.target),
         lambda estimator, target, n_features: estimator.scorer(),
         ({},),
     ),
-    "lightgbm": Family(
-        _lightgbm,
-        _lightgbm_scorer,
-        (
-            {"n_estimators": 150, "num_leaves": 15, "learning_rate": 0.05},
-            {"n_estimators": 100, "num_leaves": 7, "learning_rate": 0.1, "min_child_samples": 10},
-            {"n_estimators": 300, "num_leaves": 31, "learning_rate": 0.03},
-            {"n_estimators": 300, "num_leaves": 4, "learning_rate": 0.05},
-        ),
-    ),
+    "lightgbm": Family(_lightgbm, _lightgbm_scorer, BOOSTERS, combine=weighted_boosters, at_rounds=_lightgbm_scorer, share=6.0),
 }
 
 
@@ -133,3 +225,9 @@ def select_families(project: Project) -> tuple[str, ...]:
         if FAMILIES[name].requires_panel and not project.panel:
             raise UnknownFamily(f"{project.name}: {name} needs a panel; remove it from families, or add a [panel] section")
     return project.families or (PANEL_FAMILIES if project.panel else DEFAULT_FAMILIES)
+
+
+def seconds_for(family: str, project: Project) -> float:
+    """Return the part of the project's budget that a family may use."""
+    shares = {name: FAMILIES[name].share for name in select_families(project)}
+    return project.budget_seconds * shares[family] / sum(shares.values())

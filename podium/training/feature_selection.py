@@ -1,4 +1,4 @@
-"""Select features that vary, are not duplicates, and beat their shuffled shadow copies (as in Boruta)."""
+"""Select features that vary, are not duplicates, and, if asked for, beat their shuffled shadow copies (as in Boruta)."""
 
 from __future__ import annotations
 
@@ -34,15 +34,20 @@ DECISIONS = TypeAdapter(list[FeatureDecision])
 def select_features(
     features: FloatMatrix, target: FloatVector, names: list[str], kind: Target, max_features: int | None, seed: int
 ) -> list[FeatureDecision]:
-    """Decide which features to keep, using training rows only; at least one is kept."""
+    """Decide which features to keep, using training rows only; at least one is kept.
+
+    Without `max_features`, only those that are constant or duplicates are dropped.
+    """
     reasons = _duplicates(features, names)
+    if max_features is None:
+        return [FeatureDecision(name, i not in reasons, 0.0, 0.0, reasons.get(i, "")) for i, name in enumerate(names)]
     varied = [index for index in range(len(names)) if index not in reasons]
     importance, noise, error = _shadow_importance(features[:, varied], target, kind, seed)
     decisions = {index: FeatureDecision(names[index], False, 0.0, 0.0, reason) for index, reason in reasons.items()}
     order = sorted(range(len(varied)), key=lambda i: (-importance[i], varied[i]))
     for rank, i in enumerate(order):
         useful = rank == 0 or importance[i] - error[i] > noise[i]
-        kept = useful and (max_features is None or rank < max_features)
+        kept = useful and rank < max_features
         reason = "" if kept else ("exceeds features.max_features" if useful else "not better than its shuffled copy")
         decisions[varied[i]] = FeatureDecision(names[varied[i]], kept, float(importance[i]), float(noise[i]), reason)
     return [decisions[index] for index in range(len(names))]

@@ -16,7 +16,8 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
 
     Columns: rank, model, eval_metric, score_val and score_test (higher is better); every metric of the task on the test rows
     under its own name and sign; fit_time and pred_time_val in seconds; ci_low and ci_high, the 95% interval of score_test;
-    tied_with_best, true if the best is not significantly better on the validation rows. For numeric targets, also interval_90,
+    tied_with_best, true if the best is not significantly better on the validation rows; better_than_constant, true if it is
+    significantly better there than the same prediction for every row. For numeric targets, also interval_90,
     half the width of the 90% prediction interval.
     """
     name = metric_name(test.signature.target, project.metric)
@@ -25,7 +26,7 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
     truth = test.target.to_numpy()
     test_scores = [candidate.model.scores(test.inputs) for candidate in ranked]
     resampled = bootstrap(metrics[name], truth, test_scores, project.seed)
-    ties = _ties(ranked, training, project)
+    ties, useful = _ties(ranked, training, project), [_beats_constant(each, training, project) for each in ranked]
     rows = []
     for index, (candidate, scores) in enumerate(zip(ranked, test_scores, strict=True)):
         low, high = interval(resampled[:, index])
@@ -42,6 +43,7 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
                 "ci_low": low,
                 "ci_high": high,
                 "tied_with_best": ties[index],
+                "better_than_constant": useful[index],
                 **({} if test.signature.target.classes else {"interval_90": _half_width(candidate, training)}),
             }
         )
@@ -57,8 +59,23 @@ def _half_width(candidate: Candidate, training: LabeledRows) -> float:
 
 
 def _ties(ranked: list[Candidate], training: LabeledRows, project: Project) -> list[bool]:
-    """Return, for each model, whether the 95% interval of the best model's lead includes zero (paired bootstrap)."""
+    """Return, for each model, whether the interval of the best model's lead includes zero (paired bootstrap).
+
+    All intervals together hold with 95% (Bonferroni), as the best is compared with several models.
+    """
     metric = metrics_for(training.signature.target)[metric_name(training.signature.target, project.metric)]
     truth = training.target.to_numpy()[ranked[0].validation_rows]
     resampled = bootstrap(metric, truth, [candidate.validation_scores for candidate in ranked], project.seed)
-    return [interval(resampled[:, 0] - resampled[:, index])[0] <= 0 for index in range(len(ranked))]
+    level = 1 - 0.05 / max(1, len(ranked) - 1)
+    return [interval(resampled[:, 0] - resampled[:, index], level)[0] <= 0 for index in range(len(ranked))]
+
+
+def _beats_constant(candidate: Candidate, training: LabeledRows, project: Project) -> bool:
+    """Return whether the 99% interval of the lead over the mean, or the share of each class, is above zero."""
+    target = training.signature.target
+    metric = metrics_for(target)[metric_name(target, project.metric)]
+    truth = training.target.to_numpy()[candidate.validation_rows]
+    shares = [np.mean(truth == code) for code in range(len(target.classes))] or [float(np.mean(truth))]
+    constant = np.tile(shares, (len(truth), 1))
+    resampled = bootstrap(metric, truth, [candidate.validation_scores, constant], project.seed)
+    return bool(interval(resampled[:, 0] - resampled[:, 1], 0.99)[0] > 0)

@@ -6,6 +6,7 @@ from podium.project import Project
 from podium.registry.versions import LEADERBOARD_FILE, Manifest
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, train, with_selected_features
+from podium.training.ensemble import with_ensemble
 from podium.training.families import select_families
 from podium.training.leaderboard import rank
 from podium.training.project_kinds import kind_of
@@ -18,7 +19,8 @@ def train_candidates(rows: LabeledRows, project: Project) -> list[Candidate]:
     """Train every family on the training rows of a prepared table."""
     training = training_rows(rows, project)
     encoder = with_selected_features(kind_of(project).fit_encoder(training), training, project)
-    return [train(family, training, encoder, project) for family in select_families(project)]
+    candidates = [train(family, training, encoder, project) for family in select_families(project)]
+    return with_ensemble(candidates, training, project)
 
 
 def train_locally(

@@ -116,6 +116,7 @@ def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_cont
         "ci_low",
         "ci_high",
         "tied_with_best",
+        "better_than_constant",
     ]
     assert manifest.signature.target.classes == (1, 2, 3)
     assert manifest.configuration["target"] == "kind"

@@ -150,7 +150,7 @@ def test_a_dry_run_writes_nothing(context: PromotionContext) -> None:
 def test_a_worse_or_incompatible_version_is_rejected(context: PromotionContext, monkeypatch: pytest.MonkeyPatch) -> None:
     good = publish_version(context, tables.flowers(600), FLOWERS).version
     promote(context, "p", good, "first", now)
-    monkeypatch.setitem(FAMILIES, "linear", replace(FAMILIES["linear"], param_grid=({"C": 1e-6},)))
+    monkeypatch.setitem(FAMILIES, "linear", replace(FAMILIES["linear"], settings=({"C": 1e-6},)))
     with pytest.raises(GateFailed, match="Not worse than champion: log_loss: worse by"):
         promote(context, "p", publish_version(context, tables.flowers(600), FLOWERS).version, "worse", now)
     more = tables.flowers(600).rename(columns={"petal": "colour"})

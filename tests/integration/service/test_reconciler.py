@@ -121,7 +121,8 @@ class Loader:
         self.on_load()
         if version in self.rejected:
             raise ModelLoadError("no")
-        manifest = SimpleNamespace(libraries={}, files={}, champion="linear", signature=SimpleNamespace(inputs=(), panel=None))
+        signature = SimpleNamespace(inputs=(), panel=None)
+        manifest = SimpleNamespace(libraries={}, files={}, data={}, champion="linear", signature=signature)
         return SimpleNamespace(manifest=manifest, models={}, fast={"linear": None}, largest_difference=0.0)
 
 

@@ -132,5 +132,5 @@ def test_the_bootstrap_drops_resamples_where_the_metric_is_undefined() -> None:
 
 
 def test_the_interval_spans_the_central_95_percent() -> None:
-    assert interval(np.arange(1001, dtype=float)) == (25.0, 975.0)
+    assert interval(np.arange(1001, dtype=float)) == pytest.approx((25.0, 975.0))
     assert all(math.isnan(end) for end in interval(np.array([])))

@@ -12,7 +12,7 @@ from podium.models.features import Passthrough
 from podium.models.model import Model
 from podium.models.serialization import dump, load
 from podium.schema.columns import Column, Signature, Target
-from podium.training.families import FAMILIES
+from podium.training.families import FAMILIES, FitRows
 
 TARGETS = {
     "binary": Target("y", "binary", ("a", "b")),
@@ -37,7 +37,7 @@ def data(task: str) -> tuple[Any, Any]:
 def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
-    estimator = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
+    estimator = entry.fit(TARGETS[task], 0, entry.settings[0], FitRows(features, target))
     scorer = entry.to_scorer(estimator, TARGETS[task], features.shape[1])
     unseen = np.random.default_rng(1).normal(size=(200, 5)) * 3
     original = estimator.predict(unseen).reshape(-1, 1) if not TARGETS[task].classes else estimator.predict_proba(unseen)
@@ -54,7 +54,7 @@ def test_estimator_matrix_and_vector_agree(family: str, task: str) -> None:
 def test_a_forest_gives_the_bits_of_scikit_learn(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
-    forest = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
+    forest = entry.fit(TARGETS[task], 0, entry.settings[0], FitRows(features, target))
     original = forest.predict(features).reshape(-1, 1) if not TARGETS[task].classes else forest.predict_proba(features)
     assert np.array_equal(entry.to_scorer(forest, TARGETS[task], 5).scores(features), original)
 
@@ -62,7 +62,7 @@ def test_a_forest_gives_the_bits_of_scikit_learn(family: str, task: str) -> None
 def test_a_tree_without_a_split_is_a_constant() -> None:
     features = np.zeros((50, 2))
     entry = FAMILIES["random-forest"]
-    forest = entry.make_estimator(TARGETS["regression"], 0, entry.param_grid[0]).fit(features, np.full(50, 3.5))
+    forest = entry.fit(TARGETS["regression"], 0, entry.settings[0], FitRows(features, np.full(50, 3.5)))
     assert entry.to_scorer(forest, TARGETS["regression"], 2).scores(features[:3]).tolist() == [[3.5], [3.5], [3.5]]
 
 
@@ -70,7 +70,7 @@ def test_a_tree_without_a_split_is_a_constant() -> None:
 def test_scores_do_not_depend_on_the_other_rows(family: str) -> None:
     features, target = data("multiclass")
     entry = FAMILIES[family]
-    estimator = entry.make_estimator(TARGETS["multiclass"], 0, entry.param_grid[0]).fit(features, target)
+    estimator = entry.fit(TARGETS["multiclass"], 0, entry.settings[0], FitRows(features, target))
     scorer = entry.to_scorer(estimator, TARGETS["multiclass"], 5)
     whole = scorer.scores(features)
     pieces = np.vstack([scorer.scores(features[low : low + 7]) for low in range(0, 300, 7)])
@@ -81,7 +81,7 @@ def test_scores_do_not_depend_on_the_other_rows(family: str) -> None:
 def test_a_model_file_with_the_scorer_gives_the_same_scores(family: str, task: str) -> None:
     features, target = data(task)
     entry = FAMILIES[family]
-    estimator = entry.make_estimator(TARGETS[task], 0, entry.param_grid[0]).fit(features, target)
+    estimator = entry.fit(TARGETS[task], 0, entry.settings[0], FitRows(features, target))
     scorer = entry.to_scorer(estimator, TARGETS[task], 5)
     columns = tuple(Column(f"x{index}", "number") for index in range(5))
     encoder = Encoder(columns, tuple(Passthrough(index, column.name) for index, column in enumerate(columns)))

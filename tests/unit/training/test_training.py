@@ -139,12 +139,14 @@ def test_selection_drops_noise_duplicates_and_constants() -> None:
     noise = random.normal(size=(400, 3))
     features = np.column_stack([signal, signal * 2 + 1, np.ones(400), noise])
     names = ["signal", "copy", "constant", "noise 1", "noise 2", "noise 3"]
-    decisions = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    decisions = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 6, 0)
     kept = {decision.feature for decision in decisions if decision.kept}
     assert "signal" in kept
     assert not kept & {"copy", "constant"}
     assert [decision.reason for decision in decisions[1:3]] == ["duplicate of signal", "the same in every row"]
     assert len(kept) < 4
+    all_others = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    assert [decision.kept for decision in all_others] == [True, False, False, True, True, True]
     only_one = select_features(features, (signal > 0).astype(float), names, Target("y", "binary", (0, 1)), 1, 0)
     assert [decision.feature for decision in only_one if decision.kept] == ["signal"]
 
@@ -163,7 +165,8 @@ def test_the_leaderboard_ranks_by_validation_score_and_marks_ties(frame: pd.Data
     rows = prepare(read_table(frame.to_csv(index=False).encode()), entries)
     train, test = train_and_test(rows, entries)
     board = rank(train_candidates(rows, entries), rows.rows(train), rows.rows(test), entries)
-    assert list(board["rank"]) == [1, 2, 3, 4]
+    assert list(board["rank"]) == [*range(1, len(board) + 1)]
+    assert set(board["model"]) - {"ensemble"} == {"linear", "random-forest", "extra-trees", "lightgbm"}
     assert set(board["eval_metric"]) == {best}
     assert board["score_val"].is_monotonic_decreasing
     assert (board["ci_low"] <= board["score_test"]).all()
@@ -247,7 +250,7 @@ def test_selection_drops_most_noise_features() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(500, 20))
     names = [f"f{number}" for number in range(20)]
-    decisions = select_features(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), None, 0)
+    decisions = select_features(features, (features[:, 0] > 0).astype(float), names, Target("y", "binary", (0, 1)), 20, 0)
     assert decisions[0].kept
     assert sum(decision.kept for decision in decisions[1:]) <= 7
 

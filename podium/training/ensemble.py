@@ -1,0 +1,45 @@
+"""The weighted mean of the families, ranked as a family of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from podium.models.metrics import metric_name, metric_value, metrics_for
+from podium.models.model import Model
+from podium.models.scorers import EnsembleScorer
+from podium.project import Project
+from podium.tables.labeled_rows import LabeledRows
+from podium.training.candidates import Candidate, prediction_time
+from podium.training.families import ENSEMBLE
+from podium.training.weighting import greedy_weights
+
+
+def with_ensemble(candidates: Sequence[Candidate], data: LabeledRows, project: Project) -> list[Candidate]:
+    """Return the candidates, and their ensemble if it has several members."""
+    started = time.monotonic()
+    rows = np.arange(len(data.target))
+    parts = [_in_order(candidate, len(rows)) for candidate in candidates]
+    covered = ~np.isnan(parts[0][:, 0])
+    truth, target = data.target.to_numpy()[covered], data.signature.target
+    metric = metrics_for(target)[metric_name(target, project.metric)]
+    parts = [part[covered] for part in parts]
+    weights = greedy_weights(parts, truth, lambda scores: metric_value(metric, truth, scores))
+    members = [(candidate, weight) for candidate, weight in zip(candidates, weights, strict=True) if weight]
+    if not project.ensemble or len(members) < 2:
+        return list(candidates)
+    scorer = EnsembleScorer(tuple(candidate.model.scorer for candidate, _ in members), tuple(weight for _, weight in members))
+    model = Model(ENSEMBLE, candidates[0].model.signature, candidates[0].model.encoder, scorer)
+    scores = np.asarray(sum(weight * part for part, weight in zip(parts, weights, strict=True)))
+    params = {"weights": {candidate.model.family: round(weight, 4) for candidate, weight in members}}
+    value, seconds = metric_value(metric, truth, scores), time.monotonic() - started
+    return [*candidates, Candidate(model, params, rows[covered], scores, value, seconds, prediction_time(model, data))]
+
+
+def _in_order(candidate: Candidate, rows: int) -> np.ndarray:
+    """Return the out-of-fold scores by training row; NaN for rows without."""
+    scores = np.full((rows, candidate.validation_scores.shape[1]), np.nan)
+    scores[candidate.validation_rows] = candidate.validation_scores
+    return scores

@@ -1,0 +1,169 @@
+"""The models of the folds together are the model that is served, and what is ranked is what is served."""
+
+from __future__ import annotations
+
+import time
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+
+from podium.models.lightgbm_export import weighted_boosters
+from podium.models.scorers import EnsembleScorer, LightGBMScorer, LinearScorer, NotExplainable, mean_of_linear
+from podium.models.serialization import dump, load
+from podium.project import BadProject, Project, parse_project
+from podium.schema.arrays import FloatMatrix
+from podium.schema.columns import Target
+from podium.tables.labeled_rows import LabeledRows
+from podium.training.candidates import Candidate
+from podium.training.leaderboard import rank
+from podium.training.local_run import train_candidates
+from podium.training.project_kinds import kind_of
+from podium.training.reading import read_training_table
+from podium.training.splits import held_out_rows, training_rows
+from podium.training.weighting import greedy_weights, link_of, raw_scores
+
+TARGETS = {
+    "binary": Target("y", "binary", (0, 1)),
+    "multiclass": Target("y", "multiclass", (0, 1, 2)),
+    "regression": Target("y", "regression"),
+}
+
+
+def table(rows: int = 300) -> tuple[FloatMatrix, FloatMatrix]:
+    random = np.random.default_rng(1)
+    features = random.normal(size=(rows, 4))
+    return features, features[:, 0] * features[:, 1] + 0.3 * random.normal(size=rows)
+
+
+def boosters(task: str) -> list[LightGBMScorer]:
+    features, y = table()
+    labels = y if task == "regression" else np.digitize(y, [0.0] if task == "binary" else [-0.3, 0.3]).astype(float)
+    make = lightgbm.LGBMRegressor if task == "regression" else lightgbm.LGBMClassifier
+    fitted = [make(n_estimators=trees, num_leaves=7, verbosity=-1).fit(features, labels) for trees in (5, 12)]
+    outputs = 3 if task == "multiclass" else 1
+    return [LightGBMScorer(each.booster_.model_to_string(), 4, outputs, binary_probability=task == "binary") for each in fitted]
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_weighted_boosters_have_the_weighted_sums_before_the_link(task: str) -> None:
+    features, _ = table()
+    first, second = boosters(task)
+    raw = [raw_scores(scorer.scores(features), TARGETS[task]) for scorer in (first, second)]
+    merged = weighted_boosters([(first, 0.25), (second, 0.75)])
+    expected = link_of(TARGETS[task])(0.25 * raw[0] + 0.75 * raw[1])
+    assert np.allclose(merged.scores(features), expected, rtol=0, atol=1e-12)
+    assert merged.check(4) == (2 if task == "binary" else merged.outputs)
+
+
+def test_the_mean_of_linear_models_has_the_mean_of_their_sums() -> None:
+    features, _ = table()
+    parts = [
+        LinearScorer(((1.0, 2.0, 0.0, 1.0),), (0.5,), "logistic"),
+        LinearScorer(((0.0, 4.0, 1.0, 1.0),), (1.5,), "logistic"),
+    ]
+    raw = [raw_scores(part.scores(features), TARGETS["binary"]) for part in parts]
+    mean = mean_of_linear([(parts[0], 0.5), (parts[1], 0.5)])
+    assert np.allclose(mean.scores(features), link_of(TARGETS["binary"])((raw[0] + raw[1]) / 2), rtol=0, atol=1e-12)
+
+
+def test_weights_are_chosen_as_long_as_they_help() -> None:
+    truth = np.linspace(0.0, 1.0, 50)
+    parts = [(truth + 0.3)[:, None], (truth - 0.3)[:, None], np.zeros((50, 1))]
+    weights = greedy_weights(parts, truth, lambda scores: -float(np.mean((scores[:, 0] - truth) ** 2)))
+    assert weights == [0.5, 0.5, 0.0]
+    assert greedy_weights(parts[:1], truth, lambda scores: 1.0) == [1.0]
+
+
+def trained(frame: pd.DataFrame, **entries: object) -> tuple[LabeledRows, Project, list[Candidate]]:
+    project = parse_project({"name": "p", "data": "s3://podium/x", "target": "y", **entries}, "p")
+    rows = kind_of(project).prepare(read_training_table(frame.to_csv(index=False).encode(), project, ""))
+    return rows, project, train_candidates(rows, project)
+
+
+def mixed_frame(task: str, rows: int = 250) -> pd.DataFrame:
+    features, y = table(rows)
+    frame = pd.DataFrame(features, columns=list("abcd")).assign(t=np.where(features[:, 2] > 0, "u", "v"))
+    frame["y"] = y + features[:, 3]
+    return frame if task == "regression" else frame.assign(y=np.where(frame["y"] > 0, "yes", "no"))
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_what_is_served_is_what_was_ranked(task: str) -> None:
+    """Each family's scores on the test rows are those of its stored file, one row at a time too."""
+    rows, project, candidates = trained(mixed_frame(task), budget="20s")
+    board = rank(candidates, training_rows(rows, project), held_out_rows(rows, project), project)
+    assert board["better_than_constant"].iloc[0]
+    inputs = held_out_rows(rows, project).inputs
+    for candidate in candidates:
+        stored = load(dump(candidate.model))
+        scores = candidate.model.scores(inputs)
+        assert np.array_equal(stored.scores(inputs), scores)
+        score_row = stored.compiled()
+        assert np.array_equal([score_row(row) for row in inputs.itertuples(index=False, name=None)], scores)
+    by_family = {candidate.model.family: candidate for candidate in candidates}
+    ensemble = by_family.get("ensemble")
+    if ensemble:
+        assert isinstance(ensemble.model.scorer, EnsembleScorer)
+        assert ensemble.score_val >= max(each.score_val for each in candidates)
+        assert sum(ensemble.params["weights"].values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_every_row_has_an_out_of_fold_prediction() -> None:
+    rows, project, candidates = trained(mixed_frame("binary"), families=["linear", "random-forest", "lightgbm"], n_trials=2)
+    count = len(training_rows(rows, project).target)
+    for candidate in candidates:
+        assert sorted(candidate.validation_rows) == list(range(count))
+        assert np.isfinite(candidate.validation_scores).all()
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_shuffled_target_is_not_better_than_a_constant(task: str) -> None:
+    frame = mixed_frame(task)
+    frame["y"] = np.random.default_rng(100).permutation(frame["y"])
+    rows, project, candidates = trained(frame, n_trials=2)
+    board = rank(candidates, training_rows(rows, project), held_out_rows(rows, project), project)
+    assert not board["better_than_constant"].any()
+
+
+def test_identical_models_are_tied() -> None:
+    rows, project, candidates = trained(mixed_frame("binary"), families=["linear"], ensemble=False)
+    board = rank(candidates * 5, training_rows(rows, project), held_out_rows(rows, project), project)
+    assert board["tied_with_best"].all()
+
+
+def test_a_longer_budget_is_not_needed_for_a_small_table() -> None:
+    started = time.monotonic()
+    _, _, candidates = trained(mixed_frame("regression", 60), budget="1h")
+    assert len(candidates) >= 4
+    assert time.monotonic() - started < 120
+
+
+def test_a_tiny_budget_tries_the_first_setting_of_every_family() -> None:
+    _, _, candidates = trained(mixed_frame("binary"), budget="1s", ensemble=False)
+    assert [candidate.model.family for candidate in candidates] == ["linear", "random-forest", "extra-trees", "lightgbm"]
+
+
+@pytest.mark.parametrize("budget", ["", "30", "s", "0s", "-5s", "1.5h", "30 s"])
+def test_a_budget_is_a_number_with_a_unit(budget: str) -> None:
+    with pytest.raises(BadProject, match="budget"):
+        parse_project({"name": "p", "target": "y", "budget": budget}, "p")
+
+
+def test_budgets_are_seconds() -> None:
+    project = parse_project({"name": "p", "target": "y"}, "p")
+    assert [project.with_budget(text).budget_seconds for text in ("30s", "5m", "2h")] == [30.0, 300.0, 7200.0]
+    with pytest.raises(BadProject, match="--budget"):
+        project.with_budget("soon")
+
+
+def test_contributions_of_an_ensemble_of_numbers_add_up_to_its_prediction() -> None:
+    features, _ = table()
+    linear = LinearScorer(((1.0, 2.0, 0.0, 1.0),), (0.5,), "identity")
+    ensemble = EnsembleScorer((linear, *boosters("regression")), (0.5, 0.3, 0.2))
+    explainer = ensemble.explainer([0, 0, 1, 2], 3)
+    total = explainer.base + explainer.of(features).sum(axis=2)
+    assert np.allclose(total, ensemble.scores(features), rtol=0, atol=1e-9)
+    with pytest.raises(NotExplainable, match="ask for one of them"):
+        EnsembleScorer(tuple(boosters("binary")), (0.5, 0.5)).explainer([0, 0, 1, 2], 3)
