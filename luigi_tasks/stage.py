@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import luigi
 
 from luigi_tasks.target import StoreTarget, store
-from podium.project import BadProject, Project, load_project
+from podium.project import BUDGET, BUDGET_RULE, BadProject, Project, load_project
 from podium.registry.provenance import run_name
 from podium.settings import StoreSettings
 from podium.storage import daily_ingest, datasets
@@ -25,6 +26,15 @@ class ProjectParameter(luigi.Parameter):
             load_project(StoreSettings().projects, text)
         except BadProject as error:
             raise SystemExit(str(error)) from None
+        return text
+
+
+class BudgetParameter(luigi.Parameter):
+    """A time for training, validated before any task runs."""
+
+    def parse(self, text: str) -> str:
+        if text and not re.fullmatch(BUDGET, text):
+            raise SystemExit(f"--budget: {BUDGET_RULE}")
         return text
 
 
@@ -100,7 +110,7 @@ class Stage(luigi.Task):
     project: str = ProjectParameter(description="name of a folder under projects/")
     snapshot: str = luigi.Parameter(default="", description="sha256 of a data snapshot; the current data when empty")
     until: str = luigi.Parameter(default="", description="panels only: last day to train on; all days when empty")
-    budget: str = luigi.Parameter(default="", description="time for training, such as 30s; that of the project when empty")
+    budget: str = BudgetParameter(default="", description="time for training, such as 30s; that of the project when empty")
 
     file: str
 

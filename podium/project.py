@@ -26,7 +26,12 @@ Name = Annotated[str, StringConstraints(pattern=NAME)]
 NAME_RULE = "a name has up to 64 lower-case letters, digits and hyphens, such as house-prices"
 S3_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$"
 S3Url = Annotated[str, StringConstraints(pattern=S3_URL)]
-RULES_OF_PATTERNS = {NAME: NAME_RULE, S3_URL: "an s3:// URL has a bucket and a key, such as s3://podium/raw/houses.csv"}
+BUDGET, BUDGET_RULE = r"^[1-9][0-9]*(s|m|h)$", "a budget is a whole number of seconds, minutes or hours, such as 60s, 5m or 1h"
+RULES_OF_PATTERNS = {
+    NAME: NAME_RULE,
+    S3_URL: "an s3:// URL has a bucket and a key, such as s3://podium/raw/houses.csv",
+    BUDGET: BUDGET_RULE,
+}
 
 
 class BadProject(Exception):
@@ -239,7 +244,7 @@ class Project(StrictModel):
     decision: DecisionOptions | None = Field(None, description="predict a class if its probability is above a threshold")
     metric: str | None = Field(None, description="metric that ranks the models; by default one that suits the task")
     families: tuple[str, ...] = Field((), description="model families to train; by default those that suit the task")
-    budget: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(s|m|h)$")] = Field(
+    budget: Annotated[str, StringConstraints(pattern=BUDGET)] = Field(
         "60s", description="time for training, such as 30s, 5m or 1h"
     )
     n_trials: int | None = Field(
