@@ -38,7 +38,9 @@ class ColumnOptions(StrictModel):
     kind: Kind | Literal["weekday", "month"] | None = Field(None, description="type of the values; inferred by default")
     ignore: bool = Field(False, description="leave the column out of the model")
     nullable: bool | None = Field(None, description="whether values may be missing; inferred by default")
-    na_values: tuple[str, ...] = Field((), description="strings that mean a missing value")
+    na_values: tuple[str, ...] = Field(
+        (), description="strings that mean a missing value; [] keeps NA and the like as categories"
+    )
     categories: tuple[str, ...] = Field((), description="known categories; inferred by default")
     handle_unknown: Policy = Field("warn", description="accept unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")

@@ -22,7 +22,12 @@ NA_TEXTS = (
     *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
     *("not available", "Not Available", "not applicable", "#", "tbd", "TBD", "n.d.", "k.A."),
 )  # fmt: skip
-"""Strings that mean "missing" if the other cells are numbers, dates or booleans; in a text column, they are plain values."""
+"""Strings that mean "missing" if the other cells are numbers, dates or booleans."""
+PANDAS_MARKS = (
+    *("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#NA", "#N/A", "#N/A N/A"),
+    *("-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+"""Strings that mean "missing" in every column, as in `pandas.read_csv`."""
 MIN_TYPED_FRACTION = 0.95
 """Minimum fraction of the cells that have a kind for the others, which do not, to be missing values."""
 MAX_ODD_CELLS = 2

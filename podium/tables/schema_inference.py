@@ -25,6 +25,7 @@ from podium.tables.fuzzy_categories import (
 from podium.tables.kind_inference import (
     CATEGORY,
     LONG_INTEGER,
+    PANDAS_MARKS,
     CellKind,
     has_thousands_separators,
     infer_decimal,
@@ -95,7 +96,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         name,
         kind.kind,
         nullable=True,
-        na_values=(*options.na_values, *(text for text in kind.na_values if text not in options.na_values)),
+        na_values=tuple(dict.fromkeys((*options.na_values, *kind.na_values, *_missing_marks(text, options)))),
         handle_unknown=options.handle_unknown if kind.kind == "category" else "warn",
         require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
@@ -106,11 +107,19 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         suffix=kind.suffix,
     )
     if kind.kind == "category":
-        column = _with_fuzzy_spellings(column, text, options)
+        column = _with_fuzzy_spellings(column, mask_missing(text, column), options)
     values, problems = coerce_column(cells, column)
     if problems:
         raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
     return with_statistics(replace(column, nullable=False), values, options)
+
+
+def _missing_marks(text: pa.ChunkedArray, options: ColumnOptions) -> list[str]:
+    """Return the cells that mean a missing value in every column, unless they are categories or `na_values` is set to none."""
+    if "na_values" in options.model_fields_set and not options.na_values:
+        return []
+    present = set(pc.unique(text).to_pylist()) - set(options.categories)
+    return [mark for mark in PANDAS_MARKS if mark in present]
 
 
 def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind | None:

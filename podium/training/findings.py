@@ -121,7 +121,8 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
         shown = ", ".join(_shown(mark, count) for mark, count in list(counts.items())[:MAX_SHOWN])
         more = f" and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
         message = f"{counted(sum(counts.values()), 'cell')} missing: {shown}{more}"
-        yield Finding(column.name, message, f'{setting_key(column.name)}.kind = "category"')
+        way_back = "na_values = []" if column.is_text else 'kind = "category"'
+        yield Finding(column.name, message, f"{setting_key(column.name)}.{way_back}")
 
 
 def _shown(text: str, count: int) -> str:

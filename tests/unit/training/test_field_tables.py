@@ -18,6 +18,8 @@ from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
+from podium.tables.json_values import coerce_rows
+from podium.tables.kind_inference import PANDAS_MARKS
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import windows
 from podium.tables.readers import read_typed
@@ -183,6 +185,34 @@ def test_a_few_odd_cells_are_missing_values_with_a_finding() -> None:
     assert kinds(rows) == BASE_KINDS and rows.inputs["a"].isna().sum() == 3
     finding = next(finding for finding in rows.findings if finding.column == "a")
     assert "3 cells missing" in finding.message and "aaaaa 99" in finding.message  # the form of a cell, not the cell
+
+
+@pytest.mark.parametrize("mark", PANDAS_MARKS)
+def test_missing_marks_of_pandas_are_missing_in_categories(mark: str) -> None:
+    frame = base()
+    frame.loc[:10, "c"] = mark
+    frame.loc[11:20, "c"] = "unknown"
+    rows = read(csv(frame))
+    column = rows.signature.inputs[2]
+    assert column.categories == ("blue", "green", "red", "unknown") and column.nullable
+    finding = next(finding for finding in rows.findings if finding.column == "c")
+    assert str(finding) == f"c: 11 cells missing: {mark} [columns.c.na_values = []]"
+    values = [row[2] for row in coerce_rows([{"a": 1, "b": 2, "c": c} for c in (mark, None, "red")], rows.signature.inputs)]
+    assert values == [None, None, "red"]
+
+
+@pytest.mark.parametrize("options", [{"na_values": []}, {"categories": ["NA", "blue", "green", "red"]}])
+def test_missing_marks_can_be_categories(options: dict[str, list[str]]) -> None:
+    frame = base().assign(c=["NA", "blue", "green", "red"] * 75)
+    rows = read(csv(frame), columns={"c": options})
+    assert rows.signature.inputs[2].categories == ("NA", "blue", "green", "red") and not rows.findings
+
+
+def test_missing_marks_are_missing_in_booleans_and_texts() -> None:
+    notes = [f"the note of row {n} is here" if n % 9 else "NA" for n in range(ROWS)]
+    rows = read(csv(base().assign(c=["true", "false", "NA"] * 100, note=notes)))
+    assert kinds(rows) == {**BASE_KINDS, "c": "boolean", "note": "text"}
+    assert rows.inputs["c"].isna().sum() == 100 and rows.inputs["note"].isna().sum() == 34
 
 
 def test_many_odd_cells_are_an_error_that_says_what_to_set() -> None:
@@ -396,6 +426,11 @@ def test_field_panels_have_their_frequency(case: str, frequency: str) -> None:
     rows = read_panel(path.read_bytes())
     assert rows.signature.panel is not None and rows.signature.panel.frequency == frequency
     assert len(rows.inputs) > 0.9 * (len(path.read_text().splitlines()) - 1)
+
+
+def test_an_entity_may_be_called_na() -> None:
+    rows = read_panel(csv(shop_rows("D").replace({"shop": {101: "NA"}})))
+    assert set(rows.inputs["shop"]) == {"NA", "102"}
 
 
 def test_free_text_becomes_features() -> None:
