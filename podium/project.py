@@ -85,6 +85,7 @@ class ReadingOptions(StrictModel):
     decimal: Literal[".", ","] | None = Field(None, description="decimal mark of the numbers")
     comment: str = Field("", max_length=1, description="skip lines that start with this character")
     skip_rows: int | None = Field(None, ge=0, description="number of lines before the header")
+    skip_footer: int | None = Field(None, ge=0, description="number of rows at the end to leave out, such as totals")
     names: tuple[str, ...] = Field((), description="column names of a table without a header row")
 
     @field_validator("encoding")

@@ -105,6 +105,56 @@ def test_a_table_without_a_header_needs_names() -> None:
         read(data)
 
 
+def sales() -> pd.DataFrame:
+    frame = base().assign(c=lambda f: "shop " + f["c"], sold=np.random.default_rng(3).integers(100, 9_999, ROWS))
+    return frame[["c", "b", "sold", "a", "y"]]
+
+
+TOTAL = f"{sales()['sold'].sum():,}"
+TOTALS = {
+    "Total": f'Total,,"{TOTAL}",,\n',
+    "TOTAL:": f'TOTAL:,,"{TOTAL}",,\n',
+    "a label in another column": f',Summe,"{TOTAL}",,\n',
+    "no label": f',,"{TOTAL}",,\n',
+    "a blank row before": f',,,,\n,,"{TOTAL}",,\n',
+    "a mean, too": f'Total,,"{TOTAL}",,\nAverage,,{sales()["sold"].mean():.1f},,\n',
+    "with a label in the target": f'Total,,"{TOTAL}",,yes\n',
+}
+
+
+@pytest.mark.parametrize("form", TOTALS)
+def test_totals_at_full_width_are_left_out(form: str) -> None:
+    rows = read(csv(sales()) + TOTALS[form].encode())
+    assert len(rows.target) == ROWS and rows.signature.inputs[0].categories == ("shop blue", "shop green", "shop red")
+    assert rows.inputs["sold"].max() == sales()["sold"].max()
+    finding = next(finding for finding in rows.findings if "totals at the end left out" in finding.message)
+    assert finding.setting == "reading.skip_footer = 0"
+    kept = read(csv(sales()) + TOTALS[form].encode(), reading={"skip_footer": 0}, columns={"sold": {"kind": "category"}})
+    assert kept.raw is not None and len(kept.raw) >= ROWS
+
+
+LAST_ROWS = {
+    "some cells missing": ",30,1234,5.1,yes",
+    "most cells missing": ",,1234,,yes",
+    "a full row called Total": "Total,30,1234,5.1,yes",
+}
+
+
+@pytest.mark.parametrize("form", LAST_ROWS)
+def test_a_last_row_that_may_be_data_is_kept(form: str) -> None:
+    rows = read(csv(sales()) + LAST_ROWS[form].encode() + b"\n")
+    assert len(rows.target) == ROWS + 1
+    doubts = [finding.setting for finding in rows.findings if "may be a total" in finding.message]
+    assert doubts == ["reading.skip_footer = 1"] * (form != "some cells missing")
+    assert len(read(csv(sales()) + LAST_ROWS[form].encode() + b"\n", reading={"skip_footer": 1}).target) == ROWS
+
+
+def test_a_request_has_no_totals() -> None:
+    signature = read(csv(sales())).signature
+    data = csv(sales().drop(columns="y")) + f'Total,,"{TOTAL}",\n'.encode()
+    assert read_typed(data, request_options(signature, DEFAULT_OPTIONS, REQUEST)).num_rows == ROWS + 1
+
+
 CELLS: dict[str, tuple[list[str], str]] = {
     "thousands": (["1,234", "12,500", "999", "1,000,000"], "number"),
     "German thousands and decimals": (["1.234,5", "12.500,25", "9,75"], "number"),
