@@ -34,6 +34,9 @@ UNSUPPORTED_FORMATS = {
 HEADER_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24
 """Bytes of text parsed at a time; no row may be longer."""
+NO_HEADER = (
+    "the first row looks like data; set reading.names to the names of the columns, or reading.skip_rows = 0 if it is a header"
+)
 MAX_FOOTER = 5
 """Maximum number of rows after the table, such as totals and sources."""
 
@@ -169,6 +172,8 @@ class _TextTable:
     def of(cls, stream: Any, encoding: str, options: ReadOptions) -> _TextTable:
         """Read the header, after checking the size of the text. Raises BadData."""
         header = find_header(stream.read(HEADER_BYTES).decode(errors="ignore"), options.header, options.limits.columns)
+        if options.is_training and header.looks_like_data:
+            raise BadData([Problem("csv-header", NO_HEADER)])
         _check_names(header.names, options)
         stream.seek(0)
         ends = _check_size(stream, header.delimiter, options.limits)

@@ -98,11 +98,54 @@ def test_a_layout_is_detected(layout: str) -> None:
     assert bool(rows.findings) != is_silent or "trailing" in layout
 
 
-def test_a_table_without_a_header_needs_names() -> None:
-    data = csv(base(), header=False)
-    assert kinds(read(data, reading={"names": ["a", "b", "c", "y"]})) == BASE_KINDS
-    with pytest.raises(BadData, match="is set as target"):
-        read(data)
+FLOWERS = [f"{n % 7}.{n % 9},{n % 5}.{n % 8 + 1},{('setosa', 'virginica')[n % 2]}" for n in range(60)]
+HEADLESS = {
+    "numbers and a text": (FLOWERS, "setosa"),
+    "only numbers": ([line.replace("setosa", "1").replace("virginica", "0") for line in FLOWERS], "1"),
+    "repeated": (["5.1,5.1,setosa", *FLOWERS], "setosa"),
+    "dates": ([f"2024-01-{n % 28 + 1:02d},{'ab'[n % 2]}" for n in range(60)], "a"),
+    "semicolons": ([line.replace(",", ";") for line in FLOWERS], "setosa"),
+    "texts that occur again": ([f"{'abc'[n % 3]},{'xy'[n % 2]}" for n in range(60)], "x"),
+}
+
+
+@pytest.mark.parametrize("form", HEADLESS)
+@pytest.mark.parametrize("is_target_known", [True, False])
+def test_a_table_without_a_header_needs_names(form: str, is_target_known: bool) -> None:
+    lines, target = HEADLESS[form]
+    data = "\n".join(lines).encode()
+    with pytest.raises(BadData, match=r"first row looks like data; set reading\.names"):
+        read(data, target=target if is_target_known else "species")
+    names = ["p", "q", "r"][: 2 if form in ("dates", "texts that occur again") else 3]
+    assert len(read(data, target=names[-1], reading={"names": names}).target) == len(lines)
+
+
+HEADERS = {
+    "years": "2019,2020,y",
+    "years with a text": "c,2018,2019,2020,y",
+    "a running number": "0,1,2,y",
+    "pixels": "0,1,2,3,4,5,y",
+    "wavelengths": "400,450,500,550,y",
+    "thresholds": "0.5,1.5,4,9,15,22,y",
+    "dates": "2024-01-01,2024-01-02,y",
+    "one number": "5,a,b,y",
+}
+
+
+@pytest.mark.parametrize("form", HEADERS)
+def test_numbers_may_be_names_of_columns(form: str) -> None:
+    names = HEADERS[form].split(",")
+    frame = pd.DataFrame({name: np.random.default_rng(1).normal(100, 9, ROWS) for name in names})
+    assert list(kinds(read(csv(frame.assign(y=base()["y"]))))) == names[:-1]
+
+
+def test_a_header_of_numbers_can_be_confirmed() -> None:
+    data = "\n".join(FLOWERS).encode()
+    assert len(read(data, target="setosa", reading={"skip_rows": 0}).target) == len(FLOWERS) - 1
+
+
+def test_a_header_that_is_repeated_below_is_a_header() -> None:
+    assert kinds(read(csv(base()) + csv(base()), target="c"))["a"] == "number"
 
 
 def sales() -> pd.DataFrame:
