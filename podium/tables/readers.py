@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import mmap
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,11 +27,15 @@ from podium.tables.parquet_pages import MAGIC
 from podium.tables.size_limits import FILE, OFFSET_BYTES, TRAINING, Limits, too_large
 from podium.tables.text_encoding import as_utf8
 
+GZIP = b"\x1f\x8b"
 UNSUPPORTED_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
-    b"\x1f\x8b": "gzip",
+    GZIP: "gzip without the ending .gz",
     MAGIC: "Parquet inside gzip",
 }
+JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*\"|\[\s*[\[{])")
+HTML = re.compile(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)")
+FORMAT_BYTES = 1_000
 HEADER_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24
 """Bytes of text parsed at a time; no row may be longer."""
@@ -49,9 +54,9 @@ def accept_all(names: Sequence[str]) -> None:
 class ReadOptions:
     """How to read a file. `known` are names of columns that the table should have: they show the header and the delimiter.
 
-    Gzip is decompressed only if `gzipped`. In training, comment lines and short rows after the table are left out and reported;
-    a file whose last line is not ended may be cut off and has no such rows. `check` is called with the column names before
-    rows are read.
+    Gzip is decompressed only if `gzipped`; in training, if the file begins like it. In training, comment lines and short rows
+    after the table are left out and reported; a file whose last line is not ended may be cut off and has no such rows.
+    `check` is called with the column names before rows are read.
     """
 
     gzipped: bool = False
@@ -94,6 +99,8 @@ def read_typed(data: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> pa.Table:
 
 
 def _read(data: bytes, options: ReadOptions) -> SourceTable:
+    if options.is_training:
+        options = replace(options, gzipped=data.startswith(GZIP))
     if data.startswith(MAGIC) and not options.gzipped:
         findings: list[Finding] = []
         batches = parquet_batches(data, options.limits, options.check, options.header.known, findings)
@@ -144,17 +151,18 @@ def _open_text(file: IO[bytes], options: ReadOptions) -> Iterator[_TextTable]:
     """Open a text table: decompress it, convert it to UTF-8 and read its header. Raises BadData."""
     try:
         with gzip.open(file) if options.gzipped else nullcontext(file) as stream:
-            _check_format(stream.read(4))
+            _check_format(stream.read(FORMAT_BYTES))
             with as_utf8(stream, options.header.reading.encoding, options.limits) as (text, encoding):
                 yield _TextTable.of(text, encoding, options)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Malformed([Problem("gzip-malformed", "the file is not gzip or is truncated")]) from error
+        raise Malformed([Problem("gzip-malformed", "the file is not gzip or is truncated; compress it again")]) from error
 
 
 def _check_format(start: bytes) -> None:
-    for magic, name in UNSUPPORTED_FORMATS.items():
-        if start.startswith(magic):
-            raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV or Parquet")])
+    name = next((name for magic, name in UNSUPPORTED_FORMATS.items() if start.startswith(magic)), None)
+    name = name or ("JSON" if JSON.match(start) else "HTML or XML" if HTML.match(start) else None)
+    if name:
+        raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV or Parquet")])
 
 
 @dataclass(slots=True)

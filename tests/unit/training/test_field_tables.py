@@ -445,6 +445,12 @@ def test_nested_and_binary_parquet_columns_are_left_out_by_name() -> None:
     assert {finding.column for finding in rows.findings if "left out" in finding.message} == {"tags", "point"}
 
 
+@pytest.mark.parametrize("data", [b"hello", parquet(pa.table({"a": [1], "y": [2]}))[:-9]])
+def test_a_damaged_parquet_file_is_named(data: bytes) -> None:
+    with pytest.raises(BadData, match=r"Parquet.* damaged.*; write it again"):
+        read(data, "t.parquet")
+
+
 @pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
 @pytest.mark.parametrize("case", ["03", "04", "05", "07", "08", "09", "10", "11", "12", "16", "17"])
 def test_field_cases_keep_their_columns(case: str) -> None:
