@@ -11,7 +11,16 @@ import pyarrow.compute as pc
 
 from podium.schema.columns import ISO_FORMAT, DecimalMark, Kind, NumberFormat
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, parse_date
-from podium.tables.number_formats import CURRENCY, LIMITS, MAGNITUDES, SEPARATORS, SPACES, format_pattern, number_pattern
+from podium.tables.number_formats import (
+    CURRENCY,
+    LIMITS,
+    MAGNITUDES,
+    SEPARATORS,
+    SPACES,
+    format_pattern,
+    number_pattern,
+    with_hyphens,
+)
 
 NA_TEXTS = (
     *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
@@ -93,7 +102,9 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
     is_mark = pc.is_in(text, value_set=pa.array(NA_TEXTS))
     marks = pc.unique(pc.filter(text, is_mark)).to_pylist()
     counted = pc.value_counts(pc.filter(text, pc.invert(is_mark)).drop_null())
-    counts = _Counts(counted.field("values"), counted.field("counts"), pc.sum(counted.field("counts")).as_py() or 0)
+    counts = _Counts(
+        with_hyphens(counted.field("values")), counted.field("counts"), pc.sum(counted.field("counts")).as_py() or 0
+    )
     if not counts.total:
         return CATEGORY
     best, best_mask, best_fraction = CATEGORY, None, 0.0
@@ -105,7 +116,7 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
             break
     if best_mask is None:
         return CATEGORY
-    odd = tuple(pc.filter(counts.texts, pc.invert(best_mask)).to_pylist())
+    odd = tuple(pc.filter(counted.field("values"), pc.invert(best_mask)).to_pylist())
     if _is_enough(best_fraction, counts.total):
         known = set(marks)
         return replace(best, na_values=(*(mark for mark in NA_TEXTS if mark in known), *odd))

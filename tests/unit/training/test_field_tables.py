@@ -18,12 +18,13 @@ from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
-from podium.tables.json_values import coerce_rows
+from podium.tables.json_values import coerce_rows, json_cell
 from podium.tables.kind_inference import PANDAS_MARKS
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import windows
 from podium.tables.readers import read_typed
 from podium.tables.size_limits import REQUEST
+from podium.tables.text_values import text_cell
 from podium.training.findings import leakage_findings
 from podium.training.panel import prepare_panel
 from podium.training.preparation import prepare_table
@@ -246,6 +247,26 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
     if kind == "number":
         column = next(column for column in rows.signature.inputs if column.name == "x")
         assert column.has_number_format or column.na_values
+
+
+@pytest.mark.parametrize("form", ["{:.3f}", "{:.3f} kg", "{:.3f}%", "${:.3f}"])
+@pytest.mark.parametrize("minus", "\u2212\u2013")
+def test_a_unicode_minus_is_a_minus(form: str, minus: str) -> None:
+    numbers = base()["a"].to_numpy() - 50
+    frame = base().assign(a=[form.format(n).replace("-", minus) for n in numbers])
+    rows = read(csv(frame))
+    column = rows.signature.inputs[0]
+    assert np.allclose(rows.inputs["a"], numbers)
+    cell = form.format(-1.5).replace("-", minus)
+    assert text_cell(column)(cell) == -1.5
+    if column.has_number_format:
+        assert json_cell(column)(cell) == -1.5
+    target = read(csv(base().assign(y=frame["a"]))).target
+    assert np.allclose(target, numbers)
+
+
+def test_an_en_dash_between_numbers_is_no_minus() -> None:
+    assert kinds(read(csv(base().assign(x=["10–20", "20–30", "–"] * 100))))["x"] == "category"
 
 
 def test_one_letter_after_every_number_is_a_unit() -> None:
