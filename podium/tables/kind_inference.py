@@ -43,6 +43,8 @@ MAX_ODD_CELLS = 2
 """Number of odd cells that a small column may have if it is at least 80 % typed."""
 MAX_ODD_TEXTS = 20
 """A column with more distinct numbers and at most as many distinct other texts is not a category column."""
+MIN_UNIT_FRACTION, MIN_UNIT_CELLS = 0.01, 3
+"""Minimum fraction and number of cells with the same unit, if the others are plain numbers."""
 UNITS = (*"gmlLhstWVK°", *MAGNITUDES)
 """Units of one letter; other letters after a number make it a code."""
 LONG_INTEGER = r"[+-]?[0-9]{16,}(\.0*)?"
@@ -178,19 +180,26 @@ def _formatted(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKind
 
 
 def _suffix(counts: _Counts, decimal: DecimalMark) -> str | None:
-    """Return the unit after most of the numbers, empty if there is none; None if there are several, or codes such as 136A."""
+    """Return the unit that numbers have, empty if there is none; None if there are several, or codes such as 136A."""
     pattern = (
         rf"^{LIMITS}?[{SPACES}]?[+-]?{number_pattern(decimal)}[{SPACES}]?(?P<suffix>[A-Za-zµ°%][A-Za-zµ°²³0-9/%.]{{0,11}})?$"
     )
     found = pc.struct_field(pc.extract_regex(counts.texts, pattern), [0])
     suffixes = set(pc.unique(found).drop_null().to_pylist()) - {""}
     has_plain = pc.any(pc.equal(found, "")).as_py()
-    if suffixes <= MAGNITUDES.keys() and (len(suffixes) != 1 or has_plain):
+    if suffixes <= MAGNITUDES.keys() and (len(suffixes) != 1 or has_plain or _is_magnitude(next(iter(suffixes)), counts)):
         return ""
     suffix = next(iter(suffixes))
     is_unit = len(suffixes) == 1 and (len(suffix) > 1 or suffix in UNITS)
     share = counts.fraction(pc.fill_null(pc.equal(found, suffix), False))
-    return suffix if is_unit and share >= 0.5 * counts.fraction(pc.is_valid(found)) else None
+    is_usual = share >= MIN_UNIT_FRACTION and round(share * counts.total) >= MIN_UNIT_CELLS
+    return suffix if is_unit and (is_usual or share >= 0.5 * counts.fraction(pc.is_valid(found))) else None
+
+
+def _is_magnitude(suffix: str, counts: _Counts) -> bool:
+    """Return whether a suffix of all numbers is a magnitude: not 300 K, which is kelvin, nor 32B, which is a size."""
+    unlikely = {"K": ".* K", "B": "[0-9]+ ?B"}.get(suffix)
+    return unlikely is None or counts.fraction(counts.matching(unlikely)) < 0.5
 
 
 def infer_decimal(columns: Sequence[pa.ChunkedArray]) -> DecimalMark:

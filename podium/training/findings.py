@@ -15,6 +15,7 @@ from podium.schema.reading import Finding, counted, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
+from podium.tables.number_formats import MAGNITUDES
 from podium.tables.target_inference import target_findings
 from podium.tables.typed_columns import mask_missing
 
@@ -79,7 +80,7 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
-        unit = f" with the unit {column.suffix}" if column.suffix else ""
+        unit = _unit(cells, column)
         separators = {".": "; commas are thousands separators", ",": "; commas are decimal marks"}[column.decimal]
         has_commas = pc.any(pc.match_substring(cells.cast(pa.string()), ",")).as_py()
         if column.decimal == "," and column.grouped:
@@ -92,6 +93,19 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project) -
         yield Finding(name, "read as free text: its frequent words are features", f"{key}.ignore = true")
     if column.fuzzy != "exact":
         yield from _fuzzy_matches(cells, column)
+
+
+def _unit(cells: pa.ChunkedArray, column: Column) -> str:
+    """Return which unit or magnitudes the cells of a number column have."""
+    texts = mask_missing(cells.cast(pa.string()), column).drop_null()
+    if not column.suffix:
+        found = pc.struct_field(pc.extract_regex(texts, f"[0-9] ?(?P<mark>{'|'.join(MAGNITUDES)})$"), [0])
+        marks = sorted(pc.unique(found.drop_null()).to_pylist()) if column.number_format == "quantity" else []
+        return f" ({', '.join(f'{mark} = {10 ** MAGNITUDES[mark]:,}' for mark in marks)})" if marks else ""
+    count = pc.sum(pc.ends_with(texts, column.suffix)).as_py() or 0
+    if count == len(texts):
+        return f" with the unit {column.suffix}"
+    return f"; {counted(count, 'cell')} have the unit {column.suffix}, the others none"
 
 
 def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:

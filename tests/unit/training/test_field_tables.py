@@ -249,6 +249,33 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
         assert column.has_number_format or column.na_values
 
 
+MAGNITUDES = {
+    "12.3k": 12_300, "12.3K": 12_300, "12K": 12_000, "1.2M": 1.2e6, "3mn": 3e6, "2bn": 2e9, "1.5B": 1.5e9, "$1.2k": 1_200,
+    "300 K": 300, "32B": 32, "12.3kg": 12.3, "12.3 km": 12.3, "5 mm": 5, "5 m": 5, "5m": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", MAGNITUDES)
+def test_the_same_magnitude_in_all_cells_multiplies(cell: str) -> None:
+    cells = [cell.replace(cell[1] if cell[0] == "$" else cell[0], str(n % 8 + 1), 1) for n in range(ROWS)]
+    rows = read(csv(base().assign(x=[cell, *cells[1:]])))
+    assert rows.inputs["x"][0] == pytest.approx(MAGNITUDES[cell])
+    finding = next(finding.message for finding in rows.findings if finding.column == "x")
+    assert ("unit" in finding) == (MAGNITUDES[cell] < 1_000)
+    assert json_cell(rows.signature.inputs[3])(cell) == pytest.approx(MAGNITUDES[cell])
+
+
+@pytest.mark.parametrize("every", [2, 5, 20])
+def test_a_unit_of_some_cells_is_a_finding(every: int) -> None:
+    numbers = base()["a"]
+    cells = [f"{number} kg" if n % every == 0 else f"{number}" for n, number in enumerate(numbers)]
+    rows = read(csv(base().assign(a=cells)))
+    assert np.allclose(rows.inputs["a"], numbers)
+    assert any(f"{ROWS // every} cells have the unit kg, the others none" in finding.message for finding in rows.findings)
+    target = read(csv(base().assign(y=cells)))
+    assert np.allclose(target.target, numbers)
+
+
 @pytest.mark.parametrize("form", ["{:.3f}", "{:.3f} kg", "{:.3f}%", "${:.3f}"])
 @pytest.mark.parametrize("minus", "\u2212\u2013")
 def test_a_unicode_minus_is_a_minus(form: str, minus: str) -> None:
