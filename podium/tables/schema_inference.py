@@ -41,6 +41,11 @@ UNIQUE_TEXT = "nearly unique text"
 MIN_WORDS = 4
 """Mean number of words of a column of free text."""
 ROW_NAME = re.compile(r"(?i)^(Unnamed: [0-9]+|row.*|index|nr|no|number|#)$")
+NUMBERED_NAME = re.compile(
+    r"(?i)(id|nr|number|nummer|key|code)$|(^|[^a-z])(id|no|nr|number|nummer|key|code)([^a-z]|$)|[a-z]No$"
+)
+"""Names of columns whose running numbers, from any start, identify the rows."""
+MIN_RUNNING_ROWS = 50
 MAX_SHOWN = 5
 
 
@@ -204,7 +209,8 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     is_unique = column.kind == "integer" and distinct == rows > 20
     if is_unique and ID_NAME.search(column.name):
         return "identifier, different in every row"
-    is_running = is_unique and (column.low in (0, 1) or ROW_NAME.search(column.name)) and _is_running(cells)
+    is_named = ROW_NAME.search(column.name) or (rows >= MIN_RUNNING_ROWS and NUMBERED_NAME.search(column.name))
+    is_running = is_unique and (column.low in (0, 1) or is_named) and _is_running(cells)
     return "row identifier" if is_running else ""
 
 

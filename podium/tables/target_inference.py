@@ -152,7 +152,8 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
             findings.append(Finding(name, f"rows with {marks} have no target"))
         if text.kind.has_format:
             marks = {".": "thousands separators", ",": "decimal marks"}[text.kind.decimal]
-            message = f"read as formatted numbers; commas are {marks}"
+            unit = f" with the unit {text.kind.suffix}" if text.kind.suffix else ""
+            message = f"read as formatted numbers{unit}; commas are {marks}"
             findings.append(Finding(name, message, 'task = "multiclass"'))
         return findings
     counts = _class_counts(cells, project, decimal)

@@ -370,6 +370,10 @@ IDENTIFIERS = {
     "uuid": [f"123e4567-e89b-12d3-a456-{n:012d}" for n in range(ROWS)],
     "row": [str(n + 5) for n in range(ROWS)],
     "name": [f"Person {n}" for n in range(ROWS)],
+    **{
+        name: [str(n + 1001) for n in range(ROWS)]
+        for name in ("employee no", "passengerid", "Kundennummer", "order number", "RechnungsNr", "CODE", "id of customer")
+    },
 }
 
 
@@ -381,8 +385,9 @@ def test_identifiers_are_left_out_with_a_finding(name: str) -> None:
 
 
 def test_years_and_ranks_are_kept() -> None:
-    frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=np.random.default_rng(1).permutation(ROWS) + 1)
-    assert {"year", "rank"} <= set(kinds(read(csv(frame))))
+    ranks = np.random.default_rng(1).permutation(ROWS)
+    frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=ranks + 1, number=ranks + 1001, nodes=np.arange(9, 9 + ROWS))
+    assert {"year", "rank", "number", "nodes"} <= set(kinds(read(csv(frame))))
 
 
 def test_a_column_of_pairs_does_not_set_the_decimal_mark() -> None:
