@@ -37,7 +37,7 @@ from podium.tables.typed_columns import coerce_column, mask_missing
 
 UUID = r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 ID_NAME = re.compile(r"(^|[_ .-])(id|ID|Id|uuid|guid|key)$|[a-z](Id|ID)$")
-UNIQUE_TEXT = "nearly unique text"
+MANY_TEXTS = "different texts in"
 MIN_WORDS = 4
 """Mean number of words of a column of free text."""
 ROW_NAME = re.compile(r"(?i)^(Unnamed: [0-9]+|row.*|index|nr|no|number|#)$")
@@ -70,7 +70,7 @@ def infer_signature(table: pa.Table, project: Project, reading: Reading = DEFAUL
             problems += error.problems
             continue
         reason = _reason_to_drop(table[name], column)
-        if reason == UNIQUE_TEXT and options.kind is None and _is_free_text(table[name]):
+        if MANY_TEXTS in reason and options.kind is None and _is_free_text(table[name]):
             column, reason = replace(column, kind="text", categories=(), fuzzy="exact", aliases=()), ""
         if reason and options.kind is None:
             ignored[name] = reason
@@ -205,7 +205,7 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     if distinct <= 1 or (not column.categories and column.low is None):
         return "constant" if pc.any(pc.not_equal(pc.utf8_trim_whitespace(cells), "")).as_py() else "empty"
     if column.kind == "category" and distinct > max(rows // 2, 20):
-        return _reason_for_text(cells)
+        return _reason_for_text(cells) or f"{len(column.categories):,} {MANY_TEXTS} {rows:,} rows"
     is_unique = column.kind == "integer" and distinct == rows > 20
     if is_unique and ID_NAME.search(column.name):
         return "identifier, different in every row"
@@ -230,10 +230,11 @@ def _is_free_text(cells: pa.ChunkedArray) -> bool:
 
 
 def _reason_for_text(cells: pa.ChunkedArray) -> str:
+    """Return the form of texts that identify something, or an empty string."""
     for pattern, reason in ((LONG_INTEGER, "long whole numbers that identify something"), (UUID, "UUIDs")):
         if pc.mean(pc.match_substring_regex(cells, f"^({pattern})?$").cast(pa.int8())).as_py() > 0.9:
             return reason
-    return UNIQUE_TEXT
+    return ""
 
 
 def with_statistics(column: Column, values: pd.Series, options: ColumnOptions) -> Column:

@@ -384,6 +384,12 @@ def test_identifiers_are_left_out_with_a_finding(name: str) -> None:
     assert any(finding.column == name and "left out" in finding.message for finding in rows.findings)
 
 
+def test_the_number_of_different_texts_is_told() -> None:
+    rows = read(csv(base().assign(name=[f"Person {n % 180}" for n in range(ROWS)])))
+    finding = next(finding for finding in rows.findings if finding.column == "name")
+    assert str(finding) == 'name: left out: 180 different texts in 300 rows [columns.name.kind = "category"]'
+
+
 def test_years_and_ranks_are_kept() -> None:
     ranks = np.random.default_rng(1).permutation(ROWS)
     frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=ranks + 1, number=ranks + 1001, nodes=np.arange(9, 9 + ROWS))
