@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,7 @@ from podium.project import Project
 from podium.schema.columns import Column, Signature
 from podium.schema.reading import Finding, counted, setting_key
 from podium.tables.fuzzy_categories import resolve_category
-from podium.tables.kind_inference import NA_TEXTS, infer_kind
+from podium.tables.kind_inference import NA_TEXTS, PANDAS_MARKS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.number_formats import MAGNITUDES
 from podium.tables.target_inference import target_findings
@@ -135,8 +135,15 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
         shown = ", ".join(_shown(mark, count) for mark, count in list(counts.items())[:MAX_SHOWN])
         more = f" and {len(counts) - MAX_SHOWN} more" if len(counts) > MAX_SHOWN else ""
         message = f"{counted(sum(counts.values()), 'cell')} missing: {shown}{more}"
-        way_back = "na_values = []" if column.is_text else 'kind = "category"'
-        yield Finding(column.name, message, f"{setting_key(column.name)}.{way_back}")
+        yield Finding(column.name, message, _way_to_keep(counts.keys(), column))
+
+
+def _way_to_keep(marks: Collection[str], column: Column) -> str:
+    """Return the setting under which marks of missing values are categories."""
+    key = setting_key(column.name)
+    if column.is_text:
+        return f"{key}.na_values = []"
+    return f'{key} = {{ kind = "category", na_values = [] }}' if set(marks) & set(PANDAS_MARKS) else f'{key}.kind = "category"'
 
 
 def _shown(text: str, count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,16 @@ def test_missing_marks_can_be_categories(options: dict[str, list[str]]) -> None:
     frame = base().assign(c=["NA", "blue", "green", "red"] * 75)
     rows = read(csv(frame), columns={"c": options})
     assert rows.signature.inputs[2].categories == ("NA", "blue", "green", "red") and not rows.findings
+
+
+def test_the_setting_of_a_missing_mark_makes_it_a_category() -> None:
+    frame = base().assign(flag=["true", "false", "NA"] * 100, answer=["yes", "no", "NA"] * 100)
+    rows = read(csv(frame), columns={"answer": {"kind": "boolean"}})
+    assert rows.inputs["flag"].isna().sum() == rows.inputs["answer"].isna().sum() == 100
+    for finding in rows.findings:
+        options = tomllib.loads(finding.setting)["columns"]
+        column = next(column for column in read(csv(frame), columns=options).signature.inputs if column.name == finding.column)
+        assert "NA" in column.categories and not column.nullable
 
 
 def test_missing_marks_are_missing_in_booleans_and_texts() -> None:
