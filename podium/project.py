@@ -48,7 +48,9 @@ class ColumnOptions(StrictModel):
     kind: Kind | Literal["weekday", "month"] | None = Field(None, description="type of the values; inferred by default")
     ignore: bool = Field(False, description="leave the column out of the model")
     nullable: bool | None = Field(None, description="whether values may be missing; inferred by default")
-    na_values: tuple[str, ...] = Field((), description="strings that mean a missing value")
+    na_values: tuple[str, ...] = Field(
+        (), description="strings that mean a missing value; [] keeps NA and the like as categories"
+    )
     categories: tuple[str, ...] = Field((), description="known categories; inferred by default")
     handle_unknown: Policy = Field("warn", description="accept unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")
@@ -93,6 +95,7 @@ class ReadingOptions(StrictModel):
     decimal: Literal[".", ","] | None = Field(None, description="decimal mark of the numbers")
     comment: str = Field("", max_length=1, description="skip lines that start with this character")
     skip_rows: int | None = Field(None, ge=0, description="number of lines before the header")
+    skip_footer: int | None = Field(None, ge=0, description="number of rows at the end to leave out, such as totals")
     names: tuple[str, ...] = Field((), description="column names of a table without a header row")
 
     @field_validator("encoding")

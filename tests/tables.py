@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MIXED_COLUMNS: dict[str, Any] = {"visits": {"na_values": ["-1"]}, "income": {"unit": "EUR"}}
+MIXED_COLUMNS: dict[str, Any] = {
+    "visits": {"na_values": ["-1"]},
+    "income": {"unit": "EUR"},
+    "city": {"na_values": []},
+}
 
 
 def mixed(rows: int = 300, seed: int = 0) -> pd.DataFrame:

@@ -23,6 +23,9 @@ MAX_ROWS = MAX_PREAMBLE + SAMPLE_ROWS + 1
 UNNAMED = re.compile(r"Unnamed: [0-9]+")
 """The name of a column without one, as pandas names it."""
 csv.field_size_limit(1 << 24)  # the default of 128 kB is less than a cell may have; the limit is one for the whole process
+PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
+NUMBER_LIKE = re.compile(r"[+\-\u2212]?[$€£]? ?[0-9][0-9.,]* ?[%€]?")
+DATE_LIKE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}([T ].*)?")
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 
 
@@ -47,6 +50,7 @@ class Header:
     delimiter: str
     lines: int
     findings: tuple[Finding, ...] = ()
+    looks_like_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def find_header(head: str, options: HeaderOptions = DEFAULT_HEADER, max_columns:
     if len(names) == 1 and options.delimiter and (other := next((mark for mark in DELIMITERS if mark in names[0]), None)):
         message = f"the cells seem to be separated by a {DELIMITERS[other]}"
         raise BadData([Problem("csv-delimiter", message, expected=DELIMITERS.get(delimiter, delimiter))])
-    return Header(names, delimiter, row.end, (*findings, *more))
+    return Header(names, delimiter, row.end, (*findings, *more), options.skip_rows is None and _looks_like_data(row, following))
 
 
 def _candidates(reading: Reading) -> list[str]:
@@ -181,6 +185,48 @@ def _complete_names(cells: Sequence[str], following: Sequence[_Row]) -> tuple[li
         if old and old != name
     ]
     return distinct, findings
+
+
+def _looks_like_data(row: _Row, following: Sequence[_Row]) -> bool:
+    """Return whether at least half of the cells are numbers or dates like those below, or all cells are like those below.
+
+    Numbers in sequence, such as years, may be names.
+    """
+    cells = [cell.strip() for cell in row.cells]
+    below = [[other.cells[i].strip() for other in following if i < len(other.cells) and other.cells != row.cells]
+             for i in range(len(cells))]  # fmt: skip
+    typed = [i for i, cell in enumerate(cells) if _is_typed_as(cell, below[i])]
+    numbers = [float(cells[i]) for i in typed if PLAIN_NUMBER.fullmatch(cells[i])]
+    if len(numbers) == len(typed) and _are_names(numbers, {cell for i in typed for cell in below[i]}):
+        return False
+    filled = [i for i, cell in enumerate(cells) if cell]
+    return 2 * len(typed) >= len(filled) or all(i in typed or cells[i] in below[i] for i in filled)
+
+
+def _is_typed_as(cell: str, below: Sequence[str]) -> bool:
+    """Return whether the cell and most of those below are numbers, or dates."""
+    filled = [other for other in below if other]
+    return any(
+        form.fullmatch(cell) and sum(form.fullmatch(other) is not None for other in filled) > 0.5 * len(filled)
+        for form in (NUMBER_LIKE, DATE_LIKE)
+    )
+
+
+def _are_names(numbers: Sequence[float], below: set[str]) -> bool:
+    """Return whether numbers are rather names of columns: a running number, years, equal steps, or a long ascending list."""
+    steps = {round(b - a, 9) for a, b in itertools.pairwise(numbers)}
+    is_ascending = bool(steps) and (min(steps) > 0 or max(steps) < 0)
+    if not is_ascending:
+        return False
+    is_running = steps == {1.0} and numbers[0] in (0, 1) and not below <= {"0", "1"}
+    are_years = all(map(_is_year, numbers)) and not all(
+        PLAIN_NUMBER.fullmatch(cell) and _is_year(float(cell)) for cell in below
+    )
+    return is_running or are_years or (len(steps) == 1 and len(numbers) >= 4) or len(numbers) >= 6
+
+
+def _is_year(number: float) -> bool:
+    return 1800 <= number <= 2100 and number.is_integer()
 
 
 def _have_row_names(rows: Sequence[_Row]) -> bool:

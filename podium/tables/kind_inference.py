@@ -11,7 +11,16 @@ import pyarrow.compute as pc
 
 from podium.schema.columns import ISO_FORMAT, DecimalMark, Kind, NumberFormat
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, parse_date
-from podium.tables.number_formats import CURRENCY, LIMITS, MAGNITUDES, SEPARATORS, SPACES, format_pattern, number_pattern
+from podium.tables.number_formats import (
+    CURRENCY,
+    LIMITS,
+    MAGNITUDES,
+    SEPARATORS,
+    SPACES,
+    format_pattern,
+    number_pattern,
+    with_hyphens,
+)
 
 NA_TEXTS = (
     *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
@@ -22,13 +31,20 @@ NA_TEXTS = (
     *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
     *("not available", "Not Available", "not applicable", "#", "tbd", "TBD", "n.d.", "k.A."),
 )  # fmt: skip
-"""Strings that mean "missing" if the other cells are numbers, dates or booleans; in a text column, they are plain values."""
+"""Strings that mean "missing" if the other cells are numbers, dates or booleans."""
+PANDAS_MARKS = (
+    *("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#NA", "#N/A", "#N/A N/A"),
+    *("-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+"""Strings that mean "missing" in every column, as in `pandas.read_csv`."""
 MIN_TYPED_FRACTION = 0.95
 """Minimum fraction of the cells that have a kind for the others, which do not, to be missing values."""
 MAX_ODD_CELLS = 2
 """Number of odd cells that a small column may have if it is at least 80 % typed."""
 MAX_ODD_TEXTS = 20
 """A column with more distinct numbers and at most as many distinct other texts is not a category column."""
+MIN_UNIT_FRACTION, MIN_UNIT_CELLS = 0.01, 3
+"""Minimum fraction and number of cells with the same unit, if the others are plain numbers."""
 UNITS = (*"gmlLhstWVK°", *MAGNITUDES)
 """Units of one letter; other letters after a number make it a code."""
 LONG_INTEGER = r"[+-]?[0-9]{16,}(\.0*)?"
@@ -88,7 +104,9 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
     is_mark = pc.is_in(text, value_set=pa.array(NA_TEXTS))
     marks = pc.unique(pc.filter(text, is_mark)).to_pylist()
     counted = pc.value_counts(pc.filter(text, pc.invert(is_mark)).drop_null())
-    counts = _Counts(counted.field("values"), counted.field("counts"), pc.sum(counted.field("counts")).as_py() or 0)
+    counts = _Counts(
+        with_hyphens(counted.field("values")), counted.field("counts"), pc.sum(counted.field("counts")).as_py() or 0
+    )
     if not counts.total:
         return CATEGORY
     best, best_mask, best_fraction = CATEGORY, None, 0.0
@@ -100,7 +118,7 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
             break
     if best_mask is None:
         return CATEGORY
-    odd = tuple(pc.filter(counts.texts, pc.invert(best_mask)).to_pylist())
+    odd = tuple(pc.filter(counted.field("values"), pc.invert(best_mask)).to_pylist())
     if _is_enough(best_fraction, counts.total):
         known = set(marks)
         return replace(best, na_values=(*(mark for mark in NA_TEXTS if mark in known), *odd))
@@ -162,19 +180,26 @@ def _formatted(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKind
 
 
 def _suffix(counts: _Counts, decimal: DecimalMark) -> str | None:
-    """Return the unit after most of the numbers, empty if there is none; None if there are several, or codes such as 136A."""
+    """Return the unit that numbers have, empty if there is none; None if there are several, or codes such as 136A."""
     pattern = (
         rf"^{LIMITS}?[{SPACES}]?[+-]?{number_pattern(decimal)}[{SPACES}]?(?P<suffix>[A-Za-zµ°%][A-Za-zµ°²³0-9/%.]{{0,11}})?$"
     )
     found = pc.struct_field(pc.extract_regex(counts.texts, pattern), [0])
     suffixes = set(pc.unique(found).drop_null().to_pylist()) - {""}
     has_plain = pc.any(pc.equal(found, "")).as_py()
-    if suffixes <= MAGNITUDES.keys() and (len(suffixes) != 1 or has_plain):
+    if suffixes <= MAGNITUDES.keys() and (len(suffixes) != 1 or has_plain or _is_magnitude(next(iter(suffixes)), counts)):
         return ""
     suffix = next(iter(suffixes))
     is_unit = len(suffixes) == 1 and (len(suffix) > 1 or suffix in UNITS)
     share = counts.fraction(pc.fill_null(pc.equal(found, suffix), False))
-    return suffix if is_unit and share >= 0.5 * counts.fraction(pc.is_valid(found)) else None
+    is_usual = share >= MIN_UNIT_FRACTION and round(share * counts.total) >= MIN_UNIT_CELLS
+    return suffix if is_unit and (is_usual or share >= 0.5 * counts.fraction(pc.is_valid(found))) else None
+
+
+def _is_magnitude(suffix: str, counts: _Counts) -> bool:
+    """Return whether a suffix of all numbers is a magnitude: not 300 K, which is kelvin, nor 32B, which is a size."""
+    unlikely = {"K": ".* K", "B": "[0-9]+ ?B"}.get(suffix)
+    return unlikely is None or counts.fraction(counts.matching(unlikely)) < 0.5
 
 
 def infer_decimal(columns: Sequence[pa.ChunkedArray]) -> DecimalMark:

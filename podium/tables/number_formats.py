@@ -16,6 +16,8 @@ SEPARATORS: dict[DecimalMark, str] = {".": f",'{SPACES}", ",": f".'{SPACES}"}
 CURRENCY = r"(?:US\$|[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR)"
 MAGNITUDES = {"k": 3, "K": 3, "M": 6, "mn": 6, "mio": 6, "Mio": 6, "B": 9, "bn": 9, "Bn": 9}
 LIMITS = "(?:[<>≤≥~≈]=?)"
+MINUS = "^([$€£¥₹<>≤≥~≈=( ]*)[\u2212\u2013]([$€£¥₹ ]*[.,]?[0-9])"
+"""A minus sign or en dash before a number; programs for typesetting and statistics write them."""
 MAX_LENGTH = 64
 """Longer strings are not parsed."""
 
@@ -65,6 +67,16 @@ def _separators(column: Column) -> str:
     return f"[{SEPARATORS[column.decimal] if column.grouped or column.decimal == '.' else SPACES}]"
 
 
+def with_hyphen(text: str) -> str:
+    """Return a number with a hyphen as its minus sign, as in `with_hyphens`."""
+    return text if text.isascii() else _PATTERNS(MINUS).sub(r"\1-\2", text)
+
+
+def with_hyphens(text: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Return numbers with a hyphen instead of a Unicode minus sign or an en dash; other strings stay unchanged."""
+    return pc.replace_substring_regex(text, MINUS, r"\1-\2")
+
+
 NEGATIVE = r"^[^0-9.,]*-|-$|^\("
 _PATTERNS = lru_cache(re.compile)
 
@@ -72,6 +84,7 @@ _PATTERNS = lru_cache(re.compile)
 def plain_text(text: str, column: Column) -> str | None:
     """Return the number without formatting, like `plain_texts`; None if the text does not have the column's format."""
     pattern = format_pattern(column.number_format, column.decimal, column.suffix, column.grouped)
+    text = with_hyphen(text[: MAX_LENGTH + 1])
     if len(text) > MAX_LENGTH or _PATTERNS(pattern).fullmatch(text) is None:
         return None
     parts = _PATTERNS(_parts(column.decimal, column.grouped)).search(text)
@@ -85,6 +98,7 @@ def plain_text(text: str, column: Column) -> str | None:
 def plain_texts(text: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     """Return the numbers without formatting; strings that do not have the column's format stay unchanged."""
     pattern = format_pattern(column.number_format, column.decimal, column.suffix, column.grouped)
+    text = with_hyphens(text)
     is_formatted = pc.and_(pc.less_equal(pc.utf8_length(text), MAX_LENGTH), pc.match_substring_regex(text, f"^(?:{pattern})$"))
     parts = pc.extract_regex(text, _parts(column.decimal, column.grouped))
     number, magnitude = pc.struct_field(parts, [0]), pc.struct_field(parts, [1])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.schema.columns import Column, DecimalMark
-from podium.schema.reading import setting_key
+from podium.schema.reading import counted, setting_key
 from podium.tables.kind_inference import CellKind, infer_kind
 from podium.tables.number_formats import CURRENCY, MAGNITUDES, SEPARATORS, SPACES
 
@@ -24,9 +24,18 @@ def number_message(texts: pa.ChunkedArray, column: Column | CellKind) -> str:
     notes = [*_removed(cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
     if column.number_format == "plain" and not notes:
         return ""
-    power = MAGNITUDES.get(column.suffix)
-    unit = f" with the unit {column.suffix}{f', not × {10**power:,}' if power else ''}" if column.suffix else ""
-    return "; ".join([f"read as {FORMATS[column.number_format]}{unit}", *notes])
+    return "; ".join([f"read as {FORMATS[column.number_format]}{_unit(texts.drop_null(), column.suffix)}", *notes])
+
+
+def _unit(texts: pa.ChunkedArray, suffix: str) -> str:
+    """Return which unit the cells have, and how many if not all of them have it."""
+    if not suffix:
+        return ""
+    count = pc.sum(pc.ends_with(texts, suffix)).as_py() or 0
+    if count < len(texts):
+        return f"; {counted(count, 'cell')} have the unit {suffix}, the others none"
+    power = MAGNITUDES.get(suffix)
+    return f" with the unit {suffix}{f', not × {10**power:,}' if power else ''}"
 
 
 def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark) -> str:

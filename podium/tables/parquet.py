@@ -34,7 +34,7 @@ def parquet_batches(
     try:
         yield from _batches(memoryview(data), limits, check, required, findings)
     except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError, LookupError, OverflowError) as error:
-        raise Malformed([Problem("parquet-malformed", "the file is damaged or truncated")]) from error
+        raise Malformed([Problem("parquet-malformed", "the Parquet file is damaged or truncated; write it again")]) from error
 
 
 def _batches(

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import mmap
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,14 +27,21 @@ from podium.tables.parquet_pages import MAGIC
 from podium.tables.size_limits import FILE, OFFSET_BYTES, TRAINING, Limits, too_large
 from podium.tables.text_encoding import as_utf8
 
+GZIP = b"\x1f\x8b"
 UNSUPPORTED_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
-    b"\x1f\x8b": "gzip",
+    GZIP: "gzip without the ending .gz",
     MAGIC: "Parquet inside gzip",
 }
+JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{\s*\"|\[\s*[\[{])")
+HTML = re.compile(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)")
+FORMAT_BYTES = 1_000
 HEADER_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 24
 """Bytes of text parsed at a time; no row may be longer."""
+NO_HEADER = (
+    "the first row looks like data; set reading.names to the names of the columns, or reading.skip_rows = 0 if it is a header"
+)
 MAX_FOOTER = 5
 """Maximum number of rows after the table, such as totals and sources."""
 
@@ -46,9 +54,9 @@ def accept_all(names: Sequence[str]) -> None:
 class ReadOptions:
     """How to read a file. `known` are names of columns that the table should have: they show the header and the delimiter.
 
-    Gzip is decompressed only if `gzipped`. In training, comment lines and short rows after the table are left out and reported;
-    a file whose last line is not ended may be cut off and has no such rows. `check` is called with the column names before
-    rows are read.
+    Gzip is decompressed only if `gzipped`; in training, if the file begins like it. In training, comment lines and short rows
+    after the table are left out and reported; a file whose last line is not ended may be cut off and has no such rows.
+    `check` is called with the column names before rows are read.
     """
 
     gzipped: bool = False
@@ -91,6 +99,8 @@ def read_typed(data: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> pa.Table:
 
 
 def _read(data: bytes, options: ReadOptions) -> SourceTable:
+    if options.is_training:
+        options = replace(options, gzipped=data.startswith(GZIP))
     if data.startswith(MAGIC) and not options.gzipped:
         findings: list[Finding] = []
         batches = parquet_batches(data, options.limits, options.check, options.header.known, findings)
@@ -141,17 +151,18 @@ def _open_text(file: IO[bytes], options: ReadOptions) -> Iterator[_TextTable]:
     """Open a text table: decompress it, convert it to UTF-8 and read its header. Raises BadData."""
     try:
         with gzip.open(file) if options.gzipped else nullcontext(file) as stream:
-            _check_format(stream.read(4))
+            _check_format(stream.read(FORMAT_BYTES))
             with as_utf8(stream, options.header.reading.encoding, options.limits) as (text, encoding):
                 yield _TextTable.of(text, encoding, options)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Malformed([Problem("gzip-malformed", "the file is not gzip or is truncated")]) from error
+        raise Malformed([Problem("gzip-malformed", "the file is not gzip or is truncated; compress it again")]) from error
 
 
 def _check_format(start: bytes) -> None:
-    for magic, name in UNSUPPORTED_FORMATS.items():
-        if start.startswith(magic):
-            raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV or Parquet")])
+    name = next((name for magic, name in UNSUPPORTED_FORMATS.items() if start.startswith(magic)), None)
+    name = name or ("JSON" if JSON.match(start) else "HTML or XML" if HTML.match(start) else None)
+    if name:
+        raise WrongType([Problem("unsupported-media-type", f"the file is {name}; send CSV or Parquet")])
 
 
 @dataclass(slots=True)
@@ -169,6 +180,8 @@ class _TextTable:
     def of(cls, stream: Any, encoding: str, options: ReadOptions) -> _TextTable:
         """Read the header, after checking the size of the text. Raises BadData."""
         header = find_header(stream.read(HEADER_BYTES).decode(errors="ignore"), options.header, options.limits.columns)
+        if options.is_training and header.looks_like_data:
+            raise BadData([Problem("csv-header", NO_HEADER)])
         _check_names(header.names, options)
         stream.seek(0)
         ends = _check_size(stream, header.delimiter, options.limits)

@@ -25,6 +25,7 @@ from podium.tables.fuzzy_categories import (
 from podium.tables.kind_inference import (
     CATEGORY,
     LONG_INTEGER,
+    PANDAS_MARKS,
     CellKind,
     has_thousands_separators,
     infer_decimal,
@@ -36,10 +37,15 @@ from podium.tables.typed_columns import coerce_column, mask_missing
 
 UUID = r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 ID_NAME = re.compile(r"(^|[_ .-])(id|ID|Id|uuid|guid|key)$|[a-z](Id|ID)$")
-UNIQUE_TEXT = "nearly unique text"
+MANY_TEXTS = "different texts in"
 MIN_WORDS = 4
 """Mean number of words of a column of free text."""
 ROW_NAME = re.compile(r"(?i)^(Unnamed: [0-9]+|row.*|index|nr|no|number|#)$")
+NUMBERED_NAME = re.compile(
+    r"(?i)(id|nr|number|nummer|key|code)$|(^|[^a-z])(id|no|nr|number|nummer|key|code)([^a-z]|$)|[a-z]No$"
+)
+"""Names of columns whose running numbers, from any start, identify the rows."""
+MIN_RUNNING_ROWS = 50
 MAX_SHOWN = 5
 
 
@@ -64,7 +70,7 @@ def infer_signature(table: pa.Table, project: Project, reading: Reading = DEFAUL
             problems += error.problems
             continue
         reason = _reason_to_drop(table[name], column)
-        if reason == UNIQUE_TEXT and options.kind is None and _is_free_text(table[name]):
+        if MANY_TEXTS in reason and options.kind is None and _is_free_text(table[name]):
             column, reason = replace(column, kind="text", categories=(), fuzzy="exact", aliases=()), ""
         if reason and options.kind is None:
             ignored[name] = reason
@@ -96,7 +102,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         name,
         kind.kind,
         nullable=True,
-        na_values=(*options.na_values, *(text for text in kind.na_values if text not in options.na_values)),
+        na_values=tuple(dict.fromkeys((*options.na_values, *kind.na_values, *_missing_marks(text, options)))),
         handle_unknown=options.handle_unknown if kind.kind == "category" else "warn",
         require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
@@ -109,7 +115,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     if options.kind is None and configured:
         column = replace(column, na_values=(*options.na_values, *_marks_of_format(column, text, decimal)))
     if kind.kind == "category":
-        column = _with_fuzzy_spellings(column, text, options)
+        column = _with_fuzzy_spellings(column, mask_missing(text, column), options)
     values, problems = coerce_column(cells, column)
     if problems:
         raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
@@ -121,6 +127,14 @@ def _marks_of_format(column: Column, text: pa.ChunkedArray, decimal: DecimalMark
     marks = infer_kind(text, decimal).na_values
     values, _ = coerce_column(pa.chunked_array([pa.array(marks, pa.string())]), column)
     return tuple(mark for mark, is_missing in zip(marks, values.isna(), strict=True) if is_missing)
+
+
+def _missing_marks(text: pa.ChunkedArray, options: ColumnOptions) -> list[str]:
+    """Return the cells that mean a missing value in every column, unless they are categories or `na_values` is set to none."""
+    if "na_values" in options.model_fields_set and not options.na_values:
+        return []
+    present = set(pc.unique(text).to_pylist()) - set(options.categories)
+    return [mark for mark in PANDAS_MARKS if mark in present]
 
 
 def _configured_kind(options: ColumnOptions, decimal: DecimalMark) -> CellKind | None:
@@ -201,11 +215,12 @@ def _reason_to_drop(cells: pa.ChunkedArray, column: Column) -> str:
     if distinct <= 1 or (not column.categories and column.low is None):
         return "constant" if pc.any(pc.not_equal(pc.utf8_trim_whitespace(cells), "")).as_py() else "empty"
     if column.kind == "category" and distinct > max(rows // 2, 20):
-        return _reason_for_text(cells)
+        return _reason_for_text(cells) or f"{len(column.categories):,} {MANY_TEXTS} {rows:,} rows"
     is_unique = column.kind == "integer" and distinct == rows > 20
     if is_unique and ID_NAME.search(column.name):
         return "identifier, different in every row"
-    is_running = is_unique and (column.low in (0, 1) or ROW_NAME.search(column.name)) and _is_running(cells)
+    is_named = ROW_NAME.search(column.name) or (rows >= MIN_RUNNING_ROWS and NUMBERED_NAME.search(column.name))
+    is_running = is_unique and (column.low in (0, 1) or is_named) and _is_running(cells)
     return "row identifier" if is_running else ""
 
 
@@ -225,10 +240,11 @@ def _is_free_text(cells: pa.ChunkedArray) -> bool:
 
 
 def _reason_for_text(cells: pa.ChunkedArray) -> str:
+    """Return the form of texts that identify something, or an empty string."""
     for pattern, reason in ((LONG_INTEGER, "long whole numbers that identify something"), (UUID, "UUIDs")):
         if pc.mean(pc.match_substring_regex(cells, f"^({pattern})?$").cast(pa.int8())).as_py() > 0.9:
             return reason
-    return UNIQUE_TEXT
+    return ""
 
 
 def with_statistics(column: Column, values: pd.Series, options: ColumnOptions) -> Column:

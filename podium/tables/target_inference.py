@@ -18,7 +18,7 @@ from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding, setting_key
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
-from podium.tables.number_formats import plain_texts
+from podium.tables.number_formats import plain_texts, with_hyphens
 from podium.tables.number_notes import decimal_setting, number_message
 from podium.tables.typed_columns import mask_missing
 
@@ -47,7 +47,7 @@ class _TargetText:
             return cls(mask_missing(cells, labels), kind)
         if kind.kind == "integer" and not kind.has_format and not kind.na_values:
             plain = replace(plain, na_values=(*na_values, *NA_LABELS))
-            return cls(pc.replace_substring_regex(mask_missing(cells, plain), r"\.0*$", ""), kind)
+            return cls(pc.replace_substring_regex(with_hyphens(mask_missing(cells, plain)), r"\.0*$", ""), kind)
         column = Column(
             "target",
             kind.kind,
@@ -58,7 +58,7 @@ class _TargetText:
             suffix=kind.suffix,
         )
         text = mask_missing(cells, column)
-        return cls(plain_texts(text, column) if column.has_number_format else text, kind)
+        return cls(plain_texts(text, column) if column.has_number_format else with_hyphens(text), kind)
 
 
 def infer_target(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark = ".") -> Target:

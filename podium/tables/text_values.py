@@ -18,7 +18,7 @@ from podium.tables.cell_rules import (
 )
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.json_values import InvalidCell
-from podium.tables.number_formats import plain_text
+from podium.tables.number_formats import plain_text, with_hyphen
 
 PLAIN_NUMBER = re.compile(NUMBER)
 
@@ -44,7 +44,7 @@ def _number(column: Column) -> Callable[[str], Value]:
     sentinels, largest = missing_sentinels(column), largest_number(column)
 
     def convert(text: str) -> Value:
-        digits = text if not column.has_number_format else plain_text(text, column)
+        digits = plain_text(text, column) if column.has_number_format else with_hyphen(text)
         if not digits or not PLAIN_NUMBER.fullmatch(digits):
             raise InvalidCell("invalid-type", "is not a number")
         number = float(digits)

@@ -24,7 +24,7 @@ from podium.tables.cell_rules import (
     parse_date,
 )
 from podium.tables.fuzzy_categories import resolve_category
-from podium.tables.number_formats import plain_texts
+from podium.tables.number_formats import plain_texts, with_hyphens
 
 INFINITE = r"(?i)[+-]?inf(inity)?"
 DECIMAL_COMMA = r"[+-]?[0-9.]*,[0-9]+"
@@ -104,8 +104,7 @@ def _plain_numbers(cells: pa.ChunkedArray, column: Column) -> pd.Series | None:
 
 
 def _numbers(text: pa.ChunkedArray, column: Column) -> TypedColumn:
-    if column.has_number_format:
-        text = plain_texts(text, column)
+    text = plain_texts(text, column) if column.has_number_format else with_hyphens(text)
     invalid = text.is_valid().to_numpy() & ~_matches(text, NUMBER)
     valid_text = pc.if_else(pa.array(invalid), pa.scalar(None, pa.string()), pc.utf8_ltrim(text, "+"))
     values = pc.cast(valid_text, pa.float64()).to_pandas().astype(float)

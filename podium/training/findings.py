@@ -152,10 +152,10 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
         forms = [_shown(text, count) for text, count in counts.items() if text not in marks]
         count = sum(counts.values())
         are, means = ("is", "a missing value") if count == 1 else ("are", "missing values")
-        reason = f" that {are} not {EXPECTED[column.kind][count != 1]}" if forms else ""
+        reason = f" that {are} not {EXPECTED[column.kind][count != 1]}" if forms and column.kind in EXPECTED else ""
         shown = [_listed(": ", [_short(mark) for mark in marks]), _listed("; by form: ", forms)]
         message = f"{counted(count, 'cell')}{reason} {are} {means}{''.join(shown)}"
-        yield Finding(column.name, message, _na_values(column.name, marks))
+        yield Finding(column.name, message, _keeps_marks(column, marks))
 
 
 def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
@@ -178,6 +178,14 @@ def _listed(start: str, texts: Sequence[str]) -> str:
     """Return the first of the texts after a start; nothing if there are none."""
     more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
     return f"{start}{', '.join(texts[:MAX_SHOWN])}{more}" if texts else ""
+
+
+def _keeps_marks(column: Column, marks: Sequence[str]) -> str:
+    """Return the setting under which these marks are categories, or else the one that lists them."""
+    key = setting_key(column.name)
+    if column.is_text:
+        return f"{key}.na_values = []"
+    return f'{key} = {{ kind = "category", na_values = [] }}' if column.kind == "boolean" else _na_values(column.name, marks)
 
 
 def _shown(text: str, count: int) -> str:

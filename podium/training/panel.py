@@ -47,7 +47,8 @@ def infer_panel(table: pa.Table, project: Project, reading: Reading = DEFAULT_RE
             continue
         if name == options.entity:
             fuzzy = column_options.fuzzy or "exact"  # similar names are different entities
-            column_options = column_options.model_copy(update={"kind": "category", "fuzzy": fuzzy})
+            update = {"kind": "category", "fuzzy": fuzzy, "na_values": column_options.na_values}  # NA is a name, if not set
+            column_options = column_options.model_copy(update=update)
         column = infer_column(name, table[name], column_options, decimal)
         if name in required or column.kind in ("number", "integer"):
             columns.append(column)

@@ -50,6 +50,7 @@ def field(service: Client, put_champion: Put) -> Client:
     events = sales().assign(
         event=lambda frame: (frame["amount"] > frame["amount"].median()).map({True: "event", False: "none"})
     )
+    events.loc[::9, "color"] = "NA"
     put_champion(
         events.drop(columns="amount"), name="decided", target="event", n_trials=1, families=["linear"],
         decision={"class": "event", "threshold": 0.95},
@@ -120,6 +121,16 @@ def test_a_decision_has_its_own_threshold(field: Client) -> None:
     assert first == expected[:40]
     card = field.get("/projects/decided/card.json").json()
     assert card["target"]["decision"] == "event if its probability is above 0.95"
+
+
+def test_missing_marks_of_the_training_table_are_missing_in_requests(field: Client) -> None:
+    row = sales().drop(columns="amount").head(1)
+    table = row.assign(color="NA").to_csv(index=False).encode()
+    bodies = [(json_rows(row.assign(color=color), date_format="iso"), JSON) for color in ("NA", None)]
+    responses = [field.post("/projects/decided/predict.json", *request) for request in [*bodies, (table, CSV)]]
+    assert [response.status for response in responses] == [200, 200, 200]
+    assert len({json.dumps(response.json()["predictions"]) for response in responses}) == 1
+    assert not any(response.json().get("warnings") for response in responses)
 
 
 def test_the_card_and_the_pages_tell_what_was_read(field: Client) -> None:

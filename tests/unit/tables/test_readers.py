@@ -75,10 +75,27 @@ def test_all_rows_of_wrong_length_are_reported() -> None:
     assert [problem.row for problem in caught.value.problems] == [2, 4]
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04rest", gzip.compress(b"a,b\n1,2\n", mtime=0)])
-def test_other_media_types_are_rejected(data: bytes) -> None:
-    with pytest.raises(WrongType):
-        read_table(data)
+OTHER_TYPES = {
+    "zip": b"PK\x03\x04rest",
+    "gzip": gzip.compress(b"a,b\n1,2\n", mtime=0),
+    "JSON": b'[{"a": 1}, {"a": 2}]',
+    "JSON Lines": b'\xef\xbb\xbf{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n',
+    "JSON lists": b"[\n  [1, 2]\n]",
+    "HTML": b"\n<!DOCTYPE html><html><table>",
+}
+
+
+@pytest.mark.parametrize("media_type", OTHER_TYPES)
+@pytest.mark.parametrize("is_training", [True, False])
+def test_other_media_types_are_rejected(media_type: str, is_training: bool) -> None:
+    options = ReadOptions(is_training=is_training and media_type != "gzip")
+    with pytest.raises(WrongType, match=f"{media_type.split()[0]}.*; send CSV or Parquet"):
+        read_table(OTHER_TYPES[media_type], options)
+
+
+def test_training_recognizes_gzip_by_its_first_bytes() -> None:
+    for data in (b"a,b\n1,2\n", gzip.compress(b"a,b\n1,2\n", mtime=0)):
+        assert read_table(data, ReadOptions(is_training=True)).to_pydict() == {"a": ["1"], "b": ["2"]}
 
 
 def test_gzip_is_decompressed_only_if_declared() -> None:

@@ -16,7 +16,7 @@ KINDS = [
     (["1.5", "NA", "?"], "number", ("NA", "?")),
     (["2020-01-01", "null"], "date", ("null",)),
     (["True", "false"], "boolean", ()),
-    (["NA", "x"], "category", ()),
+    (["NA", "x"], "category", ("NA",)),
     (["yes", "no"], "category", ()),
     (["unknown", "red"], "category", ()),
     *((["1.5", mark], "number", (mark,)) for mark in ("#N/A", "<NA>", "na", "inf", "#DIV/0!", "\\N", "missing", "—", ".")),

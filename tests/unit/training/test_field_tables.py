@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
+from podium.tables.json_values import coerce_rows, json_cell
+from podium.tables.kind_inference import PANDAS_MARKS
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import windows
 from podium.tables.readers import read_typed
 from podium.tables.size_limits import REQUEST
+from podium.tables.text_values import text_cell
 from podium.training.findings import leakage_findings
 from podium.training.panel import prepare_panel
 from podium.training.preparation import prepare_table
@@ -96,11 +100,104 @@ def test_a_layout_is_detected(layout: str) -> None:
     assert bool(rows.findings) != is_silent or "trailing" in layout
 
 
-def test_a_table_without_a_header_needs_names() -> None:
-    data = csv(base(), header=False)
-    assert kinds(read(data, reading={"names": ["a", "b", "c", "y"]})) == BASE_KINDS
-    with pytest.raises(BadData, match="is set as target"):
-        read(data)
+FLOWERS = [f"{n % 7}.{n % 9},{n % 5}.{n % 8 + 1},{('setosa', 'virginica')[n % 2]}" for n in range(60)]
+HEADLESS = {
+    "numbers and a text": (FLOWERS, "setosa"),
+    "only numbers": ([line.replace("setosa", "1").replace("virginica", "0") for line in FLOWERS], "1"),
+    "repeated": (["5.1,5.1,setosa", *FLOWERS], "setosa"),
+    "dates": ([f"2024-01-{n % 28 + 1:02d},{'ab'[n % 2]}" for n in range(60)], "a"),
+    "semicolons": ([line.replace(",", ";") for line in FLOWERS], "setosa"),
+    "texts that occur again": ([f"{'abc'[n % 3]},{'xy'[n % 2]}" for n in range(60)], "x"),
+}
+
+
+@pytest.mark.parametrize("form", HEADLESS)
+@pytest.mark.parametrize("is_target_known", [True, False])
+def test_a_table_without_a_header_needs_names(form: str, is_target_known: bool) -> None:
+    lines, target = HEADLESS[form]
+    data = "\n".join(lines).encode()
+    with pytest.raises(BadData, match=r"first row looks like data; set reading\.names"):
+        read(data, target=target if is_target_known else "species")
+    names = ["p", "q", "r"][: 2 if form in ("dates", "texts that occur again") else 3]
+    assert len(read(data, target=names[-1], reading={"names": names}).target) == len(lines)
+
+
+HEADERS = {
+    "years": "2019,2020,y",
+    "years with a text": "c,2018,2019,2020,y",
+    "a running number": "0,1,2,y",
+    "pixels": "0,1,2,3,4,5,y",
+    "wavelengths": "400,450,500,550,y",
+    "thresholds": "0.5,1.5,4,9,15,22,y",
+    "dates": "2024-01-01,2024-01-02,y",
+    "one number": "5,a,b,y",
+}
+
+
+@pytest.mark.parametrize("form", HEADERS)
+def test_numbers_may_be_names_of_columns(form: str) -> None:
+    names = HEADERS[form].split(",")
+    frame = pd.DataFrame({name: np.random.default_rng(1).normal(100, 9, ROWS) for name in names})
+    assert list(kinds(read(csv(frame.assign(y=base()["y"]))))) == names[:-1]
+
+
+def test_a_header_of_numbers_can_be_confirmed() -> None:
+    data = "\n".join(FLOWERS).encode()
+    assert len(read(data, target="setosa", reading={"skip_rows": 0}).target) == len(FLOWERS) - 1
+
+
+def test_a_header_that_is_repeated_below_is_a_header() -> None:
+    assert kinds(read(csv(base()) + csv(base()), target="c"))["a"] == "number"
+
+
+def sales() -> pd.DataFrame:
+    frame = base().assign(c=lambda f: "shop " + f["c"], sold=np.random.default_rng(3).integers(100, 9_999, ROWS))
+    return frame[["c", "b", "sold", "a", "y"]]
+
+
+TOTAL = f"{sales()['sold'].sum():,}"
+TOTALS = {
+    "Total": f'Total,,"{TOTAL}",,\n',
+    "TOTAL:": f'TOTAL:,,"{TOTAL}",,\n',
+    "a label in another column": f',Summe,"{TOTAL}",,\n',
+    "no label": f',,"{TOTAL}",,\n',
+    "a blank row before": f',,,,\n,,"{TOTAL}",,\n',
+    "a mean, too": f'Total,,"{TOTAL}",,\nAverage,,{sales()["sold"].mean():.1f},,\n',
+    "with a label in the target": f'Total,,"{TOTAL}",,yes\n',
+}
+
+
+@pytest.mark.parametrize("form", TOTALS)
+def test_totals_at_full_width_are_left_out(form: str) -> None:
+    rows = read(csv(sales()) + TOTALS[form].encode())
+    assert len(rows.target) == ROWS and rows.signature.inputs[0].categories == ("shop blue", "shop green", "shop red")
+    assert rows.inputs["sold"].max() == sales()["sold"].max()
+    finding = next(finding for finding in rows.findings if "totals at the end left out" in finding.message)
+    assert finding.setting == "reading.skip_footer = 0"
+    kept = read(csv(sales()) + TOTALS[form].encode(), reading={"skip_footer": 0}, columns={"sold": {"kind": "category"}})
+    assert kept.raw is not None and len(kept.raw) >= ROWS
+
+
+LAST_ROWS = {
+    "some cells missing": ",30,1234,5.1,yes",
+    "most cells missing": ",,1234,,yes",
+    "a full row called Total": "Total,30,1234,5.1,yes",
+}
+
+
+@pytest.mark.parametrize("form", LAST_ROWS)
+def test_a_last_row_that_may_be_data_is_kept(form: str) -> None:
+    rows = read(csv(sales()) + LAST_ROWS[form].encode() + b"\n")
+    assert len(rows.target) == ROWS + 1
+    doubts = [finding.setting for finding in rows.findings if "may be a total" in finding.message]
+    assert doubts == ["reading.skip_footer = 1"] * (form != "some cells missing")
+    assert len(read(csv(sales()) + LAST_ROWS[form].encode() + b"\n", reading={"skip_footer": 1}).target) == ROWS
+
+
+def test_a_request_has_no_totals() -> None:
+    signature = read(csv(sales())).signature
+    data = csv(sales().drop(columns="y")) + f'Total,,"{TOTAL}",\n'.encode()
+    assert read_typed(data, request_options(signature, DEFAULT_OPTIONS, REQUEST)).num_rows == ROWS + 1
 
 
 CELLS: dict[str, tuple[list[str], str]] = {
@@ -162,7 +259,7 @@ NUMBER_NOTES = {
     "magnitudes": (["$1.2k", "$3M"], "currency signs are removed; k is × 1,000; M is × 1,000,000"),
     "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
     "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
-    "units that may be magnitudes": (["12k", "13k"], "read as amounts with the unit k, not × 1,000"),
+    "units that may be magnitudes": (["12k", "13k"], "read as amounts; k is × 1,000"),
 }
 
 
@@ -192,6 +289,53 @@ def test_a_finding_on_numbers_has_the_setting_that_decides_it(cells: list[str], 
 def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
     rows = read(csv(base().assign(x=range(1000, 1000 + 3 * ROWS, 3)), sep=";", decimal=","))
     assert "x" not in {finding.column for finding in rows.findings}
+
+
+MAGNITUDES = {
+    "12.3k": 12_300, "12.3K": 12_300, "12K": 12_000, "1.2M": 1.2e6, "3mn": 3e6, "2bn": 2e9, "1.5B": 1.5e9, "$1.2k": 1_200,
+    "300 K": 300, "32B": 32, "12.3kg": 12.3, "12.3 km": 12.3, "5 mm": 5, "5 m": 5, "5m": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", MAGNITUDES)
+def test_the_same_magnitude_in_all_cells_multiplies(cell: str) -> None:
+    cells = [cell.replace(cell[1] if cell[0] == "$" else cell[0], str(n % 8 + 1), 1) for n in range(ROWS)]
+    rows = read(csv(base().assign(x=[cell, *cells[1:]])))
+    assert rows.inputs["x"][0] == pytest.approx(MAGNITUDES[cell])
+    finding = next(finding.message for finding in rows.findings if finding.column == "x")
+    assert ("unit" in finding) == (MAGNITUDES[cell] < 1_000)
+    assert json_cell(rows.signature.inputs[3])(cell) == pytest.approx(MAGNITUDES[cell])
+
+
+@pytest.mark.parametrize("every", [2, 5, 20])
+def test_a_unit_of_some_cells_is_a_finding(every: int) -> None:
+    numbers = base()["a"]
+    cells = [f"{number} kg" if n % every == 0 else f"{number}" for n, number in enumerate(numbers)]
+    rows = read(csv(base().assign(a=cells)))
+    assert np.allclose(rows.inputs["a"], numbers)
+    assert any(f"{ROWS // every} cells have the unit kg, the others none" in finding.message for finding in rows.findings)
+    target = read(csv(base().assign(y=cells)))
+    assert np.allclose(target.target, numbers)
+
+
+@pytest.mark.parametrize("form", ["{:.3f}", "{:.3f} kg", "{:.3f}%", "${:.3f}"])
+@pytest.mark.parametrize("minus", "\u2212\u2013")
+def test_a_unicode_minus_is_a_minus(form: str, minus: str) -> None:
+    numbers = base()["a"].to_numpy() - 50
+    frame = base().assign(a=[form.format(n).replace("-", minus) for n in numbers])
+    rows = read(csv(frame))
+    column = rows.signature.inputs[0]
+    assert np.allclose(rows.inputs["a"], numbers)
+    cell = form.format(-1.5).replace("-", minus)
+    assert text_cell(column)(cell) == -1.5
+    if column.has_number_format:
+        assert json_cell(column)(cell) == -1.5
+    target = read(csv(base().assign(y=frame["a"]))).target
+    assert np.allclose(target, numbers)
+
+
+def test_an_en_dash_between_numbers_is_no_minus() -> None:
+    assert kinds(read(csv(base().assign(x=["10–20", "20–30", "–"] * 100))))["x"] == "category"
 
 
 def test_one_letter_after_every_number_is_a_unit() -> None:
@@ -238,6 +382,44 @@ def test_a_few_odd_cells_are_missing_values_with_a_finding() -> None:
     assert (finding.message, finding.setting) == (message, 'columns.a.na_values = ["n/a"]')
 
 
+@pytest.mark.parametrize("mark", PANDAS_MARKS)
+def test_missing_marks_of_pandas_are_missing_in_categories(mark: str) -> None:
+    frame = base()
+    frame.loc[:10, "c"] = mark
+    frame.loc[11:20, "c"] = "unknown"
+    rows = read(csv(frame))
+    column = rows.signature.inputs[2]
+    assert column.categories == ("blue", "green", "red", "unknown") and column.nullable
+    finding = next(finding for finding in rows.findings if finding.column == "c")
+    assert str(finding) == f"c: 11 cells are missing values: {mark} [columns.c.na_values = []]"
+    values = [row[2] for row in coerce_rows([{"a": 1, "b": 2, "c": c} for c in (mark, None, "red")], rows.signature.inputs)]
+    assert values == [None, None, "red"]
+
+
+@pytest.mark.parametrize("options", [{"na_values": []}, {"categories": ["NA", "blue", "green", "red"]}])
+def test_missing_marks_can_be_categories(options: dict[str, list[str]]) -> None:
+    frame = base().assign(c=["NA", "blue", "green", "red"] * 75)
+    rows = read(csv(frame), columns={"c": options})
+    assert rows.signature.inputs[2].categories == ("NA", "blue", "green", "red") and not rows.findings
+
+
+def test_the_setting_of_a_missing_mark_makes_it_a_category() -> None:
+    frame = base().assign(flag=["true", "false", "NA"] * 100, answer=["yes", "no", "NA"] * 100)
+    rows = read(csv(frame), columns={"answer": {"kind": "boolean"}})
+    assert rows.inputs["flag"].isna().sum() == rows.inputs["answer"].isna().sum() == 100
+    for finding in rows.findings:
+        options = tomllib.loads(finding.setting)["columns"]
+        column = next(column for column in read(csv(frame), columns=options).signature.inputs if column.name == finding.column)
+        assert "NA" in column.categories and not column.nullable
+
+
+def test_missing_marks_are_missing_in_booleans_and_texts() -> None:
+    notes = [f"the note of row {n} is here" if n % 9 else "NA" for n in range(ROWS)]
+    rows = read(csv(base().assign(c=["true", "false", "NA"] * 100, note=notes)))
+    assert kinds(rows) == {**BASE_KINDS, "c": "boolean", "note": "text"}
+    assert rows.inputs["c"].isna().sum() == 100 and rows.inputs["note"].isna().sum() == 34
+
+
 def test_many_odd_cells_are_an_error_that_says_what_to_set() -> None:
     frame = base().astype({"a": object})
     frame.loc[: ROWS // 5, "a"] = "not measured"
@@ -252,6 +434,10 @@ IDENTIFIERS = {
     "uuid": [f"123e4567-e89b-12d3-a456-{n:012d}" for n in range(ROWS)],
     "row": [str(n + 5) for n in range(ROWS)],
     "name": [f"Person {n}" for n in range(ROWS)],
+    **{
+        name: [str(n + 1001) for n in range(ROWS)]
+        for name in ("employee no", "passengerid", "Kundennummer", "order number", "RechnungsNr", "CODE", "id of customer")
+    },
 }
 
 
@@ -262,9 +448,16 @@ def test_identifiers_are_left_out_with_a_finding(name: str) -> None:
     assert any(finding.column == name and "left out" in finding.message for finding in rows.findings)
 
 
+def test_the_number_of_different_texts_is_told() -> None:
+    rows = read(csv(base().assign(name=[f"Person {n % 180}" for n in range(ROWS)])))
+    finding = next(finding for finding in rows.findings if finding.column == "name")
+    assert str(finding) == 'name: left out: 180 different texts in 300 rows [columns.name.kind = "category"]'
+
+
 def test_years_and_ranks_are_kept() -> None:
-    frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=np.random.default_rng(1).permutation(ROWS) + 1)
-    assert {"year", "rank"} <= set(kinds(read(csv(frame))))
+    ranks = np.random.default_rng(1).permutation(ROWS)
+    frame = base().assign(year=np.arange(1700, 1700 + ROWS), rank=ranks + 1, number=ranks + 1001, nodes=np.arange(9, 9 + ROWS))
+    assert {"year", "rank", "number", "nodes"} <= set(kinds(read(csv(frame))))
 
 
 def test_a_column_of_pairs_does_not_set_the_decimal_mark() -> None:
@@ -375,6 +568,12 @@ def test_nested_and_binary_parquet_columns_are_left_out_by_name() -> None:
     assert {finding.column for finding in rows.findings if "left out" in finding.message} == {"tags", "point"}
 
 
+@pytest.mark.parametrize("data", [b"hello", parquet(pa.table({"a": [1], "y": [2]}))[:-9]])
+def test_a_damaged_parquet_file_is_named(data: bytes) -> None:
+    with pytest.raises(BadData, match=r"Parquet.* damaged.*; write it again"):
+        read(data, "t.parquet")
+
+
 @pytest.mark.skipif(not CASES.exists(), reason="the field cases are not beside the project")
 @pytest.mark.parametrize("case", ["03", "04", "05", "07", "08", "09", "10", "11", "12", "16", "17"])
 def test_field_cases_keep_their_columns(case: str) -> None:
@@ -449,6 +648,11 @@ def test_field_panels_have_their_frequency(case: str, frequency: str) -> None:
     rows = read_panel(path.read_bytes())
     assert rows.signature.panel is not None and rows.signature.panel.frequency == frequency
     assert len(rows.inputs) > 0.9 * (len(path.read_text().splitlines()) - 1)
+
+
+def test_an_entity_may_be_called_na() -> None:
+    rows = read_panel(csv(shop_rows("D").replace({"shop": {101: "NA"}})))
+    assert set(rows.inputs["shop"]) == {"NA", "102"}
 
 
 def test_free_text_becomes_features() -> None:
