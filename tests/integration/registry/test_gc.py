@@ -58,12 +58,12 @@ def test_recent_and_logged_versions_and_recent_entries_are_kept(context: Promoti
 
 
 def test_a_retired_version_cannot_be_promoted(context: PromotionContext, versions: list[str]) -> None:
-    delete_garbage(context, garbage(context)[0], "old", later)
-    retired = garbage(context) and entries_since(context.store, "p", context.trust.promoters)[-1].version
+    former_champion = next(candidate for candidate in garbage(context) if candidate.version == versions[0])
+    delete_garbage(context, former_champion, "old", later)
     with pytest.raises(Retired):
-        promote(context, "p", str(retired), "again", later, force=True)
+        promote(context, "p", versions[0], "again", later, force=True)
     with pytest.raises(Retired):
-        rollback(context, "p", "again", later, to=str(retired))
+        rollback(context, "p", "again", later, to=versions[0])
 
 
 def test_a_promotion_before_the_retirement_keeps_the_files(context: PromotionContext, versions: list[str]) -> None:
