@@ -252,14 +252,6 @@ class _Fold:
     validation_features: FloatMatrix
 
 
-def fit_model(family: str, params: Params, data: LabeledRows, encoder: Encoder, seed: int) -> Model:
-    """Fit one family on all of these rows. Raises BadData if a class has no rows."""
-    _check_classes(data)
-    target, spec = data.signature.target, FAMILIES[family]
-    estimator = spec.fit(target, seed, params, FitRows(encoder.transform(data.inputs), data.target.to_numpy()))
-    return Model(family, data.signature, encoder, spec.to_scorer(estimator, target, len(encoder.features)))
-
-
 def _check_classes(data: LabeledRows) -> None:
     """Require that every class has rows to train on. Raises BadData."""
     counts = data.target.value_counts()
