@@ -167,8 +167,11 @@ class _Search:
         return next((count for rows, count in SETTINGS_BY_ROWS if len(self.labels) <= rows), len(self.family.settings))
 
     def _cross_validated(self, params: Params) -> _Trial:
-        """Fit the folds in parallel, each within its part of the remaining time."""
-        workers = min(len(self.folds), os.cpu_count() or 1)
+        """Fit the folds, each within its part of the remaining time; in parallel if they are combined.
+
+        Others may catch warnings, which only one thread can do at a time.
+        """
+        workers = min(len(self.folds), os.cpu_count() or 1) if self.family.combine else 1
         seconds = max(0.0, self.deadline - time.monotonic()) * workers / len(self.folds)
 
         def fit(fold: _Fold) -> Any:

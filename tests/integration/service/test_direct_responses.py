@@ -129,7 +129,7 @@ def test_unusual_requests_get_the_same_prediction(service: Client, expected: byt
         (b"X: a\x01b\r\n", 400),
         (b"X\x00: a\r\n", 400),
         (b"Host: other\r\n", 400),
-        (b"Content-Type: text/csv\r\n", 422),
+        (b"Content-Type: text/csv\r\n", 415),
         (b"Accept: image/png\r\n", 406),
         (b"Content-Encoding: gzip\r\n", 415),
     ],
