@@ -41,7 +41,7 @@ SETTINGS_BY_ROWS = ((100, 2), (500, 8))
 class Candidate:
     """A fitted model with its out-of-fold scores.
 
-    `validation_rows` are indices of training rows and `validation_scores` their scores. Times are in seconds; `pred_time` is
+    `validation_rows` are indices of training rows, in order, and `validation_scores` their scores. Times are in seconds; `pred_time` is
     for all rows.
     """
 
@@ -87,7 +87,8 @@ def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) ->
     model, params, scores = search.combined(trials) if search.is_pooled else search.refitted(trials)
     fit_time = time.monotonic() - started
     value = metric_value(search.metric, search.truth, scores)
-    return Candidate(model, params, search.validation_rows, scores, value, fit_time, prediction_time(model, data))
+    order = np.argsort(search.validation_rows)
+    return Candidate(model, params, search.validation_rows[order], scores[order], value, fit_time, prediction_time(model, data))
 
 
 def prediction_time(model: Model, data: LabeledRows) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -114,7 +115,7 @@ def test_every_row_has_an_out_of_fold_prediction() -> None:
     rows, project, candidates = trained(mixed_frame("binary"), families=["linear", "random-forest", "lightgbm"], n_trials=2)
     count = len(training_rows(rows, project).target)
     for candidate in candidates:
-        assert sorted(candidate.validation_rows) == list(range(count))
+        assert candidate.validation_rows.tolist() == list(range(count))
         assert np.isfinite(candidate.validation_scores).all()
 
 
@@ -125,6 +126,17 @@ def test_a_shuffled_target_is_not_better_than_a_constant(task: str) -> None:
     rows, project, candidates = trained(frame, n_trials=2)
     board = rank(candidates, training_rows(rows, project), held_out_rows(rows, project), project)
     assert not board["better_than_constant"].any()
+
+
+def test_the_leaderboard_compares_the_same_rows_of_all_models() -> None:
+    """A much worse model is not tied, whichever way its validation rows were drawn."""
+    frame = mixed_frame("binary").assign(y=np.where(table(250)[0][:, 0] > 0, "yes", "no"))
+    rows, project, candidates = trained(frame, families=["linear", "random-forest"], n_trials=1, ensemble=False)
+    best, worst = sorted(candidates, key=lambda candidate: -candidate.score_val)
+    noise = replace(worst, validation_scores=worst.validation_scores[::-1], score_val=0.5)
+    board = rank([best, noise], training_rows(rows, project), held_out_rows(rows, project), project)
+    assert board["tied_with_best"].tolist() == [True, False]
+    assert board["better_than_constant"].tolist() == [True, False]
 
 
 def test_identical_models_are_tied() -> None:
