@@ -6,6 +6,7 @@ To add a family, add an entry to FAMILIES.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,9 @@ def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, F
         a_tree = (time.monotonic() - started) / FIRST_TREES
         affordable = (rows.deadline - time.monotonic()) / max(a_tree, 1e-6)
         trees = int(min(MAX_TREES, FIRST_TREES + max(0.0, 0.5 * affordable)))
-        forest.set_params(n_estimators=trees, oob_score=True).fit(rows.features, rows.target)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Some inputs do not have OOB scores")  # these get the mean
+            forest.set_params(n_estimators=trees, oob_score=True).fit(rows.features, rows.target)
         return forest.set_params(n_jobs=1)  # threads would add up predictions in any order
 
     return fit
