@@ -41,8 +41,8 @@ SETTINGS_BY_ROWS = ((100, 2), (500, 8))
 class Candidate:
     """A fitted model with its out-of-fold scores.
 
-    `validation_rows` are indices of training rows, in order, and `validation_scores` their scores. Times are in seconds; `pred_time` is
-    for all rows.
+    `validation_rows` are indices of training rows, in order, and `validation_scores` their scores. Times are in seconds;
+    `pred_time` is for all rows.
     """
 
     model: Model
