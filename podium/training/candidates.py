@@ -129,12 +129,12 @@ class _Search:
         for fit, check in folds(self.data, self.project):
             rows = self.data.rows(fit)
             _check_classes(rows)
-            if matrix is not None:
-                prepared.append(_Fold(check, matrix[fit], self.labels[fit], matrix[check]))
-                continue
-            encoder = with_selected_features(kind_of(self.project).fit_encoder(rows), rows, self.project)
-            features, check_features = encoder.transform(rows.inputs), encoder.transform(self.data.inputs.iloc[check])
-            prepared.append(_Fold(check, features, self.labels[fit], check_features))
+            if matrix is None:
+                encoder = with_selected_features(kind_of(self.project).fit_encoder(rows), rows, self.project)
+                encoded = encoder.transform(self.data.inputs.iloc[np.concatenate([fit, check])])
+                prepared.append(_Fold(check, encoded, np.arange(len(fit)), len(fit) + np.arange(len(check)), self.labels[fit]))
+            else:
+                prepared.append(_Fold(check, matrix, fit, check, self.labels[fit]))
         return prepared
 
     def trials(self) -> list[_Trial]:
@@ -192,11 +192,11 @@ class _Search:
         """Convert the models of the folds; boosters have the rounds that were best in the other folds, for honest scores."""
         pairs = zip(estimators, self.folds, strict=True)
         if self.family.at_rounds is None:
-            return [self.family.to_scorer(estimator, self.target, fold.features.shape[1]) for estimator, fold in pairs]
+            return [self.family.to_scorer(estimator, self.target, fold.matrix.shape[1]) for estimator, fold in pairs]
         best = np.array([estimator.best_iteration_ for estimator in estimators], dtype=float)
         rounds = np.maximum(1, np.round((best.sum() - best) / max(1, len(best) - 1)).astype(int))
         return [
-            self.family.at_rounds(estimator, self.target, fold.features.shape[1], int(count))
+            self.family.at_rounds(estimator, self.target, fold.matrix.shape[1], int(count))
             for (estimator, fold), count in zip(pairs, rounds, strict=True)
         ]
 
@@ -248,12 +248,21 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """Encoded rows for fitting and for validation."""
+    """Rows of a matrix for fitting and for validation; they are copied only while a model is fitted."""
 
     validation_rows: IndexArray
-    features: FloatMatrix
+    matrix: FloatMatrix
+    fit: IndexArray
+    check: IndexArray
     target: FloatVector
-    validation_features: FloatMatrix
+
+    @property
+    def features(self) -> FloatMatrix:
+        return self.matrix[self.fit]
+
+    @property
+    def validation_features(self) -> FloatMatrix:
+        return self.matrix[self.check]
 
 
 def _check_classes(data: LabeledRows) -> None:
