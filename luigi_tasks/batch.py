@@ -99,7 +99,7 @@ class PredictBatch(luigi.Task):
         return ServedModel.of(entry, loaded)
 
     def _predict(self, file: InboxFile, model: ServedModel) -> None:
-        options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8))
+        options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8), store())
         receipt = process_file(file, model, options) or read_receipt(file)[1]
         if not receipt:
             raise StoreError(f"{file.source.url} does not exist yet")

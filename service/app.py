@@ -153,7 +153,7 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     swaps = Swaps(live, metrics, settings.model_memory)
     reconciler = Reconciler(polled_store, cache, loader, swaps, settings.poll_seconds)
     stack.callback(reconciler.close)
-    processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id)
+    processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id, store)
     inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
     open_bucket = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
     return Services(

@@ -6,6 +6,7 @@ duplicated and late events are harmless: each state of an input is processed onc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -119,12 +120,16 @@ def is_waiting(file: InboxFile) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ProcessingOptions:
-    """Scoring function, input limit, clock, source of prediction IDs, and the models to run."""
+    """Scoring function, input limit, clock, source of prediction IDs, and the models to run.
+
+    Inputs, results and receipts are kept in `archive` too, by day and version, so that later ones do not overwrite them.
+    """
 
     score: Score
     max_bytes: int
     now: Callable[[], datetime]
     identity: Callable[[], str]
+    archive: Store
     families: str = "all"
 
 
@@ -148,9 +153,13 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         "prediction_id": options.identity(),
         "at": options.now().isoformat(timespec="milliseconds"),
     }
+    archive = _Archive(options.archive, f"predictions/{snapshot.project}/dt={facts['at'][:10]}/{snapshot.version}/")
     try:
         try:
-            csv, rows, unknown = _predict(_read(file.source, etag, options.max_bytes), file, snapshot, options)
+            data = _read(file.source, etag, options.max_bytes)
+            facts["input"] = archive.keep(data, ".input")
+            csv, rows, unknown = _predict(data, file, snapshot, options)
+            del data
             if read_receipt(file)[0] != receipt_etag:
                 return None  # another replica was faster
         except BadData as error:
@@ -160,13 +169,30 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         else:
             facts |= {"not_predicted": unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if unknown else {}
             facts |= {"state": "done", "result": file.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
+            facts["kept_result"] = archive.keep(csv, ".csv")
             file.result.put(csv, result_etag)
             if error_etag:
                 file.error.put(_dump({"state": "resolved", "receipt": file.receipt.url}), error_etag)
         file.receipt.put(_dump(facts), receipt_etag)
+        archive.keep(_dump(facts), ".receipt.json")
     except (AlreadyExists, PreconditionFailed, NotFound):
         return None  # the input changed, or another process was faster; the next scan resolves it
     return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """A folder of objects that are named after the digest of their content, and never overwritten."""
+
+    store: Store
+    prefix: str
+
+    def keep(self, data: bytes, suffix: str) -> str:
+        """Store the data unless it is there; return its URL."""
+        key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}{suffix}"
+        with contextlib.suppress(AlreadyExists):
+            self.store.create(key, data)
+        return self.store.url(key)
 
 
 def read_receipt(file: InboxFile) -> tuple[str | None, dict[str, Any]]:
@@ -194,7 +220,6 @@ def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: Proce
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
-        del data
         is_panel = snapshot.signature.panel is not None  # forecast with the champion only, for the entities that it knows
         parse_options = ParseOptions(by_row=is_panel, gzipped=file.source.key.endswith(".gz"), keep_extra=True)
         families: Sequence[str] = snapshot.families("champion" if is_panel else options.families)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import subprocess
@@ -46,8 +47,8 @@ def served(context: PromotionContext) -> ServedModel:
     return champion_of(replace(context, validator=Validator()), "prices")
 
 
-def options(score: Callable[[ServedModel, str, pd.DataFrame], Any] = scores_here) -> ProcessingOptions:
-    return ProcessingOptions(score, MAX_BYTES, lambda: datetime.now(UTC), lambda: "id")
+def options(store: Store, score: Callable[[ServedModel, str, pd.DataFrame], Any] = scores_here) -> ProcessingOptions:
+    return ProcessingOptions(score, MAX_BYTES, lambda: datetime.now(UTC), lambda: "id", store)
 
 
 def put(store: Store, key: str, data: bytes) -> None:
@@ -72,19 +73,37 @@ def test_each_version_of_a_file_is_processed_once(store: Store, served: ServedMo
     put(store, "inbox/other/x.csv", ROWS)
     (file,) = list_files(store, served)
     with ThreadPoolExecutor(5) as pool:
-        receipts = list(pool.map(lambda _: process_file(file, served, options()), range(5)))
+        receipts = list(pool.map(lambda _: process_file(file, served, options(store)), range(5)))
     done = [receipt for receipt in receipts if receipt]
     assert len(done) == 1
     result = store.read("outbox/prices/day 1/ä.csv")
     assert len(result.data.splitlines()) == 3
     assert done[0] == read(store, "outbox/prices/day 1/ä.csv.receipt.json")
     assert (done[0]["rows"], done[0]["version"], done[0]["prediction_id"]) == (2, served.version, "id")
-    assert process_file(file, served, options()) is None
+    assert process_file(file, served, options(store)) is None
     assert store.etag("outbox/prices/day 1/ä.csv") == result.etag
     put(store, "inbox/prices/day 1/ä.csv", ROWS + b"70,2\n")
-    receipt = process_file(file, served, options())
+    receipt = process_file(file, served, options(store))
     assert receipt is not None
     assert receipt["rows"] == 3
+
+
+def test_an_overwritten_input_is_kept_with_its_result_and_receipt(store: Store, served: ServedModel) -> None:
+    inputs = [ROWS, ROWS + b"70,2\n", b"area,rooms\nmuch,4\n"]
+    receipts = []
+    for data in inputs:
+        put(store, "inbox/prices/x.csv", data)
+        (file,) = list_files(store, served)
+        receipts.append(process_file(file, served, options(store)))
+    folder = f"predictions/prices/dt={datetime.now(UTC):%Y-%m-%d}/{served.version}/"
+    kept = {info.key: store.read(info.key).data for info in store.list_objects(folder)}
+    assert sorted(data for key, data in kept.items() if key.endswith(".input")) == sorted(inputs)
+    assert len([key for key in kept if key.endswith(".csv")]) == 2
+    assert sum(json.loads(data) in receipts for key, data in kept.items() if key.endswith(".receipt.json")) == 3
+    assert all(hashlib.sha256(data).hexdigest() == key.removeprefix(folder).partition(".")[0] for key, data in kept.items())
+    for data, receipt in zip(inputs, receipts, strict=True):
+        assert receipt is not None
+        assert kept[receipt["input"].partition(f"{store.bucket}/")[2]] == data
 
 
 INVALID = [
@@ -102,13 +121,13 @@ def test_an_invalid_file_gets_an_error_report_and_can_be_fixed(
 ) -> None:
     put(store, "inbox/prices/x.csv", data)
     (file,) = list_files(store, served)
-    process_file(file, served, options())
-    assert process_file(file, served, options()) is None
+    process_file(file, served, options(store))
+    assert process_file(file, served, options(store)) is None
     report = read(store, "outbox/prices/x.csv.error.json")
     assert (report["code"], [error.get("row") for error in report["errors"]]) == (code, rows)
     assert not store.exists("outbox/prices/x.csv")
     put(store, "inbox/prices/x.csv", ROWS)
-    process_file(file, served, options())
+    process_file(file, served, options(store))
     assert store.exists("outbox/prices/x.csv")
     assert read(store, "outbox/prices/x.csv.error.json")["state"] == "resolved"
 
@@ -122,10 +141,10 @@ def test_a_file_overwritten_during_processing_is_processed_again(store: Store, s
         put(store, "inbox/prices/x.csv", ROWS + b"70,2\n")
         return scores_here(model, family, frame)
 
-    first = process_file(file, served, options(score_and_overwrite))
+    first = process_file(file, served, options(store, score_and_overwrite))
     assert first is not None
     assert first["rows"] == 2
-    second = process_file(file, served, options())
+    second = process_file(file, served, options(store))
     assert second is not None
     assert second["rows"] == 3
     assert first["etag"] != second["etag"]
@@ -134,7 +153,7 @@ def test_a_file_overwritten_during_processing_is_processed_again(store: Store, s
 def test_a_decompression_bomb_is_rejected(store: Store, served: ServedModel) -> None:
     put(store, "inbox/prices/x.csv.gz", gzip.compress(b"area,rooms\n" + b"50.5,3\n" * 30 * MAX_BYTES))
     (file,) = list_files(store, served)
-    receipt = process_file(file, served, options())
+    receipt = process_file(file, served, options(store))
     assert receipt is not None
     assert (receipt["state"], receipt["code"]) == ("error", "too-large")
 
@@ -164,9 +183,9 @@ def test_a_killed_process_leaves_no_partial_result(
     with monkeypatch.context() as patch:
         patch.setattr(ObjectRef, "put", put_or_die)
         with pytest.raises(KeyboardInterrupt):
-            process_file(file, served, options())
+            process_file(file, served, options(store))
     assert not store.exists(file.receipt.key)
-    receipt = process_file(file, served, options())
+    receipt = process_file(file, served, options(store))
     assert receipt is not None
     assert store.read(file.result.key).data.count(b"\n") == 3
 
