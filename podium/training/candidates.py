@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from podium.formatting import format_score
 from podium.models.encoder import Encoder
 from podium.models.metrics import Metric, metric_name, metric_value, metrics_for
 from podium.models.model import Model
@@ -157,10 +158,10 @@ class _Search:
         return trials
 
     def _log(self, trials: list[_Trial], number: int, count: int) -> None:
-        best = max((trial.score_val for trial in trials), default=float("nan"))
-        left = max(0.0, self.deadline - time.monotonic())
-        name = metric_name(self.target, self.project.metric)
-        log.info("%s: setting %d of %d, best %s %.4g, %.0f s left", self.name, number, count, name, best, left)
+        best = max((trial.score_val for trial in trials), default=None)
+        name, left = metric_name(self.target, self.project.metric), max(0.0, self.deadline - time.monotonic())
+        score = format_score(best, name)
+        log.info("%s: setting %d of %d, best %s %s, %.0f s left", self.name, number, count, name, score, left)
 
     def _max_settings(self) -> int:
         if self.project.n_trials is not None:
