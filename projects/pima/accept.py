@@ -22,7 +22,7 @@ def accept(env: AcceptanceEnvironment) -> None:
     version = str(manifest["version"])
     created = datetime.strptime(version[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     env.check(abs((datetime.now(UTC) - created).total_seconds()) < 600, f"the version name has the date and time: {version}")
-    env.check("promote" in history, "promoted after passing its gates; the history has the reason")
+    env.check("promote" in history.lower(), "promoted after passing its gates; the history has the reason")
     gates = re.findall(r'"name": "([a-z-]+)"', env.podium("models", "history", "pima", "--json"))
     env.check({"min-score", "latency", "golden-rows"} <= set(gates), f"gates: {', '.join(sorted(set(gates)))}")
     nullable = {column["name"]: column["nullable"] for column in manifest["signature"]["inputs"]}
