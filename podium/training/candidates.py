@@ -223,7 +223,7 @@ class _Search:
             return self._model(best.scorers[0]), best.params, best.scores
         raw = [raw_scores(trial.scores, self.target) for trial in trials]
         link = link_of(self.target)
-        weights = greedy_weights(raw, self.truth, lambda sums: metric_value(self.metric, self.truth, link(sums)))
+        weights = greedy_weights(raw, self.truth, lambda truth, sums: metric_value(self.metric, truth, link(sums)))
         parts = [
             (scorer, weight / len(trial.scorers))
             for trial, weight in zip(trials, weights, strict=True)

@@ -26,7 +26,7 @@ def with_ensemble(candidates: Sequence[Candidate], data: LabeledRows, project: P
     truth, target = data.target.to_numpy()[covered], data.signature.target
     metric = metrics_for(target)[metric_name(target, project.metric)]
     parts = [part[covered] for part in parts]
-    weights = greedy_weights(parts, truth, lambda scores: metric_value(metric, truth, scores))
+    weights = greedy_weights(parts, truth, lambda known, scores: metric_value(metric, known, scores))
     members = [(candidate, weight) for candidate, weight in zip(candidates, weights, strict=True) if weight]
     if not project.ensemble or len(members) < 2:
         return list(candidates)

@@ -10,7 +10,7 @@ from sklearn.utils.extmath import softmax
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
-ROUNDS, SMALLEST_GAIN, SMALLEST_PROBABILITY = 25, 1e-5, 1e-15
+ROUNDS, MAX_ROWS, SMALLEST_GAIN, SMALLEST_PROBABILITY = 25, 20_000, 1e-5, 1e-15
 
 
 def raw_scores(scores: FloatMatrix, target: Target) -> FloatMatrix:
@@ -30,15 +30,21 @@ def link_of(target: Target) -> Callable[[FloatMatrix], FloatMatrix]:
     return lambda sums: np.asarray(softmax(sums))
 
 
-def greedy_weights(parts: Sequence[FloatMatrix], truth: FloatVector, score: Callable[[FloatMatrix], float]) -> list[float]:
+def greedy_weights(
+    parts: Sequence[FloatMatrix], truth: FloatVector, score: Callable[[FloatVector, FloatMatrix], float]
+) -> list[float]:
     """Return weights that add up to 1, and increase `score` of the weighted mean of the parts.
 
-    In each round, the part that helps most is added, possibly again, as long as it helps noticeably.
+    In each round, the part that helps most is added, possibly again, as long as it helps noticeably. Of a large table, some
+    rows decide.
     """
+    if len(truth) > MAX_ROWS:
+        rows = np.random.default_rng(0).choice(len(truth), MAX_ROWS, replace=False)
+        truth, parts = truth[rows], [part[rows] for part in parts]
     counts, total = np.zeros(len(parts), dtype=int), np.zeros_like(parts[0])
     best = -np.inf
     for number in range(1, ROUNDS + 1):
-        values = [score((total + part) / number) for part in parts]
+        values = [score(truth, (total + part) / number) for part in parts]
         chosen = int(np.nanargmax(values))
         if number > 1 and not values[chosen] > best + SMALLEST_GAIN * abs(best):
             break

@@ -72,9 +72,21 @@ def test_the_mean_of_linear_models_has_the_mean_of_their_sums() -> None:
 def test_weights_are_chosen_as_long_as_they_help() -> None:
     truth = np.linspace(0.0, 1.0, 50)
     parts = [(truth + 0.3)[:, None], (truth - 0.3)[:, None], np.zeros((50, 1))]
-    weights = greedy_weights(parts, truth, lambda scores: -float(np.mean((scores[:, 0] - truth) ** 2)))
+    weights = greedy_weights(parts, truth, lambda known, scores: -float(np.mean((scores[:, 0] - known) ** 2)))
     assert weights == [0.5, 0.5, 0.0]
-    assert greedy_weights(parts[:1], truth, lambda scores: 1.0) == [1.0]
+    assert greedy_weights(parts[:1], truth, lambda known, scores: 1.0) == [1.0]
+
+
+def test_some_rows_of_a_large_table_decide() -> None:
+    truth = np.linspace(0.0, 1.0, 50_000)
+    sizes = set()
+
+    def score(known: np.ndarray, scores: FloatMatrix) -> float:
+        sizes.add((len(known), len(scores)))
+        return -float(np.mean((scores[:, 0] - known) ** 2))
+
+    assert greedy_weights([(truth + 0.3)[:, None], (truth - 0.3)[:, None]], truth, score) == [0.5, 0.5]
+    assert sizes == {(20_000, 20_000)}
 
 
 def trained(frame: pd.DataFrame, **entries: object) -> tuple[LabeledRows, Project, list[Candidate]]:
