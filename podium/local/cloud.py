@@ -15,7 +15,7 @@ from typing import Any, Self
 import boto3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from podium.local.processes import Process, free_ports
+from podium.local.processes import DidNotStart, Process, free_ports
 from podium.local.seaweedfs import start_s3
 
 BUCKET = "podium"
@@ -29,9 +29,8 @@ class LocalCloud:
 
     def __init__(self, folder: Path, service_port: int, s3_port: int | None = None) -> None:
         self.folder, self.service_port = folder, service_port
-        self._ports = free_ports(11)
-        if s3_port:
-            self._ports[0] = s3_port
+        self._s3_port = s3_port
+        self._choose_ports()
         self._secrets = _secrets(folder)
         self._s3: Process | None = None
         self._bridge: Process | None = None
@@ -61,7 +60,23 @@ class LocalCloud:
     def events_url(self) -> str:
         return f"http://127.0.0.1:{self._ports[10]}"
 
+    def _choose_ports(self) -> None:
+        self._ports = free_ports(11)
+        if self._s3_port:
+            self._ports[0] = self._s3_port
+
     def start(self) -> Self:
+        """Start all servers, up to three times, because another program may take a port that was free."""
+        for _ in range(2):
+            try:
+                return self._start()
+            except DidNotStart as error:
+                print(f"starting the local cloud again on other ports: {error}", file=sys.stderr)
+                self.stop()
+                self._choose_ports()
+        return self._start()
+
+    def _start(self) -> Self:
         self.start_events()
         self._s3 = start_s3(
             self.folder,

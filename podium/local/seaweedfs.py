@@ -52,5 +52,9 @@ def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str,
     ]
     (folder / "logs").mkdir(exist_ok=True)
     process = Process(command, folder / "logs" / "s3.log", os.environ)
-    process.wait_for(f"http://127.0.0.1:{ports[0]}/")
+    try:
+        process.wait_for(f"http://127.0.0.1:{ports[0]}/")
+    except BaseException:
+        process.stop()
+        raise
     return process
