@@ -28,11 +28,9 @@ from podium.project import Project
 from podium.schema.data_errors import BadData
 from podium.tables.frames import coerce_frame
 from podium.tables.labeled_rows import LabeledRows
-from podium.training.leaderboard import rank
-from podium.training.local_run import train_candidates
+from podium.training.local_run import leaderboard, train_candidates
 from podium.training.preparation import prepare_table
 from podium.training.reading import read_training_table
-from podium.training.splits import held_out_rows, training_rows
 
 LEARNED = ["AER/HousePrices", "ISLR/OJ", "ISLR/Carseats", "Stat2Data/Titanic", "modeldata/attrition", "modeldata/credit_data"]
 LEARNED += ["openintro/ames", "seattle_weather"]
@@ -167,13 +165,13 @@ def autogluon_kinds(folder: Path, scores: list[Score]) -> list[str]:
 
 
 def learned(data: bytes, table: Table) -> str:
-    """Train one model and return its metric on the test rows."""
+    """Train one model and return its metric."""
     try:
         rows, _ = prepare(data, table)
     except BadData:
         return "refused"
     project = project_of(table)
-    board = rank(train_candidates(rows, project), training_rows(rows, project), held_out_rows(rows, project), project)
+    board = leaderboard(rows, train_candidates(rows, project), project)
     name = next(metric for metric in ("roc_auc", "r2", "accuracy") if metric in board)
     return f"{board[name].iloc[0]:.3f} {name}"
 

@@ -23,16 +23,16 @@ from podium.schema.reading import Finding
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError, digest
 from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, labeled_rows_to_parquet
-from podium.training.candidates import Candidate, train
+from podium.training.candidates import Candidate, out_of_fold_scores, train
 from podium.training.data_report import build_data_report, report_html
-from podium.training.ensemble import with_ensemble
+from podium.training.ensemble import ensemble_of
 from podium.training.families import select_families
 from podium.training.feature_selection import decisions_from_json, decisions_to_json, kept_indices, select_features
 from podium.training.findings import findings_text
 from podium.training.leaderboard import rank
 from podium.training.project_kinds import kind_of
 from podium.training.run_outputs import candidate_from_arrow, candidate_to_arrow, encoder_from_json, encoder_to_json
-from podium.training.splits import held_out_rows, training_rows
+from podium.training.splits import evaluation_rows, training_rows
 from podium.training.version_files import TrainedRun, VersionReservation
 
 
@@ -110,17 +110,36 @@ class Train(CleanedStage):
         return candidate_to_arrow(train(self.family, self.training(), encoder, self.config))
 
 
+class Ensemble(CleanedStage):
+    """The weighted mean of the families; empty if one family is best alone."""
+
+    file = "candidates/ensemble.arrow"
+
+    def inputs(self) -> dict[str, Any]:
+        families = [self.clone(Train, family=name) for name in select_families(self.config)]
+        return {**super().inputs(), "families": families}
+
+    def build(self) -> bytes:
+        candidates = [candidate_from_arrow(target.read()) for target in self.input()["families"]]
+        ensemble = ensemble_of(candidates, self.training(), self.config)
+        return candidate_to_arrow(ensemble) if ensemble else b""
+
+
 class RankedStage(CleanedStage):
     """A stage that reads every candidate."""
 
     def inputs(self) -> dict[str, Any]:
-        candidates = [self.clone(Train, family=name) for name in select_families(self.config)]
-        return {**super().inputs(), "candidates": candidates}
+        families = [self.clone(Train, family=name) for name in select_families(self.config)]
+        return {**super().inputs(), "candidates": [*families, self.clone(Ensemble)]}
 
     def candidates(self) -> list[Candidate]:
-        """Return the candidates of all families, and their ensemble."""
-        candidates = [candidate_from_arrow(target.read()) for target in self.input()["candidates"]]
-        return with_ensemble(candidates, self.training(), self.config)
+        """Return the candidates of all families, and their ensemble if there is one."""
+        files = [target.read() for target in self.input()["candidates"]]
+        return [candidate_from_arrow(file) for file in files if file]
+
+    def evaluation(self, candidates: list[Candidate]) -> LabeledRows:
+        """Return the rows to evaluate on."""
+        return evaluation_rows(self.rows(), self.config, out_of_fold_scores(candidates))
 
     def reservation(self) -> VersionReservation:
         """Return the name and parent of the version, stored once so that a resumed run publishes the same version."""
@@ -137,8 +156,8 @@ class Rank(RankedStage):
     file = LEADERBOARD_FILE
 
     def build(self) -> bytes:
-        board = rank(self.candidates(), self.training(), held_out_rows(self.rows(), self.config), self.config)
-        return board.to_csv(index=False).encode()
+        candidates = self.candidates()
+        return rank(candidates, self.training(), self.evaluation(candidates), self.config).to_csv(index=False).encode()
 
 
 class Compare(RankedStage):
@@ -147,9 +166,9 @@ class Compare(RankedStage):
     file = COMPARISON_FILE
 
     def build(self) -> bytes:
-        models = [candidate.model for candidate in self.candidates()]
-        test = held_out_rows(self.rows(), self.config)
-        return compare(models, self.champion(), test, self.config).to_csv(index=False).encode()
+        candidates = self.candidates()
+        models, rows = [candidate.model for candidate in candidates], self.evaluation(candidates)
+        return compare(models, self.champion(), rows, self.config).to_csv(index=False).encode()
 
     def champion(self) -> Incumbent | None:
         """Return the current champion, or None if there is none or it cannot be loaded."""
@@ -163,7 +182,7 @@ class Compare(RankedStage):
             return None
         finally:
             context.validator.close()
-        return incumbent_of(loaded)
+        return incumbent_of(loaded, context.fetch)
 
 
 class Publish(RankedStage):
@@ -254,5 +273,5 @@ def _comparison_lines(comparison: bytes) -> list[str]:
     table = pd.read_csv(io.BytesIO(comparison))
     if not table["model"].str.endswith(")").any():  # only the champion's name has a suffix
         return []
-    title = f"Compared with the current champion on {table['rows'].iloc[0]} shared test rows"
+    title = f"Compared with the current champion on {table['rows'].iloc[0]} shared rows"
     return [title, table.round(4).to_string(index=False)]

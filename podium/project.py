@@ -124,7 +124,13 @@ class SplitOptions(StrictModel):
         None, description="how test rows and folds are chosen; by default stratified for classes, random for numbers"
     )
     column: str | None = Field(None, description="group or time column of a grouped or time split")
-    test_size: float = Field(0.2, gt=0, lt=1, description="fraction of the rows in the test set")
+    test_size: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fraction of the rows kept for tests; by default 0.2 of more than 50,000 rows, of groups and of times, and "
+        "none of others: every row is trained on, and evaluated out of fold",
+    )
     folds: int = Field(5, ge=2, le=20, description="number of cross-validation folds")
 
     @model_validator(mode="after")
@@ -195,9 +201,9 @@ class GateOptions(StrictModel):
     A promoting process without the project file applies the defaults.
     """
 
-    min_score: float | None = Field(None, description="minimum test score; higher is better")
+    min_score: float | None = Field(None, description="minimum score on the test rows or out of fold; higher is better")
     non_inferiority: bool = Field(
-        True, description="require a score not significantly worse than the champion's on shared test rows (95% CI)"
+        True, description="require a score not significantly worse than the champion's on shared rows (95% CI)"
     )
     baseline: bool = Field(True, description="require a model that is better than predicting the same for every row")
     leakage: bool = Field(True, description="require that no single input predicts 99.9 % of the target")

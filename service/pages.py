@@ -106,6 +106,7 @@ class Pages:
             result=result,
             has_report=REPORT_FILE in manifest.files,
             imported=_import_note(manifest.data),
+            out_of_fold=manifest.is_out_of_fold,
         )
 
 

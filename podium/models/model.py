@@ -11,6 +11,7 @@ from podium.models.encoder import Encoder
 from podium.models.scorers import EnsembleScorer, Explainer, LightGBMScorer, LinearScorer, NotExplainable, Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Label, Signature, Target, Value
+from podium.tables.labeled_rows import LabeledRows
 
 RowScorer = Callable[[Sequence[Value]], Sequence[float]]
 """Maps the typed cells of one row to its scores."""
@@ -28,6 +29,10 @@ class Model:
     def scores(self, frame: pd.DataFrame) -> FloatMatrix:
         """Return (n, classes) probabilities or (n, 1) values for a typed frame of n rows."""
         return self.scorer.scores(self.encoder.transform(frame))
+
+    def out_of_sample_scores(self, rows: LabeledRows) -> FloatMatrix:
+        """Return the scores of rows that the model was not fitted on, or their out-of-fold scores if it was."""
+        return rows.scores[self.family] if rows.scores else self.scores(rows.inputs)
 
     def compiled(self) -> RowScorer:
         """Return a one-row scorer that needs no DataFrame and gives results identical to `scores`. Not thread-safe."""

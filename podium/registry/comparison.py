@@ -15,30 +15,36 @@ from podium.models.metrics import bootstrap, interval, metric_name, metric_value
 from podium.models.model import Model
 from podium.project import Project
 from podium.registry.loading import LoadedVersion
-from podium.registry.versions import SplitBoundary
+from podium.registry.versions import TEST_FILE, Fetch, Manifest, SplitBoundary, read_file
 from podium.schema.arrays import BoolMask, IndexArray
 from podium.schema.data_errors import BadData
+from podium.storage.object_store import StoreError, TooLarge
 from podium.tables.frames import coerce_by_row
-from podium.tables.labeled_rows import LabeledRows
+from podium.tables.labeled_rows import LabeledRows, UnreadableRows, labeled_rows_from_parquet
 from podium.tables.split_keys import SINGLE_STRATUM, row_hash, split_keys, strata
 
 CURRENT_CHAMPION = "(current champion)"
+MAX_TEST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Incumbent:
-    """The current champion model, and how its project split the rows (None if unknown)."""
+    """The current champion model, and how its project split the rows (None if unknown).
+
+    `rows` are those it was trained on, with its out-of-fold scores, if it has no test rows.
+    """
 
     model: Model
     project: Project | None
     split: SplitBoundary | None
+    rows: LabeledRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparableRows:
-    """Test rows that the incumbent can predict: their positions and the incumbent's scores.
+    """Rows that the incumbent can predict: their positions and the incumbent's scores.
 
-    `known_unseen` is false if the incumbent may have been trained on some of them.
+    `known_unseen` is false if the model that gave a score may have been trained on the row.
     """
 
     positions: IndexArray
@@ -50,17 +56,32 @@ class NotComparable(ValueError):
     """There are no rows on which a version and the champion can be compared; the message says why."""
 
 
-def incumbent_of(champion: LoadedVersion) -> Incumbent:
-    manifest = champion.manifest
+def incumbent_of(champion: LoadedVersion, fetch: Fetch) -> Incumbent:
+    """Return the champion model. Without the rows it was trained on, it may have seen those that it is compared on."""
+    manifest, rows = champion.manifest, None
+    if manifest.is_out_of_fold:
+        with contextlib.suppress(UnreadableRows, StoreError):
+            rows = read_evaluation_rows(manifest, fetch)
     try:
         project = Project.model_validate(manifest.configuration)
     except ValidationError:  # the configuration is from another release
         project = None
-    return Incumbent(champion.models[manifest.champion], project, manifest.split)
+    return Incumbent(champion.models[manifest.champion], project, manifest.split, rows)
+
+
+def read_evaluation_rows(manifest: Manifest, fetch: Fetch) -> LabeledRows:
+    """Return the test rows, or all rows with out-of-fold scores. Raises IntegrityError, TooLarge, UnreadableRows."""
+    file = manifest.files.get(TEST_FILE)
+    if file and file.size > MAX_TEST_BYTES:
+        raise TooLarge(f"{TEST_FILE} has {file.size} bytes; at most {MAX_TEST_BYTES} are read")
+    return labeled_rows_from_parquet(read_file(manifest, TEST_FILE, fetch))
 
 
 def comparable_rows(incumbent: Incumbent, test: LabeledRows) -> ComparableRows:
-    """Return the rows that the incumbent has not seen, parsed by its own rules, with its scores. Raises NotComparable."""
+    """Return the rows that the incumbent has not seen, parsed by its own rules, with its scores. Raises NotComparable.
+
+    Rows that it has seen have its out-of-fold scores, if there are any.
+    """
     incumbent_target, target = incumbent.model.signature.target, test.signature.target
     if (incumbent_target.task, incumbent_target.classes) != (target.task, target.classes):
         raise NotComparable("the champion has a different target")
@@ -69,19 +90,35 @@ def comparable_rows(incumbent: Incumbent, test: LabeledRows) -> ComparableRows:
         raise NotComparable("the champion was trained on all of these rows")
     positions, frame = _parse(incumbent.model, test, np.flatnonzero(unseen))
     scores = incumbent.model.scores(frame)
+    if incumbent.rows is not None and known:
+        seen, indices = _seen(incumbent, incumbent.rows, test.rows(positions))
+        scores[seen] = incumbent.rows.scores[incumbent.model.family][indices]
     predicted = np.isfinite(scores).all(axis=1)  # a panel model has no prediction for unknown entities
     return ComparableRows(positions[predicted], scores[predicted], known)
 
 
 def _unseen(incumbent: Incumbent, test: LabeledRows) -> tuple[BoolMask, bool]:
     """Return a mask of the rows that the incumbent has not seen, and whether that is known."""
-    unknown = np.ones(len(test.inputs), dtype=bool), False
+    every = np.ones(len(test.inputs), dtype=bool)
+    unknown = every, False
     if incumbent.split is None or incumbent.project is None or (test.raw is None and test.order is None):
         return unknown
+    if incumbent.split.kind == "out-of-fold":
+        columns = set(test.raw.column_names if test.raw is not None else ())
+        return every, incumbent.rows is not None and columns >= set(incumbent.split.columns)
     try:
         return unseen_by(test, incumbent.split, incumbent.project), True
     except (BadData, KeyError):  # the table no longer has the columns of the split
         return unknown
+
+
+def _seen(incumbent: Incumbent, seen: LabeledRows, test: LabeledRows) -> tuple[BoolMask, IndexArray]:
+    """Return a mask of the test rows that are among the incumbent's rows, and the indices of these rows."""
+    assert incumbent.split is not None and incumbent.project is not None and test.raw is not None and seen.order is not None
+    numbers = pd.Series(np.arange(len(seen.order)), index=seen.order.to_numpy())
+    keys = split_keys(test.raw.select(incumbent.split.columns), incumbent.project)
+    found = numbers[~numbers.index.duplicated()].reindex(keys).to_numpy()
+    return ~np.isnan(found), found[~np.isnan(found)].astype(np.intp)
 
 
 def _parse(model: Model, test: LabeledRows, positions: IndexArray) -> tuple[IndexArray, pd.DataFrame]:
@@ -101,7 +138,7 @@ def _parse(model: Model, test: LabeledRows, positions: IndexArray) -> tuple[Inde
 def compare(models: Sequence[Model], champion: Incumbent | None, test: LabeledRows, project: Project) -> pd.DataFrame:
     """Return one row per model, best first: rank, model, eval_metric, score_test, ci_low, ci_high, rows.
 
-    All models are scored on the same rows: those that the champion can predict and has not seen.
+    All models are scored on the same rows: those that the champion can predict and has not seen, or has out-of-fold scores of.
     """
     name = metric_name(test.signature.target, project.metric)
     metric = metrics_for(test.signature.target)[name]
@@ -111,8 +148,8 @@ def compare(models: Sequence[Model], champion: Incumbent | None, test: LabeledRo
             comparable = comparable_rows(champion, test)
             positions = comparable.positions
             champion_scores = {f"{champion.model.family} {CURRENT_CHAMPION}": comparable.scores}
-    inputs = test.inputs.iloc[positions]
-    scores = {model.family: model.scores(inputs) for model in models} | champion_scores
+    rows = test.rows(positions)
+    scores = {model.family: model.out_of_sample_scores(rows) for model in models} | champion_scores
     finite = np.isfinite(np.hstack(list(scores.values()))).all(axis=1)
     if not finite.any():
         return pd.DataFrame()

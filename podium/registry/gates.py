@@ -9,12 +9,13 @@ import numpy as np
 from podium.models.golden_rows import Golden
 from podium.models.leakage import NEARLY_ALL, NEARLY_EXACT, leaking_inputs
 from podium.models.metrics import INFINITY_IN_CSV, Metric, bootstrap, interval, metric_name, metric_value, metrics_for
+from podium.models.model import Model
 from podium.project import PromotionRules
 from podium.registry.audit_entry import GateResult
-from podium.registry.comparison import NotComparable, comparable_rows, incumbent_of
+from podium.registry.comparison import Incumbent, NotComparable, comparable_rows
 from podium.registry.compatibility import incompatibilities
 from podium.registry.loading import LoadedVersion
-from podium.registry.versions import UNTIL, Manifest
+from podium.registry.versions import UNTIL
 from podium.tables.labeled_rows import LabeledRows
 
 TIMED_CALLS = 200
@@ -23,15 +24,21 @@ ROUNDING = 1e-6
 
 
 def evaluate_gates(
-    loaded: LoadedVersion, golden: Golden, champion: LoadedVersion | None, test: LabeledRows, rules: PromotionRules
+    loaded: LoadedVersion,
+    golden: Golden,
+    champion: LoadedVersion | None,
+    incumbent: Incumbent | None,
+    test: LabeledRows,
+    rules: PromotionRules,
 ) -> list[GateResult]:
     """Return the result of every gate in the promoter's rules.
 
-    `golden` and `test` are the version's own rows; all figures are computed again. Loading has already verified the files,
-    the signature and the golden rows. Raises UnknownMetric.
+    `golden` and `test` are the version's own rows; all figures are computed again, from the out-of-fold scores of rows that
+    the models were trained on. Loading has already verified the files, the signature and the golden rows. `incumbent` is the
+    champion's model. Raises UnknownMetric.
     """
     gates = rules.gates
-    if error := _test_row_error(loaded.manifest, test):
+    if error := _test_row_error(loaded, test):
         return [GateResult(name="test-rows", passed=False, detail=error)]
     results = [
         GateResult(name="golden-rows", passed=True, detail=f"maximum difference {loaded.largest_difference:.3g}"),
@@ -47,17 +54,18 @@ def evaluate_gates(
         results.append(_min_score(loaded, test, rules.metric, gates.min_score))
     if gates.max_latency_ms is not None:
         results.append(_latency(loaded, golden, gates.max_latency_ms))
-    if champion:
+    if champion and incumbent:
         results += _no_older_data(loaded, champion)
         if gates.compatible:
             results.append(_compatible(loaded, champion))
         if gates.non_inferiority:
-            results.append(_non_inferiority(loaded, champion, test, rules))
+            results.append(_non_inferiority(loaded, incumbent, test, rules))
     return results
 
 
-def _test_row_error(manifest: Manifest, test: LabeledRows) -> str:
+def _test_row_error(loaded: LoadedVersion, test: LabeledRows) -> str:
     """Return the reason why `test` cannot be the version's test rows, or an empty string."""
+    manifest = loaded.manifest
     target = manifest.signature.target
     known = test.target.dropna()
     if test.signature.target != target:
@@ -66,13 +74,18 @@ def _test_row_error(manifest: Manifest, test: LabeledRows) -> str:
         return "the test rows have different columns from the version"
     if target.classes and not known.isin(range(len(target.classes))).all():
         return "the test rows have a class that the version does not have"
+    if set(test.scores) != (set(loaded.models) if manifest.is_out_of_fold else set()):
+        return "the test rows do not have the out-of-fold scores that the version needs"
+    width = len(target.classes) or 1
+    if any(scores.shape[1] != width or not np.isfinite(scores).all() for scores in test.scores.values()):
+        return "the out-of-fold scores have the wrong number of columns, or are not finite"
     return "" if np.isfinite(known.to_numpy(dtype=float)).all() else "the test rows have a target that is not finite"
 
 
 def _no_missing_predictions(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
     missing = sum(int((~np.isfinite(model.scores(test.inputs))).any(axis=1).sum()) for model in loaded.models.values())
     count = len(test.inputs) * len(loaded.models)
-    detail = f"{missing} of {count} predictions for test rows are missing"
+    detail = f"{missing} of {count} predictions are missing"
     return GateResult(name="no-missing-predictions", passed=missing == 0, detail=detail)
 
 
@@ -86,14 +99,24 @@ def _megabytes(size: int) -> str:
 
 
 def _reported_scores(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
-    """Check that the test scores on the leaderboard match those recomputed on the test rows."""
+    """Check that the scores on the leaderboard match those recomputed on the rows."""
     differences = []
     for row in loaded.manifest.leaderboard:
         score = _score(loaded, str(row["model"]), test, str(row["eval_metric"]))
         if not _agrees(row["score_test"], score):
             differences.append(f"{row['model']} reports {row['score_test']}, computed {score}")
-    detail = "; ".join(differences) or f"the reported test scores of {len(loaded.manifest.leaderboard)} models are correct"
+        elif test.scores and _is_worse_than_out_of_fold(loaded.models[str(row["model"])], test, str(row["eval_metric"])):
+            differences.append(f"{row['model']} predicts the rows it was trained on worse than its out-of-fold scores")
+    detail = "; ".join(differences) or f"the reported scores of {len(loaded.manifest.leaderboard)} models are correct"
     return GateResult(name="scores", passed=not differences, detail=detail)
+
+
+def _is_worse_than_out_of_fold(model: Model, rows: LabeledRows, metric: str) -> bool:
+    """Return whether a model is worse on rows that it has seen, as if the out-of-fold scores were those of another model."""
+    target = rows.signature.target
+    scores = [model.scores(rows.inputs), rows.scores[model.family]]
+    samples = bootstrap(metrics_for(target)[metric_name(target, metric)], rows.target.to_numpy(), scores, 0)
+    return bool(interval(samples[:, 0] - samples[:, 1], 0.99)[1] < 0)
 
 
 def _agrees(reported: object, computed: float | None) -> bool:
@@ -104,13 +127,13 @@ def _agrees(reported: object, computed: float | None) -> bool:
 
 
 def _score(loaded: LoadedVersion, model: str, test: LabeledRows, metric: str | None) -> float | None:
-    """Return a model's score on the test rows with a known target, or None if there are none. Raises UnknownMetric."""
+    """Return a model's score on the rows with a known target, or None if there are none. Raises UnknownMetric."""
     rows = test.rows(np.flatnonzero(test.target.notna()))
     if not len(rows.inputs):
         return None
     target = rows.signature.target
     selected = metrics_for(target)[metric_name(target, metric)]
-    return _finite_score(selected, rows.target.to_numpy(), loaded.models[model].scores(rows.inputs))
+    return _finite_score(selected, rows.target.to_numpy(), loaded.models[model].out_of_sample_scores(rows))
 
 
 def _finite_score(metric: Metric, target: np.ndarray, scores: np.ndarray) -> float | None:
@@ -122,10 +145,10 @@ def _finite_score(metric: Metric, target: np.ndarray, scores: np.ndarray) -> flo
 def _min_score(loaded: LoadedVersion, test: LabeledRows, metric: str | None, min_score: float) -> GateResult:
     score = _score(loaded, loaded.manifest.champion, test, metric)
     if score is None:
-        detail = "there is no test score, because no test row has a known target"
+        detail = "there is no score, because no test row has a known target"
         return GateResult(name="min-score", passed=False, detail=detail)
     passed = score >= min_score
-    detail = f"test score {score:.3g} is {'at least' if passed else 'below'} {min_score:g}"
+    detail = f"score {score:.3g} is {'at least' if passed else 'below'} {min_score:g}"
     return GateResult(name="min-score", passed=passed, detail=detail)
 
 
@@ -168,8 +191,8 @@ def _compatible(loaded: LoadedVersion, champion: LoadedVersion) -> GateResult:
     return GateResult(name="compatible", passed=not differences, detail=detail)
 
 
-def _non_inferiority(loaded: LoadedVersion, champion: LoadedVersion, test: LabeledRows, rules: PromotionRules) -> GateResult:
-    """Compare the version with the champion on test rows that neither has seen, by a paired bootstrap."""
+def _non_inferiority(loaded: LoadedVersion, incumbent: Incumbent, test: LabeledRows, rules: PromotionRules) -> GateResult:
+    """Compare the version with the champion on rows that neither has seen, or out of fold, by a paired bootstrap."""
 
     def result(passed: bool, detail: str) -> GateResult:
         return GateResult(name="non-inferiority", passed=passed, detail=detail)
@@ -177,21 +200,21 @@ def _non_inferiority(loaded: LoadedVersion, champion: LoadedVersion, test: Label
     if test.target.isna().any():
         return result(False, "cannot be compared: there are no test rows with a known target")
     try:
-        comparable = comparable_rows(incumbent_of(champion), test)
+        comparable = comparable_rows(incumbent, test)
     except NotComparable as error:
         return result(False, f"cannot be compared: {error}")
     if not len(comparable.positions):
-        return result(True, "not compared: the champion predicts none of the test rows")
+        return result(True, "not compared: the champion predicts none of the rows")
     target = test.signature.target
     name = metric_name(target, rules.metric)
     rows = test.rows(comparable.positions)
-    scores = [loaded.models[loaded.manifest.champion].scores(rows.inputs), comparable.scores]
+    scores = [loaded.models[loaded.manifest.champion].out_of_sample_scores(rows), comparable.scores]
     samples = bootstrap(metrics_for(target)[name], rows.target.to_numpy(), scores, rules.seed)
     low, high = interval(samples[:, 0] - samples[:, 1])
     worse = high < 0
     difference = f"worse by {-high:.3g} to {-low:.3g}" if worse else f"difference {low:+.3g} to {high:+.3g}, higher is better"
     note = "" if comparable.known_unseen else "; the champion may have seen some of them"
-    return result(not worse, f"{name}: {difference} (95% CI, {len(rows.inputs)} test rows{note})")
+    return result(not worse, f"{name}: {difference} (95% CI, {len(rows.inputs)} rows{note})")
 
 
 def _no_older_data(loaded: LoadedVersion, champion: LoadedVersion) -> list[GateResult]:

@@ -22,19 +22,19 @@ from podium.registry.audit_log import (
     finish_alias_update,
     retired_versions,
 )
+from podium.registry.comparison import incumbent_of, read_evaluation_rows
 from podium.registry.gates import evaluate_gates
 from podium.registry.loading import LoadedVersion
 from podium.registry.signing import Signer, TrustPolicy
 from podium.registry.validation import Validator
-from podium.registry.versions import GOLDEN_FILE, TEST_FILE, Fetch, IntegrityError, Manifest, read_file, read_manifest
+from podium.registry.versions import GOLDEN_FILE, Fetch, IntegrityError, read_file, read_manifest
 from podium.storage.object_store import Store, StoreError, TooLarge, digest
-from podium.tables.labeled_rows import UnreadableRows, labeled_rows_from_parquet
+from podium.tables.labeled_rows import UnreadableRows
 
 Clock = Callable[[], datetime]
 
 ANY_CHAMPION = "*"
 """Value of `expect` that accepts any current champion."""
-MAX_TEST_BYTES = 1 << 30
 PROMOTE_ATTEMPTS = 5
 """Maximum attempts when other promotions compete with this one."""
 
@@ -262,18 +262,11 @@ def _evaluate(
         results.append(four_eyes(loaded.manifest, context.trust.trainers, context.by, context.signer))
     try:
         golden = GOLDEN.validate_json(read_file(loaded.manifest, GOLDEN_FILE, context.fetch))
-        test = labeled_rows_from_parquet(_read_test_rows(loaded.manifest, context.fetch))
-        return results + evaluate_gates(loaded, golden, champion, test, rules)
+        rows = read_evaluation_rows(loaded.manifest, context.fetch)
+        incumbent = incumbent_of(champion, context.fetch) if champion else None
+        return results + evaluate_gates(loaded, golden, champion, incumbent, rows, rules)
     except (UnreadableRows, IntegrityError, TooLarge, UnknownMetric) as error:
         return [*results, GateResult(name="test-rows", passed=False, detail=str(error))]
-
-
-def _read_test_rows(manifest: Manifest, fetch: Fetch) -> bytes:
-    """Return the bytes of the test rows. Raises IntegrityError, TooLarge."""
-    file = manifest.files.get(TEST_FILE)
-    if file and file.size > MAX_TEST_BYTES:
-        raise TooLarge(f"{TEST_FILE} has {file.size} bytes; at most {MAX_TEST_BYTES} are read")
-    return read_file(manifest, TEST_FILE, fetch)
 
 
 def _load_champion(

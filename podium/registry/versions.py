@@ -58,11 +58,12 @@ class SplitBoundary(BaseModel):
     """The boundary between training and test rows: a day, or a hash of the row or group.
 
     A stratified split has one boundary per class code; others have one, under "all". `columns` are the columns of the table.
+    Without test rows, the kind is "out-of-fold": the models were trained on all rows, and have out-of-fold scores for them.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["random", "stratified", "grouped", "time"]
+    kind: Literal["random", "stratified", "grouped", "time", "out-of-fold"]
     columns: tuple[str, ...]
     boundaries: dict[str, int | float]
 
@@ -113,6 +114,11 @@ class Manifest(BaseModel):
         if self.champion not in self.families or len(self.author) > MAX_AUTHOR:
             raise ValueError("the champion is not on the leaderboard, or the author's name is too long")
         return self
+
+    @property
+    def is_out_of_fold(self) -> bool:
+        """Whether the version has no test rows, but out-of-fold scores of all rows."""
+        return self.split is not None and self.split.kind == "out-of-fold"
 
     @property
     def families(self) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Signature
 from podium.schema.reading import Finding
 
 MAX_ROWS_BYTES = 4 << 30
 """Maximum memory in bytes that stored rows may take as text and numbers."""
 
-ORDER_COLUMN, TARGET_COLUMN, RAW_PREFIX = "podium:order", "podium:target", "podium:raw:"
+ORDER_COLUMN, TARGET_COLUMN, RAW_PREFIX, SCORE_PREFIX = "podium:order", "podium:target", "podium:raw:", "podium:score:"
 IS_TEXT_TYPE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 SIGNATURE = TypeAdapter(Signature)
 FINDINGS = TypeAdapter(tuple[Finding, ...])
@@ -32,7 +34,8 @@ class UnreadableRows(Exception):
 class LabeledRows:
     """Typed inputs with the target as numbers, and optionally the split keys (`order`) and the raw text rows.
 
-    Panels have no `raw`, since a window is made of many rows.
+    Panels have no `raw`, since a window is made of many rows. `scores` are the out-of-fold scores of each model, for rows that
+    all models were trained on.
     """
 
     inputs: pd.DataFrame
@@ -41,11 +44,14 @@ class LabeledRows:
     signature: Signature
     findings: tuple[Finding, ...] = ()
     raw: pa.Table | None = None
+    scores: Mapping[str, FloatMatrix] = field(default_factory=dict)
 
     def rows(self, indices: np.ndarray) -> LabeledRows:
         order = None if self.order is None else self.order.iloc[indices]
         raw = None if self.raw is None else self.raw.take(pa.array(indices))
-        return replace(self, inputs=self.inputs.iloc[indices], target=self.target.iloc[indices], order=order, raw=raw)
+        inputs, target = self.inputs.iloc[indices], self.target.iloc[indices]
+        scores = {model: matrix[indices] for model, matrix in self.scores.items()}
+        return replace(self, inputs=inputs, target=target, order=order, raw=raw, scores=scores)
 
 
 def labeled_rows_to_parquet(data: LabeledRows) -> bytes:
@@ -57,6 +63,9 @@ def labeled_rows_to_parquet(data: LabeledRows) -> bytes:
     if data.raw is not None:
         for name in data.raw.column_names:
             table = table.append_column(RAW_PREFIX + name, data.raw[name])
+    for model, matrix in data.scores.items():
+        for output, column in enumerate(matrix.T):
+            table = table.append_column(f"{SCORE_PREFIX}{output}:{model}", pa.array(column))
     metadata = {b"signature": SIGNATURE.dump_json(data.signature), b"findings": FINDINGS.dump_json(data.findings)}
     file = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), file)
@@ -106,9 +115,15 @@ def _from_table(table: pa.Table) -> LabeledRows:
     names = [name for name in table.column_names if name.startswith(RAW_PREFIX)]
     raw = pa.table({name.removeprefix(RAW_PREFIX): table[name] for name in names}) if names else None
     frame = table.drop_columns(names).to_pandas()
+    scores: dict[str, list[np.ndarray]] = {}
+    for name in frame.columns:
+        if str(name).startswith(SCORE_PREFIX):
+            scores.setdefault(name.split(":", 3)[3], []).append(frame[name].to_numpy(dtype=float))
     inputs = pd.DataFrame({column.name: _restore_cells(frame[column.name], column) for column in signature.inputs})
     order = frame.get(ORDER_COLUMN)
-    return LabeledRows(inputs, frame[TARGET_COLUMN], order, signature, FINDINGS.validate_json(metadata[b"findings"]), raw)
+    findings = FINDINGS.validate_json(metadata[b"findings"])
+    matrices = {model: np.column_stack(columns) for model, columns in scores.items()}
+    return LabeledRows(inputs, frame[TARGET_COLUMN], order, signature, findings, raw, matrices)
 
 
 def _restore_cells(cells: pd.Series, column: Column) -> pd.Series:

@@ -1,7 +1,8 @@
 """Train one family within its part of the budget: settings in a fixed order, each with out-of-fold predictions.
 
 Where folds are drawn at random, the models of the folds together are the model that is served, so that every row is trained on.
-Forests take the rows that a tree was not fitted on instead of folds.
+Forests take the rows that a tree was not fitted on instead of folds. Out-of-fold scores are as good as on new rows: what is
+chosen by scores (rounds, settings, weights) is chosen for each part of the rows by those of the other parts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +24,20 @@ from podium.models.metrics import Metric, metric_name, metric_value, metrics_for
 from podium.models.model import Model
 from podium.models.scorers import Scorer
 from podium.project import Project
-from podium.schema.arrays import FloatMatrix, FloatVector, IndexArray
+from podium.schema.arrays import BoolMask, FloatMatrix, FloatVector, IndexArray
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.families import FAMILIES, FitRows, Params, seconds_for
 from podium.training.feature_selection import kept_indices, select_features
 from podium.training.project_kinds import kind_of
-from podium.training.splits import folds
-from podium.training.weighting import greedy_weights, link_of, raw_scores
+from podium.training.splits import folds, repeated_rows
+from podium.training.weighting import best_weights, cross_fitted_mean, greedy_weights, link_of, random_groups, raw_scores
 
 log = logging.getLogger("podium.training")
 
 MAX_TIMED_ROWS = 1000
+MAX_REPEATED_ROWS = 0.02
+"""Fraction of repeated rows above which folds, which keep equal rows together, replace out-of-bag scores."""
 SETTINGS_BY_ROWS = ((100, 2), (500, 8))
 """The largest numbers of settings for tables of up to this many rows."""
 
@@ -92,6 +96,11 @@ def train(family: str, data: LabeledRows, encoder: Encoder, project: Project) ->
     return Candidate(model, params, search.validation_rows[order], scores[order], value, fit_time, prediction_time(model, data))
 
 
+def out_of_fold_scores(candidates: Sequence[Candidate]) -> dict[str, FloatMatrix]:
+    """Return the out-of-fold scores by model."""
+    return {candidate.model.family: candidate.validation_scores for candidate in candidates}
+
+
 def prediction_time(model: Model, data: LabeledRows) -> float:
     """Return the seconds for all rows, measured on the first ones."""
     rows = data.inputs.head(MAX_TIMED_ROWS)
@@ -109,7 +118,8 @@ class _Search:
         self.project, self.deadline, self.target = project, deadline, data.signature.target
         is_random = kind_of(project).split_kind(data) in ("random", "stratified")
         selects = project.features.max_features is not None
-        self.is_out_of_bag = self.family.out_of_bag is not None and is_random and not selects
+        repeats = is_random and repeated_rows(data) > MAX_REPEATED_ROWS
+        self.is_out_of_bag = self.family.out_of_bag is not None and is_random and not selects and not repeats
         self.is_pooled = self.is_out_of_bag or (
             self.family.combine is not None and kind_of(project).split_kind(data) != "time" and not selects
         )
@@ -117,9 +127,11 @@ class _Search:
         if self.is_out_of_bag:
             self.folds: list[_Fold] = []
             self.validation_rows = np.arange(len(self.labels))
+            self.groups = random_groups(len(self.labels), project.seed)
         else:
             self.folds = self._folds(common=self.is_pooled)
             self.validation_rows = np.concatenate([fold.validation_rows for fold in self.folds])
+            self.groups = np.repeat(np.arange(len(self.folds)), [len(fold.validation_rows) for fold in self.folds])
         self.truth = self.labels[self.validation_rows]
         self.metric: Metric = metrics_for(self.target)[metric_name(self.target, project.metric)]
 
@@ -219,29 +231,43 @@ class _Search:
         """Return the weighted mean of the best settings, over their folds, before the link function."""
         combine = self.family.combine
         if combine is None:
-            best = max(trials, key=lambda trial: trial.score_val)
-            return self._model(best.scorers[0]), best.params, best.scores
+            best, scores = self._best(trials)
+            return self._model(best.scorers[0]), best.params, scores
         raw = [raw_scores(trial.scores, self.target) for trial in trials]
         link = link_of(self.target)
-        weights = greedy_weights(raw, self.truth, lambda truth, sums: metric_value(self.metric, truth, link(sums)))
+
+        def weights_on(rows: BoolMask) -> list[float]:
+            parts = [part[rows] for part in raw]
+            return greedy_weights(parts, self.truth[rows], lambda truth, sums: metric_value(self.metric, truth, link(sums)))
+
+        weights = weights_on(np.ones(len(self.truth), dtype=bool))
         parts = [
             (scorer, weight / len(trial.scorers))
             for trial, weight in zip(trials, weights, strict=True)
             if weight
             for scorer in trial.scorers
         ]
-        scores = link(np.sum([weight * sums for weight, sums in zip(weights, raw, strict=True)], axis=0))
+        scores = link(cross_fitted_mean(raw, self.groups, weights_on))
         params = {"settings": [trial.params for trial, weight in zip(trials, weights, strict=True) if weight]}
         return self._model(combine(parts)), params, scores
 
     def refitted(self, trials: list[_Trial]) -> tuple[Model, Params, FloatMatrix]:
         """Return the best setting, fitted on all rows; boosters are as long as on average in the folds."""
-        best = max(trials, key=lambda trial: trial.score_val)
+        best, scores = self._best(trials)
         rows = FitRows(self.encoder.transform(self.data.inputs), self.labels, deadline=self.deadline)
         params = best.params
         if self.family.at_rounds is not None:
             params = params | {"n_estimators": max(1, round(float(np.mean(best.rounds))))}
-        return self._model(self._fit(params, rows)), params, best.scores
+        return self._model(self._fit(params, rows)), params, scores
+
+    def _best(self, trials: list[_Trial]) -> tuple[_Trial, FloatMatrix]:
+        """Return the best setting, and the scores of each group of rows with the setting that is best on the others."""
+
+        def weights_on(rows: BoolMask) -> list[float]:
+            return best_weights([metric_value(self.metric, self.truth[rows], trial.scores[rows]) for trial in trials])
+
+        scores = cross_fitted_mean([trial.scores for trial in trials], self.groups, weights_on)
+        return max(trials, key=lambda trial: trial.score_val), scores
 
     def _model(self, scorer: Scorer) -> Model:
         return Model(self.name, self.data.signature, self.encoder, scorer)

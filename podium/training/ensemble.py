@@ -11,14 +11,17 @@ from podium.models.metrics import metric_name, metric_value, metrics_for
 from podium.models.model import Model
 from podium.models.scorers import EnsembleScorer
 from podium.project import Project
+from podium.schema.arrays import BoolMask
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, prediction_time
 from podium.training.families import ENSEMBLE
-from podium.training.weighting import greedy_weights
+from podium.training.weighting import cross_fitted_mean, greedy_weights, random_groups
 
 
-def with_ensemble(candidates: Sequence[Candidate], data: LabeledRows, project: Project) -> list[Candidate]:
-    """Return the candidates, and their ensemble if it has several members."""
+def ensemble_of(candidates: Sequence[Candidate], data: LabeledRows, project: Project) -> Candidate | None:
+    """Return the ensemble of the candidates if it has several members and the project allows it."""
+    if not project.ensemble:
+        return None
     started = time.monotonic()
     rows = np.arange(len(data.target))
     parts = [_in_order(candidate, len(rows)) for candidate in candidates]
@@ -26,16 +29,22 @@ def with_ensemble(candidates: Sequence[Candidate], data: LabeledRows, project: P
     truth, target = data.target.to_numpy()[covered], data.signature.target
     metric = metrics_for(target)[metric_name(target, project.metric)]
     parts = [part[covered] for part in parts]
-    weights = greedy_weights(parts, truth, lambda known, scores: metric_value(metric, known, scores))
+
+    def weights_on(chosen: BoolMask) -> list[float]:
+        return greedy_weights(
+            [part[chosen] for part in parts], truth[chosen], lambda known, scores: metric_value(metric, known, scores)
+        )
+
+    weights = weights_on(np.ones(len(truth), dtype=bool))
     members = [(candidate, weight) for candidate, weight in zip(candidates, weights, strict=True) if weight]
-    if not project.ensemble or len(members) < 2:
-        return list(candidates)
+    if len(members) < 2:
+        return None
     scorer = EnsembleScorer(tuple(candidate.model.scorer for candidate, _ in members), tuple(weight for _, weight in members))
     model = Model(ENSEMBLE, candidates[0].model.signature, candidates[0].model.encoder, scorer)
-    scores = np.asarray(sum(weight * part for part, weight in zip(parts, weights, strict=True)))
+    scores = cross_fitted_mean(parts, random_groups(len(truth), project.seed), weights_on)
     params = {"weights": {candidate.model.family: round(weight, 4) for candidate, weight in members}}
     value, seconds = metric_value(metric, truth, scores), time.monotonic() - started
-    return [*candidates, Candidate(model, params, rows[covered], scores, value, seconds, prediction_time(model, data))]
+    return Candidate(model, params, rows[covered], scores, value, seconds, prediction_time(model, data))
 
 
 def _in_order(candidate: Candidate, rows: int) -> np.ndarray:

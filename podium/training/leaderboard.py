@@ -1,4 +1,4 @@
-"""The leaderboard: candidates ranked by cross-validation, with test scores and statistical ties."""
+"""The leaderboard: candidates ranked by their out-of-fold scores, with test scores and statistical ties."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from podium.training.candidates import Candidate
 def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project) -> pd.DataFrame:
     """Return one row per model, best first.
 
-    Columns: rank, model, eval_metric, score_val and score_test (higher is better); every metric of the task on the test rows
-    under its own name and sign; fit_time and pred_time_val in seconds; ci_low and ci_high, the 95% interval of score_test;
-    tied_with_best, true if the best is not significantly better on the validation rows; better_than_constant, true if it is
-    significantly better there than the same prediction for every row. For numeric targets, also interval_90,
-    half the width of the 90% prediction interval.
+    `test` are the test rows, or all rows with out-of-fold scores. Columns: rank, model, eval_metric, score_val (out of fold)
+    and score_test (higher is better); every metric of the task on `test` under its own name and sign; fit_time and
+    pred_time_val in seconds; ci_low and ci_high, the 95% interval of score_test; tied_with_best, true if the best is not
+    significantly better on the validation rows; better_than_constant, true if it is significantly better there than the same
+    prediction for every row. For numeric targets, also interval_90, half the width of the 90% prediction interval.
     """
     name = metric_name(test.signature.target, project.metric)
     metrics = metrics_for(test.signature.target)
     ranked = sorted(candidates, key=lambda candidate: (-candidate.score_val, candidate.model.family))
     truth = test.target.to_numpy()
-    test_scores = [candidate.model.scores(test.inputs) for candidate in ranked]
+    test_scores = [candidate.model.out_of_sample_scores(test) for candidate in ranked]
     resampled = bootstrap(metrics[name], truth, test_scores, project.seed)
     ties, useful = _ties(ranked, training, project), [_beats_constant(each, training, project) for each in ranked]
     rows = []

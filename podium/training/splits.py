@@ -1,30 +1,40 @@
-"""Training rows, test rows and cross-validation folds.
+"""Training rows, cross-validation folds, and the rows to evaluate on: test rows, or all rows with out-of-fold scores.
 
-Test rows are chosen by a hash of their raw content, so they stay the same as the table grows or column options change. Each
-version records its split boundary, so that two versions are compared only on rows that neither was trained on.
+Test rows and folds are chosen by a hash of their raw content: equal rows stay together, and test rows stay the same as the
+table grows or column options change. Each version records its split, so that two versions are compared only on rows that
+neither was trained on, or on out-of-fold scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
+from sklearn.model_selection import GroupKFold, TimeSeriesSplit
 
 from podium.project import Project
 from podium.registry.versions import SplitBoundary
-from podium.schema.arrays import IndexArray
+from podium.schema.arrays import FloatMatrix, IndexArray
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.split_keys import SINGLE_STRATUM, row_hash, strata
 from podium.training.project_kinds import kind_of
 
+MAX_ROWS_WITHOUT_TEST, TEST_SIZE = 50_000, 0.2
+"""Tables of up to this many independent rows have no test rows by default, and others this fraction."""
+
+
+def has_test_rows(data: LabeledRows, project: Project) -> bool:
+    """Return whether some rows are kept out of training."""
+    by_key = kind_of(project).split_kind(data) in ("grouped", "time") or project.split.column is not None
+    return by_key or project.split.test_size is not None or len(data.target) > MAX_ROWS_WITHOUT_TEST
+
 
 def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, IndexArray]:
     """Return the indices of the training rows and of the test rows. A time split never divides a day."""
-    kind, test_size = kind_of(project).split_kind(data), project.split.test_size
+    kind, test_size = kind_of(project).split_kind(data), project.split.test_size or TEST_SIZE
     keys = _split_keys(data)
     if kind == "time":
         order = np.argsort(keys, kind="stable")
@@ -42,8 +52,10 @@ def train_and_test(data: LabeledRows, project: Project) -> tuple[IndexArray, Ind
 
 def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
     """Return the boundary between training rows and all others: the last time, or the lowest hash per stratum."""
-    kind, train = kind_of(project).split_kind(data), train_and_test(data, project)[0]
     columns = tuple(data.raw.column_names) if data.raw is not None else ()
+    if not has_test_rows(data, project):
+        return SplitBoundary(kind="out-of-fold", columns=columns, boundaries={})
+    kind, train = kind_of(project).split_kind(data), train_and_test(data, project)[0]
     keys = _split_keys(data)
     if kind == "time":
         return SplitBoundary(kind="time", columns=columns, boundaries={SINGLE_STRATUM: float(keys[train].max())})
@@ -55,13 +67,15 @@ def split_boundary(data: LabeledRows, project: Project) -> SplitBoundary:
 
 def training_rows(data: LabeledRows, project: Project) -> LabeledRows:
     """Return the training rows; their signature has only their own ranges and categories."""
-    rows = data.rows(train_and_test(data, project)[0])
+    rows = data.rows(train_and_test(data, project)[0]) if has_test_rows(data, project) else data
     return replace(rows, signature=kind_of(project).training_signature(rows))
 
 
-def held_out_rows(data: LabeledRows, project: Project) -> LabeledRows:
-    """Return the test rows."""
-    return data.rows(train_and_test(data, project)[1])
+def evaluation_rows(data: LabeledRows, project: Project, out_of_fold: Mapping[str, FloatMatrix]) -> LabeledRows:
+    """Return the test rows, or all rows with the out-of-fold scores of each model if there are no test rows."""
+    if has_test_rows(data, project):
+        return data.rows(train_and_test(data, project)[1])
+    return replace(data, scores=out_of_fold)
 
 
 def _lowest_hashes(hashes: np.ndarray, strata: np.ndarray, fraction: float) -> np.ndarray:
@@ -75,19 +89,29 @@ def folds(data: LabeledRows, project: Project) -> list[tuple[IndexArray, IndexAr
     kind, count = kind_of(project).split_kind(data), project.split.folds
     if kind == "time":
         return _time_folds(data, count)
-    smallest_class = int(data.target.value_counts().min())
-    splitter: Any
-    if kind == "grouped":
-        splitter = GroupKFold(count)
-    elif kind == "stratified" and smallest_class >= 2:
-        splitter = StratifiedKFold(min(count, smallest_class), shuffle=True, random_state=project.seed)
-    else:
-        splitter = KFold(count, shuffle=True, random_state=project.seed)
-    groups = _split_keys(data) if kind == "grouped" else None
+    if kind != "grouped":
+        return _random_folds(data, kind, count, project.seed)
     try:
-        return list(splitter.split(data.inputs, data.target, groups))
+        return list(GroupKFold(count).split(data.inputs, data.target, _split_keys(data)))
     except ValueError as error:
         raise _cannot_split(error) from None
+
+
+def repeated_rows(data: LabeledRows) -> float:
+    """Return the fraction of the rows that repeat an earlier one."""
+    return float(pd.Series(_split_keys(data)).duplicated().mean())
+
+
+def _random_folds(data: LabeledRows, kind: str, count: int, seed: int) -> list[tuple[IndexArray, IndexArray]]:
+    """Folds that are equally frequent in each stratum, if it has enough rows; equal rows are in the same fold."""
+    rows = pd.DataFrame({"stratum": strata(data, kind), "hash": row_hash(_split_keys(data), seed)})
+    smallest = int(rows.drop_duplicates()["stratum"].value_counts().min())
+    if kind == "stratified" and smallest < 2:
+        return _random_folds(data, "random", count, seed)
+    if kind == "random" and smallest < count:
+        raise _cannot_split(ValueError(f"{smallest} different rows are too few for {count} folds"))
+    fold = rows.groupby(["stratum", "hash"]).ngroup().to_numpy() % min(count, smallest)
+    return [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(fold.max() + 1)]
 
 
 def _time_folds(data: LabeledRows, count: int) -> list[tuple[IndexArray, IndexArray]]:

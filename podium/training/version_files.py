@@ -31,10 +31,10 @@ from podium.schema.columns import Signature
 from podium.schema.reading import Finding
 from podium.storage.object_store import digest
 from podium.tables.labeled_rows import LabeledRows, UnreadableRows, labeled_rows_to_parquet
-from podium.training.candidates import Candidate
+from podium.training.candidates import Candidate, out_of_fold_scores
 from podium.training.findings import leakage_findings
 from podium.training.project_kinds import kind_of
-from podium.training.splits import held_out_rows, split_boundary, training_rows
+from podium.training.splits import evaluation_rows, split_boundary, training_rows
 
 DataFacts = Mapping[str, str | int | float]
 
@@ -88,7 +88,8 @@ class TrainedRun:
 
     @cached_property
     def test(self) -> LabeledRows:
-        return held_out_rows(self.rows, self.project)
+        """The rows to evaluate on."""
+        return evaluation_rows(self.rows, self.project, out_of_fold_scores(self.candidates))
 
     def version_files(self, files: Mapping[str, bytes], author: str) -> tuple[Manifest, dict[str, bytes]]:
         """Add models, golden rows and test rows to `files`; return the manifest and all files."""

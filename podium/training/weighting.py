@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.utils.extmath import softmax
 
-from podium.schema.arrays import FloatMatrix, FloatVector
+from podium.schema.arrays import BoolMask, FloatMatrix, FloatVector, IndexArray
 from podium.schema.columns import Target
 
-ROUNDS, MAX_ROWS, SMALLEST_GAIN, SMALLEST_PROBABILITY = 25, 20_000, 1e-5, 1e-15
+ROUNDS, MAX_ROWS, SMALLEST_GAIN, SMALLEST_PROBABILITY = 25, 10_000, 1e-5, 1e-15
 
 
 def raw_scores(scores: FloatMatrix, target: Target) -> FloatMatrix:
@@ -44,10 +44,37 @@ def greedy_weights(
     counts, total = np.zeros(len(parts), dtype=int), np.zeros_like(parts[0])
     best = -np.inf
     for number in range(1, ROUNDS + 1):
-        values = [score(truth, (total + part) / number) for part in parts]
-        chosen = int(np.nanargmax(values))
+        values = np.nan_to_num([score(truth, (total + part) / number) for part in parts], nan=-np.inf)
+        chosen = int(np.argmax(values))
         if number > 1 and not values[chosen] > best + SMALLEST_GAIN * abs(best):
             break
         best, total = values[chosen], total + parts[chosen]
         counts[chosen] += 1
     return (counts / counts.sum()).tolist()
+
+
+def best_weights(scores: Sequence[float]) -> list[float]:
+    """Return the weight 1 for the best score, and 0 for the others."""
+    weights = [0.0] * len(scores)
+    weights[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))] = 1.0
+    return weights
+
+
+def random_groups(rows: int, seed: int) -> IndexArray:
+    """Return one of five groups for each row."""
+    return np.random.default_rng(seed).integers(0, 5, rows)
+
+
+def cross_fitted_mean(
+    parts: Sequence[FloatMatrix], groups: IndexArray, weights_on: Callable[[BoolMask], Sequence[float]]
+) -> FloatMatrix:
+    """Return the weighted mean of the parts; each group of rows has the weights that are best on the other groups.
+
+    The mean is therefore as good on these rows as on new ones, which the best weights of all rows would not be.
+    """
+    mean = np.empty_like(parts[0])
+    for group in np.unique(groups):
+        inside = groups == group
+        weights = weights_on(~inside)
+        mean[inside] = sum(weight * part[inside] for weight, part in zip(weights, parts, strict=True))
+    return mean

