@@ -31,7 +31,15 @@ from podium.training.families import FAMILIES, FitRows, Params, seconds_for
 from podium.training.feature_selection import kept_indices, select_features
 from podium.training.project_kinds import kind_of
 from podium.training.splits import folds, repeated_rows
-from podium.training.weighting import best_weights, cross_fitted_mean, greedy_weights, link_of, random_groups, raw_scores
+from podium.training.weighting import (
+    best_weights,
+    calibration,
+    cross_fitted_mean,
+    greedy_weights,
+    link_of,
+    random_groups,
+    raw_scores,
+)
 
 log = logging.getLogger("podium.training")
 
@@ -228,7 +236,7 @@ class _Search:
         return self.family.to_scorer(estimator, self.target, rows.features.shape[1])
 
     def combined(self, trials: list[_Trial]) -> tuple[Model, Params, FloatMatrix]:
-        """Return the weighted mean of the best settings, over their folds, before the link function."""
+        """Return the weighted mean of the best settings, over their folds, before the link function, calibrated."""
         combine = self.family.combine
         if combine is None:
             best, scores = self._best(trials)
@@ -237,8 +245,11 @@ class _Search:
         link = link_of(self.target)
 
         def weights_on(rows: BoolMask) -> list[float]:
-            parts = [part[rows] for part in raw]
-            return greedy_weights(parts, self.truth[rows], lambda truth, sums: metric_value(self.metric, truth, link(sums)))
+            parts, known = [part[rows] for part in raw], self.truth[rows]
+            weights = greedy_weights(parts, known, lambda truth, sums: metric_value(self.metric, truth, link(sums)))
+            total = np.sum([weight * part for weight, part in zip(weights, parts, strict=True)], axis=0)
+            factor = calibration(total, known, self.target)
+            return [factor * weight for weight in weights]
 
         weights = weights_on(np.ones(len(self.truth), dtype=bool))
         parts = [

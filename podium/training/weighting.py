@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.utils.extmath import softmax
 
+from podium.models.metrics import CLASSIFICATION
 from podium.schema.arrays import BoolMask, FloatMatrix, FloatVector, IndexArray
 from podium.schema.columns import Target
 
 ROUNDS, MAX_ROWS, SMALLEST_GAIN, SMALLEST_PROBABILITY = 25, 10_000, 1e-5, 1e-15
+CALIBRATION, SMALLEST_CALIBRATION = (1 / 3, 3.0), 1e-3
+"""Range of the factor that calibrates probabilities, and the fraction of the log loss that it must gain."""
 
 
 def raw_scores(scores: FloatMatrix, target: Target) -> FloatMatrix:
@@ -51,6 +55,22 @@ def greedy_weights(
         best, total = values[chosen], total + parts[chosen]
         counts[chosen] += 1
     return (counts / counts.sum()).tolist()
+
+
+def calibration(sums: FloatMatrix, truth: FloatVector, target: Target) -> float:
+    """Return the factor of the sums before the link at which the log loss is lowest, or 1 if that is hardly lower.
+
+    Such a factor corrects probabilities that are too sure or too unsure (temperature scaling, Guo et al., 2017).
+    """
+    if not target.classes:
+        return 1.0
+    link, log_loss = link_of(target), CLASSIFICATION["log_loss"].function
+
+    def loss(logarithm: float) -> float:
+        return log_loss(truth, link(sums * np.exp(logarithm)))
+
+    found = minimize_scalar(loss, bounds=np.log(CALIBRATION), method="bounded")
+    return float(np.exp(found.x)) if found.fun < (1 - SMALLEST_CALIBRATION) * loss(0.0) else 1.0
 
 
 def best_weights(scores: Sequence[float]) -> list[float]:

@@ -22,7 +22,7 @@ from podium.training.local_run import leaderboard, train_candidates
 from podium.training.project_kinds import kind_of
 from podium.training.reading import read_training_table
 from podium.training.splits import training_rows
-from podium.training.weighting import greedy_weights, link_of, raw_scores
+from podium.training.weighting import calibration, greedy_weights, link_of, raw_scores
 
 TARGETS = {
     "binary": Target("y", "binary", (0, 1)),
@@ -189,3 +189,16 @@ def test_contributions_of_an_ensemble_of_numbers_add_up_to_its_prediction() -> N
     assert np.allclose(total, ensemble.scores(features), rtol=0, atol=1e-9)
     with pytest.raises(NotExplainable, match="ask for one of them"):
         EnsembleScorer(tuple(boosters("binary")), (0.5, 0.5)).explainer([0, 0, 1, 2], 3)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_probabilities_that_are_too_sure_are_calibrated(task: str, factor: float) -> None:
+    random = np.random.default_rng(0)
+    classes = ("a", "b") if task == "binary" else ("a", "b", "c")
+    sums = random.normal(size=(4000, 1 if task == "binary" else 3))
+    target = Target("y", task, classes)
+    probabilities = link_of(target)(sums)
+    truth = np.array([random.choice(len(classes), p=row) for row in probabilities], dtype=float)
+    assert calibration(sums / factor, truth, target) == pytest.approx(factor, rel=0.1)
+    assert calibration(sums, np.zeros(4000), Target("y", "regression")) == 1.0
