@@ -112,11 +112,33 @@ class FeatureOptions(StrictModel):
     max_features: int | None = Field(None, ge=1, description="maximum number of selected features; unlimited by default")
 
 
+class CostOptions(StrictModel):
+    """What wrong predictions cost, in any unit."""
+
+    false_positive: float = Field(gt=0, description="cost of predicting the class for a record of another class")
+    false_negative: float = Field(gt=0, description="cost of predicting another class for a record of the class")
+
+
 class DecisionOptions(StrictModel):
-    """Which class to predict, instead of the likeliest one."""
+    """Which class to predict, instead of the likeliest one: by a threshold, or by what mistakes cost."""
 
     class_: str | int = Field(alias="class", description="the class to predict if its probability is above the threshold")
-    threshold: float = Field(gt=0, lt=1, description="probability above which the class is predicted")
+    threshold: float | None = Field(None, gt=0, lt=1, description="probability above which the class is predicted")
+    costs: CostOptions | None = Field(None, description="costs of mistakes, in place of a threshold")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.threshold is None) == (self.costs is None):
+            raise ValueError("needs either a threshold or costs")
+        return self
+
+    @property
+    def cut(self) -> float:
+        """The probability above which predicting the class costs less on average (Elkan, 2001)."""
+        if self.threshold is not None:
+            return self.threshold
+        assert self.costs is not None
+        return self.costs.false_positive / (self.costs.false_positive + self.costs.false_negative)
 
 
 class SplitOptions(StrictModel):

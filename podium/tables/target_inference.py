@@ -87,7 +87,7 @@ def _decision(project: Project, classes: list[Label]) -> Decision | None:
     names = list(map(str, classes))
     if str(project.decision.class_) not in names:
         raise _bad_target(project, f"has no class {project.decision.class_}; set decision.class to one of {', '.join(names)}")
-    return Decision(names.index(str(project.decision.class_)), project.decision.threshold)
+    return Decision(names.index(str(project.decision.class_)), project.decision.cut)
 
 
 def _check_target(target: _TargetText, project: Project) -> None:

@@ -109,3 +109,17 @@ def test_the_run_name_depends_only_on_the_data_and_the_training_options() -> Non
     assert run_name(parse_project({**MINIMAL, "title": "Other"}, "x"), "0" * 64) == name
     assert run_name(parse_project({**MINIMAL, "seed": 1}, "x"), "0" * 64) != name
     assert run_name(project, "1" * 64) != name
+
+
+def test_costs_of_mistakes_set_the_threshold() -> None:
+    base = {"name": "x", "data": "s3://podium/x", "target": "y"}
+    costs = {"false_positive": 1, "false_negative": 4}
+    decision = parse_project({**base, "decision": {"class": "1", "costs": costs}}, "project.toml").decision
+    assert decision is not None and decision.cut == 0.2
+    for wrong in (
+        {"class": "1"},
+        {"class": "1", "threshold": 0.5, "costs": costs},
+        {"class": "1", "costs": {"false_positive": 1}},
+    ):
+        with pytest.raises(BadProject, match="decision"):
+            parse_project({**base, "decision": wrong}, "project.toml")
