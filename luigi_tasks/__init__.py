@@ -9,6 +9,7 @@ from luigi_tasks.stage import Ingest, SnapshotInput
 from luigi_tasks.tasks import (
     Clean,
     Compare,
+    Ensemble,
     Explore,
     Features,
     Pipeline,
@@ -24,6 +25,7 @@ apply_default_configuration()
 __all__ = [
     "Clean",
     "Compare",
+    "Ensemble",
     "Explore",
     "Features",
     "Ingest",

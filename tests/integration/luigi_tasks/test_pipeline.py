@@ -84,6 +84,7 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
             "Features",
             "Select",
             *["Train"] * 4,
+            "Ensemble",
             "Rank",
             "Compare",
             "Publish",
