@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -269,6 +270,24 @@ def test_test_rows_of_another_version_are_rejected(context: PromotionContext) ->
         version = republished(context, manifest, f"v{number}", {"test.parquet": data})
         with pytest.raises(GateFailed, match=f"Test rows: .*{message}"):
             promote(context, "p", version, "other rows", now)
+
+
+def test_out_of_fold_scores_of_another_model_are_rejected(context: PromotionContext) -> None:
+    manifest = publish_version(context, tables.flowers(600), FLOWERS)
+    rows = labeled_rows_from_parquet(context.store.read(version_prefix("p", manifest.version) + "test.parquet").data)
+    perfect = {"linear": np.eye(3)[rows.target.astype(int)]}
+    board = [{**row, "score_test": 0.0} for row in manifest.leaderboard]
+    wrong: dict[str, dict[str, np.ndarray]] = {
+        "Test rows: .*do not have the out-of-fold scores": {},
+        "Test rows: .*have the wrong number": {"linear": rows.scores["linear"][:, :2]},
+        "Test rows: .*not finite": {"linear": rows.scores["linear"] * np.nan},
+        "Reported scores: linear predicts the rows it was trained on worse": perfect,
+    }
+    for number, (message, scores) in enumerate(wrong.items()):
+        data = labeled_rows_to_parquet(replace(rows, scores=scores))
+        version = republished(context, manifest, f"v{number}", {"test.parquet": data}, leaderboard=board)
+        with pytest.raises(GateFailed, match=message):
+            promote(context, "p", version, "other scores", now)
 
 
 def test_four_eyes_needs_another_key_and_another_name(context: PromotionContext) -> None:
