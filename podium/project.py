@@ -153,7 +153,12 @@ class SplitOptions(StrictModel):
         description="fraction of the rows kept for tests; by default 0.2 of more than 50,000 rows, of groups and of times, and "
         "none of others: every row is trained on, and evaluated out of fold",
     )
-    folds: int = Field(5, ge=2, le=20, description="number of cross-validation folds")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=20,
+        description="number of cross-validation folds; by default 8 for up to 2,000 rows, 3 for more than 200,000, and 5 otherwise",
+    )
 
     @model_validator(mode="after")
     def _check_column(self) -> Self:

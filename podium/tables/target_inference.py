@@ -134,7 +134,7 @@ def _frequent_classes(counts: Counter[str], project: Project) -> list[str]:
     if rare and len(counts) - len(rare) < 2:
         shown = ", ".join(f"{label} ({count})" for label, count in rare.items())
         raise _bad_target(
-            project, f"has classes with fewer than {project.split.folds} rows: {shown}; gather more rows", "split"
+            project, f"has classes with fewer than {_smallest_class(project)} rows: {shown}; gather more rows", "split"
         )
     return [label for label in counts if label not in rare]
 
@@ -142,7 +142,12 @@ def _frequent_classes(counts: Counter[str], project: Project) -> list[str]:
 def _rare_classes(counts: Counter[str], project: Project) -> dict[str, int]:
     if sum(counts.values()) < 20 or len(counts) > sum(counts.values()) / 2:
         return {}
-    return {label: count for label, count in counts.items() if count < project.split.folds}
+    return {label: count for label, count in counts.items() if count < _smallest_class(project)}
+
+
+def _smallest_class(project: Project) -> int:
+    """Return the number of rows that a class needs."""
+    return project.split.folds or 5
 
 
 def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, decimal: DecimalMark) -> list[Finding]:

@@ -9,6 +9,10 @@ from podium.models.metrics import INFINITY_IN_CSV, bootstrap, interval, metric_n
 from podium.project import Project
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate
+from podium.training.families import ENSEMBLE, FAMILIES
+
+SIMPLEST_FIRST = (*FAMILIES, ENSEMBLE)
+"""Decides between models with the same score."""
 
 
 def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project) -> pd.DataFrame:
@@ -22,7 +26,7 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
     """
     name = metric_name(test.signature.target, project.metric)
     metrics = metrics_for(test.signature.target)
-    ranked = sorted(candidates, key=lambda candidate: (-candidate.score_val, candidate.model.family))
+    ranked = sorted(candidates, key=lambda each: (-each.score_val, SIMPLEST_FIRST.index(each.model.family)))
     truth = test.target.to_numpy()
     test_scores = [candidate.model.out_of_sample_scores(test) for candidate in ranked]
     resampled = bootstrap(metrics[name], truth, test_scores, project.seed)

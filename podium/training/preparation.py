@@ -20,7 +20,7 @@ from podium.tables.target_inference import target_codes
 from podium.tables.typed_columns import coerce_column
 from podium.training.findings import column_findings, target_notes
 
-MIN_ROWS = 20
+MIN_ROWS, FEW_ROWS = 10, 20
 
 
 def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
@@ -42,6 +42,8 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
             )
         keep &= ~repeated
     check_row_count(int(keep.sum()), "rows with a target")
+    if keep.sum() < FEW_ROWS:
+        about_rows.append(Finding("", f"{counted(int(keep.sum()), 'row')} only: scores are rough, and a champion is not likely"))
     rows = np.flatnonzero(keep.to_numpy())
     result = LabeledRows(inputs, target, keys, signature, raw=table).rows(rows)
     assert result.raw is not None

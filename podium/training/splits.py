@@ -86,7 +86,7 @@ def _lowest_hashes(hashes: np.ndarray, strata: np.ndarray, fraction: float) -> n
 
 def folds(data: LabeledRows, project: Project) -> list[tuple[IndexArray, IndexArray]]:
     """Return, per fold, the indices of rows to fit on and to validate on. Raises BadData if there are too few rows."""
-    kind, count = kind_of(project).split_kind(data), project.split.folds
+    kind, count = kind_of(project).split_kind(data), project.split.folds or _default_folds(data, project)
     if kind == "time":
         return _time_folds(data, count)
     if kind != "grouped":
@@ -95,6 +95,14 @@ def folds(data: LabeledRows, project: Project) -> list[tuple[IndexArray, IndexAr
         return list(GroupKFold(count).split(data.inputs, data.target, _split_keys(data)))
     except ValueError as error:
         raise _cannot_split(error) from None
+
+
+def _default_folds(data: LabeledRows, project: Project) -> int:
+    """More folds for small tables, where every row counts; fewer for large ones."""
+    rows = len(data.target)
+    if rows > 200_000:
+        return 3
+    return 8 if rows <= 2_000 and kind_of(project).split_kind(data) in ("random", "stratified") else 5
 
 
 def repeated_rows(data: LabeledRows) -> float:

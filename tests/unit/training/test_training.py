@@ -255,3 +255,11 @@ def test_selection_drops_most_noise_features() -> None:
 def test_dollar_signs_in_names_are_not_drawn_as_formulas() -> None:
     frame = tables.flowers().rename(columns={"petal": "a$^$b"}).assign(price=["$0_$10", "$10_$20"] * 120)
     assert build_data_report(rows_of(frame, target="kind")).figures
+
+
+def test_a_tiny_table_is_trained_with_a_note() -> None:
+    frame = pd.DataFrame({"a": range(11), "b": [1, 5, 2] * 3 + [4, 7], "y": ["n"] * 5 + ["p"] * 6})
+    rows = rows_of(frame)
+    assert any("11 rows only" in finding.message for finding in rows.findings)
+    board = leaderboard(rows, train_candidates(rows, project(n_trials=1)), project(n_trials=1))
+    assert np.isfinite(board["score_test"]).all()
