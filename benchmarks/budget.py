@@ -85,7 +85,7 @@ def main() -> None:
     print("| table | budget | reading | training | ranking and files | peak memory | best |\n|---|---|---|---|---|---|---|")
     for name in options.names or CASES:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.budget", "--one", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(command, capture_output=True)
         if done.returncode:
             print(f"| {name} | failed: {done.stderr.decode().strip().splitlines()[-1][:200]} |")
             continue

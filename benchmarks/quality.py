@@ -36,7 +36,7 @@ import numpy as np, pandas as pd
 train, test, seconds, preset = pickle.load(sys.stdin.buffer)
 started = time.perf_counter()
 """
-WRITE = "\npickle.dump((np.asarray(scores), time.perf_counter() - started), sys.stdout.buffer)"
+WRITE = "\npickle.dump((np.asarray(scores), time.perf_counter() - started, globals().get('half_width')), sys.stdout.buffer)"
 FRAMES = """
 train, test = pd.read_csv(io.BytesIO(train)), pd.read_csv(io.BytesIO(test))
 is_number, y = pd.api.types.is_numeric_dtype(train.target), train.pop("target")
@@ -85,12 +85,15 @@ with tempfile.TemporaryDirectory() as folder:
 from podium.project import Project
 from podium.tables.frames import coerce_frame
 from podium.tables.readers import read_table
-from podium.training.local_run import train_candidates
+from podium.training.local_run import leaderboard, train_candidates
 from podium.training.project_kinds import kind_of
 from podium.training.reading import read_training_table
 project = Project(name="quality", data="s3://podium/table.csv", target="target", budget=f"{seconds}s")
 rows = kind_of(project).prepare(read_training_table(train, project, ""))
-model = max(train_candidates(rows, project), key=lambda candidate: candidate.score_val).model
+candidates = train_candidates(rows, project)
+best = leaderboard(rows, candidates, project).iloc[0]
+(model,) = (candidate.model for candidate in candidates if candidate.model.family == best["model"])
+half_width = best.get("interval_90")
 table = read_table(test)
 scores = model.scores(coerce_frame(table, model.signature.inputs, table.column_names))[:, -1]
 """,
@@ -121,8 +124,11 @@ def _with_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
     return frame.assign(target=[f"class {value}" for value in frame["target"]])
 
 
-def score(python: Path, system: str, frame: pd.DataFrame, seed: int, seconds: int) -> tuple[float, float]:
-    """Return the score of a system on one split, higher is better, and its seconds; NaN if it fails."""
+def score(python: Path, system: str, frame: pd.DataFrame, seed: int, seconds: int) -> tuple[float, float, float]:
+    """Return the score of a system on one split, higher is better, and its seconds; NaN if it fails.
+
+    Also the fraction of the test rows inside Podium's prediction interval of 90 %, NaN for classes.
+    """
     is_number = pd.api.types.is_numeric_dtype(frame["target"])
     train, test = train_test_split(frame, test_size=0.2, random_state=seed, stratify=None if is_number else frame["target"])
     program, preset = SYSTEMS[system]
@@ -131,11 +137,12 @@ def score(python: Path, system: str, frame: pd.DataFrame, seed: int, seconds: in
     result = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
     if result.returncode:
         print(system, result.stderr.decode()[-300:], file=sys.stderr)
-        return float("nan"), float("nan")
-    predicted, took = pickle.loads(result.stdout)
+        return float("nan"), float("nan"), float("nan")
+    predicted, took, half_width = pickle.loads(result.stdout)
     if is_number:
-        return -float(mean_squared_error(test["target"], predicted) ** 0.5), took
-    return float(roc_auc_score(test["target"] == sorted(frame["target"].unique())[1], predicted)), took
+        covered = float("nan") if half_width is None else float(np.mean(np.abs(test["target"] - predicted) <= half_width))
+        return -float(mean_squared_error(test["target"], predicted) ** 0.5), took, covered
+    return float(roc_auc_score(test["target"] == sorted(frame["target"].unique())[1], predicted)), took, float("nan")
 
 
 def main() -> None:
@@ -148,17 +155,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables, pythons = load_tables(folder), _pythons(folder, systems)
-        rows: list[dict[str, Any]] = []
+        rows, coverage = list[dict[str, Any]](), list[float]()
         print(f"| table | {' | '.join(systems)} |\n|---|{'---|' * len(systems)}")
         for table, frame in tables.items():
             for seed in range(options.splits):
                 results = {each: score(pythons[SYSTEMS[each][0]], each, frame, seed, options.seconds) for each in systems}
-                rows.append({each: value for each, (value, _) in results.items()})
-                shown = " | ".join(f"{abs(value):.5g} ({took:.0f} s)" for value, took in results.values())
+                rows.append({each: value for each, (value, *_) in results.items()})
+                coverage += [covered for *_, covered in results.values() if not np.isnan(covered)]
+                shown = " | ".join(f"{abs(value):.5g} ({took:.0f} s)" for value, took, _ in results.values())
                 print(f"| {table}, {len(frame):,} × {frame.shape[1] - 1} | {shown} |", flush=True)
     scores = pd.DataFrame(rows)
     ranks = scores.fillna(-np.inf).rank(axis=1, ascending=False).mean()
     print(f"| mean rank | {' | '.join(f'{ranks[each]:.2f}' for each in systems)} |")
+    if coverage:
+        print(f"{np.mean(coverage):.1%} of the test rows of {len(coverage)} regressions are in Podium's 90 % interval")
     for each in systems[1:]:
         print(f"{systems[0]} is better than {each} on {(scores[systems[0]] > scores[each]).mean():.0%} of {len(scores)} splits")
 

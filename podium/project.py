@@ -157,7 +157,7 @@ class SplitOptions(StrictModel):
         None,
         ge=2,
         le=20,
-        description="number of cross-validation folds; by default 8 for up to 2,000 rows, 3 for more than 200,000, and 5 otherwise",
+        description="number of cross-validation folds; by default 8 for up to 2,000 rows, 3 for over 200,000, and 5 otherwise",
     )
 
     @model_validator(mode="after")

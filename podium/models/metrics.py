@@ -11,7 +11,7 @@ from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
 RESAMPLES = 500
-MIN_RESAMPLES, MAX_RESAMPLED_ROWS = 50, 20_000_000
+MIN_RESAMPLES, MAX_RESAMPLED_ROWS = 50, 10_000_000
 
 INFINITY_IN_CSV = 1e300
 """Replaces an infinite error in a CSV file."""

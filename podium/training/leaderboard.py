@@ -7,6 +7,7 @@ import pandas as pd
 
 from podium.models.metrics import INFINITY_IN_CSV, bootstrap, interval, metric_name, metric_value, metrics_for
 from podium.project import Project
+from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate
 from podium.training.families import ENSEMBLE, FAMILIES
@@ -29,8 +30,9 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
     ranked = sorted(candidates, key=lambda each: (-each.score_val, SIMPLEST_FIRST.index(each.model.family)))
     truth = test.target.to_numpy()
     test_scores = [candidate.model.out_of_sample_scores(test) for candidate in ranked]
-    resampled = bootstrap(metrics[name], truth, test_scores, project.seed)
-    ties, useful = _ties(ranked, training, project), [_beats_constant(each, training, project) for each in ranked]
+    validated = _resampled_with_constant(ranked, training, project)
+    resampled = validated if test.scores else bootstrap(metrics[name], truth, test_scores, project.seed)
+    ties = _ties(validated[:, :-1])
     rows = []
     for index, (candidate, scores) in enumerate(zip(ranked, test_scores, strict=True)):
         low, high = interval(resampled[:, index])
@@ -47,7 +49,7 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
                 "ci_low": low,
                 "ci_high": high,
                 "tied_with_best": ties[index],
-                "better_than_constant": useful[index],
+                "better_than_constant": _leads(validated[:, index], validated[:, -1], 0.99),
                 **({} if test.signature.target.classes else {"interval_90": _half_width(candidate, training)}),
             }
         )
@@ -62,24 +64,28 @@ def _half_width(candidate: Candidate, training: LabeledRows) -> float:
     return float(residuals[min(index, len(residuals) - 1)])
 
 
-def _ties(ranked: list[Candidate], training: LabeledRows, project: Project) -> list[bool]:
-    """Return, for each model, whether the interval of the best model's lead includes zero (paired bootstrap).
+def _resampled_with_constant(ranked: list[Candidate], training: LabeledRows, project: Project) -> FloatMatrix:
+    """Return the metric of each model on resampled validation rows, and last that of the same prediction for every row.
+
+    That is the mean, or the share of each class.
+    """
+    target = training.signature.target
+    metric = metrics_for(target)[metric_name(target, project.metric)]
+    truth = training.target.to_numpy()[ranked[0].validation_rows]
+    shares = [np.mean(truth == code) for code in range(len(target.classes))] or [float(np.mean(truth))]
+    constant = np.tile(shares, (len(truth), 1))
+    return bootstrap(metric, truth, [*(candidate.validation_scores for candidate in ranked), constant], project.seed)
+
+
+def _leads(values: FloatVector, others: FloatVector, level: float) -> bool:
+    """Return whether the interval of the lead over another model is above zero (paired bootstrap)."""
+    return bool(interval(values - others, level)[0] > 0)
+
+
+def _ties(resampled: FloatMatrix) -> list[bool]:
+    """Return, for each model, whether the best one does not lead significantly.
 
     All intervals together hold with 95% (Bonferroni), as the best is compared with several models.
     """
-    metric = metrics_for(training.signature.target)[metric_name(training.signature.target, project.metric)]
-    truth = training.target.to_numpy()[ranked[0].validation_rows]
-    resampled = bootstrap(metric, truth, [candidate.validation_scores for candidate in ranked], project.seed)
-    level = 1 - 0.05 / max(1, len(ranked) - 1)
-    return [interval(resampled[:, 0] - resampled[:, index], level)[0] <= 0 for index in range(len(ranked))]
-
-
-def _beats_constant(candidate: Candidate, training: LabeledRows, project: Project) -> bool:
-    """Return whether the 99% interval of the lead over the mean, or the share of each class, is above zero."""
-    target = training.signature.target
-    metric = metrics_for(target)[metric_name(target, project.metric)]
-    truth = training.target.to_numpy()[candidate.validation_rows]
-    shares = [np.mean(truth == code) for code in range(len(target.classes))] or [float(np.mean(truth))]
-    constant = np.tile(shares, (len(truth), 1))
-    resampled = bootstrap(metric, truth, [candidate.validation_scores, constant], project.seed)
-    return bool(interval(resampled[:, 0] - resampled[:, 1], 0.99)[0] > 0)
+    level = 1 - 0.05 / max(1, resampled.shape[1] - 1)
+    return [not _leads(resampled[:, 0], values, level) for values in resampled.T]

@@ -43,7 +43,9 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
         keep &= ~repeated
     check_row_count(int(keep.sum()), "rows with a target")
     if keep.sum() < FEW_ROWS:
-        about_rows.append(Finding("", f"{counted(int(keep.sum()), 'row')} only: scores are rough, and a champion is not likely"))
+        about_rows.append(
+            Finding("", f"{counted(int(keep.sum()), 'row')} only: scores are rough, and a champion is not likely")
+        )
     rows = np.flatnonzero(keep.to_numpy())
     result = LabeledRows(inputs, target, keys, signature, raw=table).rows(rows)
     assert result.raw is not None

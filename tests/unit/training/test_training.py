@@ -191,7 +191,7 @@ def test_training_is_reproducible() -> None:
     reservation = VersionReservation("20260101T000000Z-00000000", "2026-01-01T00:00:00+00:00", "0", "0", None)
     digests = []
     for _ in range(2):
-        manifest, _ = train_locally(table, project(target="kind", n_trials=2), reservation, "ann")
+        manifest, _ = train_locally(table, project(target="kind", n_trials=2, budget="1h"), reservation, "ann")
         digests.append(
             (manifest.predictions_sha256, {n: f.sha256 for n, f in manifest.files.items() if n != "leaderboard.csv"})
         )
@@ -263,3 +263,17 @@ def test_a_tiny_table_is_trained_with_a_note() -> None:
     assert any("11 rows only" in finding.message for finding in rows.findings)
     board = leaderboard(rows, train_candidates(rows, project(n_trials=1)), project(n_trials=1))
     assert np.isfinite(board["score_test"]).all()
+
+
+@pytest.mark.parametrize("family", ["linear", "random-forest", "lightgbm"])
+def test_the_interval_covers_nine_tenths_of_new_rows(family: str) -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(7000, 3))
+    target = features[:, 0] + np.abs(features[:, 1]) + random.standard_t(4, size=7000)
+    frame = pd.DataFrame(features, columns=list("abc")).assign(y=target)
+    entries = project(families=[family], n_trials=1)
+    rows = prepare(read_table(frame.head(1000).to_csv(index=False).encode()), entries)
+    candidates = train_candidates(rows, entries)
+    half_width = leaderboard(rows, candidates, entries)["interval_90"].iloc[0]
+    errors = np.abs(target[1000:] - candidates[0].model.scores(frame.drop(columns="y").tail(6000))[:, 0])
+    assert 0.87 < np.mean(errors <= half_width) < 0.93
