@@ -11,7 +11,7 @@ from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
 RESAMPLES = 500
-MIN_RESAMPLES, MAX_RESAMPLED_ROWS = 50, 10_000_000
+MIN_RESAMPLES, MAX_RESAMPLED_ROWS, MAX_ROWS = 50, 10_000_000, 200_000
 
 INFINITY_IN_CSV = 1e300
 """Replaces an infinite error in a CSV file."""
@@ -132,9 +132,13 @@ def metric_value(metric: Metric, target: FloatVector, scores: FloatMatrix) -> fl
 def bootstrap(metric: Metric, target: FloatVector, scores_by_model: list[FloatMatrix], seed: int) -> FloatMatrix:
     """Return a (resamples, models) array of metric values. All models use the same resampled rows (paired bootstrap).
 
-    Resamples where the metric is undefined are dropped.
+    Of more than MAX_ROWS rows, a random part is resampled, so that intervals are wider than they need to be. Resamples where
+    the metric is undefined are dropped.
     """
     random = np.random.default_rng(seed)
+    if len(target) > MAX_ROWS:
+        part = random.choice(len(target), MAX_ROWS, replace=False)
+        target, scores_by_model = target[part], [scores[part] for scores in scores_by_model]
     count = max(MIN_RESAMPLES, min(RESAMPLES, MAX_RESAMPLED_ROWS // len(target)))
     samples = (random.integers(0, len(target), len(target)) for _ in range(count))
     values = np.array([[metric_value(metric, target[rows], scores[rows]) for scores in scores_by_model] for rows in samples])

@@ -75,16 +75,16 @@ def _linear_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
     return LinearScorer(tuple(map(tuple, weights)), tuple(map(float, intercepts)), link)
 
 
-FIRST_TREES, MAX_TREES, MAX_LEAVES = 10, 200, 5000
-"""Trees of a forest that are fitted before their time decides how many more there are, and about the leaves of a tree."""
+FIRST_TREES, MAX_TREES, MAX_LEAVES, MAX_TREE_ROWS = 10, 200, 5000, 100_000
+"""Trees of a forest that are fitted before their time decides how many more there are; about the leaves and rows of a tree."""
 
 
 def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, FitRows], Any]:
     def fit(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
         make = classifier if target.classes else regressor
         defaults = {"max_features": "sqrt" if target.classes else 1.0, "bootstrap": True, "warm_start": True}
-        leaf = max(params["min_samples_leaf"], len(rows.target) // MAX_LEAVES)
-        options = {**defaults, **params, "min_samples_leaf": leaf}
+        leaf = max(params["min_samples_leaf"], min(len(rows.target), MAX_TREE_ROWS) // MAX_LEAVES)
+        options = {**defaults, **params, "min_samples_leaf": leaf, "max_samples": min(len(rows.target), MAX_TREE_ROWS)}
         forest = make(FIRST_TREES, random_state=random_state, n_jobs=-1, **options)
         started = time.monotonic()
         forest.fit(rows.features, rows.target)

@@ -42,9 +42,8 @@ def greedy_weights(
     In each round, the part that helps most is added, possibly again, as long as it helps noticeably. Of a large table, some
     rows decide.
     """
-    if len(truth) > MAX_ROWS:
-        rows = np.random.default_rng(0).choice(len(truth), MAX_ROWS, replace=False)
-        truth, parts = truth[rows], [part[rows] for part in parts]
+    rows = _deciding_rows(len(truth))
+    truth, parts = truth[rows], [part[rows] for part in parts]
     counts, total = np.zeros(len(parts), dtype=int), np.zeros_like(parts[0])
     best = -np.inf
     for number in range(1, ROUNDS + 1):
@@ -57,6 +56,11 @@ def greedy_weights(
     return (counts / counts.sum()).tolist()
 
 
+def _deciding_rows(count: int) -> IndexArray | slice:
+    """Return all rows of a table, or some if it has many."""
+    return np.random.default_rng(0).choice(count, MAX_ROWS, replace=False) if count > MAX_ROWS else slice(None)
+
+
 def calibration(sums: FloatMatrix, truth: FloatVector, target: Target) -> float:
     """Return the factor of the sums before the link at which the log loss is lowest, or 1 if that is hardly lower.
 
@@ -64,7 +68,8 @@ def calibration(sums: FloatMatrix, truth: FloatVector, target: Target) -> float:
     """
     if not target.classes:
         return 1.0
-    link, log_loss = link_of(target), CLASSIFICATION["log_loss"].function
+    link, log_loss, rows = link_of(target), CLASSIFICATION["log_loss"].function, _deciding_rows(len(truth))
+    truth, sums = truth[rows], sums[rows]
 
     def loss(logarithm: float) -> float:
         return log_loss(truth, link(sums * np.exp(logarithm)))
