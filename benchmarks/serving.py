@@ -97,24 +97,33 @@ def _mlserver_request(record: Record) -> dict[str, Any]:
     return {"parameters": {"content_type": "pd"}, "inputs": tensors, "outputs": [{"name": "predict_proba"}]}
 
 
-PLAIN = Stream("one record", "/predict", lambda record: record)
+BENCH = "/projects/bench"
+PLAIN = Stream("one record", f"{BENCH}/predict", lambda record: record)
+PEER = Stream("one record of a peer", "/predict", lambda record: record)
 STREAMS = [
     PLAIN,
-    Stream("24.0 in an integer column", "/predict", lambda record: record | {"number_18": float(record["number_18"])}),
-    Stream("a value out of range", "/predict", lambda record: record | {"number_3": 99.5}),
-    Stream("null", "/predict", lambda record: record | {"number_19": None}),
-    Stream("an unknown category", "/predict", lambda record: record | {"text_1": "mauve"}),
-    Stream("other field order", "/predict", lambda record: dict(reversed(record.items()))),
-    Stream("array", "/predict", lambda record: list(record.values())),
-    Stream("list of one", "/predict", lambda record: [record]),
-    Stream("GET", "/predict", urlencode),
+    Stream(
+        "24.0 in an integer column",
+        f"{BENCH}/predict",
+        lambda record: record | {"number_18": float(record["number_18"])},
+    ),
+    Stream("a value out of range", f"{BENCH}/predict", lambda record: record | {"number_3": 99.5}),
+    Stream("null", f"{BENCH}/predict", lambda record: record | {"number_19": None}),
+    Stream("an unknown category", f"{BENCH}/predict", lambda record: record | {"text_1": "mauve"}),
+    Stream("other field order", f"{BENCH}/predict", lambda record: dict(reversed(record.items()))),
+    Stream("array", f"{BENCH}/predict", lambda record: list(record.values())),
+    Stream("list of one", f"{BENCH}/predict", lambda record: [record]),
+    Stream("GET", f"{BENCH}/predict", urlencode),
     Stream("Open Inference Protocol", "/v2/models/bench/infer", _tensors),
     Stream(
-        "/invocations", "/invocations", lambda record: {"dataframe_split": {"columns": [*record], "data": [[*record.values()]]}}
+        "/invocations",
+        "/invocations?project=bench",
+        lambda record: {"dataframe_split": {"columns": [*record], "data": [[*record.values()]]}},
     ),
-    Stream("models=all", "/predict?models=all", lambda record: record),
-    Stream("explain=5", "/predict?explain=5", lambda record: record),
-    Stream("inputs=true", "/predict?inputs=true", lambda record: record),
+    Stream("a champion as trained in 60 s", "/projects/trained/predict", lambda record: record),
+    Stream("models=all", f"{BENCH}/predict?models=all", lambda record: record),
+    Stream("explain=5", f"{BENCH}/predict?explain=5", lambda record: record),
+    Stream("inputs=true", f"{BENCH}/predict?inputs=true", lambda record: record),
 ]
 
 
@@ -192,10 +201,10 @@ def measure_streams(servers: Servers, rounds: int, seconds: int, connections: in
     """Return the medians over the rounds of every stream, of the naive and of the bare server."""
     targets = [(stream.name, servers.podium, stream) for stream in STREAMS]
     targets += [
-        ("naive FastAPI", servers.naive, PLAIN),
+        ("naive FastAPI", servers.naive, PEER),
         ("MLServer", servers.mlserver, Stream("MLServer", "/v2/models/bench/infer", _mlserver_request)),
         ("BentoML", servers.bentoml, Stream("BentoML", "/predict", lambda record: {"record": record})),
-        ("bare ASGI and a call of C", servers.bare, PLAIN),
+        ("bare ASGI and a call of C", servers.bare, PEER),
     ]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in targets}
     for _, (name, port, stream) in itertools.product(range(rounds), targets):
@@ -243,7 +252,7 @@ def _script(folder: Path, stream: Stream) -> Path:
 def measure_lists(servers: Servers, rounds: int) -> dict[str, float]:
     """Return the rows per second of lists of 10,000 records, and the median milliseconds of 11 records."""
     results: dict[str, float] = {}
-    for name, port, path in (("podium", servers.podium, "/predict"), ("naive", servers.naive, "/predict-list")):
+    for name, port, path in (("podium", servers.podium, PLAIN.path), ("naive", servers.naive, "/predict-list")):
         for count, repeats in ((11, 20 * rounds), (10_000, 3 * rounds)):
             bodies = [json.dumps(records(count, seed)).encode() for seed in range(min(5, repeats))]
             seconds = statistics.median(post_all(port, path, itertools.islice(itertools.cycle(bodies), repeats)))
@@ -298,7 +307,8 @@ def serve(app: str, port: int, folder: Path) -> Process:
 
 
 def _publish(cloud: LocalCloud, frame: pd.DataFrame) -> None:
-    """Publish LightGBM with the params of the benchmark, and four other models."""
+    """Publish LightGBM with the params of the benchmark and four other models, and a champion as projects have it."""
+    publish_champion(cloud, frame, Project(name="trained", data="s3://podium/bench.csv", target="target"))
     FAMILIES["lightgbm"] = replace(FAMILIES["lightgbm"], settings=(PARAMS,), combine=None, at_rounds=None)
     families = ("lightgbm", "linear", "random-forest", "extra-trees", "glm")
     project = Project(name="bench", data="s3://podium/bench.csv", target="target", families=families, n_trials=1)
