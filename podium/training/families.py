@@ -85,15 +85,16 @@ def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, F
         defaults = {"max_features": "sqrt" if target.classes else 1.0, "bootstrap": True, "warm_start": True}
         leaf = max(params["min_samples_leaf"], min(len(rows.target), MAX_TREE_ROWS) // MAX_LEAVES)
         options = {**defaults, **params, "min_samples_leaf": leaf, "max_samples": min(len(rows.target), MAX_TREE_ROWS)}
-        forest = make(FIRST_TREES, random_state=random_state, n_jobs=-1, **options)
+        forest = make(FIRST_TREES, random_state=random_state, n_jobs=-1, oob_score=True, **options)
         started = time.monotonic()
-        forest.fit(rows.features, rows.target)
-        a_tree = (time.monotonic() - started) / FIRST_TREES
-        affordable = (rows.deadline - time.monotonic()) / max(a_tree, 1e-6)
-        trees = int(min(MAX_TREES, FIRST_TREES + max(0.0, 0.5 * affordable)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Some inputs do not have OOB scores")  # these get the mean
-            forest.set_params(n_estimators=trees, oob_score=True).fit(rows.features, rows.target)
+            forest.fit(rows.features, rows.target)
+            a_tree = (time.monotonic() - started) / FIRST_TREES
+            affordable = (rows.deadline - time.monotonic()) / max(a_tree, 1e-6)
+            trees = int(min(MAX_TREES, 0.7 * affordable))
+            if trees > FIRST_TREES:
+                forest.set_params(n_estimators=trees).fit(rows.features, rows.target)
         return forest.set_params(n_jobs=1)  # threads would add up predictions in any order
 
     return fit
