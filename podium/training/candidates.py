@@ -194,7 +194,8 @@ class _Search:
         Others may catch warnings, which only one thread can do at a time.
         """
         workers = min(len(self.folds), os.cpu_count() or 1) if self.family.combine else 1
-        seconds = max(0.0, self.deadline - time.monotonic()) * workers / len(self.folds)
+        turns = -(-len(self.folds) // workers)
+        seconds = max(0.0, self.deadline - time.monotonic()) / turns
 
         def fit(fold: _Fold) -> Any:
             check = self.labels[fold.validation_rows]
