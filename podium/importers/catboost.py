@@ -20,11 +20,11 @@ from onnx import TensorProto
 from podium.importers.catboost_binary import MAGIC, read_binary
 from podium.importers.catboost_categories import read_text_columns
 from podium.importers.catboost_statistics import Category, Counts, Statistic, StatisticsGraph, read_counts, read_statistic
-from podium.importers.catboost_trees import Split, read_tree
 from podium.importers.errors import ImportRefused
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.tree_graph import sum_of_trees
 from podium.importers.tree_model import TreeModel
+from podium.models.catboost_trees import Split, number_split, read_tree
 from podium.schema.arrays import FloatMatrix
 
 REMEDY = "save it with `model.save_model('model.json', format='json')`, and import that"
@@ -134,13 +134,13 @@ class CatBoostModel:
     def _element(self, part: Mapping[str, Any]) -> Category | Split:
         kind = part["combination_element"]
         if kind == "float_feature":
-            return _number_split(self._numbers[part["float_feature_index"]], part["border"])
+            return number_split(self._numbers[part["float_feature_index"]], part["border"])
         column = self._text_columns[part["cat_feature_index"]]
         return column.category if kind == "cat_feature_value" else column.split(int(part["value"]))
 
     def _read_splits(self, features: Mapping[str, Any]) -> list[Split]:
         """Return all splits, in the order to which the trees refer; those of statistics are of additional columns."""
-        splits = [_number_split(entry, border) for entry in self._numbers.values() for border in entry["borders"] or ()]
+        splits = [number_split(entry, border) for entry in self._numbers.values() for border in entry["borders"] or ()]
         for entry in features.get("categorical_features") or ():
             column = self._text_columns[entry["feature_index"]]
             splits += [column.split(int(value)) for value in entry.get("values") or ()]
@@ -191,11 +191,6 @@ class CatBoostModel:
         model = self._full_model
         parts = [(nodes, 0, target, 1.0) for nodes, target in zip(model.trees, model.targets, strict=True)]
         return sum_of_trees(graph, x, parts, model.base)
-
-
-def _number_split(entry: Mapping[str, Any], border: float) -> Split:
-    missing = bool(entry["has_nans"]) and entry["nan_value_treatment"] == "AsTrue"
-    return Split(entry["flat_feature_index"], float(np.float32(border)), missing)
 
 
 def _classes(info: Mapping[str, Any]) -> list[Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from podium.importers.catboost_statistics import Category, Counts
-from podium.importers.catboost_trees import Split
 from podium.importers.city_hash import category_hash
+from podium.models.catboost_trees import Split
 
 NO_CATEGORY = 1 << 40
 """Stands for the hash of an unknown category; hashes have 32 bits."""

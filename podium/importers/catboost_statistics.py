@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from podium.importers.catboost_trees import Split
 from podium.importers.graph_builder import GraphBuilder
+from podium.models.catboost_trees import Split
 from podium.schema.arrays import FloatMatrix
 
 FACTOR = 0x4906BA494954CB65
@@ -96,8 +96,27 @@ class StatisticsGraph:
 
     def _part(self, element: Category | Split) -> str:
         if element not in self._parts:
-            self._parts[element] = self._graph.add("Mul", self._factor, element.add_to(self._graph, self._x))
+            holds = (
+                _add_split(self._graph, self._x, element)
+                if isinstance(element, Split)
+                else element.add_to(self._graph, self._x)
+            )
+            self._parts[element] = self._graph.add("Mul", self._factor, holds)
         return self._parts[element]
+
+
+def _add_split(graph: GraphBuilder, x: str, split: Split) -> str:
+    """Compute 1 for the rows for which a split of a combination is true, else 0."""
+    cells = graph.add("Gather", x, graph.integers([split.column]), axis=1)
+    if split.codes is not None:
+        hits = graph.add("Equal", cells, np.array([split.codes or (-1,)]))
+        return graph.add("ReduceMax", _integer(graph, hits), graph.integers([1]), keepdims=1)
+    above = graph.add("Greater", cells, split.border)
+    return _integer(graph, graph.add("Or", above, graph.add("IsNaN", cells)) if split.missing else above)
+
+
+def _integer(graph: GraphBuilder, condition: str) -> str:
+    return graph.add("Cast", condition, to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)

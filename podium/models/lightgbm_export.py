@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -192,13 +192,13 @@ def _category_lines(sets: Sequence[Sequence[int]]) -> list[str]:
     return [_line("cat_boundaries", borders), _line("cat_threshold", np.concatenate(words))]
 
 
-def _line(name: str, numbers: Iterable[Any]) -> str:
-    return f"{name}={' '.join(repr(number.item()) for number in numbers)}"
+def _line(name: str, numbers: np.ndarray) -> str:
+    return f"{name}={' '.join(map(repr, numbers.tolist()))}"
 
 
 KEPT_LINES = re.compile(
-    r"^(?:num_leaves|num_cat|split_feature|threshold|decision_type|left_child|right_child|leaf_count|leaf_value|cat_boundaries|"
-    r"cat_threshold|is_linear)=.*\n",
+    r"^(?:num_leaves|num_cat|split_feature|threshold|decision_type|left_child|right_child|leaf_count|leaf_cover|leaf_value|"
+    r"cat_boundaries|cat_threshold|is_linear)=.*\n",
     re.MULTILINE,
 )
 

@@ -18,7 +18,7 @@ from podium.project import Project
 from podium.settings import ROOT
 
 FINGERPRINTED_PACKAGES = ("schema", "tables", "models", "training")
-LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "matplotlib", "onnxruntime")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "catboost", "matplotlib", "onnxruntime")
 SCORING_LIBRARIES = ("python", "numpy", "lightgbm", "onnxruntime")
 LOCK = ROOT / "requirements-train.lock"
 

@@ -24,6 +24,8 @@ from podium.project import Project
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 from podium.schema.suggestions import did_you_mean
+from podium.training.catboost_family import fit_symmetric_trees
+from podium.training.early_stopping import EarlyStopping
 from podium.training.statsmodels_family import GeneralizedLinearModel
 
 Params = dict[str, Any]
@@ -125,17 +127,13 @@ MAX_ROUNDS = 1000
 
 
 def _stop_early(deadline: float) -> Callable[[CallbackEnv], None]:
-    """Return a callback that stops 10 rounds and 30% of the best round after that round, or at the deadline."""
-    best = [float("inf"), 0]
+    stopping = EarlyStopping(deadline)
 
     def callback(env: CallbackEnv) -> None:
-        loss = env.evaluation_result_list[0][2] if env.evaluation_result_list else 0.0
-        if loss < best[0]:
-            best[:] = [loss, env.iteration]
-        is_last = env.iteration == env.end_iteration - 1
         results: Any = env.evaluation_result_list
-        if is_last or env.iteration - best[1] > 10 + 0.3 * best[1] or time.monotonic() > deadline:
-            raise EarlyStopException(int(best[1]), results)
+        is_last = env.iteration == env.end_iteration - 1
+        if stopping.is_over(env.iteration + 1, results[0][2] if results else 0.0) or is_last:
+            raise EarlyStopException(stopping.best_round - 1, results)
 
     return callback
 
@@ -146,7 +144,18 @@ def _lightgbm_scorer(estimator: Any, target: Target, n_features: int, rounds: in
     return LightGBMScorer(text, n_features, outputs, binary_probability=target.task == "binary")
 
 
-DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")
+def _catboost(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
+    check_rows = None
+    if rows.check_features is not None and rows.check_target is not None:
+        check_rows = rows.check_features, rows.check_target
+    return fit_symmetric_trees(target, random_state, params, (rows.features, rows.target), check_rows, rows.deadline)
+
+
+def _catboost_scorer(estimator: Any, target: Target, n_features: int, rounds: int | None = None) -> Scorer:
+    return estimator.scorer(n_features, rounds)
+
+
+DEFAULT_FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm", "catboost")
 """Families trained on tables by default."""
 PANEL_FAMILIES = ("persistence", "linear", "extra-trees", "lightgbm")
 """Families trained on panels by default."""
@@ -176,6 +185,15 @@ BOOSTERS: tuple[Params, ...] = (
     _boosting(rate=0.05, leaves=32, rows=1, columns=0.5, subsample=0.99, reg_alpha=0.8, reg_lambda=1.2, extra_trees=True),
 )
 """In the order of AutoGluon's portfolio of 2025-12, with higher learning rates."""
+
+SYMMETRIC: tuple[Params, ...] = (
+    {"depth": 6},
+    {"depth": 6, "learning_rate": 0.0686, "l2_leaf_reg": 2.15},
+    {"depth": 4, "learning_rate": 0.0494, "l2_leaf_reg": 4.56},
+    {"depth": 6, "rsm": 0.5},
+)
+"""CatBoost's defaults, two settings of AutoGluon's portfolios, and the defaults with half of the columns in each tree. All of
+them, with 1000 rounds and five folds, are 20,000 trees."""
 
 FAMILIES: dict[str, Family] = {
     "linear": Family(
@@ -213,6 +231,9 @@ FAMILIES: dict[str, Family] = {
         ({},),
     ),
     "lightgbm": Family(_lightgbm, _lightgbm_scorer, BOOSTERS, combine=weighted_boosters, at_rounds=_lightgbm_scorer, share=6.0),
+    "catboost": Family(
+        _catboost, _catboost_scorer, SYMMETRIC, combine=weighted_boosters, at_rounds=_catboost_scorer, share=6.0
+    ),
 }
 
 

@@ -34,7 +34,7 @@ FORBIDDEN = {
     "service": {"luigi"},
     "luigi_tasks": {"fastapi", "dask"},
 }
-NOT_SERVED = ["podium.training", "podium.importers", "luigi", "statsmodels", "matplotlib", "skl2onnx", "sklearn"]
+NOT_SERVED = ["podium.training", "podium.importers", "luigi", "statsmodels", "matplotlib", "skl2onnx", "sklearn", "catboost"]
 
 
 def imported(path: Path) -> set[str]:

@@ -32,6 +32,7 @@ from podium.registry.promotion import PromotionContext
 from podium.registry.versions import list_versions, read_manifest
 from podium.settings import ROOT
 from podium.storage.object_store import Store
+from podium.training.families import DEFAULT_FAMILIES
 from tests import tables
 from tests.conftest import Put, publish_version
 
@@ -83,7 +84,7 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
             "Explore",
             "Features",
             "Select",
-            *["Train"] * 4,
+            *["Train"] * len(DEFAULT_FAMILIES),
             "Ensemble",
             "Rank",
             "Compare",
@@ -104,7 +105,7 @@ def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_cont
     assert {key.removeprefix(prefix) for key in keys(cloud_context.store, prefix)} == {*manifest.files, "manifest.json"}
     assert {"leaderboard.csv", "report.html", "golden.json", "models/linear.pkl", "models/lightgbm.pkl"} <= set(manifest.files)
     board = list(csv.DictReader(io.StringIO(cloud_context.store.read(prefix + "leaderboard.csv").data.decode())))
-    assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
+    assert [row["rank"] for row in board] == ["1", "2", "3", "4", "5"]
     assert list(board[0]) == [
         "rank",
         "model",

@@ -13,7 +13,7 @@ from podium.local.http_client import Client
 from tests.tables import RECORD
 
 MIXED = "/projects/mixed/predict"
-FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm")
+FAMILIES = ("linear", "random-forest", "extra-trees", "lightgbm", "catboost")
 
 
 def explanations(response: Any) -> list[dict[str, Any]]:

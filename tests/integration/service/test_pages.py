@@ -66,7 +66,7 @@ def test_one_record_is_predicted_and_downloaded(page: Page, service: Client) -> 
     shown = page.locator("#result .prediction").inner_text()
     expected = service.post_json("/projects/mixed/predict", tables.RECORD).json()["predictions"][0]["prediction"]
     assert shown == expected
-    assert page.locator("#result tbody tr").count() == 4
+    assert page.locator("#result tbody tr").count() == 5
     assert page.input_value("[name=income]") == "41000.5"
     with page.expect_download() as download:
         page.click("text=Download as CSV")

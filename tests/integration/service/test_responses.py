@@ -109,7 +109,7 @@ def test_predictions_do_not_depend_on_the_number_of_records(service: Client) -> 
 def test_a_response_can_have_all_models(service: Client) -> None:
     response = service.post_json(MIXED + "?models=all", RECORD).json()
     models = response["predictions"][0]["models"]
-    assert set(models) == {"linear", "random-forest", "extra-trees", "lightgbm"}
+    assert set(models) == {"linear", "random-forest", "extra-trees", "lightgbm", "catboost"}
     assert next(iter(models)) == response["model"]
     assert response["predictions"][0]["prediction"] == models[response["model"]]["prediction"]
     one = service.post_json(MIXED + "?models=extra-trees", RECORD).json()
@@ -154,7 +154,7 @@ def test_a_csv_result_keeps_the_columns_unchanged(service: Client) -> None:
     assert list(rows_of_csv[0])[: len(names)] == names
     assert [{name: row[name] for name in names} for row in rows_of_csv] == sent
     assert list(rows_of_csv[0])[len(names) : len(names) + 3] == ["prediction", "probability_no", "probability_yes"]
-    for family in ("linear", "lightgbm", "random-forest", "extra-trees"):
+    for family in ("linear", "lightgbm", "random-forest", "extra-trees", "catboost"):
         columns = [f"{family}.{name}" for name in ("prediction", "probability_no", "probability_yes")]
         assert columns == [name for name in rows_of_csv[0] if name.startswith(f"{family}.")]
         for row in rows_of_csv:
@@ -202,7 +202,7 @@ def test_the_service_describes_the_deployed_model(service: Client) -> None:
     assert "/projects/mixed/predict" in described["paths"]
     assert service.get("/projects/mixed/schema").json() == schema
     board = list(csv.DictReader(io.StringIO(service.get("/projects/mixed/leaderboard.csv").text)))
-    assert [row["rank"] for row in board] == ["1", "2", "3", "4"]
+    assert [row["rank"] for row in board] == ["1", "2", "3", "4", "5"]
     versions = service.get("/projects/mixed/versions").json()
     (shown,) = [item for item in versions["versions"] if item["version"] == versions["serving"]]
     assert (shown["state"], shown["author"], shown["model"]) == ("serving", "trainer", board[0]["model"])

@@ -164,7 +164,7 @@ def test_the_leaderboard_ranks_by_validation_score_and_marks_ties(frame: pd.Data
     rows = prepare(read_table(frame.to_csv(index=False).encode()), entries)
     board = leaderboard(rows, train_candidates(rows, entries), entries)
     assert list(board["rank"]) == [*range(1, len(board) + 1)]
-    assert set(board["model"]) - {"ensemble"} == {"linear", "random-forest", "extra-trees", "lightgbm"}
+    assert set(board["model"]) - {"ensemble"} == {"linear", "random-forest", "extra-trees", "lightgbm", "catboost"}
     assert set(board["eval_metric"]) == {best}
     assert board["score_val"].is_monotonic_decreasing
     assert (board["ci_low"] <= board["score_test"]).all()

@@ -1,4 +1,7 @@
-"""The splits and trees of CatBoost models."""
+"""The splits and trees of CatBoost models, and the conversion of models that have numbers only.
+
+CatBoost compares float32(x) with borders of 32 bits, so scorers round the features first.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
-from podium.importers.graph_builder import GraphBuilder
-from podium.models.lightgbm_export import TreeNodes
+from podium.models.lightgbm_export import TreeNodes, leaf_text, lightgbm_text, tree_text
+from podium.models.scorers import LightGBMScorer
 from podium.schema.arrays import FloatMatrix
 
 MAX_DEPTH = 16
@@ -35,21 +37,15 @@ class Split:
             return np.isin(cells, self.codes) != self.missing
         return np.where(np.isnan(cells), self.missing, cells > self.border)
 
-    def add_to(self, graph: GraphBuilder, x: str) -> str:
-        cells = graph.add("Gather", x, graph.integers([self.column]), axis=1)
-        if self.codes is not None:
-            hits = graph.add("Equal", cells, np.array([self.codes or (-1,)]))
-            return graph.add("ReduceMax", _integer(graph, hits), graph.integers([1]), keepdims=1)
-        above = graph.add("Greater", cells, self.border)
-        return _integer(graph, graph.add("Or", above, graph.add("IsNaN", cells)) if self.missing else above)
+
+def number_split(entry: Mapping[str, Any], border: float) -> Split:
+    """Return the split of a column at one of its borders; `entry` describes the column. Raises KeyError."""
+    missing = bool(entry["has_nans"]) and entry["nan_value_treatment"] == "AsTrue"
+    return Split(entry["flat_feature_index"], float(np.float32(border)), missing)
 
 
 NO_SPLIT = Split(0)
 """Stands for the split of a leaf."""
-
-
-def _integer(graph: GraphBuilder, condition: str) -> str:
-    return graph.add("Cast", condition, to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +122,18 @@ def _split_number(split: Mapping[str, Any]) -> int:
     if number < 0:
         raise ValueError("a tree has a split that does not exist")
     return number
+
+
+def catboost_trees(content: Mapping[str, Any], features: int, objective: str, rounds: int | None = None) -> LightGBMScorer:
+    """Convert the first rounds of a model of numbers, given as CatBoost's JSON; `objective` is LightGBM's with the same link.
+
+    The initial sums become trees of one leaf.
+    """
+    columns = content["features_info"]["float_features"]
+    splits = [number_split(column, border) for column in columns for border in column["borders"] or ()]
+    scale, base = content["scale_and_bias"]
+    trees = [read_tree(tree) for tree in content["oblivious_trees"][:rounds]]
+    blocks = [leaf_text(value) for value in base]
+    blocks += [tree_text(tree.nodes(splits, scale, output), 0) for tree in trees for output in range(len(base))]
+    text = lightgbm_text(blocks, features, len(base), objective)
+    return LightGBMScorer(text, features, len(base), float32=True, binary_probability="binary" in objective)
