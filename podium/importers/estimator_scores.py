@@ -15,6 +15,7 @@ from sklearn.impute import IterativeImputer
 from sklearn.pipeline import Pipeline
 
 from podium.importers.errors import ImportRefused
+from podium.importers.text_vectorizers import takes_one_text
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
@@ -59,7 +60,7 @@ def score_function(estimator: Any, columns: Sequence[Column]) -> Callable[[pd.Da
     Missing texts are NaN, as pandas reads them, except for an estimator that was fitted with None.
     """
     texts = [column.name for column in columns if column.is_text]
-    is_named = hasattr(estimator, "feature_names_in_") or bool(texts)
+    is_named, is_text = hasattr(estimator, "feature_names_in_") or bool(texts), takes_one_text(estimator)
     predict, missing = _method(estimator), None if any(map(_knows_none, _parts(estimator))) else np.nan
     # this imputer returns something else for a row if there are other rows
     size = 1 if any(isinstance(part, IterativeImputer) for part in _parts(estimator)) else MAX_ROWS
@@ -72,6 +73,7 @@ def score_function(estimator: Any, columns: Sequence[Column]) -> Callable[[pd.Da
         rows = frame.assign(**as_fitted) if is_named else frame.to_numpy(dtype=float)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            rows = rows[texts[0]] if is_text else rows
             blocks = [predict(rows[low : low + size]) for low in range(0, len(frame), size)]
         return np.concatenate(blocks).astype(float).reshape(len(frame), -1)
 

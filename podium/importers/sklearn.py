@@ -62,6 +62,7 @@ from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
 from podium.importers.sklearn_graph import scores
 from podium.importers.sklearn_graph_steps import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
+from podium.importers.text_vectorizers import takes_one_text, text_columns
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import CLIP, Standardized
@@ -171,13 +172,17 @@ def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
     """The columns, with names from the fit or else the sample, and categories from the encoders. Raises ImportRefused."""
-    count = int(estimator.n_features_in_)
+    is_text = takes_one_text(estimator)
+    count = 1 if is_text else int(estimator.n_features_in_)
     fitted_names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
     if names and not fitted_names:
         check_column_count(count, names)
     columns = [Column(name, "number") for name in fitted_names or names or numbered_names(count)]
     for index, categories in _categories(estimator, range(count), fitted_names):
         columns[index] = Column(columns[index].name, "category", categories=tuple(sorted(categories)))
+    for selected in (0,) if is_text else text_columns(estimator):
+        index = fitted_names.index(selected) if isinstance(selected, str) else int(selected)
+        columns[index] = Column(columns[index].name, "text")
     used = _selected_names(estimator)
     return columns if used is None else [column for column in columns if column.name in used]
 
@@ -193,10 +198,17 @@ def _selected_names(estimator: Any) -> set[str] | None:
     names = [str(name) for name in first.feature_names_in_]
     kept = [entry for entry in first.transformers_ if not (isinstance(entry[1], str) and entry[1] == "drop")]
     first.transformers_ = [
-        (name, part, [names[index] for index in selected_columns(selection, range(len(names)), names)])
-        for name, part, selection in kept
+        (name, part, _selected(names, selection, is_text=takes_one_text(part))) for name, part, selection in kept
     ]
-    return {name for _, _, selection in first.transformers_ for name in selection}
+    return {
+        name for _, _, selected in first.transformers_ for name in ([selected] if isinstance(selected, str) else selected)
+    }
+
+
+def _selected(names: list[str], selection: Any, *, is_text: bool) -> str | list[str]:
+    """Return the names of selected columns; of the only one for a vectorizer, which takes no table."""
+    selected = [names[index] for index in selected_columns(selection, range(len(names)), names)]
+    return selected[0] if is_text else selected
 
 
 def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
@@ -224,6 +236,9 @@ def _conversions(
     estimator: Any, columns: list[Column], classification: bool, runner: RunnerScorer | None
 ) -> Iterator[Conversion]:
     """The possible conversions, exact ones first and the runner last. Raises ImportRefused if there is none."""
+    if any(column.kind == "text" for column in columns):
+        yield _runner_of_texts(columns, runner)
+        return
     steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
     with contextlib.suppress(UnsupportedStep, Unsupported, ValueError, KeyError, AttributeError):
         encoder = preprocessing([step for _, step in steps] + _own_steps(last), columns, _text_codes(last))
@@ -251,6 +266,16 @@ def _conversions(
             f"{pipeline} cannot be converted. docs/how-to/import-a-model.md lists the supported estimators: fit with these. "
             "For a function of your own, compute its result before the model, as a column of the table"
         )
+
+
+def _runner_of_texts(columns: list[Column], runner: RunnerScorer | None) -> Conversion:
+    """Return a runner, in which scikit-learn reads the texts. Raises ImportRefused."""
+    if runner is None:
+        raise ImportRefused(
+            "models that read texts are scored in a sandboxed process, which constructs only what Podium itself allows: import "
+            "the file without PODIUM_IMPORT_ALLOWED"
+        )
+    return Conversion(plain_encoder(columns), runner, FLOAT64_TOLERANCE)
 
 
 def _own_steps(model: Any) -> list[Any]:

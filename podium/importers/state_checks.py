@@ -13,11 +13,16 @@ from podium.importers.errors import ImportRefused
 from podium.importers.old_releases import RENAMED_ATTRIBUTES
 from podium.importers.sklearn_preprocessing import Unchanged
 from podium.importers.stand_ins import NUMPY_FUNCTIONS
+from podium.importers.text_vectorizers import VECTORIZERS, check_vectorizer
 from podium.importers.unpickling import REMEDY, InertObject, import_global
 
 SAFE_FUNCTIONS = {
     ("scipy._lib.array_api_compat.numpy._aliases", "asarray"),
+    ("sklearn.feature_selection._mutual_info", "mutual_info_classif"),
+    ("sklearn.feature_selection._mutual_info", "mutual_info_regression"),
+    ("sklearn.feature_selection._univariate_selection", "chi2"),
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
+    ("sklearn.feature_selection._univariate_selection", "f_regression"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
     ("sklearn.utils.validation", "check_array"),
     *(("numpy", name) for name in NUMPY_FUNCTIONS),
@@ -97,6 +102,8 @@ class _StateValidator:
         self.check(getattr(inert, "items", {}), depth + 1)
         if not isinstance(inert.state, dict):
             return self.check(inert.state, depth + 1)
+        if inert.kind in VECTORIZERS:
+            check_vectorizer(inert)
         real = import_global(inert.global_name)
         for name, value in inert.state.items():
             attribute = getattr(real, name, None) if isinstance(name, str) else real

@@ -38,6 +38,10 @@ INERT_MODULES = ("statsmodels.", "patsy.", "scipy.", "pandas.core.internals.bloc
 """Globals of these modules may be named, since nothing in them is ever imported; a pickle of estimators may not hold them."""
 
 REMEDY = "save the fitted model again with joblib.dump, without classes or functions of its own"
+FUNCTION_REMEDY = (
+    "Apply a function of your own before the model, and fit on its results as columns of the table; join the results of a "
+    'tokenizer with spaces, and pass token_pattern=r"\\S+"'
+)
 
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
@@ -211,8 +215,8 @@ def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
     if unknown:
         raise ImportRefused(
             f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
-            "executed. Save a model of a kind in docs/how-to/import-a-model.md, or, if you trust these names, list them "
-            "in the file PODIUM_IMPORT_ALLOWED, one a line"
+            f"executed. {FUNCTION_REMEDY}. Or save a model of a kind in docs/how-to/import-a-model.md, or, if you trust "
+            "these names, list them in the file PODIUM_IMPORT_ALLOWED, one a line"
         )
 
 
