@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.base import is_classifier, is_outlier_detector
 from sklearn.cluster._kmeans import _BaseKMeans
+from sklearn.ensemble import VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
+from sklearn.linear_model._base import LinearClassifierMixin
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC, NuSVC
+from sklearn.utils.extmath import softmax
 
 from podium.importers.errors import ImportRefused
 from podium.importers.text_vectorizers import takes_one_text
@@ -38,16 +44,12 @@ def best_estimator(estimator: Any) -> Any:
 
 
 def class_labels(estimator: Any) -> Sequence[object] | None:
-    """Return the classes of a classifier, or the clusters of k-means. Raises ImportRefused if there are no probabilities."""
+    """Return the classes of a classifier, or the clusters of k-means. Raises ImportRefused for several targets."""
     last = last_step(estimator)
     if isinstance(last, _BaseKMeans):
         return list(range(len(last.cluster_centers_)))
     if not is_classifier(estimator):
         return None
-    if not hasattr(estimator, "predict_proba"):
-        raise ImportRefused(
-            f"{type(last).__name__} has no probabilities: wrap the estimator in CalibratedClassifierCV and fit again"
-        )
     labels = estimator.classes_
     if isinstance(labels, list):
         raise ImportRefused("the model predicts several targets: fit one model per target")
@@ -101,4 +103,52 @@ def _method(estimator: Any) -> Callable[[Any], Any]:
         return lambda rows: estimator.score_samples(rows)
     if isinstance(last, _BaseKMeans):
         return lambda rows: np.eye(len(last.cluster_centers_))[estimator.predict(rows)]
-    return estimator.predict_proba if is_classifier(estimator) else estimator.predict
+    if not is_classifier(estimator):
+        return estimator.predict
+    if hasattr(estimator, "predict_proba"):
+        return estimator.predict_proba
+    if isinstance(last, VotingClassifier):
+        return lambda rows: _vote_shares(estimator, rows)
+    if predicts_largest_decision(estimator):
+        return lambda rows: _normalized(estimator.decision_function(rows))
+    return lambda rows: np.equal.outer(estimator.predict(rows), estimator.classes_)
+
+
+def predicts_largest_decision(estimator: Any) -> bool:
+    """Return whether a classifier predicts the class with the largest decision, or with two classes by its sign."""
+    last = last_step(estimator)
+    if isinstance(last, SVC | NuSVC):
+        return len(last.classes_) == 2 or (last.break_ties and last.decision_function_shape == "ovr")
+    return isinstance(last, LinearClassifierMixin | OneVsRestClassifier) and hasattr(estimator, "decision_function")
+
+
+def _normalized(decisions: np.ndarray) -> FloatMatrix:
+    """Return numbers that rank like the decisions and add up to 1: the logistic function for two classes, else softmax."""
+    if decisions.ndim == 2:
+        return np.asarray(softmax(decisions))
+    second = expit(decisions)
+    return np.column_stack([1.0 - second, second])
+
+
+def _vote_shares(estimator: Any, rows: Any) -> FloatMatrix:
+    """Return the share of the votes for each class, of a hard vote at the end of a pipeline."""
+    for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
+        rows = rows if isinstance(step, str) else step.transform(rows)
+    vote = last_step(estimator)
+    weights = np.ones(len(vote.estimators_)) if vote.weights is None else np.array(vote._weights_not_none, dtype=float)
+    ballots = np.eye(len(vote.classes_))[vote._predict(rows)]
+    return np.einsum("rvc,v->rc", ballots, weights) / weights.sum()
+
+
+def score_warnings(estimator: Any) -> list[str]:
+    """Say what the scores of a classifier without probabilities are."""
+    if not is_classifier(estimator) or hasattr(estimator, "predict_proba"):
+        return []
+    last = last_step(estimator)
+    if isinstance(last, VotingClassifier):
+        return ["hard voting has no probabilities: the scores are the shares of the votes"]
+    remedy = "for probabilities, wrap the estimator in CalibratedClassifierCV and fit again"
+    kind = type(last).__name__
+    if predicts_largest_decision(estimator):
+        return [f"{kind} has no probabilities: the scores rank like its decision function, but are not calibrated; {remedy}"]
+    return [f"{kind} has no probabilities: the score of the predicted class is 1, and that of the others 0; {remedy}"]

@@ -460,7 +460,7 @@ def _isotonic(_: IsotonicRegression, state: State) -> State:
 def _neighbors(_: NeighborsBase, state: State) -> State:
     """Search by comparing with all rows: an index gives the same neighbours."""
     if "_fit_X" in state:
-        state.setdefault("n_samples_fit_", len(state["_fit_X"]))
+        state.setdefault("n_samples_fit_", state["_fit_X"].shape[0])
     state["_tree"] = None
     if state.get("_fit_method") in ("kd_tree", "ball_tree"):
         state["_fit_method"] = "brute"

@@ -44,7 +44,7 @@ from podium.importers.booster_stand_ins import (
 )
 from podium.importers.catboost import no_texts
 from podium.importers.errors import ImportRefused
-from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, scores_rows
+from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, score_warnings, scores_rows
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
@@ -59,7 +59,7 @@ from podium.importers.imported_model import (
 from podium.importers.lightgbm import booster_model
 from podium.importers.lightgbm_text import LightGBMText
 from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
-from podium.importers.sklearn_graph import scores
+from podium.importers.sklearn_graph import served_scores
 from podium.importers.sklearn_graph_steps import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
 from podium.importers.text_vectorizers import takes_one_text, text_columns
@@ -130,7 +130,7 @@ def read_estimator(
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
         sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",
-        warnings=last.model.warnings if isinstance(last, CatBoostEstimator) else (),
+        warnings=(*(last.model.warnings if isinstance(last, CatBoostEstimator) else ()), *score_warnings(estimator)),
     )
 
 
@@ -342,7 +342,7 @@ def _graph_scorer(estimator: Any, columns: list[Column]) -> OnnxScorer:
     """Convert with Podium's own operators. Raises Unsupported, or other exceptions for states that are not fitted."""
     graph = GraphBuilder("x")
     names, categories = tuple(column.name for column in columns), tuple(column.categories for column in columns)
-    output = scores(graph, estimator, Columns("x", names, categories))
+    output = served_scores(graph, estimator, Columns("x", names, categories))
     shape = (len(columns),)
     return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
 

@@ -42,10 +42,11 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
 from sklearn.pipeline import Pipeline
-from sklearn.svm import SVC, SVR, NuSVR
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from sklearn.tree._classes import BaseDecisionTree
 
 from podium.importers.booster_stand_ins import BoosterEstimator, CatBoostEstimator, XGBoostEstimator
+from podium.importers.estimator_scores import last_step, predicts_largest_decision
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.old_releases import OneVsRestDiscriminant, OneVsRestLogistic, RealAdaBoost
 from podium.importers.sklearn_graph_steps import Columns, Unsupported, columns, inverse_transform, transform
@@ -59,6 +60,13 @@ Converter = Callable[[Graph, Any, Columns], str]
 def scores(graph: Graph, estimator: Any, x: Columns) -> str:
     """Return class probabilities, or predicted values. Raises Unsupported."""
     return _convert(SCORES, graph, estimator, x)
+
+
+def served_scores(graph: Graph, estimator: Any, x: Columns) -> str:
+    """Return the scores of a model as `estimator_scores.score_function` does: also without probabilities. Raises Unsupported."""
+    if not is_classifier(estimator) or hasattr(estimator, "predict_proba") or not predicts_largest_decision(estimator):
+        return scores(graph, estimator, x)
+    return (_logistic if len(estimator.classes_) == 2 else _softmax)(graph, decisions(graph, estimator, x))
 
 
 def decisions(graph: Graph, estimator: Any, x: Columns) -> str:
@@ -97,9 +105,17 @@ def _mean(graph: Graph, parts: Sequence[str], weights: Sequence[float] | None = 
 
 
 def _voting(graph: Graph, model: Any, x: Columns) -> str:
-    if getattr(model, "voting", "soft") != "soft":
-        raise Unsupported("hard voting has no probabilities")
+    if getattr(model, "voting", "soft") == "hard":
+        return _mean(graph, [_vote(graph, part, x) for part in model.estimators_], model._weights_not_none)
     return _mean(graph, [scores(graph, part, x) for part in model.estimators_], model._weights_not_none)
+
+
+def _vote(graph: Graph, part: Any, x: Columns) -> str:
+    """Return 1 for the class that a classifier predicts, and 0 for the others."""
+    if isinstance(last_step(part), SVC | NuSVC) and hasattr(part, "predict_proba"):
+        raise Unsupported("support vectors, which do not predict the class with the largest probability")
+    output = served_scores(graph, part, x)
+    return graph.add("Gather", graph.constant(np.eye(len(part.classes_))), graph.add("ArgMax", output, axis=1, keepdims=0), axis=0)
 
 
 def _stacking(graph: Graph, model: Any, x: Columns) -> str:
@@ -133,6 +149,10 @@ def _bagging(graph: Graph, model: Any, x: Columns) -> str:
 def _one_vs_rest(graph: Graph, model: OneVsRestClassifier, x: Columns) -> str:
     parts = [_column(graph, scores(graph, part, x), 1) for part in model.estimators_]
     return _both(graph, parts[0]) if len(parts) == 1 else _shares(graph, graph.add("Concat", *parts, axis=1))
+
+
+def _one_vs_rest_decisions(graph: Graph, model: OneVsRestClassifier, x: Columns) -> str:
+    return graph.add("Concat", *(decisions(graph, part, x) for part in model.estimators_), axis=1)
 
 
 def _calibrated(graph: Graph, model: CalibratedClassifierCV, x: Columns) -> str:
@@ -528,5 +548,6 @@ DECISIONS: dict[Any, Converter] = {
     BOOSTING: _boosted_sums,
     AdaBoostClassifier: _ada_boost_sums,
     LinearClassifierMixin: _linear_model,
-    SVC: _support_vectors,
+    (SVC, NuSVC): _support_vectors,
+    OneVsRestClassifier: _one_vs_rest_decisions,
 }
