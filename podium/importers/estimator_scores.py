@@ -13,8 +13,11 @@ from sklearn.base import is_classifier, is_outlier_detector
 from sklearn.cluster._kmeans import _BaseKMeans
 from sklearn.ensemble import VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model._base import LinearClassifierMixin
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
@@ -23,7 +26,7 @@ from sklearn.utils.extmath import softmax
 from podium.importers.errors import ImportRefused
 from podium.importers.text_vectorizers import takes_one_text
 from podium.schema.arrays import FloatMatrix
-from podium.schema.columns import Column
+from podium.schema.columns import Column, Decision
 
 MAX_ROWS = 10_000
 
@@ -39,8 +42,31 @@ def scores_rows(estimator: Any) -> bool:
 
 
 def best_estimator(estimator: Any) -> Any:
-    """Return the best model of a parameter search, or the estimator itself."""
-    return getattr(estimator, "best_estimator_", estimator)
+    """Return the model within a parameter search, a choice of a threshold or a frozen model, or the estimator itself."""
+    if isinstance(estimator, FrozenEstimator):
+        return best_estimator(estimator.estimator)
+    if isinstance(estimator, BaseSearchCV):
+        return best_estimator(getattr(estimator, "best_estimator_", estimator.estimator))
+    if isinstance(estimator, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        return best_estimator(getattr(estimator, "estimator_", estimator.estimator))
+    return estimator
+
+
+def threshold_decision(estimator: Any) -> Decision | None:
+    """Return the rule of a classifier that predicts a class from a threshold on. Raises ImportRefused."""
+    if not isinstance(estimator, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        return None
+    if estimator.response_method == "decision_function" or not hasattr(estimator, "predict_proba"):
+        raise ImportRefused(
+            f"{type(estimator).__name__} has a threshold of a decision function: save its estimator_, and set the decision in "
+            "the project file"
+        )
+    threshold = getattr(estimator, "best_threshold_", getattr(estimator, "threshold", 0.5))
+    is_fixed = isinstance(estimator, FixedThresholdClassifier)
+    positive = estimator.pos_label if is_fixed else estimator._curve_scorer._get_pos_label()
+    index = 1 if positive is None else list(estimator.classes_).index(positive)
+    # scikit-learn compares with "at least"
+    return Decision(index, float(np.nextafter(0.5 if threshold == "auto" else threshold, -np.inf)))
 
 
 def class_labels(estimator: Any) -> Sequence[object] | None:

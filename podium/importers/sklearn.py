@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from podium.importers.booster_stand_ins import (
     BoosterEstimator,
@@ -44,7 +47,15 @@ from podium.importers.booster_stand_ins import (
 )
 from podium.importers.catboost import no_texts
 from podium.importers.errors import ImportRefused
-from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, score_warnings, scores_rows
+from podium.importers.estimator_scores import (
+    best_estimator,
+    class_labels,
+    last_step,
+    score_function,
+    score_warnings,
+    scores_rows,
+    threshold_decision,
+)
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
@@ -79,6 +90,10 @@ HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegres
 GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 OLDEST_RELEASE = (0, 19)
+UNFITTED = "the pickle holds a model that is not fitted: fit it before saving"
+SEVERAL_REMEDY = (
+    "save the fitted model alone with joblib.dump, and pass transformers in files of their own with --preprocessing"
+)
 
 
 def read_estimator(
@@ -94,6 +109,7 @@ def read_estimator(
     `names` are the columns of a sample, for a model fitted without names, and `texts` returns the texts in one of them. `file`
     is the pickle, which is served by scikit-learn if the estimator cannot be converted.
     """
+    decision = threshold_decision(estimator)
     estimator = best_estimator(estimator)
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
@@ -101,16 +117,22 @@ def read_estimator(
         estimator = catboost_estimator(estimator.content)
     last = last_step(estimator)
     if isinstance(last, BoosterEstimator) and not hasattr(last, "n_features_in_"):
-        raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
+        raise ImportRefused(UNFITTED)
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
         return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
     if not isinstance(estimator, BaseEstimator) or not (
         is_classifier(estimator) or is_regressor(estimator) or scores_rows(estimator)
     ):
+        if isinstance(estimator, Mapping | Sequence):
+            raise ImportRefused(f"the file holds a {type(estimator).__name__} of several objects: {SEVERAL_REMEDY}")
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise ImportRefused(UNFITTED) from None
     if isinstance(last, CatBoostEstimator):
         last.learn_categories(names or [], texts)
     labels = class_labels(estimator)
@@ -125,7 +147,7 @@ def read_estimator(
         kind,
         plain_encoder(columns),
         conversions,
-        target_of(target, labels, class_names),
+        replace(target_of(target, labels, class_names), decision=decision),
         score_function(estimator, columns),
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
@@ -200,9 +222,7 @@ def _selected_names(estimator: Any) -> set[str] | None:
     first.transformers_ = [
         (name, part, _selected(names, selection, is_text=takes_one_text(part))) for name, part, selection in kept
     ]
-    return {
-        name for _, _, selected in first.transformers_ for name in ([selected] if isinstance(selected, str) else selected)
-    }
+    return {name for _, _, selected in first.transformers_ for name in ([selected] if isinstance(selected, str) else selected)}
 
 
 def _selected(names: list[str], selection: Any, *, is_text: bool) -> str | list[str]:

@@ -33,6 +33,7 @@ from sklearn.ensemble._forest import ForestClassifier, ForestRegressor
 from sklearn.ensemble._gb import BaseGradientBoosting
 from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 from sklearn.ensemble._iforest import _average_path_length
+from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RANSACRegressor, SGDClassifier, SGDRegressor
 from sklearn.linear_model._base import LinearClassifierMixin, LinearModel
@@ -46,7 +47,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from sklearn.tree._classes import BaseDecisionTree
 
 from podium.importers.booster_stand_ins import BoosterEstimator, CatBoostEstimator, XGBoostEstimator
-from podium.importers.estimator_scores import last_step, predicts_largest_decision
+from podium.importers.estimator_scores import best_estimator, last_step, predicts_largest_decision
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.old_releases import OneVsRestDiscriminant, OneVsRestLogistic, RealAdaBoost
 from podium.importers.sklearn_graph_steps import Columns, Unsupported, columns, inverse_transform, transform
@@ -63,7 +64,7 @@ def scores(graph: Graph, estimator: Any, x: Columns) -> str:
 
 
 def served_scores(graph: Graph, estimator: Any, x: Columns) -> str:
-    """Return the scores of a model as `estimator_scores.score_function` does: also without probabilities. Raises Unsupported."""
+    """Return the scores that `estimator_scores.score_function` does, also without probabilities. Raises Unsupported."""
     if not is_classifier(estimator) or hasattr(estimator, "predict_proba") or not predicts_largest_decision(estimator):
         return scores(graph, estimator, x)
     return (_logistic if len(estimator.classes_) == 2 else _softmax)(graph, decisions(graph, estimator, x))
@@ -93,8 +94,8 @@ def _pipeline(function: Converter) -> Converter:
     return convert
 
 
-def _searched(function: Converter) -> Converter:
-    return lambda graph, search, x: function(graph, search.best_estimator_, x)
+def _within(function: Converter) -> Converter:
+    return lambda graph, model, x: function(graph, best_estimator(model), x)
 
 
 def _mean(graph: Graph, parts: Sequence[str], weights: Sequence[float] | None = None) -> str:
@@ -115,7 +116,9 @@ def _vote(graph: Graph, part: Any, x: Columns) -> str:
     if isinstance(last_step(part), SVC | NuSVC) and hasattr(part, "predict_proba"):
         raise Unsupported("support vectors, which do not predict the class with the largest probability")
     output = served_scores(graph, part, x)
-    return graph.add("Gather", graph.constant(np.eye(len(part.classes_))), graph.add("ArgMax", output, axis=1, keepdims=0), axis=0)
+    return graph.add(
+        "Gather", graph.constant(np.eye(len(part.classes_))), graph.add("ArgMax", output, axis=1, keepdims=0), axis=0
+    )
 
 
 def _stacking(graph: Graph, model: Any, x: Columns) -> str:
@@ -516,7 +519,7 @@ FORESTS = (BaseDecisionTree, ForestClassifier, ForestRegressor)
 SCORES: dict[Any, Converter] = {
     BoosterEstimator: _booster,
     Pipeline: _pipeline(scores),
-    BaseSearchCV: _searched(scores),
+    (BaseSearchCV, FrozenEstimator): _within(scores),
     (VotingClassifier, VotingRegressor): _voting,
     (StackingClassifier, StackingRegressor): _stacking,
     IsolationForest: _isolation_forest,
@@ -544,7 +547,7 @@ SCORES: dict[Any, Converter] = {
 
 DECISIONS: dict[Any, Converter] = {
     Pipeline: _pipeline(decisions),
-    BaseSearchCV: _searched(decisions),
+    (BaseSearchCV, FrozenEstimator): _within(decisions),
     BOOSTING: _boosted_sums,
     AdaBoostClassifier: _ada_boost_sums,
     LinearClassifierMixin: _linear_model,

@@ -38,6 +38,9 @@ NAME_LISTS = ("_df_columns", "_feature_names_in")
 CYTHON_FACTORIES = ("newObj", "__pyx_unpickle_")
 """Cython functions that construct objects; their first argument is the class."""
 
+VALUE_TYPES = (bool, bytes, complex, float, int, object, str)
+"""Types that may be values, such as the `dtype_include` of a column selector; a call of them has no effect."""
+
 RANDOM_TYPES = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
 MAX_NESTING, MAX_INTEGER_BITS = 60, 1024
 
@@ -84,6 +87,8 @@ class _StateValidator:
             self._check_all(value.values(), depth)
         elif isinstance(value, list | tuple | set | frozenset):
             self._check_all(value, depth)
+        elif isinstance(value, type) and value in VALUE_TYPES:
+            return
         elif isinstance(value, type) and issubclass(value, np.generic | InertObject):
             if issubclass(value, InertObject) and value.global_name not in SAFE_FUNCTIONS:
                 raise ImportRefused(

@@ -51,7 +51,7 @@ def text_columns(step: Any) -> Iterator[str | int]:
 
 
 def check_vectorizer(vectorizer: InertObject) -> None:
-    """Refuse functions and files in a scanned vectorizer, and a vocabulary that does not number its terms. Raises ImportRefused."""
+    """Raise ImportRefused for functions and files in a scanned vectorizer, or a vocabulary that does not number its terms."""
     kind = vectorizer.kind
     if vectorizer.get("input", "content") != "content":
         raise ImportRefused(f'{kind} reads files: fit it on the texts, with input="content"')

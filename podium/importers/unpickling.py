@@ -43,6 +43,14 @@ FUNCTION_REMEDY = (
     'tokenizer with spaces, and pass token_pattern=r"\\S+"'
 )
 
+REMEDIES = {
+    "imblearn.": "Save a Pipeline of scikit-learn with the fitted steps other than the samplers, which change no prediction",
+    "sklearn.multioutput.": "Save each model of estimators_ in a file of its own",
+    "sklearn.feature_extraction.": "Fit on columns of a table, with a ColumnTransformer and OneHotEncoder",
+    "sklearn.": "Fit with other estimators of scikit-learn",
+}
+"""Remedies by the start of a name, the first one counts; for other names, FUNCTION_REMEDY."""
+
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
     b"\x1f\x8b": gzip.decompress,
@@ -215,9 +223,16 @@ def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
     if unknown:
         raise ImportRefused(
             f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
-            f"executed. {FUNCTION_REMEDY}. Or save a model of a kind in docs/how-to/import-a-model.md, or, if you trust "
+            f"executed. {_remedy(unknown)}. Or save a model of a kind in docs/how-to/import-a-model.md, or, if you trust "
             "these names, list them in the file PODIUM_IMPORT_ALLOWED, one a line"
         )
+
+
+def _remedy(unknown: list[str]) -> str:
+    for prefix, remedy in REMEDIES.items():
+        if any(name.startswith(prefix) for name in unknown):
+            return remedy
+    return FUNCTION_REMEDY
 
 
 def _is_replaced_or_inert(global_name: Global) -> bool:

@@ -48,7 +48,7 @@ class RunnerScorer:
         """Return a scorer for a single row, and start the process."""
         self.start()
         vector, dtype = [0.0] * len(self.columns), object if self._reads_text else float
-        return vector, lambda: self._block(np.array([vector], dtype))[0].tolist()  # type: ignore[return-value]
+        return vector, lambda: self._block(np.array([vector], dtype))[0].tolist()
 
     def check(self, features: int) -> int:
         if len(self.columns) != features or self.outputs < 1:
