@@ -9,6 +9,7 @@ import numpy as np
 from podium.importers.graph_builder import GraphBuilder
 from podium.importers.keras_formulas import Array, Formulas, Layer
 from podium.importers.keras_layer_config import NetworkInput
+from podium.models.onnx_scorer import OnnxScorer
 
 BLOCK_ROWS = 256
 """Rows whose values are in memory at the same time."""
@@ -48,17 +49,16 @@ class Network:
         return values[self.output]
 
 
-def to_onnx(network: Network) -> bytes:
-    """Return the network in float32, from `x` (rows, columns of all inputs) to `y`."""
-    graph = GraphBuilder("x", np.float32)
+def to_scorer(network: Network, *, binary_probability: bool = False) -> OnnxScorer:
+    """Return the network in float32; with `binary_probability`, its output is the probability of the second class."""
+    graph = GraphBuilder(np.float32)
     widths = [each.width for each in network.inputs]
-    values = ["x"]
+    values = [graph.source]
     if len(widths) > 1:
-        graph.add("Split", "x", graph.integers(widths), outputs=len(widths), axis=1)
-        values = list(graph.nodes[-1].output)
+        values = graph.add_with_outputs(len(widths), "Split", graph.source, graph.integers(widths), axis=1)
     for index, each in enumerate(network.inputs):
         if len(each.shape) != 1:
-            values[index] = graph.add("Reshape", values[index], graph.integers([-1, *each.shape]))
+            values[index] = values[index].apply("Reshape", graph.integers([-1, *each.shape]))
     for step in network.steps:
         values.append(step.layer(graph, *(values[source] for source in step.sources)))
-    return graph.model("x", (sum(widths),), values[network.output])
+    return graph.scorer(sum(widths), values[network.output], binary_probability=binary_probability)

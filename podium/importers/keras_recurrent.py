@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from podium.importers.errors import ImportRefused
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import GraphBuilder, Tensor
 from podium.importers.keras_formulas import Activation, Array, Formulas, Layer, Operators, activation
 from podium.importers.keras_layer_config import REMEDY, LayerConfig, is_of_keras
 
@@ -71,7 +71,7 @@ class Recurrent:
         cell_state = forget * cell_state + input_gate * self.state_activation(Formulas(), new)
         return output * self.state_activation(Formulas(), cell_state), cell_state
 
-    def add_to(self, graph: GraphBuilder, source: str) -> str:
+    def add_to(self, graph: GraphBuilder, source: Tensor) -> Tensor:
         order = (0, 1, 2) if self.kind == "GRU" else (0, 3, 1, 2)
         attributes: dict[str, Any] = {"hidden_size": len(self.recurrent_kernel)}
         attributes |= {"direction": "reverse" if self.backwards else "forward"}
@@ -82,19 +82,17 @@ class Recurrent:
         attributes = {name: value for name, value in attributes.items() if value != []}
         if self.kind == "GRU":
             attributes["linear_before_reset"] = int(self.reset_after)
-        by_step = graph.add("Transpose", source, perm=[1, 0, 2])
+        by_step = source.apply("Transpose", perm=[1, 0, 2])
         weights = [graph.constant(_reorder_gates(kernel, order).T[None]) for kernel in (self.kernel, self.recurrent_kernel)]
         biases = [_reorder_gates(bias, order) for bias in (self.bias[:1], self.bias[1:])]
         bias = graph.constant(np.concatenate(biases, axis=1))
+        steps, last = graph.add_with_outputs(2, self.kind, by_step, *weights, bias, **attributes)
         if not self.return_sequences:
-            last = graph.add(self.kind, by_step, *weights, bias, outputs=2, which=1, **attributes)
-            return graph.add("Squeeze", last, graph.constant(np.array([0]), np.int64))
-        steps = graph.add(self.kind, by_step, *weights, bias, outputs=2, **attributes)
-        flat = graph.add("Squeeze", steps, graph.constant(np.array([1]), np.int64))
+            return last.apply("Squeeze", graph.integers([0]))
+        flat = steps.apply("Squeeze", graph.integers([1]))
         if self.backwards and self.in_reading_order:
-            ends = [graph.constant(np.array([number]), np.int64) for number in (-1, np.iinfo(np.int64).min, 0, -1)]
-            flat = graph.add("Slice", flat, *ends)
-        return graph.add("Transpose", flat, perm=[1, 0, 2])
+            flat = flat.apply("Slice", *(graph.integers([number]) for number in (-1, np.iinfo(np.int64).min, 0, -1)))
+        return flat.apply("Transpose", perm=[1, 0, 2])
 
 
 def _reorder_gates(weights: Array, order: Sequence[int]) -> Array:

@@ -56,7 +56,6 @@ from podium.importers.estimator_scores import (
     scores_rows,
     threshold_decision,
 )
-from podium.importers.graph_builder import GraphBuilder
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
     FLOAT64_TOLERANCE,
@@ -69,9 +68,9 @@ from podium.importers.imported_model import (
 )
 from podium.importers.lightgbm import booster_model
 from podium.importers.lightgbm_text import LightGBMText
-from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
+from podium.importers.old_names import CHANGED_SINCE, VERIFIED, release
 from podium.importers.sklearn_graph import served_scores
-from podium.importers.sklearn_graph_steps import Columns, Unsupported
+from podium.importers.sklearn_graph_columns import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
 from podium.importers.text_vectorizers import takes_one_text, text_columns
 from podium.importers.unpickling import InertObject
@@ -360,11 +359,8 @@ class _ForestOfOne:
 
 def _graph_scorer(estimator: Any, columns: list[Column]) -> OnnxScorer:
     """Convert with Podium's own operators. Raises Unsupported, or other exceptions for states that are not fitted."""
-    graph = GraphBuilder("x")
-    names, categories = tuple(column.name for column in columns), tuple(column.categories for column in columns)
-    output = served_scores(graph, estimator, Columns("x", names, categories))
-    shape = (len(columns),)
-    return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
+    output = served_scores(estimator, Columns.of_input(columns))
+    return output.graph.scorer(len(columns), output)
 
 
 OnnxTypes = list[tuple[str, Any]]

@@ -11,7 +11,7 @@ from pandas._libs.internals import _unpickle_block
 from scipy.sparse import csr_matrix
 
 from podium.importers.booster_stand_ins import BOOSTER_STAND_INS
-from podium.importers.old_releases import Global, removed_class
+from podium.importers.old_names import Global, removed_class
 from podium.importers.sklearn_preprocessing import Unchanged
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
 from podium.importers.errors import ImportRefused
-from podium.importers.old_releases import Global, current_name, upgraded
+from podium.importers.old_names import Global, current_name
+from podium.importers.old_releases import upgraded
 from podium.importers.stand_ins import DATA_STAND_INS, stand_in
 from podium.models.bounded_unpickling import MAX_DEPTH, MAX_WEIGHT, PickleBudget, TooLarge, check_pickle_size
 
