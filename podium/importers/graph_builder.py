@@ -50,11 +50,11 @@ class Tensor(NDArrayOperatorsMixin):
 
     def reduce(self, operator: str, axis: int = 1, *, keepdims: bool = True) -> Tensor:
         """Reduce an axis by an operator such as ReduceSum."""
-        return self.apply(operator, self.graph.integers([axis]), keepdims=int(keepdims))
+        return self.apply(operator, [axis], keepdims=int(keepdims))
 
     def select(self, indices: Sequence[int] | Array) -> Tensor:
         """Return columns of a (rows, columns) tensor."""
-        return self.apply("Gather", self.graph.integers(indices), axis=1)
+        return self.apply("Gather", list(indices), axis=1)
 
     def column(self, index: int) -> Tensor:
         """Return a column of a (rows, columns) tensor as (rows, 1)."""
@@ -62,7 +62,7 @@ class Tensor(NDArrayOperatorsMixin):
 
     def expand(self, axis: int) -> Tensor:
         """Insert an axis of size 1."""
-        return self.apply("Unsqueeze", self.graph.integers([axis]))
+        return self.apply("Unsqueeze", [axis])
 
     def number(self) -> Tensor:
         """Return 1 and 0 for truth values, or float64 numbers."""
@@ -81,8 +81,8 @@ class Tensor(NDArrayOperatorsMixin):
         return self.column(0).map(np.isnan).number() * 0.0 + values.reshape(1, -1)
 
 
-Operand = Tensor | str | Array | float
-"""A tensor, the name of one, or a constant."""
+Operand = Tensor | Array | float | Sequence[int]
+"""A tensor, a constant, or indices or a shape."""
 
 UFUNCS: dict[np.ufunc, str | Callable[..., Tensor]] = {
     np.absolute: "Abs",
@@ -106,6 +106,8 @@ UFUNCS: dict[np.ufunc, str | Callable[..., Tensor]] = {
     np.log10: lambda x: x.map(np.log) / float(np.log(10.0)),
     np.log1p: lambda x: (x + 1.0).map(np.log),
     np.log2: lambda x: x.map(np.log) / float(np.log(2.0)),
+    np.logical_and: "And",
+    np.logical_or: "Or",
     np.matmul: "MatMul",
     np.maximum: "Max",
     np.minimum: "Min",
@@ -160,8 +162,8 @@ class GraphBuilder:
         return [Tensor(self, name) for name in names]
 
     def _name(self, operand: Operand) -> str:
-        if isinstance(operand, str):
-            return operand
+        if isinstance(operand, list):
+            return self.integers(operand).name
         return (operand if isinstance(operand, Tensor) else self.constant(np.asarray(operand))).name
 
     def constant(self, values: Array, dtype: type | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from podium.importers.graph_builder import GraphBuilder
-from podium.importers.keras_formulas import Array, Formulas, Layer
+from podium.importers.keras_formulas import Array, Layer
 from podium.importers.keras_layer_config import NetworkInput
 from podium.models.onnx_scorer import OnnxScorer
 
@@ -45,7 +45,7 @@ class Network:
         parts = zip(np.split(matrix, ends[:-1], axis=1), self.inputs, strict=True)
         values = [part.reshape(len(matrix), *each.shape) for part, each in parts]
         for step in self.steps:
-            values.append(step.layer(Formulas(), *(values[source] for source in step.sources)))
+            values.append(step.layer(*(values[source] for source in step.sources)))
         return values[self.output]
 
 
@@ -55,10 +55,10 @@ def to_scorer(network: Network, *, binary_probability: bool = False) -> OnnxScor
     widths = [each.width for each in network.inputs]
     values = [graph.source]
     if len(widths) > 1:
-        values = graph.add_with_outputs(len(widths), "Split", graph.source, graph.integers(widths), axis=1)
+        values = graph.add_with_outputs(len(widths), "Split", graph.source, widths, axis=1)
     for index, each in enumerate(network.inputs):
         if len(each.shape) != 1:
-            values[index] = values[index].apply("Reshape", graph.integers([-1, *each.shape]))
+            values[index] = values[index].apply("Reshape", [-1, *each.shape])
     for step in network.steps:
-        values.append(step.layer(graph, *(values[source] for source in step.sources)))
+        values.append(step.layer(*(values[source] for source in step.sources)))
     return graph.scorer(sum(widths), values[network.output], binary_probability=binary_probability)

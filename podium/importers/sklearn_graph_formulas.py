@@ -163,7 +163,7 @@ def neighbors(model: Any, x: Columns) -> Tensor:
         raise Unsupported("neighbours by another metric or weight")
     power, graph = float(powers[model.effective_metric_]), x.tensor.graph
     distances = -_distances(x.tensor, model._fit_X, power)
-    _, nearest = graph.add_with_outputs(2, "TopK", distances, graph.integers([model.n_neighbors]), axis=1)
+    _, nearest = graph.add_with_outputs(2, "TopK", distances, [model.n_neighbors], axis=1)
     values = np.asarray(model._y, dtype=float).reshape(len(model._fit_X), -1)
     if is_classifier(model):
         values = np.eye(len(model.classes_))[np.asarray(model._y, dtype=int)]
