@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from onnx import TensorProto
 
 from podium.importers.catboost_binary import MAGIC, read_binary
 from podium.importers.catboost_categories import read_text_columns
 from podium.importers.catboost_statistics import Category, Counts, Statistic, StatisticsGraph, read_counts, read_statistic
 from podium.importers.errors import ImportRefused
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import Tensor, concat
 from podium.importers.tree_graph import sum_of_trees
 from podium.importers.tree_model import TreeModel
 from podium.models.catboost_trees import Split, number_split, read_tree
@@ -181,16 +180,14 @@ class CatBoostModel:
             matrix = frame.to_numpy(dtype=float).astype(np.float32).astype(float)
         return self._full_model.scores(np.column_stack([matrix, *(statistic.of(matrix) for statistic in self._statistics)]))
 
-    def add_sums_to(self, graph: GraphBuilder, source: str) -> str:
-        """Compute the sums of the leaves from a (rows, columns) tensor of numbers and codes."""
-        x = graph.add("Cast", graph.add("Cast", source, to=TensorProto.FLOAT), to=TensorProto.DOUBLE)
+    def sums(self, source: Tensor) -> Tensor:
+        """Return the sums of the leaves from a (rows, columns) tensor of numbers and codes."""
+        x = source.rounded()
         if self._statistics:
-            statistics = StatisticsGraph(graph, x)
-            columns = graph.add("Concat", *map(statistics.add, self._statistics), axis=1)
-            x = graph.add("Concat", x, graph.add("Cast", columns, to=TensorProto.DOUBLE), axis=1)
+            x = concat([x, concat([*map(StatisticsGraph(x).tensor, self._statistics)]).number()])
         model = self._full_model
         parts = [(nodes, 0, target, 1.0) for nodes, target in zip(model.trees, model.targets, strict=True)]
-        return sum_of_trees(graph, x, parts, model.base)
+        return sum_of_trees(x, parts, model.base)
 
 
 def _classes(info: Mapping[str, Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import Tensor
 from podium.models.catboost_trees import Split
 from podium.schema.arrays import FloatMatrix
 
@@ -34,10 +34,10 @@ class Category:
     def holds(self, matrix: FloatMatrix) -> np.ndarray:
         return self.hashes[matrix[:, self.column].astype(int)]
 
-    def add_to(self, graph: GraphBuilder, x: str) -> str:
-        cells = graph.add("Gather", x, graph.integers([self.column]), axis=1)
-        codes = graph.add("Cast", cells, to=TensorProto.INT64)
-        return graph.add("Gather", graph.integers(self.hashes.view(np.int64)), codes, axis=0)
+    def tensor(self, x: Tensor) -> Tensor:
+        """Return the hashes of the cells, from a (rows, columns) tensor."""
+        codes = x.column(self.column).apply("Cast", to=TensorProto.INT64)
+        return x.graph.integers(self.hashes.view(np.int64)).apply("Gather", codes, axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,47 +76,36 @@ class StatisticsGraph:
     Integers of 64 bits overflow, as in CatBoost.
     """
 
-    def __init__(self, graph: GraphBuilder, x: str) -> None:
-        self._graph, self._x = graph, x
-        self._factor = graph.integers(np.array([[FACTOR]]))
-        self._parts: dict[Category | Split, str] = {}
-        self._keys: dict[Sequence[Category | Split], str] = {(): graph.integers(np.array([[0]]))}
+    def __init__(self, x: Tensor) -> None:
+        self._x, self._factor = x, x.graph.integers(np.array([[FACTOR]]))
+        self._parts: dict[Category | Split, Tensor] = {}
+        self._keys: dict[Sequence[Category | Split], Tensor] = {(): x.graph.integers(np.array([[0]]))}
 
-    def add(self, statistic: Statistic) -> str:
-        """Add a statistic and return its float32 tensor."""
+    def tensor(self, statistic: Statistic) -> Tensor:
+        """Return a statistic in float32."""
         table = {"keys_int64s": statistic.hashes.view(np.int64).tolist(), "values_floats": statistic.values.tolist()}
         keys, default = self._key(statistic.elements), float(statistic.default)
-        return self._graph.add("LabelEncoder", keys, domain="ai.onnx.ml", default_float=default, **table)
+        return keys.apply("LabelEncoder", domain="ai.onnx.ml", default_float=default, **table)
 
-    def _key(self, elements: Sequence[Category | Split]) -> str:
+    def _key(self, elements: Sequence[Category | Split]) -> Tensor:
         if elements not in self._keys:
-            sums = self._graph.add("Add", self._key(elements[:-1]), self._part(elements[-1]))
-            self._keys[elements] = self._graph.add("Mul", self._factor, sums)
+            self._keys[elements] = self._factor * (self._key(elements[:-1]) + self._part(elements[-1]))
         return self._keys[elements]
 
-    def _part(self, element: Category | Split) -> str:
+    def _part(self, element: Category | Split) -> Tensor:
         if element not in self._parts:
-            holds = (
-                _add_split(self._graph, self._x, element)
-                if isinstance(element, Split)
-                else element.add_to(self._graph, self._x)
-            )
-            self._parts[element] = self._graph.add("Mul", self._factor, holds)
+            holds = _split(self._x, element) if isinstance(element, Split) else element.tensor(self._x)
+            self._parts[element] = self._factor * holds
         return self._parts[element]
 
 
-def _add_split(graph: GraphBuilder, x: str, split: Split) -> str:
-    """Compute 1 for the rows for which a split of a combination is true, else 0."""
-    cells = graph.add("Gather", x, graph.integers([split.column]), axis=1)
+def _split(x: Tensor, split: Split) -> Tensor:
+    """Return whole numbers: 1 for the rows for which a split of a combination is true, else 0."""
+    cells = x.column(split.column)
     if split.codes is not None:
-        hits = graph.add("Equal", cells, np.array([split.codes or (-1,)]))
-        return graph.add("ReduceMax", _integer(graph, hits), graph.integers([1]), keepdims=1)
-    above = graph.add("Greater", cells, split.border)
-    return _integer(graph, graph.add("Or", above, graph.add("IsNaN", cells)) if split.missing else above)
-
-
-def _integer(graph: GraphBuilder, condition: str) -> str:
-    return graph.add("Cast", condition, to=TensorProto.INT64)
+        return (cells == np.array([split.codes or (-1,)])).apply("Cast", to=TensorProto.INT64).reduce("ReduceMax")
+    above = cells > split.border
+    return (np.logical_or(above, cells.map(np.isnan)) if split.missing else above).apply("Cast", to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)

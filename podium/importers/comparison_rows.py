@@ -41,7 +41,14 @@ def _with_sample_format(column: Column, table: pa.Table | None, options: ColumnO
     if inferred.kind == column.kind == "category":
         aliases = tuple((text, category) for text, category in inferred.aliases if category in column.categories)
         return replace(column, fuzzy=inferred.fuzzy, aliases=aliases)
+    if inferred.kind == "boolean" and column.kind == "number" and _holds_true(table[column.name]):
+        return replace(column, kind="boolean")
     return replace(column, number_format=inferred.number_format) if column.kind == "number" else column
+
+
+def _holds_true(cells: pa.ChunkedArray) -> bool:
+    """Return whether a column of yes and no is written in words such as True, not as 1."""
+    return any(str(cell).lower() == "true" for cell in cells.unique().to_pylist())
 
 
 def sample_rows(table: pa.Table, columns: tuple[Column, ...]) -> pd.DataFrame:

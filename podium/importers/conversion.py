@@ -233,6 +233,8 @@ def _table_candidate(request: ImportRequest, model: ImportedModel, table: pa.Tab
             raise ImportRefused(
                 f"the file does not name its {len(columns)} inputs: pass --sample with these columns in the order of the fit"
             )
+        if any(column.kind == "text" for column in columns):
+            raise ImportRefused("the model reads texts: pass --sample with some, to compare it on them")
         rows = _finite_rows(model, synthetic_rows(columns, request.seed))
     else:
         table, rows = _accepted_rows(model, table, sample_rows(table, columns))

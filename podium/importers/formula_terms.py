@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from onnx import TensorProto
 
 from podium.importers.formula_splines import TRANSFORMS, LearnedTransform, learn_transform
-from podium.importers.graph_builder import GraphBuilder
-from podium.importers.sklearn_graph_steps import FUNCTIONS, Columns
+from podium.importers.graph_builder import Tensor, where
+from podium.importers.sklearn_graph_columns import Columns
+from podium.importers.sklearn_graph_steps import FUNCTIONS
 
 CATEGORY = re.compile(r"(?P<code>.+?)\[(?:T\.)?(?P<level>[^\[\]]*)\]")
 LEARNED = re.compile(rf"(?P<code>(?:{'|'.join(TRANSFORMS)})\(.+\))(?:\[(?P<output>\d+)\])?")
-OPERATORS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
-    ast.Add: ("Add", np.add),
-    ast.Sub: ("Sub", np.subtract),
-    ast.Mult: ("Mul", np.multiply),
-    ast.Div: ("Div", np.divide),
-    ast.Pow: ("Pow", np.power),
+OPERATORS: dict[type, np.ufunc] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: np.power,
 }
 OTHER_CODINGS = ("S.", "D.", "H.")
 """How the levels of sum, difference and Helmert codings start."""
@@ -40,17 +40,13 @@ class UnknownTerm(Exception):
 
 
 class Target(Protocol):
-    """What a term is computed with: numpy, or operators of a graph."""
+    """What a term is computed from: the columns of a frame, or of a graph, whose tensors have the arithmetic of arrays."""
 
     def column(self, name: str) -> Any: ...
 
     def is_level(self, name: str, level: str) -> Any: ...
 
     def number(self, value: float) -> Any: ...
-
-    def binary(self, operator: type, left: Any, right: Any) -> Any: ...
-
-    def function(self, function: np.ufunc, value: Any) -> Any: ...
 
     def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any: ...
 
@@ -67,6 +63,11 @@ class Category:
 @dataclass(frozen=True, slots=True)
 class Expression:
     node: ast.expr
+
+    @property
+    def column(self) -> str | None:
+        """The column, if the expression is only a column."""
+        return _column(self.node)
 
     def compute(self, target: Target) -> Any:
         return _compute(self.node, target)
@@ -93,6 +94,11 @@ class Learned:
 Factor = Category | Expression | Learned
 
 
+def column_factor(name: str) -> Factor:
+    """Return a column as it is."""
+    return Expression(ast.Name(name))
+
+
 def parse_term(term: str, frame: pd.DataFrame) -> list[Factor]:
     """Return the factors of a term; splines are fitted on the training rows `frame`. Raises UnknownTerm."""
     try:
@@ -105,7 +111,7 @@ def compute_term(factors: list[Factor], target: Target) -> Any:
     """Return the product of the factors."""
     product = factors[0].compute(target)
     for factor in factors[1:]:
-        product = target.binary(ast.Mult, product, factor.compute(target))
+        product = product * factor.compute(target)
     return product
 
 
@@ -228,13 +234,12 @@ def _compute(node: ast.expr, target: Target) -> Any:
     if name is not None:
         return target.column(name)
     if isinstance(node, ast.BinOp):
-        return target.binary(type(node.op), _compute(node.left, target), _compute(node.right, target))
+        return OPERATORS[type(node.op)](_compute(node.left, target), _compute(node.right, target))
     if isinstance(node, ast.UnaryOp):
-        sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
-        return target.binary(ast.Mult, target.number(sign), _compute(node.operand, target))
+        return (-1.0 if isinstance(node.op, ast.USub) else 1.0) * _compute(node.operand, target)
     if isinstance(node, ast.Call):
         function, value = _function(node), _compute(node.args[0], target)
-        return value if function is None else target.function(function, value)
+        return value if function is None else function(value)
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return target.number(float(node.value))
     raise UnknownTerm(ast.unparse(node))
@@ -255,45 +260,31 @@ class FrameTarget:
     def number(self, value: float) -> Any:
         return np.full(len(self._frame), value)
 
-    def binary(self, operator: type, left: Any, right: Any) -> Any:
-        return OPERATORS[operator][1](left, right)
-
-    def function(self, function: np.ufunc, value: Any) -> Any:
-        return function(value)
-
     def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any:
         return transform.values(value)[:, output]
 
 
 class GraphTarget:
-    """Adds operators to a graph; `positions` maps columns to their index in the input."""
+    """Adds operators to the graph of these columns."""
 
-    def __init__(self, graph: GraphBuilder, x: Columns, positions: Mapping[str, int]) -> None:
-        self._graph, self._x, self._positions = graph, x, positions
+    def __init__(self, x: Columns) -> None:
+        self._x = x
 
-    def column(self, name: str) -> Any:
-        return self._graph.add("Gather", self._x.tensor, self._graph.integers([self._positions[name]]), axis=1)
+    def column(self, name: str) -> Tensor:
+        return self._x.tensor.column(self._x.names.index(name))
 
-    def is_level(self, name: str, level: str) -> Any:
-        code = self._x.code(self._positions[name], level)
-        return self._graph.add("Cast", self._graph.add("Equal", self.column(name), code), to=TensorProto.DOUBLE)
+    def is_level(self, name: str, level: str) -> Tensor:
+        return (self.column(name) == self._x.code(self._x.names.index(name), level)).number()
 
-    def number(self, value: float) -> Any:
-        return self._graph.constant_rows(self._x.tensor, np.array([value]))
+    def number(self, value: float) -> Tensor:
+        return self._x.tensor.constant_rows(np.array([value]))
 
-    def binary(self, operator: type, left: Any, right: Any) -> Any:
-        return self._graph.add(OPERATORS[operator][0], left, right)
-
-    def function(self, function: np.ufunc, value: Any) -> Any:
-        return FUNCTIONS[function](self._graph, value)
-
-    def learned(self, transform: LearnedTransform, output: int, value: Any) -> Any:
+    def learned(self, transform: LearnedTransform, output: int, value: Tensor) -> Tensor:
         """Choose the last piece that has started."""
-        add, total = self._graph.add, self.number(0.0)
+        total = self.number(0.0)
         for number, (start, width) in enumerate(zip(transform.starts, transform.widths, strict=True)):
-            x = add("Div", add("Sub", value, float(start)), float(width))
-            polynomial = self.number(0.0)
+            x, polynomial = (value - float(start)) / float(width), self.number(0.0)
             for coefficient in reversed(transform.pieces[number, output].tolist()):
-                polynomial = add("Add", add("Mul", polynomial, x), coefficient)
-            total = polynomial if number == 0 else add("Where", add("Less", value, float(start)), total, polynomial)
+                polynomial = polynomial * x + coefficient
+            total = polynomial if number == 0 else where(value < float(start), total, polynomial)
         return total

@@ -10,7 +10,7 @@ import pandas as pd
 
 from podium.importers.errors import ImportRefused
 from podium.models.encoder import Encoder
-from podium.models.features import Feature, Ordinal, Passthrough
+from podium.models.features import Feature, Ordinal, Passthrough, PassthroughText
 from podium.models.scorers import Scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Label, Target
@@ -51,14 +51,16 @@ class ImportedModel:
 
 
 def plain_encoder(columns: Sequence[Column]) -> Encoder:
-    """Return an encoder with one feature per column: the number, or the index of the category."""
-    features: list[Feature] = [
-        Ordinal(index, column.name, column.categories, float(len(column.categories)))
-        if column.is_text
-        else Passthrough(index, column.name)
-        for index, column in enumerate(columns)
-    ]
-    return Encoder(tuple(columns), tuple(features))
+    """Return an encoder with one feature per column: the number, the index of the category, or the text."""
+    return Encoder(tuple(columns), tuple(_plain_feature(index, column) for index, column in enumerate(columns)))
+
+
+def _plain_feature(index: int, column: Column) -> Feature:
+    if column.kind == "text":
+        return PassthroughText(index, column.name)
+    if column.kind == "category":
+        return Ordinal(index, column.name, column.categories, float(len(column.categories)))
+    return Passthrough(index, column.name)
 
 
 def target_of(name: str, labels: Sequence[object] | None, class_names: tuple[str, ...] = ()) -> Target:

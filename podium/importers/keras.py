@@ -21,8 +21,7 @@ from podium.importers.imported_model import (
 from podium.importers.keras_file import read_file
 from podium.importers.keras_graph import read_graph
 from podium.importers.keras_layer_config import NetworkInput
-from podium.importers.keras_network import Network, to_onnx
-from podium.models.onnx_scorer import OnnxInput, OnnxScorer
+from podium.importers.keras_network import Network, to_scorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Kind, Policy
 
@@ -46,9 +45,7 @@ def read_keras(data: bytes, target: str, class_names: tuple[str, ...], names: Se
         scores = network.apply(encoder.transform(frame) if has_text else frame.to_numpy(dtype=float))
         return np.hstack([1.0 - scores, scores]) if binary_probability else scores
 
-    inputs = (OnnxInput("x", "float32", 0, (len(columns),)),)
-    scorer = OnnxScorer(to_onnx(network), inputs, "y", len(columns), binary_probability)
-    conversions = [Conversion(encoder, scorer, FLOAT32_TOLERANCE)]
+    conversions = [Conversion(encoder, to_scorer(network, binary_probability=binary_probability), FLOAT32_TOLERANCE)]
     is_named = names is not None or all(_own_name(each, ()) for each in network.inputs)
     task = target_of(target, labels, class_names)
     return ImportedModel("Keras", encoder, conversions, task, original, "the formulas of Keras's layers", is_named=is_named)

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from podium.importers.errors import ImportRefused
-from podium.importers.keras_formulas import Layer, Operators
+from podium.importers.keras_formulas import Layer, apply
 from podium.importers.keras_layer_config import LayerConfig, check_size
 
 MAX_CODE = 1 << 24
@@ -28,11 +28,7 @@ def embedding(layer: LayerConfig) -> Layer:
     _restrict(layer, count)
     table = np.vstack([vectors, np.full(width, np.nan)])
 
-    def look_up(operators: Operators, x: Any) -> Any:
-        rows = operators.add("Cast", _codes(operators, x, count, float(count)), to=TensorProto.INT64)
-        return operators.add("Gather", table, rows)
-
-    return look_up
+    return lambda x: apply("Gather", table, apply("Cast", _codes(x, count, float(count)), to=TensorProto.INT64))
 
 
 def category_encoding(layer: LayerConfig) -> Layer:
@@ -48,10 +44,9 @@ def _restrict(layer: LayerConfig, count: int) -> None:
         layer.input.restrict(0.0, count - 1.0, strict=True)
 
 
-def _codes(operators: Operators, x: Any, count: int, other: float) -> Any:
+def _codes(x: Any, count: int, other: float) -> Any:
     """Return the codes, and `other` for numbers that are not from 0 to count - 1."""
-    known = operators.add("And", operators.add("GreaterOrEqual", x, 0.0), operators.add("Less", x, float(count)))
-    return operators.add("Where", known, x, other)
+    return apply("Where", np.logical_and(x >= 0.0, x < float(count)), x, other)
 
 
 def _encoding(layer: LayerConfig, count: int) -> Layer:
@@ -61,12 +56,11 @@ def _encoding(layer: LayerConfig, count: int) -> Layer:
         raise ImportRefused(f"{layer.kind} with output_mode = {mode} is supported for one column only: use multi_hot")
     check_size((*layer.shape, count))
 
-    def encode(operators: Operators, x: Any) -> Any:
-        codes = operators.add("Unsqueeze", _codes(operators, x, count, math.nan), operators.integers([-1]))
-        hits = operators.add("Cast", operators.add("Equal", codes, np.arange(count)), to=TensorProto.FLOAT)
-        hits = operators.add("Add", hits, operators.add("Mul", codes, 0.0))  # keeps NaN
-        counts = operators.add("ReduceSum", hits, operators.integers([1]), keepdims=0)
-        return counts if mode == "count" else operators.add("Min", counts, 1.0)
+    def encode(x: Any) -> Any:
+        codes = apply("Unsqueeze", _codes(x, count, math.nan), [-1])
+        hits = apply("Cast", codes == np.arange(count), to=TensorProto.FLOAT) + codes * 0.0  # keeps NaN
+        counts = apply("ReduceSum", hits, [1], keepdims=0)
+        return counts if mode == "count" else np.minimum(counts, 1.0)
 
     return encode
 
@@ -91,7 +85,7 @@ def lookup(layer: LayerConfig) -> Layer:
         return find
     depth = layer.config["max_tokens"] if layer.config.get("pad_to_max_tokens") else len(special) + len(values)
     encode = _encoding(layer, int(depth))
-    return lambda operators, x: encode(operators, find(operators, x))
+    return lambda x: encode(find(x))
 
 
 def _vocabulary(layer: LayerConfig, special: Sequence[str]) -> list[str]:
@@ -133,9 +127,4 @@ def _find_number(layer: LayerConfig, table: dict[str, float], unknown: float) ->
 def _find(numbers: dict[float, float], unknown: float, missing: float) -> Layer:
     """Return the index of each number, `unknown` for other numbers, and `missing` for NaN."""
     table: dict[str, Any] = {"keys_floats": list(numbers), "values_floats": list(numbers.values()), "default_float": unknown}
-
-    def find(operators: Operators, x: Any) -> Any:
-        found = operators.add("LabelEncoder", x, domain="ai.onnx.ml", **table)
-        return operators.add("Where", operators.add("IsNaN", x), missing, found)
-
-    return find
+    return lambda x: apply("Where", np.isnan(x), missing, apply("LabelEncoder", x, domain="ai.onnx.ml", **table))

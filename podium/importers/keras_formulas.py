@@ -1,8 +1,8 @@
-"""The operators of Keras's layers as float64 formulas, with the interface of GraphBuilder, and the activations."""
+"""The operators of Keras's layers, as operators of a graph and as float64 formulas, and the activations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,27 +10,20 @@ import numpy as np
 from onnx import TensorProto
 
 from podium.importers.errors import ImportRefused
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import Tensor
 
 Array = np.ndarray
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-class Formulas:
-    """Computes operators that GraphBuilder adds to a graph."""
-
-    def add(self, operator: str, *inputs: Any, **attributes: Any) -> Array:
-        """Return the result of an operator."""
-        return FORMULAS[operator](*inputs, **attributes)
-
-    def integers(self, values: Sequence[int] | Array) -> Array:
-        """Return a constant of indices or of a shape."""
-        return np.asarray(values)
-
-
-Operators = GraphBuilder | Formulas
 Layer = Callable[..., Any]
-"""Takes the operators and the tensors (rows, …) that a layer reads, and returns its result."""
+"""Takes the tensors (rows, …) that a layer reads, or their values, and returns its result."""
+
+
+def apply(operator: str, *inputs: Any, **attributes: Any) -> Any:
+    """Apply an operator: add it to the graph of a tensor, or compute it for arrays."""
+    tensor = next((value for value in inputs if isinstance(value, Tensor)), None)
+    return FORMULAS[operator](*inputs, **attributes) if tensor is None else tensor.graph.add(operator, *inputs, **attributes)
 
 
 def _elu(x: Array, alpha: float = 1.0) -> Array:
@@ -57,26 +50,15 @@ def _label_encoder(x: Array, domain: str, keys_floats: Array, values_floats: Arr
 
 
 FORMULAS: dict[str, Callable[..., Array]] = {
-    "Add": np.add,
-    "And": np.logical_and,
     "Cast": lambda x, to: x.astype(int if to == TensorProto.INT64 else float),
     "Concat": lambda *x, axis: np.concatenate(x, axis=axis),
-    "Div": np.divide,
     "Elu": _elu,
-    "Equal": np.equal,
     "Exp": np.exp,
     "Gather": lambda x, indices: x[indices],
-    "GreaterOrEqual": np.greater_equal,
     "HardSigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
-    "IsNaN": np.isnan,
     "LabelEncoder": _label_encoder,
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": _leaky_relu,
-    "Less": np.less,
-    "MatMul": np.matmul,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mul": np.multiply,
     "PRelu": _leaky_relu,
     "ReduceMax": lambda x, axes, keepdims: x.max(axis=tuple(axes), keepdims=bool(keepdims)),
     "ReduceMean": lambda x, axes, keepdims: x.mean(axis=tuple(axes), keepdims=bool(keepdims)),
@@ -88,7 +70,6 @@ FORMULAS: dict[str, Callable[..., Array]] = {
     "Softmax": _softmax,
     "Softplus": lambda x: np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))),
     "Softsign": lambda x: x / (1.0 + np.abs(x)),
-    "Sub": np.subtract,
     "Tanh": np.tanh,
     "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(axes)),
     "Where": np.where,
@@ -103,11 +84,11 @@ class Activation:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     gate: bool = False
 
-    def __call__(self, operators: Operators, x: Any) -> Any:
+    def __call__(self, x: Any) -> Any:
         if not self.operator:
             return x
-        result = operators.add(self.operator, x, **self.attributes)
-        return operators.add("Mul", x, result) if self.gate else result
+        result = apply(self.operator, x, **self.attributes)
+        return x * result if self.gate else result
 
 
 def activation(config: Any, keras_major: int) -> Activation:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from podium.importers.errors import ImportRefused
-from podium.importers.keras_formulas import Formulas, activation_name
+from podium.importers.keras_formulas import activation_name
 from podium.importers.keras_layer_config import (
     REMEDY,
     LayerConfig,
@@ -128,7 +128,7 @@ class _Reader:
         shapes, read = [self.shapes[source] for source in sources], self.codes.get(sources[0])
         step = Step(CONVERTERS[kind](LayerConfig(kind, config, stored, self.keras_major, shapes, read)), tuple(sources))
         self.steps.append(step)
-        result = step.layer(Formulas(), *(np.zeros((1, *shape)) for shape in shapes))
+        result = step.layer(*(np.zeros((1, *shape)) for shape in shapes))
         kept = {self.activations[source] for source in sources} if kind in KEEP_PROBABILITIES else {_activation(kind, config)}
         value = self._add(result.shape[1:], kept.pop() if len(kept) == 1 else "")
         if kind in LOOKUPS or (kind in KEEP_CODES and sources[0] in self.codes):

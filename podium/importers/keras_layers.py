@@ -11,7 +11,7 @@ import numpy as np
 
 from podium.importers.errors import ImportRefused
 from podium.importers.keras_codes import category_encoding, embedding, lookup
-from podium.importers.keras_formulas import Activation, Array, Layer, Operators
+from podium.importers.keras_formulas import Activation, Array, Layer, apply
 from podium.importers.keras_layer_config import REMEDY, LayerConfig, Shape, check_size
 from podium.importers.keras_recurrent import bidirectional, gru_or_lstm
 
@@ -21,7 +21,7 @@ def _dense(layer: LayerConfig) -> Layer:
     kernel, *biases = layer.weights(1 + has_bias)
     bias = biases[0] if biases else np.zeros(kernel.shape[1])
     check_size((*layer.shape[:-1], kernel.shape[1]))
-    return lambda operators, x: activation(operators, operators.add("Add", operators.add("MatMul", x, kernel), bias))
+    return lambda x: activation(x @ kernel + bias)
 
 
 def _activation(layer: LayerConfig) -> Layer:
@@ -45,7 +45,7 @@ def _elu(layer: LayerConfig) -> Layer:
 
 def _parametric_relu(layer: LayerConfig) -> Layer:
     (slope,) = layer.weights(1)
-    return lambda operators, x: operators.add("PRelu", x, slope)
+    return lambda x: apply("PRelu", x, slope)
 
 
 def _softmax(layer: LayerConfig) -> Layer:
@@ -67,11 +67,11 @@ def _flatten(layer: LayerConfig) -> Layer:
 def _reshaped(layer: LayerConfig, shape: Shape) -> Layer:
     if math.prod(shape) != math.prod(layer.shape) or not all(size > 0 for size in shape):
         raise ImportRefused(f"a {layer.kind} changes the number of values: save the model again")
-    return lambda operators, x: operators.add("Reshape", x, operators.integers([-1, *shape]))
+    return lambda x: apply("Reshape", x, [-1, *shape])
 
 
 def _affine(factor: Array, shift: Array) -> Layer:
-    return lambda operators, x: operators.add("Add", operators.add("Mul", x, factor), shift)
+    return lambda x: x * factor + shift
 
 
 def _rescaling(layer: LayerConfig) -> Layer:
@@ -91,7 +91,7 @@ def _layer_normalization(layer: LayerConfig) -> Layer:
     layer.require("rms_scaling", False)
     gamma, beta = _scaled_weights(layer, 0)
     options: dict[str, Any] = {"axis": -1, "epsilon": float(layer.config["epsilon"])}
-    return lambda operators, x: operators.add("LayerNormalization", x, gamma, beta, **options)
+    return lambda x: apply("LayerNormalization", x, gamma, beta, **options)
 
 
 def _scaled_weights(layer: LayerConfig, others: int) -> list[Array]:
@@ -111,7 +111,7 @@ def _normalization(layer: LayerConfig) -> Layer:
     if mean is None:
         mean, variance, _ = layer.weights(3)
     center, scale = np.asarray(mean, dtype=float), np.maximum(np.sqrt(np.asarray(variance, dtype=float)), 1e-7)
-    return lambda operators, x: operators.add("Div", operators.add("Sub", x, center), scale)
+    return lambda x: (x - center) / scale
 
 
 def _concatenate(layer: LayerConfig) -> Layer:
@@ -120,11 +120,18 @@ def _concatenate(layer: LayerConfig) -> Layer:
     if not 0 < axis < rank:
         raise ImportRefused(f"Concatenate is not supported over the rows: {REMEDY}")
     check_size([sum(map(math.prod, layer.shapes))])
-    return lambda operators, *sources: operators.add("Concat", *sources, axis=axis)
+    return lambda *sources: apply("Concat", *sources, axis=axis)
 
 
-FOLDS = {"Add": "Add", "Average": "Add", "Maximum": "Max", "Minimum": "Min", "Multiply": "Mul", "Subtract": "Sub"}
-"""For each layer that merges tensors one by one, the operator of two tensors."""
+FOLDS: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": np.add,
+    "Average": np.add,
+    "Maximum": np.maximum,
+    "Minimum": np.minimum,
+    "Multiply": np.multiply,
+    "Subtract": np.subtract,
+}
+"""For each layer that merges tensors one by one, the function of two tensors."""
 
 
 def _fold(layer: LayerConfig) -> Layer:
@@ -133,9 +140,9 @@ def _fold(layer: LayerConfig) -> Layer:
         raise ImportRefused(f"{layer.kind} is supported for several tensors with the same number of axes only: {REMEDY}")
     check_size(np.broadcast_shapes(*layer.shapes))
 
-    def fold(operators: Operators, *sources: Any) -> Any:
-        result = functools.reduce(functools.partial(operators.add, FOLDS[layer.kind]), sources)
-        return operators.add("Mul", result, 1.0 / len(sources)) if layer.kind == "Average" else result
+    def fold(*sources: Any) -> Any:
+        result = functools.reduce(FOLDS[layer.kind], sources)
+        return result * (1.0 / len(sources)) if layer.kind == "Average" else result
 
     return fold
 
@@ -144,14 +151,14 @@ def _dot(layer: LayerConfig) -> Layer:
     layer.require("normalize", False)
     if layer.config["axes"] not in (1, -1, [1, 1], [-1, -1]) or [len(shape) for shape in layer.shapes] != [1, 1]:
         raise ImportRefused(f"Dot is supported for two vectors per row only: {REMEDY}")
-    return lambda operators, x, y: operators.add("ReduceSum", operators.add("Mul", x, y), operators.integers([1]), keepdims=1)
+    return lambda x, y: apply("ReduceSum", x * y, [1], keepdims=1)
 
 
 def _pool(layer: LayerConfig) -> Layer:
     """Reduce the steps to their mean or their maximum."""
     layer.require("data_format", "channels_last", None)
     operator, keepdims = "ReduceMean" if "Average" in layer.kind else "ReduceMax", int(layer.config.get("keepdims", False))
-    return lambda operators, x: operators.add(operator, x, operators.integers([1]), keepdims=keepdims)
+    return lambda x: apply(operator, x, [1], keepdims=keepdims)
 
 
 CONVERTERS: dict[str, Callable[[LayerConfig], Layer]] = {

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from podium.importers.graph_builder import GraphBuilder
-from podium.importers.keras_formulas import Array, Formulas, Layer
+from podium.importers.keras_formulas import Array, Layer
 from podium.importers.keras_layer_config import NetworkInput
+from podium.models.onnx_scorer import OnnxScorer
 
 BLOCK_ROWS = 256
 """Rows whose values are in memory at the same time."""
@@ -44,21 +45,20 @@ class Network:
         parts = zip(np.split(matrix, ends[:-1], axis=1), self.inputs, strict=True)
         values = [part.reshape(len(matrix), *each.shape) for part, each in parts]
         for step in self.steps:
-            values.append(step.layer(Formulas(), *(values[source] for source in step.sources)))
+            values.append(step.layer(*(values[source] for source in step.sources)))
         return values[self.output]
 
 
-def to_onnx(network: Network) -> bytes:
-    """Return the network in float32, from `x` (rows, columns of all inputs) to `y`."""
-    graph = GraphBuilder("x", np.float32)
+def to_scorer(network: Network, *, binary_probability: bool = False) -> OnnxScorer:
+    """Return the network in float32; with `binary_probability`, its output is the probability of the second class."""
+    graph = GraphBuilder(np.float32)
     widths = [each.width for each in network.inputs]
-    values = ["x"]
+    values = [graph.source]
     if len(widths) > 1:
-        graph.add("Split", "x", graph.integers(widths), outputs=len(widths), axis=1)
-        values = list(graph.nodes[-1].output)
+        values = graph.add_with_outputs(len(widths), "Split", graph.source, widths, axis=1)
     for index, each in enumerate(network.inputs):
         if len(each.shape) != 1:
-            values[index] = graph.add("Reshape", values[index], graph.integers([-1, *each.shape]))
+            values[index] = values[index].apply("Reshape", [-1, *each.shape])
     for step in network.steps:
-        values.append(step.layer(graph, *(values[source] for source in step.sources)))
-    return graph.model("x", (sum(widths),), values[network.output])
+        values.append(step.layer(*(values[source] for source in step.sources)))
+    return graph.scorer(sum(widths), values[network.output], binary_probability=binary_probability)

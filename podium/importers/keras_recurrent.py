@@ -1,22 +1,27 @@
-"""GRU and LSTM layers of a Keras network as float64 formulas (`apply`) and as ONNX operators (`add_to`)."""
+"""GRU and LSTM layers of a Keras network as float64 formulas (`apply`) and as ONNX operators (`tensor`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from podium.importers.errors import ImportRefused
-from podium.importers.graph_builder import GraphBuilder
-from podium.importers.keras_formulas import Activation, Array, Formulas, Layer, Operators, activation
+from podium.importers.graph_builder import Tensor
+from podium.importers.keras_formulas import Activation, Array, Layer, activation, apply
 from podium.importers.keras_layer_config import REMEDY, LayerConfig, is_of_keras
 
 GATE_OPERATORS = ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
 """The activations that ONNX's recurrent operators have."""
-MERGES = {"concat": "Concat", "sum": "Add", "mul": "Mul", "ave": "Add"}
-"""For each way to merge both directions, the operator."""
+MERGES: dict[str, Callable[[Any, Any], Any]] = {
+    "concat": lambda x, y: apply("Concat", x, y, axis=-1),
+    "sum": np.add,
+    "mul": np.multiply,
+    "ave": lambda x, y: (x + y) * 0.5,
+}
+"""The ways to merge both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Recurrent:
     return_sequences: bool
     in_reading_order: bool = True
 
-    def __call__(self, operators: Operators, x: Any) -> Any:
-        return self.add_to(operators, x) if isinstance(operators, GraphBuilder) else self.apply(x)
+    def __call__(self, x: Any) -> Any:
+        return self.tensor(x) if isinstance(x, Tensor) else self.apply(x)
 
     def apply(self, x: Array) -> Array:
         steps = range(x.shape[1])
@@ -59,19 +64,20 @@ class Recurrent:
         inputs = x @ self.kernel + self.bias[0]
         gate_kernel, kernel = np.split(self.recurrent_kernel, [2 * size], axis=1)
         gate_bias, bias = np.split(self.bias[1], [2 * size])
-        gates = self.gate_activation(Formulas(), inputs[:, : 2 * size] + state @ gate_kernel + gate_bias)
+        gates = self.gate_activation(inputs[:, : 2 * size] + state @ gate_kernel + gate_bias)
         update, reset = gates[:, :size], gates[:, size:]
         past = reset * (state @ kernel + bias) if self.reset_after else (reset * state) @ kernel + bias
-        return update * state + (1.0 - update) * self.state_activation(Formulas(), inputs[:, 2 * size :] + past), cell_state
+        return update * state + (1.0 - update) * self.state_activation(inputs[:, 2 * size :] + past), cell_state
 
     def _lstm(self, x: Array, state: Array, cell_state: Array) -> tuple[Array, Array]:
         gates = x @ self.kernel + self.bias[0] + state @ self.recurrent_kernel + self.bias[1]
         input_gate, forget, new, output = np.split(gates, 4, axis=1)
-        input_gate, forget, output = (self.gate_activation(Formulas(), gate) for gate in (input_gate, forget, output))
-        cell_state = forget * cell_state + input_gate * self.state_activation(Formulas(), new)
-        return output * self.state_activation(Formulas(), cell_state), cell_state
+        input_gate, forget, output = (self.gate_activation(gate) for gate in (input_gate, forget, output))
+        cell_state = forget * cell_state + input_gate * self.state_activation(new)
+        return output * self.state_activation(cell_state), cell_state
 
-    def add_to(self, graph: GraphBuilder, source: str) -> str:
+    def tensor(self, source: Tensor) -> Tensor:
+        graph = source.graph
         order = (0, 1, 2) if self.kind == "GRU" else (0, 3, 1, 2)
         attributes: dict[str, Any] = {"hidden_size": len(self.recurrent_kernel)}
         attributes |= {"direction": "reverse" if self.backwards else "forward"}
@@ -82,19 +88,17 @@ class Recurrent:
         attributes = {name: value for name, value in attributes.items() if value != []}
         if self.kind == "GRU":
             attributes["linear_before_reset"] = int(self.reset_after)
-        by_step = graph.add("Transpose", source, perm=[1, 0, 2])
+        by_step = source.apply("Transpose", perm=[1, 0, 2])
         weights = [graph.constant(_reorder_gates(kernel, order).T[None]) for kernel in (self.kernel, self.recurrent_kernel)]
         biases = [_reorder_gates(bias, order) for bias in (self.bias[:1], self.bias[1:])]
         bias = graph.constant(np.concatenate(biases, axis=1))
+        steps, last = graph.add_with_outputs(2, self.kind, by_step, *weights, bias, **attributes)
         if not self.return_sequences:
-            last = graph.add(self.kind, by_step, *weights, bias, outputs=2, which=1, **attributes)
-            return graph.add("Squeeze", last, graph.constant(np.array([0]), np.int64))
-        steps = graph.add(self.kind, by_step, *weights, bias, outputs=2, **attributes)
-        flat = graph.add("Squeeze", steps, graph.constant(np.array([1]), np.int64))
+            return last.apply("Squeeze", [0])
+        flat = steps.apply("Squeeze", [1])
         if self.backwards and self.in_reading_order:
-            ends = [graph.constant(np.array([number]), np.int64) for number in (-1, np.iinfo(np.int64).min, 0, -1)]
-            flat = graph.add("Slice", flat, *ends)
-        return graph.add("Transpose", flat, perm=[1, 0, 2])
+            flat = flat.apply("Slice", *([number] for number in (-1, np.iinfo(np.int64).min, 0, -1)))
+        return flat.apply("Transpose", perm=[1, 0, 2])
 
 
 def _reorder_gates(weights: Array, order: Sequence[int]) -> Array:
@@ -123,13 +127,7 @@ def bidirectional(layer: LayerConfig) -> Layer:
     forward = _recurrent(layer, inner["class_name"], inner["config"], weights[: counts[0]], False)
     backward = _recurrent(layer, both[1]["class_name"], both[1]["config"], weights[counts[0] :], True)
     backward = replace(backward, in_reading_order=False)
-    options = {"axis": -1} if merge == "concat" else {}
-
-    def read_both(operators: Operators, x: Any) -> Any:
-        merged = operators.add(MERGES[merge], forward(operators, x), backward(operators, x), **options)
-        return operators.add("Mul", merged, 0.5) if merge == "ave" else merged
-
-    return read_both
+    return lambda x: MERGES[merge](forward(x), backward(x))
 
 
 def _recurrent(layer: LayerConfig, kind: str, config: Mapping[str, Any], weights: list[Array], backwards: bool) -> Recurrent:

@@ -1,4 +1,4 @@
-"""Read pickles of older releases: current names for moved globals, and current state for the objects of scikit-learn.
+"""Read pickles of older releases of scikit-learn: bring the state of its objects into the current form.
 
 The state of a pickled estimator is data: arrays and parameters. It is changed to the form that the installed release expects
 before the object gets it. Sources: the release notes of scikit-learn 0.20 to 1.9 and of numpy 2.0.
@@ -7,7 +7,6 @@ before the object gets it. Sources: the release notes of scikit-learn 0.20 to 1.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -44,98 +43,11 @@ from sklearn.svm._base import BaseLibSVM
 from sklearn.tree._tree import NODE_DTYPE, Tree
 from sklearn.utils.extmath import softmax
 
+from podium.importers.old_names import RemovedObject, release
 from podium.importers.sklearn_preprocessing import selected_columns
 from podium.importers.tree_model import logistic
 
-Global = tuple[str, str]
 State = dict[str, Any]
-
-MOVED_MODULES = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
-    "_loss": "sklearn._loss._loss",
-    "pandas.core.frame": "pandas",
-    "pandas.core.series": "pandas",
-    "pandas.core.indexes.numeric": "pandas",
-    "pandas.core.indexes.base": "pandas",
-    "pandas.core.indexes.multi": "pandas",
-    "sklearn.ensemble.bagging": "sklearn.ensemble._bagging",
-    "sklearn.ensemble.forest": "sklearn.ensemble._forest",
-    "sklearn.ensemble.gradient_boosting": "sklearn.ensemble._gb",
-    "sklearn.ensemble.iforest": "sklearn.ensemble._iforest",
-    "sklearn.ensemble.voting": "sklearn.ensemble._voting",
-    "sklearn.ensemble.voting_classifier": "sklearn.ensemble._voting",
-    "sklearn.ensemble.weight_boosting": "sklearn.ensemble._weight_boosting",
-    "sklearn.externals.joblib.numpy_pickle": "joblib.numpy_pickle",
-    "sklearn.impute": "sklearn.impute._base",
-    "sklearn.linear_model.base": "sklearn.linear_model._base",
-    "sklearn.linear_model.coordinate_descent": "sklearn.linear_model._coordinate_descent",
-    "sklearn.linear_model.logistic": "sklearn.linear_model._logistic",
-    "sklearn.linear_model.ridge": "sklearn.linear_model._ridge",
-    "sklearn.linear_model.stochastic_gradient": "sklearn.linear_model._stochastic_gradient",
-    "sklearn.neighbors._dist_metrics": "sklearn.metrics._dist_metrics",
-    "sklearn.neighbors.classification": "sklearn.neighbors._classification",
-    "sklearn.neighbors.dist_metrics": "sklearn.metrics._dist_metrics",
-    "sklearn.neighbors.ball_tree": "sklearn.neighbors._ball_tree",
-    "sklearn.neighbors.kd_tree": "sklearn.neighbors._kd_tree",
-    "sklearn.neighbors.regression": "sklearn.neighbors._regression",
-    "sklearn.neural_network.multilayer_perceptron": "sklearn.neural_network._multilayer_perceptron",
-    "sklearn.preprocessing.data": "sklearn.preprocessing._data",
-    "sklearn.preprocessing.imputation": "sklearn.impute._base",
-    "sklearn.preprocessing.label": "sklearn.preprocessing._label",
-    "sklearn.svm.classes": "sklearn.svm._classes",
-    "sklearn.tree.tree": "sklearn.tree._classes",
-    "sklearn.utils": "sklearn.utils._bunch",
-}
-"""Current names of modules; `numpy.core` became `numpy._core` with all its modules."""
-
-MOVED_NAMES: dict[Global, Global] = {
-    ("numpy.random", "__RandomState_ctor"): ("numpy.random._pickle", "__randomstate_ctor"),
-    ("pandas", "Int64Index"): ("pandas", "Index"),
-    ("pandas", "Float64Index"): ("pandas", "Index"),
-    ("pandas", "_new_Index"): ("pandas.core.indexes.base", "_new_Index"),
-    ("sklearn.impute._base", "Imputer"): ("sklearn.impute._base", "SimpleImputer"),
-    ("sklearn.preprocessing._data", "OneHotEncoder"): ("sklearn.preprocessing._encoders", "OneHotEncoder"),
-}
-
-REBUILT_MODULES = (
-    *("sklearn._loss._loss", "sklearn.ensemble._gb_losses", "sklearn.ensemble._hist_gradient_boosting.loss"),
-    *("sklearn.metrics._dist_metrics", "sklearn.neighbors._kd_tree", "sklearn.neighbors._ball_tree"),
-)
-"""Modules of parts that are rebuilt from the parameters or the arrays of their owner: losses, and indexes of neighbours."""
-OLD_CLASSES = {
-    ("sklearn.ensemble._gb", name)
-    for name in (
-        *("BinomialDeviance", "MultinomialDeviance", "ExponentialLoss", "LeastSquaresError", "LeastAbsoluteError"),
-        *("HuberLossFunction", "QuantileLossFunction", "LogOddsEstimator", "ScaledLogOddsEstimator"),
-        *("PriorProbabilityEstimator", "MeanEstimator", "QuantileEstimator", "ZeroEstimator"),
-    )
-} | {("sklearn.compose._column_transformer", "_RemainderColsList")}
-
-
-def current_name(module: str, name: str) -> Global:
-    """Return the current module and name of a global."""
-    if module == "numpy.core" or module.startswith("numpy.core."):
-        module = "numpy._core" + module.removeprefix("numpy.core")
-    module = MOVED_MODULES.get(module, module)
-    return MOVED_NAMES.get((module, name), (module, name))
-
-
-class RemovedObject:
-    """Stands for an object whose class was removed: its state is kept as data."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state if isinstance(state, dict) else {})
-
-
-def removed_class(global_name: Global) -> type[RemovedObject] | None:
-    """Return a class that stands for a removed class, or for a part that is rebuilt from the parameters of its owner."""
-    if global_name in OLD_CLASSES or global_name[0] in REBUILT_MODULES:
-        return type(global_name[1], (RemovedObject,), {})
-    return None
 
 
 def upgraded(instance: Any, state: Any) -> Any:
@@ -348,11 +260,6 @@ def _discriminant(model: LinearDiscriminantAnalysis, state: State) -> State:
     return state
 
 
-def release(version: Any) -> tuple[int, ...]:
-    """Return the first two numbers of a version."""
-    return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
-
-
 class RealAdaBoost(AdaBoostClassifier):  # type: ignore[misc]
     """AdaBoost with the algorithm SAMME.R, the default before scikit-learn 1.6 (Zhu et al., 2009)."""
 
@@ -460,7 +367,7 @@ def _isotonic(_: IsotonicRegression, state: State) -> State:
 def _neighbors(_: NeighborsBase, state: State) -> State:
     """Search by comparing with all rows: an index gives the same neighbours."""
     if "_fit_X" in state:
-        state.setdefault("n_samples_fit_", len(state["_fit_X"]))
+        state.setdefault("n_samples_fit_", state["_fit_X"].shape[0])
     state["_tree"] = None
     if state.get("_fit_method") in ("kd_tree", "ball_tree"):
         state["_fit_method"] = "brute"
@@ -487,25 +394,3 @@ UPGRADES: dict[type, Callable[[Any, State], State]] = {
     IsotonicRegression: _isotonic,
 }
 """Changes by class, applied in this order; each leaves a current state as it is."""
-
-
-VERIFIED = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        AdaBoostClassifier BaggingClassifier BaggingRegressor CalibratedClassifierCV ColumnTransformer DecisionTreeClassifier
-        DecisionTreeRegressor DummyClassifier DummyRegressor ElasticNet ExtraTreeClassifier ExtraTreeRegressor
-        ExtraTreesClassifier ExtraTreesRegressor FunctionTransformer GaussianNB GradientBoostingClassifier
-        GradientBoostingRegressor GridSearchCV HistGradientBoostingClassifier HistGradientBoostingRegressor Imputer
-        IsolationForest KNeighborsClassifier KNeighborsRegressor LabelBinarizer LabelEncoder Lasso LinearDiscriminantAnalysis
-        LinearRegression LogisticRegression MLPClassifier MLPRegressor MinMaxScaler OneHotEncoder OrdinalEncoder Pipeline
-        RandomForestClassifier RandomForestRegressor RandomizedSearchCV Ridge SVC SVR SimpleImputer StackingClassifier
-        StackingRegressor StandardScaler TransformedTargetRegressor VotingClassifier VotingRegressor
-        _BinMapper _CalibratedClassifier _SigmoidCalibration
-        """,
-    )
-)
-"""Estimators of scikit-learn 0.19 to today that were compared with the release that wrote them, or share the code of such."""
-
-CHANGED_SINCE = {"IsolationForest": (0, 21)}
-"""Verified estimators whose formula was another one before this release."""

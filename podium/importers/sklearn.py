@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from podium.importers.booster_stand_ins import (
     BoosterEstimator,
@@ -44,8 +47,15 @@ from podium.importers.booster_stand_ins import (
 )
 from podium.importers.catboost import no_texts
 from podium.importers.errors import ImportRefused
-from podium.importers.estimator_scores import best_estimator, class_labels, last_step, score_function, scores_rows
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.estimator_scores import (
+    best_estimator,
+    class_labels,
+    last_step,
+    score_function,
+    score_warnings,
+    scores_rows,
+    threshold_decision,
+)
 from podium.importers.imported_model import (
     FLOAT32_TOLERANCE,
     FLOAT64_TOLERANCE,
@@ -58,10 +68,11 @@ from podium.importers.imported_model import (
 )
 from podium.importers.lightgbm import booster_model
 from podium.importers.lightgbm_text import LightGBMText
-from podium.importers.old_releases import CHANGED_SINCE, VERIFIED, release
-from podium.importers.sklearn_graph import scores
-from podium.importers.sklearn_graph_steps import Columns, Unsupported
+from podium.importers.old_names import CHANGED_SINCE, VERIFIED, release
+from podium.importers.sklearn_graph import served_scores
+from podium.importers.sklearn_graph_columns import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
+from podium.importers.text_vectorizers import takes_one_text, text_columns
 from podium.importers.unpickling import InertObject
 from podium.models.encoder import Encoder
 from podium.models.features import CLIP, Standardized
@@ -78,6 +89,10 @@ HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegres
 GRADIENT_BOOSTING = (GradientBoostingClassifier, GradientBoostingRegressor)
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 OLDEST_RELEASE = (0, 19)
+UNFITTED = "the pickle holds a model that is not fitted: fit it before saving"
+SEVERAL_REMEDY = (
+    "save the fitted model alone with joblib.dump, and pass transformers in files of their own with --preprocessing"
+)
 
 
 def read_estimator(
@@ -93,6 +108,7 @@ def read_estimator(
     `names` are the columns of a sample, for a model fitted without names, and `texts` returns the texts in one of them. `file`
     is the pickle, which is served by scikit-learn if the estimator cannot be converted.
     """
+    decision = threshold_decision(estimator)
     estimator = best_estimator(estimator)
     if isinstance(estimator, PickledBooster):
         estimator = _booster(estimator)
@@ -100,16 +116,22 @@ def read_estimator(
         estimator = catboost_estimator(estimator.content)
     last = last_step(estimator)
     if isinstance(last, BoosterEstimator) and not hasattr(last, "n_features_in_"):
-        raise ImportRefused("the pickle holds a model that is not fitted: fit it before saving")
+        raise ImportRefused(UNFITTED)
     if isinstance(estimator, LightGBMText | LightGBMEstimator):
         text = estimator if isinstance(estimator, LightGBMText) else estimator.text
         return booster_model(text.text, target, class_names, getattr(estimator, "classes_", None))
     if not isinstance(estimator, BaseEstimator) or not (
         is_classifier(estimator) or is_regressor(estimator) or scores_rows(estimator)
     ):
+        if isinstance(estimator, Mapping | Sequence):
+            raise ImportRefused(f"the file holds a {type(estimator).__name__} of several objects: {SEVERAL_REMEDY}")
         raise ImportRefused(
             f"{type(estimator).__name__} is neither a classifier nor a regressor: pickle the fitted estimator or pipeline"
         )
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise ImportRefused(UNFITTED) from None
     if isinstance(last, CatBoostEstimator):
         last.learn_categories(names or [], texts)
     labels = class_labels(estimator)
@@ -124,12 +146,12 @@ def read_estimator(
         kind,
         plain_encoder(columns),
         conversions,
-        target_of(target, labels, class_names),
+        replace(target_of(target, labels, class_names), decision=decision),
         score_function(estimator, columns),
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
         sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",
-        warnings=last.model.warnings if isinstance(last, CatBoostEstimator) else (),
+        warnings=(*(last.model.warnings if isinstance(last, CatBoostEstimator) else ()), *score_warnings(estimator)),
     )
 
 
@@ -171,13 +193,17 @@ def _saved_versions(value: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
 
 def _columns(estimator: Any, names: list[str] | None) -> list[Column]:
     """The columns, with names from the fit or else the sample, and categories from the encoders. Raises ImportRefused."""
-    count = int(estimator.n_features_in_)
+    is_text = takes_one_text(estimator)
+    count = 1 if is_text else int(estimator.n_features_in_)
     fitted_names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
     if names and not fitted_names:
         check_column_count(count, names)
     columns = [Column(name, "number") for name in fitted_names or names or numbered_names(count)]
     for index, categories in _categories(estimator, range(count), fitted_names):
         columns[index] = Column(columns[index].name, "category", categories=tuple(sorted(categories)))
+    for selected in (0,) if is_text else text_columns(estimator):
+        index = fitted_names.index(selected) if isinstance(selected, str) else int(selected)
+        columns[index] = Column(columns[index].name, "text")
     used = _selected_names(estimator)
     return columns if used is None else [column for column in columns if column.name in used]
 
@@ -193,10 +219,15 @@ def _selected_names(estimator: Any) -> set[str] | None:
     names = [str(name) for name in first.feature_names_in_]
     kept = [entry for entry in first.transformers_ if not (isinstance(entry[1], str) and entry[1] == "drop")]
     first.transformers_ = [
-        (name, part, [names[index] for index in selected_columns(selection, range(len(names)), names)])
-        for name, part, selection in kept
+        (name, part, _selected(names, selection, is_text=takes_one_text(part))) for name, part, selection in kept
     ]
-    return {name for _, _, selection in first.transformers_ for name in selection}
+    return {name for _, _, selected in first.transformers_ for name in ([selected] if isinstance(selected, str) else selected)}
+
+
+def _selected(names: list[str], selection: Any, *, is_text: bool) -> str | list[str]:
+    """Return the names of selected columns; of the only one for a vectorizer, which takes no table."""
+    selected = [names[index] for index in selected_columns(selection, range(len(names)), names)]
+    return selected[0] if is_text else selected
 
 
 def _categories(step: Any, indices: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
@@ -224,6 +255,9 @@ def _conversions(
     estimator: Any, columns: list[Column], classification: bool, runner: RunnerScorer | None
 ) -> Iterator[Conversion]:
     """The possible conversions, exact ones first and the runner last. Raises ImportRefused if there is none."""
+    if any(column.kind == "text" for column in columns):
+        yield _runner_of_texts(columns, runner)
+        return
     steps, last = (estimator.steps[:-1], estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else ([], estimator)
     with contextlib.suppress(UnsupportedStep, Unsupported, ValueError, KeyError, AttributeError):
         encoder = preprocessing([step for _, step in steps] + _own_steps(last), columns, _text_codes(last))
@@ -251,6 +285,16 @@ def _conversions(
             f"{pipeline} cannot be converted. docs/how-to/import-a-model.md lists the supported estimators: fit with these. "
             "For a function of your own, compute its result before the model, as a column of the table"
         )
+
+
+def _runner_of_texts(columns: list[Column], runner: RunnerScorer | None) -> Conversion:
+    """Return a runner, in which scikit-learn reads the texts. Raises ImportRefused."""
+    if runner is None:
+        raise ImportRefused(
+            "models that read texts are scored in a sandboxed process, which constructs only what Podium itself allows: import "
+            "the file without PODIUM_IMPORT_ALLOWED"
+        )
+    return Conversion(plain_encoder(columns), runner, FLOAT64_TOLERANCE)
 
 
 def _own_steps(model: Any) -> list[Any]:
@@ -315,11 +359,8 @@ class _ForestOfOne:
 
 def _graph_scorer(estimator: Any, columns: list[Column]) -> OnnxScorer:
     """Convert with Podium's own operators. Raises Unsupported, or other exceptions for states that are not fitted."""
-    graph = GraphBuilder("x")
-    names, categories = tuple(column.name for column in columns), tuple(column.categories for column in columns)
-    output = scores(graph, estimator, Columns("x", names, categories))
-    shape = (len(columns),)
-    return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
+    output = served_scores(estimator, Columns.of_input(columns))
+    return output.graph.scorer(len(columns), output)
 
 
 OnnxTypes = list[tuple[str, Any]]

@@ -94,7 +94,7 @@ def selected_columns(selection: Any, indices: Sequence[int], names: Sequence[str
             stop = None if selection.stop is None else names.index(selection.stop) + 1
             selection = slice(None if selection.start is None else names.index(selection.start), stop)
         return list(indices)[selection]
-    entries = [selection] if isinstance(selection, str) else list(selection)
+    entries = [selection] if isinstance(selection, str | int) else list(selection)
     if entries and str(type(entries[0]).__name__).startswith("bool"):
         return [index for index, selected in zip(indices, entries, strict=True) if selected]
     return [names.index(entry) if isinstance(entry, str) else indices[int(entry)] for entry in entries]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from pandas._libs.internals import _unpickle_block
+from scipy.sparse import csr_matrix
 
 from podium.importers.booster_stand_ins import BOOSTER_STAND_INS
-from podium.importers.old_releases import Global, removed_class
+from podium.importers.old_names import Global, removed_class
 from podium.importers.sklearn_preprocessing import Unchanged
 
 
@@ -24,6 +25,14 @@ class NewBlock:
 
     def __call__(self, values: Any, placement: Any) -> Any:
         return _unpickle_block(values, placement, self.ndim)
+
+
+class CheckedRows(csr_matrix):  # type: ignore[misc]
+    """A sparse matrix whose indices lie within its shape, which scipy's compiled code does not check."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        self.check_format(full_check=True)
 
 
 def partial(function: Any) -> Any:
@@ -57,6 +66,8 @@ NUMPY_FUNCTIONS = frozenset(
 STAND_INS: dict[Global, Callable[..., Any]] = {
     ("functools", "partial"): partial,
     ("numpy._core", "_ufunc_reconstruct"): numpy_function,
+    ("scipy.sparse._csr", "csr_matrix"): CheckedRows,
+    ("scipy.sparse.csr", "csr_matrix"): CheckedRows,
     **BOOSTER_STAND_INS,
 }
 

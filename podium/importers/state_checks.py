@@ -13,11 +13,16 @@ from podium.importers.errors import ImportRefused
 from podium.importers.old_releases import RENAMED_ATTRIBUTES
 from podium.importers.sklearn_preprocessing import Unchanged
 from podium.importers.stand_ins import NUMPY_FUNCTIONS
+from podium.importers.text_vectorizers import VECTORIZERS, check_vectorizer
 from podium.importers.unpickling import REMEDY, InertObject, import_global
 
 SAFE_FUNCTIONS = {
     ("scipy._lib.array_api_compat.numpy._aliases", "asarray"),
+    ("sklearn.feature_selection._mutual_info", "mutual_info_classif"),
+    ("sklearn.feature_selection._mutual_info", "mutual_info_regression"),
+    ("sklearn.feature_selection._univariate_selection", "chi2"),
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
+    ("sklearn.feature_selection._univariate_selection", "f_regression"),
     ("sklearn.metrics._classification", "balanced_accuracy_score"),
     ("sklearn.utils.validation", "check_array"),
     *(("numpy", name) for name in NUMPY_FUNCTIONS),
@@ -32,6 +37,9 @@ NAME_LISTS = ("_df_columns", "_feature_names_in")
 
 CYTHON_FACTORIES = ("newObj", "__pyx_unpickle_")
 """Cython functions that construct objects; their first argument is the class."""
+
+VALUE_TYPES = (bool, bytes, complex, float, int, object, str)
+"""Types that may be values, such as the `dtype_include` of a column selector; a call of them has no effect."""
 
 RANDOM_TYPES = (np.random.RandomState, np.random.Generator, np.random.MT19937, np.random.PCG64, np.random.SeedSequence)
 MAX_NESTING, MAX_INTEGER_BITS = 60, 1024
@@ -79,6 +87,8 @@ class _StateValidator:
             self._check_all(value.values(), depth)
         elif isinstance(value, list | tuple | set | frozenset):
             self._check_all(value, depth)
+        elif isinstance(value, type) and value in VALUE_TYPES:
+            return
         elif isinstance(value, type) and issubclass(value, np.generic | InertObject):
             if issubclass(value, InertObject) and value.global_name not in SAFE_FUNCTIONS:
                 raise ImportRefused(
@@ -97,6 +107,8 @@ class _StateValidator:
         self.check(getattr(inert, "items", {}), depth + 1)
         if not isinstance(inert.state, dict):
             return self.check(inert.state, depth + 1)
+        if inert.kind in VECTORIZERS:
+            check_vectorizer(inert)
         real = import_global(inert.global_name)
         for name, value in inert.state.items():
             attribute = getattr(real, name, None) if isinstance(name, str) else real

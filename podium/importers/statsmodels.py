@@ -7,7 +7,7 @@ constructed: only the coefficients are read, and a formula is used only if all i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +18,16 @@ import statsmodels
 import statsmodels.api as sm
 
 from podium.importers.errors import ImportRefused
+from podium.importers.formula_terms import column_factor
 from podium.importers.imported_model import (
     FLOAT64_TOLERANCE,
     Conversion,
     ImportedModel,
     check_column_count,
-    plain_encoder,
     target_of,
 )
-from podium.importers.statsmodels_formula import design_matrix, formula_columns, formula_scorer, parse_terms
+from podium.importers.statsmodels_formula import Terms, design_matrix, formula_columns, formula_scorer, parse_terms
 from podium.importers.unpickling import InertObject
-from podium.models.encoder import Encoder
-from podium.models.features import Feature, OneHot, Passthrough
-from podium.models.scorers import LinearScorer
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Column
 
@@ -48,9 +45,9 @@ LEAST_SQUARES = ("OLS", "WLS", "GLS")
 CLASSIFICATION_LINKS = ("logistic", "probit", "cloglog", "softmax")
 
 CONSTANTS = ("const", "Intercept")
+PLAIN_TERM = re.compile(r"\w+|(?:C\(\w+\)|\w+)\[T\.(.+)\]")
+COLUMN_FACTOR = re.compile(r"C\(\w+\)|\w+")
 NAMED_DATA = ("PandasData", "PatsyData", "FormulaicData")
-CATEGORY_TERM = re.compile(r"(?:C\((\w+)\)|(\w+))\[T\.(.+)\]")
-COLUMN_FACTOR = re.compile(r"C\((\w+)\)|(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,48 +73,54 @@ def is_statsmodels(content: Any) -> bool:
 def read_statsmodels(content: InertObject, target: str, class_names: tuple[str, ...], names: list[str] | None) -> ImportedModel:
     """Read a pickled result; `names` are the columns of a sample, for a file without names. Raises ImportRefused."""
     fit = _read_fit(content, names)
-    if _computes(fit):
-        return _read_computed(fit, target, class_names)
-    columns, features, weights, intercepts = _linear(fit)
-    labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
-    encoder, scorer = Encoder(columns, features), LinearScorer(weights, intercepts, fit.link)
-    return ImportedModel(
-        "statsmodels",
-        encoder,
-        [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
-        target_of(fit.target or target, labels, class_names),
-        _original(fit),
-        f"statsmodels {statsmodels.__version__}",
-        embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
-    )
-
-
-def _computes(fit: StatsmodelsFit) -> bool:
-    """True if a formula has a term that is neither a column nor a category of one."""
-    plain = (CATEGORY_TERM.fullmatch(term) or re.fullmatch(r"\w+", term) for term in fit.terms)
-    return bool(fit.formula) and not all(plain)
-
-
-def _read_computed(fit: StatsmodelsFit, target: str, class_names: tuple[str, ...]) -> ImportedModel:
-    """Read a result whose terms are computed; training rows in the file check the computation. Raises ImportRefused."""
-    terms = parse_terms(list(fit.terms), _constants(fit), fit.frame)
-    columns = formula_columns(terms, fit.frame)
-    if fit.exog is not None and len(fit.exog) and len(fit.frame) == len(fit.exog):
-        frame = fit.frame.assign(**{column.name: fit.frame[column.name].astype(str) for column in columns if column.is_text})
-        if not np.allclose(design_matrix(terms, columns, frame), fit.exog, rtol=FLOAT64_TOLERANCE, atol=FLOAT64_TOLERANCE):
-            raise ImportRefused("the terms of the formula do not give the matrix of the fit: add them to the table as columns")
-    model, encoder = _unfitted_model(fit), plain_encoder(columns)
-    scorer = formula_scorer(terms, columns, fit.params.reshape(len(terms), -1), fit.link)
-    labels = fit.labels if fit.link in CLASSIFICATION_LINKS else None
+    rows = fit.frame if fit.formula else _named_rows(fit)
+    constants = _constants(fit)
+    if fit.formula:
+        terms = parse_terms(list(fit.terms), constants, rows)
+    else:
+        terms = [[] if term in constants else [column_factor(term)] for term in fit.terms]
+    columns = formula_columns(terms, rows)
+    if not columns:
+        raise ImportRefused("the model has only a constant: fit it with at least one column")
+    if fit.formula:
+        if all(PLAIN_TERM.fullmatch(term) for term in fit.terms):
+            _check_formula(fit.formula)
+        _check_matrix(fit, terms, columns)
+    model, labels = _unfitted_model(fit), fit.labels if fit.link in CLASSIFICATION_LINKS else None
+    encoder, scorer = formula_scorer(fit.terms, terms, columns, fit.params.reshape(len(terms), -1), fit.link)
     return ImportedModel(
         "statsmodels",
         encoder,
         [Conversion(encoder, scorer, FLOAT64_TOLERANCE)],
         target_of(fit.target or target, labels, class_names),
         lambda frame: _predicted(fit, model, design_matrix(terms, columns, frame)),
-        f"statsmodels {statsmodels.__version__} with Podium's own matrix of the formula",
+        f"statsmodels {statsmodels.__version__}" + (" with Podium's own matrix of the formula" if fit.formula else ""),
         embedded_training_rows=max(len(fit.frame), 0 if fit.exog is None else len(fit.exog)),
     )
+
+
+def _named_rows(fit: StatsmodelsFit) -> pd.DataFrame:
+    """Return the training rows of a fit on a table."""
+    return pd.DataFrame() if fit.exog is None else pd.DataFrame(fit.exog, columns=list(fit.terms))
+
+
+def _check_formula(formula: str) -> None:
+    """Check that a formula, which is parsed but never evaluated, has only columns and categories. Raises ImportRefused."""
+    try:
+        terms = patsy.ModelDesc.from_formula(formula).rhs_termlist
+    except patsy.PatsyError as error:
+        raise ImportRefused("the formula cannot be parsed: fit with a plain formula of columns") from error
+    if not all(COLUMN_FACTOR.fullmatch(factor.code) for term in terms for factor in term.factors):
+        raise ImportRefused("the formula has a computed term: add the result to the table as a column and fit again")
+
+
+def _check_matrix(fit: StatsmodelsFit, terms: Terms, columns: tuple[Column, ...]) -> None:
+    """Check that the terms give the matrix of the fit, if the file has it. Raises ImportRefused."""
+    if fit.exog is None or not len(fit.exog) or len(fit.frame) != len(fit.exog):
+        return
+    frame = fit.frame.assign(**{column.name: fit.frame[column.name].astype(str) for column in columns if column.is_text})
+    if not np.allclose(design_matrix(terms, columns, frame), fit.exog, rtol=FLOAT64_TOLERANCE, atol=FLOAT64_TOLERANCE):
+        raise ImportRefused("the terms of the formula do not give the matrix of the fit: add them to the table as columns")
 
 
 def _predicted(fit: StatsmodelsFit, model: Any, matrix: FloatMatrix) -> FloatMatrix:
@@ -206,63 +209,12 @@ def _target_name(data: InertObject) -> str:
     return str(name or (known if isinstance(known, str) else ""))
 
 
-def _linear(
-    fit: StatsmodelsFit,
-) -> tuple[tuple[Column, ...], tuple[Feature, ...], tuple[tuple[float, ...], ...], tuple[float, ...]]:
-    """Columns, features, weights (outputs, features) and intercepts, derived from the terms. Raises ImportRefused."""
-    params = fit.params.reshape(len(fit.terms), -1)
-    intercepts = np.zeros(params.shape[1])
-    columns: dict[str, Column] = {}
-    constants = _constants(fit)
-    features: list[Feature] = []
-    weights = []
-    for term_index, (term, values) in enumerate(zip(fit.terms, params, strict=True)):
-        if term in constants:
-            intercepts = intercepts + values
-            continue
-        match = CATEGORY_TERM.fullmatch(term) if fit.formula else None
-        name = (match[1] or match[2]) if match else term
-        column = columns.setdefault(name, _category_column(name, fit) if match else _number_column(name, fit, term_index))
-        column_index = list(columns).index(column.name)
-        features.append(OneHot(column_index, term, (match[3],)) if match else Passthrough(column_index, term))
-        weights.append(values)
-    if not features:
-        raise ImportRefused("the model has only a constant: fit it with at least one column")
-    matrix = np.array(weights).reshape(len(features), -1).T
-    if fit.link == "softmax":  # the first class is the reference class
-        matrix, intercepts = np.vstack([np.zeros(len(features)), matrix]), np.concatenate([[0.0], intercepts])
-    rows = tuple(tuple(row) for row in matrix.tolist())
-    return tuple(columns.values()), tuple(features), rows, tuple(intercepts.tolist())
-
-
 def _constants(fit: StatsmodelsFit) -> set[str]:
     """Constant terms, which are 1 in every row; recognized by name alone if the file has no rows."""
     named = {term for term in fit.terms if term in CONSTANTS}
     if fit.exog is None or not len(fit.exog):
         return named
     return {term for index, term in enumerate(fit.terms) if term in named and (fit.exog[:, index] == 1).all()}
-
-
-def _number_column(name: str, fit: StatsmodelsFit, term_index: int) -> Column:
-    if fit.exog is None or not len(fit.exog):
-        return Column(name, "number")
-    return Column(name, "number", low=float(fit.exog[:, term_index].min()), high=float(fit.exog[:, term_index].max()))
-
-
-def _category_column(name: str, fit: StatsmodelsFit) -> Column:
-    """Categories with a coefficient, and the reference category if the file has rows."""
-    matches = map(CATEGORY_TERM.fullmatch, fit.terms)
-    categories = {match[3] for match in matches if match and (match[1] or match[2]) == name}
-    if name in fit.frame:
-        categories |= {str(category) for category in fit.frame[name].dropna().unique()}
-    return Column(name, "category", categories=tuple(sorted(categories)))
-
-
-def _original(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], FloatMatrix]:
-    """Return a statsmodels predictor with these coefficients; patsy builds the design matrix if there is a formula."""
-    model, matrix = _unfitted_model(fit), _design_matrix(fit)
-
-    return lambda frame: _predicted(fit, model, matrix(frame))
 
 
 def _unfitted_model(fit: StatsmodelsFit) -> Any:
@@ -279,45 +231,3 @@ def _unfitted_model(fit: StatsmodelsFit) -> Any:
     link = getattr(sm.families.links, names[fit.link])()
     family = sm.families.Binomial if fit.link in CLASSIFICATION_LINKS else sm.families.Gaussian
     return sm.GLM(target, ones, family=family(link=link))
-
-
-def _design_matrix(fit: StatsmodelsFit) -> Callable[[pd.DataFrame], Any]:
-    """Return a function that maps a frame of the columns to the matrix of the terms."""
-    constants = _constants(fit)
-    names = [term for term in fit.terms if term not in constants]
-    if not fit.formula or fit.frame.empty:
-        return lambda frame: np.column_stack(
-            [np.ones(len(frame)) if term in constants else _term(term, frame) for term in fit.terms]
-        )
-    formula = _safe_formula(fit.formula)
-    info = patsy.dmatrix(formula, fit.frame.infer_objects(), eval_env=patsy.EvalEnvironment([{}])).design_info
-    if [name for name in info.column_names if name not in CONSTANTS] != names:
-        raise ImportRefused("the formula and the coefficients do not match, so the file is damaged: save it again")
-    columns = {match[1] or match[2] for match in map(CATEGORY_TERM.fullmatch, fit.terms) if match}
-    categories = {name: {str(value): value for value in fit.frame[name].dropna().unique()} for name in columns}
-
-    def with_trained_values(frame: pd.DataFrame) -> pd.DataFrame:
-        """Map category strings back to the training values, which may be numbers or booleans."""
-        return frame.assign(
-            **{name: frame[name].map(lambda text, known=known: known.get(text, text)) for name, known in categories.items()}
-        )
-
-    return lambda frame: np.asarray(patsy.build_design_matrices([info], with_trained_values(frame), NA_action="raise")[0])
-
-
-def _term(term: str, frame: pd.DataFrame) -> Any:
-    match = CATEGORY_TERM.fullmatch(term)
-    return frame[term] if term in frame else (frame[match[1] or match[2]] == match[3]).astype(float) if match else None
-
-
-def _safe_formula(formula: str) -> patsy.ModelDesc:
-    """Return the right side of a formula, unevaluated; only columns and C(column) are allowed. Raises ImportRefused."""
-    try:
-        parsed = patsy.ModelDesc.from_formula(formula)
-    except patsy.PatsyError as error:
-        raise ImportRefused("the formula cannot be parsed: fit with a plain formula of columns") from error
-    for term in parsed.rhs_termlist:
-        for factor in term.factors:
-            if not COLUMN_FACTOR.fullmatch(factor.code):
-                raise ImportRefused("the formula has a computed term: add the result to the table as a column and fit again")
-    return patsy.ModelDesc([], parsed.rhs_termlist)

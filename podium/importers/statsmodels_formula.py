@@ -1,11 +1,12 @@
-"""Results of statsmodels whose formula computes: interactions, arithmetic, functions of numpy and quoted names."""
+"""The matrix of a statsmodels formula: columns, categories, interactions, arithmetic, functions of numpy and splines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from podium.importers.errors import ImportRefused
 from podium.importers.formula_terms import (
@@ -19,35 +20,28 @@ from podium.importers.formula_terms import (
     compute_term,
     parse_term,
 )
-from podium.importers.graph_builder import GraphBuilder
-from podium.importers.sklearn_graph_steps import Columns
-from podium.models.onnx_scorer import OnnxInput, OnnxScorer
+from podium.importers.graph_builder import Tensor, concat
+from podium.importers.imported_model import plain_encoder
+from podium.importers.sklearn_graph_columns import Columns
+from podium.importers.sklearn_graph_formulas import both, softmax
+from podium.models.encoder import Encoder
+from podium.models.features import Feature, OneHot, Passthrough
+from podium.models.onnx_scorer import OnnxScorer
+from podium.models.scorers import LinearScorer
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column
 
 Terms = list[list[Factor]]
 """The factors of each coefficient; none for the constant."""
 
-LINKS: dict[str, Callable[[GraphBuilder, str], str]] = {
-    "identity": lambda graph, sums: sums,
-    "logistic": lambda graph, sums: _both(graph, graph.add("Sigmoid", sums)),
-    "cloglog": lambda graph, sums: _both(
-        graph, graph.add("Sub", 1.0, graph.add("Exp", graph.add("Neg", graph.add("Exp", sums))))
-    ),
-    "log": lambda graph, sums: graph.add("Exp", sums),
-    "reciprocal": lambda graph, sums: graph.add("Reciprocal", sums),
-    "softmax": lambda graph, sums: graph.add(
-        "Softmax", graph.add("Concat", graph.add("Mul", _first(graph, sums), 0.0), sums, axis=1)
-    ),
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda sums: sums,
+    "logistic": lambda sums: both(sums.map(expit)),
+    "cloglog": lambda sums: both(1.0 - (-sums.map(np.exp)).map(np.exp)),
+    "log": lambda sums: sums.map(np.exp),
+    "reciprocal": lambda sums: sums.map(np.reciprocal),
+    "softmax": lambda sums: softmax(concat([sums.column(0) * 0.0, sums])),
 }
-
-
-def _first(graph: GraphBuilder, sums: str) -> str:
-    return graph.add("Gather", sums, graph.integers([0]), axis=1)
-
-
-def _both(graph: GraphBuilder, second: str) -> str:
-    return graph.add("Concat", graph.add("Sub", 1.0, second), second, axis=1)
 
 
 def parse_terms(names: list[str], constants: set[str], frame: pd.DataFrame) -> Terms:
@@ -103,17 +97,33 @@ def design_matrix(terms: Terms, columns: tuple[Column, ...], frame: pd.DataFrame
         return np.column_stack([compute_term(factors, target) if factors else np.ones(len(frame)) for factors in terms])
 
 
-def formula_scorer(terms: Terms, columns: tuple[Column, ...], params: FloatMatrix, link: str) -> OnnxScorer:
+def formula_scorer(
+    names: Sequence[str], terms: Terms, columns: tuple[Column, ...], params: FloatMatrix, link: str
+) -> tuple[Encoder, LinearScorer | OnnxScorer]:
     """Return the weighted terms with their link; `params` is (terms, outputs). Raises ImportRefused."""
+    positions = {column.name: index for index, column in enumerate(columns)}
+    features = [_feature(name, factors, positions) for name, factors in zip(names, terms, strict=True) if factors]
+    if all(features):
+        is_constant = np.array([not factors for factors in terms])
+        weights, intercepts = params[~is_constant].T, params[is_constant].sum(axis=0)
+        if link == "softmax":  # the first class is the reference class
+            weights, intercepts = np.vstack([0.0 * weights[:1], weights]), np.concatenate([[0.0], intercepts])
+        linear = LinearScorer(tuple(map(tuple, weights.tolist())), tuple(intercepts.tolist()), link)
+        return Encoder(columns, tuple(filter(None, features))), linear
     if link not in LINKS:
         raise ImportRefused(
             f"a formula that computes is not supported with the link {link}: add its terms to the table as columns"
         )
-    graph = GraphBuilder("x")
-    x = Columns("x", tuple(column.name for column in columns), tuple(column.categories for column in columns))
-    target = GraphTarget(graph, x, {column.name: index for index, column in enumerate(columns)})
+    target = GraphTarget(Columns.of_input(columns))
     tensors = [compute_term(factors, target) if factors else target.number(1.0) for factors in terms]
-    sums = graph.add("MatMul", graph.add("Concat", *tensors, axis=1), params)
-    output = LINKS[link](graph, sums)
-    shape = (len(columns),)
-    return OnnxScorer(graph.model("x", shape, output), (OnnxInput("x", "float64", 0, shape),), "y", len(columns))
+    output = LINKS[link](concat(tensors) @ params)
+    return plain_encoder(columns), output.graph.scorer(len(columns), output)
+
+
+def _feature(name: str, factors: list[Factor], positions: Mapping[str, int]) -> Feature | None:
+    """Return the feature of a term that is a column or a category of one, else None."""
+    (first, *others) = factors
+    if others or isinstance(first, Learned) or not first.column:
+        return None
+    index = positions[first.column]
+    return OneHot(index, name, (first.level,)) if isinstance(first, Category) else Passthrough(index, name)

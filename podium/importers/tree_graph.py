@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import Tensor
 from podium.models.lightgbm_export import TreeNodes
 
 AT_MOST, MEMBER = 0, 6
@@ -18,8 +18,8 @@ WeightedTree = tuple[TreeNodes, int, int, float]
 """A tree, which of its outputs counts, the target to which it is added, and a factor."""
 
 
-def sum_of_trees(graph: GraphBuilder, source: str, trees: Sequence[WeightedTree], base: Sequence[float]) -> str:
-    """Add the sum of the weighted leaves of the trees to `base`, which has one number per target; return the tensor."""
+def sum_of_trees(source: Tensor, trees: Sequence[WeightedTree], base: Sequence[float]) -> Tensor:
+    """Return the sum of the weighted leaves of the trees and `base`, which has one number per target."""
     total = np.array(base, dtype=float)
     table = _Table()
     for nodes, output, target, weight in trees:
@@ -28,9 +28,8 @@ def sum_of_trees(graph: GraphBuilder, source: str, trees: Sequence[WeightedTree]
         else:
             table.add(nodes, nodes.value[:, output] * weight, target)
     if not table.roots:
-        return graph.constant_rows(source, total)
-    attributes = table.attributes(len(total))
-    return graph.add("Add", graph.add("TreeEnsemble", source, domain="ai.onnx.ml", **attributes), total[None])
+        return source.constant_rows(total)
+    return source.apply("TreeEnsemble", domain="ai.onnx.ml", **table.attributes(len(total))) + total[None]
 
 
 class _Table:

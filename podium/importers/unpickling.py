@@ -24,7 +24,8 @@ import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
 from podium.importers.errors import ImportRefused
-from podium.importers.old_releases import Global, current_name, upgraded
+from podium.importers.old_names import Global, current_name
+from podium.importers.old_releases import upgraded
 from podium.importers.stand_ins import DATA_STAND_INS, stand_in
 from podium.models.bounded_unpickling import MAX_DEPTH, MAX_WEIGHT, PickleBudget, TooLarge, check_pickle_size
 
@@ -38,6 +39,18 @@ INERT_MODULES = ("statsmodels.", "patsy.", "scipy.", "pandas.core.internals.bloc
 """Globals of these modules may be named, since nothing in them is ever imported; a pickle of estimators may not hold them."""
 
 REMEDY = "save the fitted model again with joblib.dump, without classes or functions of its own"
+FUNCTION_REMEDY = (
+    "Apply a function of your own before the model, and fit on its results as columns of the table; join the results of a "
+    'tokenizer with spaces, and pass token_pattern=r"\\S+"'
+)
+
+REMEDIES = {
+    "imblearn.": "Save a Pipeline of scikit-learn with the fitted steps other than the samplers, which change no prediction",
+    "sklearn.multioutput.": "Save each model of estimators_ in a file of its own",
+    "sklearn.feature_extraction.": "Fit on columns of a table, with a ColumnTransformer and OneHotEncoder",
+    "sklearn.": "Fit with other estimators of scikit-learn",
+}
+"""Remedies by the start of a name, the first one counts; for other names, FUNCTION_REMEDY."""
 
 DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x78": zlib.decompress,
@@ -211,9 +224,16 @@ def _reject_unknown_globals(used: set[Global], allowed: AllowedGlobals) -> None:
     if unknown:
         raise ImportRefused(
             f"the pickle uses {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}, which is not allowed. Nothing was "
-            "executed. Save a model of a kind in docs/how-to/import-a-model.md, or, if you trust these names, list them "
-            "in the file PODIUM_IMPORT_ALLOWED, one a line"
+            f"executed. {_remedy(unknown)}. Or save a model of a kind in docs/how-to/import-a-model.md, or, if you trust "
+            "these names, list them in the file PODIUM_IMPORT_ALLOWED, one a line"
         )
+
+
+def _remedy(unknown: list[str]) -> str:
+    for prefix, remedy in REMEDIES.items():
+        if any(name.startswith(prefix) for name in unknown):
+            return remedy
+    return FUNCTION_REMEDY
 
 
 def _is_replaced_or_inert(global_name: Global) -> bool:

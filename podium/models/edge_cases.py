@@ -33,6 +33,8 @@ def _edge_values(column: Column) -> list[Value]:
 
 
 def _present_edge_values(column: Column) -> Sequence[Value]:
+    if column.kind == "category" and column.handle_unknown == "reject" and column.categories:
+        return column.categories  # no request with another one reaches the model
     if column.is_text:
         return [*column.categories, *UNKNOWN_TEXTS, *TEXTS] if column.kind == "text" else [*column.categories, *UNKNOWN_TEXTS]
     if column.kind == "boolean":

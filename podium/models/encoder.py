@@ -17,6 +17,7 @@ from podium.models.features import (
     OneHot,
     Ordinal,
     Passthrough,
+    PassthroughText,
     RowWriter,
     Standardized,
     Vector,
@@ -33,6 +34,7 @@ FEATURE_CLASSES: tuple[type[Feature], ...] = (
     Standardized,
     MissingIndicator,
     Passthrough,
+    PassthroughText,
     Ordinal,
     OneHot,
     Word,
@@ -54,6 +56,11 @@ class Encoder:
     def names(self) -> list[str]:
         return [feature.name for feature in self.features]
 
+    @property
+    def holds_text(self) -> bool:
+        """Return whether a feature is a text, so that the matrix is one of objects."""
+        return any(isinstance(feature, PassthroughText) for feature in self.features)
+
     def subset(self, indices: Sequence[int]) -> Encoder:
         """Return an encoder with only the chosen features."""
         return Encoder(self.columns, tuple(self.features[index] for index in indices))
@@ -64,7 +71,8 @@ class Encoder:
 
     def transform(self, frame: pd.DataFrame) -> FloatMatrix:
         """Return the (n, features) matrix of a typed frame of n rows, column by column in memory."""
-        matrix, cells = np.empty((len(frame), len(self.features)), order="F"), ColumnCache(frame, self.columns)
+        cells, dtype = ColumnCache(frame, self.columns), object if self.holds_text else float
+        matrix = np.empty((len(frame), len(self.features)), dtype, order="F")
         for index, feature in enumerate(self.features):
             matrix[:, index] = feature.transform(cells)
         return matrix
@@ -73,7 +81,7 @@ class Encoder:
         """Return the (n, features) matrix of a few rows of typed cells, faster than `transform` for less than a hundred."""
         vector = [0.0] * len(self.features)
         write = self.compile_row_writer(vector)
-        matrix = np.empty((len(rows), len(self.features)))
+        matrix = np.empty((len(rows), len(self.features)), object if self.holds_text else float)
         for index, row in enumerate(rows):
             write(row)
             matrix[index] = vector

@@ -247,6 +247,31 @@ class Passthrough:
 
 
 @dataclass(frozen=True, slots=True)
+class PassthroughText:
+    """The text unchanged; None if missing. It makes the matrix one of objects, which only a RunnerScorer takes."""
+
+    column: int
+    name: str
+
+    def transform(self, cells: ColumnCache) -> Any:
+        series = cells.series(self.column)
+        return series.astype(object).where(series.notna(), None).to_numpy()
+
+    @classmethod
+    def compile_row(cls, features: Sequence[tuple[int, Self]], columns: Sequence[Column], vector: Any) -> RowWriter:
+        pairs = [(index, f.column) for index, f in features]
+
+        def write(values: Sequence[Value]) -> None:
+            for index, column in pairs:
+                vector[index] = values[column]
+
+        return write
+
+    def check(self, columns: Sequence[Column]) -> None:
+        check_column(self, self.column, columns, text=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Ordinal:
     """Position of the category in `levels`; `other` for any other category, NaN if missing."""
 

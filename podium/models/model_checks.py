@@ -33,6 +33,8 @@ def check_model(model: Model) -> None:
     if [(c.name, c.kind) for c in encoder.columns] != [(c.name, c.kind) for c in model.signature.inputs]:
         raise ValueError("the columns of the encoder differ from those of the signature")
     _check_encoder(encoder)
+    if encoder.holds_text and not isinstance(model.scorer, RunnerScorer):
+        raise ValueError("only a runner scores texts")
     outputs = model.scorer.check(len(encoder.features))
     if outputs is not None and outputs != (len(model.signature.target.classes) or 1):
         raise ValueError(f"the scorer has {outputs} outputs, which does not fit the target")

@@ -19,11 +19,13 @@ LOADER = "podium.importers.estimator_loader"
 """The module that constructs the estimator; only the sandboxed process imports it and the library."""
 
 ROWS_PER_CALL, SECONDS_PER_CALL, MAX_MEMORY_BYTES = 100, 30.0, 4 << 30
+SECONDS_PER_TEXT_CALL = 10.0
+"""Less for models that read texts, since a client may send one on which a regular expression takes exponential time."""
 
 
 @dataclass(slots=True)
 class RunnerScorer:
-    """The pickle of an estimator with its columns; the features are the numbers, and the codes of the categories."""
+    """The pickle of an estimator with its columns; the features are the numbers, the codes of the categories, and the texts."""
 
     file: bytes
     columns: tuple[Column, ...]
@@ -45,8 +47,8 @@ class RunnerScorer:
     def compiled(self) -> CompiledScorer:
         """Return a scorer for a single row, and start the process."""
         self.start()
-        vector = np.empty(len(self.columns))
-        return vector, lambda: self._block(vector.reshape(1, -1))[0].tolist()  # type: ignore[return-value]
+        vector, dtype = [0.0] * len(self.columns), object if self._reads_text else float
+        return vector, lambda: self._block(np.array([vector], dtype))[0].tolist()
 
     def check(self, features: int) -> int:
         if len(self.columns) != features or self.outputs < 1:
@@ -56,14 +58,19 @@ class RunnerScorer:
     def start(self) -> Answer:
         """Start the process if it does not run; return the function that it answers. Raises SandboxError."""
         if self._answer is None:
+            seconds = SECONDS_PER_TEXT_CALL if self._reads_text else SECONDS_PER_CALL
             limits = ProcessLimits(
-                SECONDS_PER_CALL, MAX_MEMORY_BYTES + 4 * len(self.file), 8 * ROWS_PER_CALL * self.outputs, keeps_running=True
+                seconds, MAX_MEMORY_BYTES + 4 * len(self.file), 8 * ROWS_PER_CALL * self.outputs, keeps_running=True
             )
             self._answer = start_runner(LOADER, pickle.dumps((self.file, self.columns)), limits)
         return self._answer
 
+    @property
+    def _reads_text(self) -> bool:
+        return any(column.kind == "text" for column in self.columns)
+
     def _block(self, features: FloatMatrix) -> FloatMatrix:
-        scores = np.frombuffer(self.start()(np.ascontiguousarray(features).tobytes()))
+        scores = np.frombuffer(self.start()(pickle.dumps(features)))
         if scores.size != len(features) * self.outputs:
             raise SandboxError("returned an invalid result")
         return scores.reshape(len(features), self.outputs)

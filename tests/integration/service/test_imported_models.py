@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from sklearn.svm import LinearSVC
 
 from podium.importers.conversion import convert
 from podium.importers.import_request import ImportRequest
@@ -26,11 +27,15 @@ from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import publish
 from tests.unit.importers import model_files as files
 from tests.unit.importers.test_catboost import FILES as CATBOOST
+from tests.unit.importers.test_class_scores import table as class_table
+from tests.unit.importers.test_class_scores import votes
 from tests.unit.importers.test_keras import FOLDER
 from tests.unit.importers.test_keras_functional import FILES as KERAS_FILES
 from tests.unit.importers.test_keras_functional import sample as keras_sample
 from tests.unit.importers.test_old_releases import FILES
 from tests.unit.importers.test_runner_models import NOT_CONVERTED, table
+from tests.unit.importers.test_text_models import by_column, exponential_model
+from tests.unit.importers.test_text_models import table as text_table
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +63,17 @@ CASES = {
     "runner": Case(
         lambda: pickle.dumps(NOT_CONVERTED["nearest neighbours impute"]()[0]), {"a": 0.5, "b": -1.25, "t": "y"}, IMPUTED
     ),
+    "texts": Case(
+        lambda: pickle.dumps(by_column(LinearSVC()).fit(text_table(), text_table()["y"])),
+        {"price": 0.25, "review": "good film, naïve plot", "shop": "b"},
+        text_table()[["price", "review", "shop"]].to_csv(index=False).encode(),
+    ),
+    "pattern": Case(
+        lambda: pickle.dumps(exponential_model()),
+        {"review": "good bc film"},
+        text_table()[["review"]].to_csv(index=False).encode(),
+    ),
+    "votes": Case(lambda: pickle.dumps(votes().fit(class_table()[["a", "b"]], class_table()["three"])), {"a": 0.5, "b": -1.25}),
     "xgboost": Case(lambda: FILES["xgboost-3.2.0/xgb.json"], {"a": 0.5, "b": -3.0, "c": 2.25}),
     "catboost": Case(
         lambda: CATBOOST["combinations-pool.json"], {"a": 0.5, "b": -3.0, "c": 2.25, "s": "d", "t": "bbb", "u": "3"}
@@ -122,6 +138,13 @@ def test_forms_json_and_csv_give_the_same_predictions(name: str, service: Client
     assert (page.status, imported[name] in page.text) == (200, True)
 
 
+def test_a_text_on_which_a_pattern_hangs_is_answered_with_an_error(service: Client, imported: dict[str, str]) -> None:
+    path = "/projects/imported-pattern/predict"
+    response = service.post_json(path, {"review": "b" * 60})
+    assert (response.status, response.json()["code"]) == (503, "runner-failed"), response.text
+    assert service.post_json(path, CASES["pattern"].row).status == 200
+
+
 def test_the_page_names_the_imported_file(service: Client, imported: dict[str, str]) -> None:
     page = service.get("/projects/imported-keras").text
     assert "Imported from keras.bin (Keras)" in page
@@ -144,7 +167,8 @@ def test_a_code_that_the_network_does_not_have_is_rejected(service: Client, impo
 def test_imported_models_use_the_fast_path(service: Client, imported: dict[str, str]) -> None:
     serving = service.get("/status").json()["serving"]
     fast = {model["project"]: model["fast_path"] for model in serving if model["project"].startswith("imported-")}
-    assert {project for project, has_fast_path in fast.items() if not has_fast_path} == {"imported-runner"}
+    in_runners = {"imported-pattern", "imported-runner", "imported-texts"}
+    assert {project for project, has_fast_path in fast.items() if not has_fast_path} == in_runners
 
 
 def test_a_model_in_a_runner_is_named_and_its_process_is_replaced(service: Client, imported: dict[str, str]) -> None:
@@ -155,8 +179,8 @@ def test_a_model_in_a_runner_is_named_and_its_process_is_replaced(service: Clien
     before = service.post_json(f"{path}/predict", row).json()["predictions"]
     port = service.host.rpartition(":")[2]
     (server,) = [process for process in psutil.process_iter() if {"serve", port} <= set(_command(process))]
-    (runner,) = [child for child in server.children() if "podium.sandbox.runner" in _command(child)]
-    runner.kill()
+    for runner in [child for child in server.children() if "podium.sandbox.runner" in _command(child)]:
+        runner.kill()
     response = service.post_json(f"{path}/predict", row)
     assert (response.status, response.json()["code"]) == (503, "runner-failed")
     assert service.post_json(f"{path}/predict", row).json()["predictions"] == before

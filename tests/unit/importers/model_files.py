@@ -368,7 +368,6 @@ NAMELESS: dict[str, Callable[[], bytes]] = {
 """Models of the columns `NUMBERS` whose files do not name them."""
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no-probabilities": (lambda: joblib_bytes(fitted(LinearSVC())), "CalibratedClassifierCV"),
     "a-scaler": (lambda: joblib_bytes(StandardScaler().fit(people()[NUMBERS])), "neither a classifier nor a regressor"),
     "a-coding-of-sums": (lambda: pickle.dumps(smf.ols("weight ~ C(town, Sum)", numeric_people()).fit()), "is not a column"),
     "a-frame": (lambda: pickle.dumps(people()), "holds a DataFrame"),

@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
-from podium.importers.graph_builder import GraphBuilder
+from podium.importers.graph_builder import GraphBuilder, Tensor
 from podium.importers.import_request import ImportRequest
 from podium.importers.tree_graph import sum_of_trees
 from podium.importers.ubjson import read_ubjson
@@ -194,7 +194,7 @@ def test_binary_json_without_end_or_of_impossible_size_is_refused(data: bytes) -
 # --- trees in a graph --------------------------------------------------------------------------------------------------
 
 
-def tree_graph() -> GraphBuilder:
+def tree_sum() -> Tensor:
     nodes = TreeNodes(
         np.array([0, 1, 0, 0, 0]),
         np.array([0.5, 0.0, 0, 0, 0]),
@@ -205,13 +205,11 @@ def tree_graph() -> GraphBuilder:
         np.ones(5),
         {1: [1, 3]},
     )
-    graph = GraphBuilder("x")
-    sum_of_trees(graph, "x", [(nodes, 0, 0, 1.0)], [0.0])
-    return graph
+    return sum_of_trees(GraphBuilder().source, [(nodes, 0, 0, 1.0)], [0.0])
 
 
-def checked(graph: GraphBuilder) -> None:
-    check_graph(graph.model("x", (2,), graph.output), (OnnxInput("x", "float64", 0, (2,)),), "y")
+def checked(output: Tensor) -> None:
+    check_graph(output.graph.model((2,), output), (OnnxInput("x", "float64", 0, (2,)),), "y")
 
 
 ATTRIBUTES: dict[str, tuple[str, Any]] = {
@@ -232,14 +230,14 @@ ATTRIBUTES: dict[str, tuple[str, Any]] = {
 
 
 def test_the_graph_of_a_tree_passes_the_checks() -> None:
-    checked(tree_graph())
+    checked(tree_sum())
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_a_damaged_tree_in_a_graph_is_rejected(name: str) -> None:
     attribute, value = ATTRIBUTES[name]
-    graph = tree_graph()
-    node = next(node for node in graph.nodes if node.op_type == "TreeEnsemble")
+    output = tree_sum()
+    node = next(node for node in output.graph.nodes if node.op_type == "TreeEnsemble")
     field = next(field for field in node.attribute if field.name == attribute)
     if isinstance(value, np.ndarray):
         field.t.CopyFrom(numpy_helper.from_array(value))
@@ -247,7 +245,7 @@ def test_a_damaged_tree_in_a_graph_is_rejected(name: str) -> None:
         del field.ints[:]
         field.ints.extend(value)
     with pytest.raises(ValueError, match="TreeEnsemble"):
-        checked(graph)
+        checked(output)
 
 
 def test_the_archive_of_old_files_has_plain_members_only() -> None:

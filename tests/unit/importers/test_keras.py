@@ -13,8 +13,7 @@ from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest
 from podium.importers.keras import read_network
-from podium.importers.keras_network import to_onnx
-from podium.models.onnx_scorer import create_session
+from podium.importers.keras_network import to_scorer
 from podium.models.serialization import load
 from tests.unit.importers import model_files as files
 
@@ -29,7 +28,7 @@ def test_a_network_predicts_like_keras(name: str) -> None:
     known = PREDICTIONS[name.partition(".")[0]]
     rows, predictions = np.array(known["rows"]), np.array(known["predictions"])
     assert np.abs(network.apply(rows) - predictions).max() < 1e-5
-    served = create_session(to_onnx(network)).run(["y"], {"x": rows.astype(np.float32).reshape(len(rows), -1)})[0]
+    served = to_scorer(network).session.run(["y"], {"x": rows.astype(np.float32).reshape(len(rows), -1)})[0]
     assert np.abs(served - predictions).max() < 1e-5
 
 

@@ -21,11 +21,10 @@ from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest, ImportResult
 from podium.importers.keras import read_network
-from podium.importers.keras_network import to_onnx
+from podium.importers.keras_network import to_scorer
 from podium.inference.json_rows import rows_from_json
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.table_rows import rows_from_text
-from podium.models.onnx_scorer import create_session
 from podium.models.serialization import load
 from podium.schema.data_errors import BadData
 from podium.tables.readers import read_table
@@ -153,7 +152,7 @@ def test_no_code_stops_the_scorer(name: str, number: float) -> None:
     usual = [1000.0, 990.0, *[0.0] * (len(NAMES[name]) - 2)]
     rows = np.array([usual[:index] + [number] + usual[index + 1 :] for index in range(2, len(usual))])
     expected = network.apply(rows)
-    scores = create_session(to_onnx(network)).run(["y"], {"x": rows.astype(np.float32)})[0]
+    scores = to_scorer(network).session.run(["y"], {"x": rows.astype(np.float32)})[0]
     assert np.isnan(expected[-1]).all()
     assert np.allclose(scores, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 

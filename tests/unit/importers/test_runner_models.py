@@ -23,6 +23,7 @@ from podium.importers import estimator_loader
 from podium.importers.conversion import convert
 from podium.importers.errors import ImportRefused
 from podium.importers.import_request import ImportRequest, ImportResult
+from podium.models.edge_cases import check_edge_cases
 from podium.models.golden_rows import GOLDEN, verified_fast_path, verify_golden_rows
 from podium.models.model import Model
 from podium.models.runner_scorer import RunnerScorer
@@ -101,6 +102,15 @@ def test_no_payload_runs_in_a_runner(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImportRefused):
         estimator_loader.load(content)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_on_unknown_categories_is_validated_without_them() -> None:
+    frame = table(missing="none")
+    transformer = make_column_transformer((KNNImputer(), ["a", "b"]), (OneHotEncoder(), ["t"]))
+    estimator = make_pipeline(transformer, LogisticRegression()).fit(frame[["a", "b", "t"]], frame["y"])
+    _, model = imported(estimator, frame.replace({"t": {"none": "x"}})[["a", "b", "t", "y"]])
+    assert model.signature.inputs[2].handle_unknown == "reject"
+    assert check_edge_cases(model)
 
 
 def test_a_scorer_that_does_not_fit_its_model_is_rejected() -> None:
