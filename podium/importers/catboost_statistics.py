@@ -104,8 +104,9 @@ def _split(x: Tensor, split: Split) -> Tensor:
     cells = x.column(split.column)
     if split.codes is not None:
         return (cells == np.array([split.codes or (-1,)])).apply("Cast", to=TensorProto.INT64).reduce("ReduceMax")
-    above = cells > split.border
-    return (np.logical_or(above, cells.map(np.isnan)) if split.missing else above).apply("Cast", to=TensorProto.INT64)
+    above, missing = cells > split.border, cells.map(np.isnan)
+    holds: Any = np.logical_or(above, missing) if split.missing else above  # type: ignore[call-overload]
+    return holds.apply("Cast", to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)
