@@ -164,6 +164,10 @@ TOTALS = {
     "a blank row before": f',,,,\n,,"{TOTAL}",,\n',
     "a mean, too": f'Total,,"{TOTAL}",,\nAverage,,{sales()["sold"].mean():.1f},,\n',
     "with a label in the target": f'Total,,"{TOTAL}",,yes\n',
+    "a source below": f'Total,,"{TOTAL}",,\nSource: the till,,,,\n',
+    "blank rows and notes": f',,,,\n,,,,\nGrand Total,,"{TOTAL}",,\n,,,,\nNote: net,,,,\nSource: the till,,,,\n,,,,\n',
+    "a full row": f'Total (2026),{sales()["b"].sum()},"{TOTAL}",{sales()["a"].sum():.2f},no\n',
+    "a total, a rounded mean and a source": f'Total,,"{TOTAL}",,\nPromedio,,{sales()["sold"].mean():.0f},,\nsee page 3,,,,\n',
 }
 
 
@@ -192,6 +196,26 @@ def test_a_last_row_that_may_be_data_is_kept(form: str) -> None:
     doubts = [finding.setting for finding in rows.findings if "may be a total" in finding.message]
     assert doubts == ["reading.skip_footer = 1"] * (form != "some cells missing")
     assert len(read(csv(sales()) + LAST_ROWS[form].encode() + b"\n", reading={"skip_footer": 1}).target) == ROWS
+
+
+def test_notes_alone_are_left_out_and_blank_rows_have_no_target() -> None:
+    rows = read(csv(sales()) + b",,,,\nSource: the till,,,,\n")
+    assert [finding.message for finding in rows.findings] == ["2 rows with notes at the end left out (blank, a note)"]
+    assert [finding.message for finding in read(csv(sales()) + b",,,,\n").findings] == ["1 row without a target left out"]
+
+
+def test_a_total_that_remains_above_the_skipped_rows_is_reported() -> None:
+    data = csv(sales()) + f'Total,,"{TOTAL}",,no\n,,,,\nSource: the till,,,,\n'.encode()
+    rows = read(data, reading={"skip_footer": 1})
+    assert len(rows.target) == ROWS + 1
+    assert "row 3 from the end may be a total (Total), but is not left out [reading.skip_footer = 3]" in map(str, rows.findings)
+    assert len(read(data, reading={"skip_footer": 3}).findings) == 1
+
+
+def test_a_total_below_a_short_table_is_left_out() -> None:
+    frame = sales().head(20)
+    total = f"Total,{frame['b'].sum()},{frame['sold'].sum()},{frame['a'].sum():.2f},\n".encode()
+    assert len(read(csv(frame) + total, task="binary", split={"folds": 2}).target) == 20
 
 
 def test_a_request_has_no_totals() -> None:
