@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, DecimalMark, Signature
+from podium.schema.columns import LAST_YEAR, Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import DEFAULT_READING, Reading, setting_key
 from podium.tables.cell_rules import normalize_category
@@ -46,6 +47,8 @@ NUMBERED_NAME = re.compile(
 )
 """Names of columns whose running numbers, from any start, identify the rows."""
 MIN_RUNNING_ROWS = 50
+MIN_YEARS_BETWEEN = 10
+"""Minimum number of years without dates that tell apart centuries."""
 MAX_SHOWN = 5
 
 
@@ -107,6 +110,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
         date_format=kind.date_format,
+        last_year=options.last_year or LAST_YEAR,
         number_format=kind.number_format,
         decimal=kind.decimal,
         grouped=kind.decimal == "." or has_thousands_separators(text),
@@ -117,9 +121,24 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     if kind.kind == "category":
         column = _with_fuzzy_spellings(column, mask_missing(text, column), options)
     values, problems = coerce_column(cells, column)
+    if "%y" in column.date_format and options.last_year is None and (last_year := _last_year(values.dropna())) != LAST_YEAR:
+        column = replace(column, last_year=last_year)
+        values, problems = coerce_column(cells, column)
     if problems:
         raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
     return with_statistics(replace(column, nullable=False), values, options)
+
+
+def _last_year(days: pd.Series) -> int:
+    """Return the year before those that rather continue the years 100 years earlier, as a few births of 1930 do."""
+    years = pd.to_datetime(days, unit="D").dt.year.to_numpy()
+    distinct = np.unique(years)
+    if len(distinct) < 2:
+        return LAST_YEAR
+    gaps = np.diff(distinct)
+    first = int(distinct[gaps.argmax() + 1])
+    is_continued = distinct[0] + 100 - distinct[-1] < MIN_YEARS_BETWEEN <= gaps.max()
+    return first - 1 if is_continued and first > 1999 and np.mean(years >= first) < 0.5 else LAST_YEAR
 
 
 def _marks_of_format(column: Column, text: pa.ChunkedArray, decimal: DecimalMark) -> tuple[str, ...]:

@@ -95,6 +95,9 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, d
         yield from _missing_marks(cells, column)
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
+    if column.kind == "date" and "%y" in column.date_format and (options is None or options.last_year is None):
+        message = f"two-digit years are read as {column.last_year - 99} to {column.last_year}"
+        yield Finding(name, message, f"{setting_key(name)}.last_year = {column.last_year}")
     if column.kind == "date":
         yield from _time_offsets(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):

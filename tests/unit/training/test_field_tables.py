@@ -506,6 +506,34 @@ def test_a_date_column_may_have_missing_marks_and_other_names_do_not_make_times(
     assert kinds(rows)["date"] == "date" and kinds(rows)["run_time"] == "integer"
 
 
+YEARS = {
+    "births": (1940, 2005, 2035),
+    "births of a year not long ago": (1950, 2020, 2035),
+    "births of old people": (1925, 2009, 2024),
+    "births before the war": (1936, 1939, 2035),
+    "this century": (2001, 2034, 2035),
+}
+
+
+@pytest.mark.parametrize("case", YEARS)
+def test_two_digit_years_are_those_of_the_column(case: str) -> None:
+    first, last, newest = YEARS[case]
+    days = pd.Series(pd.date_range(f"{first}-01-02", f"{last}-12-30", periods=ROWS))
+    rows = read(csv(base().assign(born=days.dt.strftime("%m/%d/%y"))))
+    assert rows.raw is not None
+    column = next(column for column in rows.signature.inputs if column.name == "born")
+    assert column.last_year == newest and (column.low, column.high) == tuple(
+        (pd.Timestamp(day) - pd.Timestamp(0)).days for day in (f"{first}-01-02", f"{last}-12-30")
+    )
+    message = f"two-digit years are read as {newest - 99} to {newest}"
+    assert ("born", message, f"columns.born.last_year = {newest}") in [
+        (finding.column, finding.message, finding.setting) for finding in rows.findings
+    ]
+    assert json_cell(column)(cell := rows.raw["born"][0].as_py()) == text_cell(column)(cell) == rows.inputs["born"][0]
+    other = read(csv(base().assign(born=days.dt.strftime("%m/%d/%y"))), columns={"born": {"last_year": 2135}})
+    assert other.inputs["born"].min() >= 24_107
+
+
 def test_a_category_that_is_nearly_numbers_is_reported() -> None:
     cells = [str(n % 10) if n % 12 else "see note" for n in range(ROWS)]
     rows = read(csv(base().assign(x=cells)))
