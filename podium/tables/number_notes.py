@@ -22,6 +22,10 @@ def number_message(texts: pa.ChunkedArray, column: Column | CellKind) -> str:
     """Return how these cells, null where missing, are read as numbers; empty if they are plain numbers."""
     cells = pc.unique(texts).drop_null()
     notes = [*_removed(cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
+    if _other_decimal(texts, column):
+        mark = "," if _has(cells, ",") else "."
+        readings = ("1.5", "1500") if mark == column.decimal else ("1500", "1.5")
+        notes.append(f"1{mark}500 is {readings[0]}, not {readings[1]}")
     if column.number_format == "plain" and not notes:
         return ""
     return "; ".join([f"read as {FORMATS[column.number_format]}{_unit(texts.drop_null(), column.suffix)}", *notes])
@@ -50,10 +54,16 @@ def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark)
 
 def decimal_setting(texts: pa.ChunkedArray, column: Column | CellKind, decimal: DecimalMark) -> str:
     """Return the other decimal mark if the cells can be read with it, else a comma that the table does not have by default."""
-    other: DecimalMark = "," if column.decimal == "." else "."
-    if _has(texts, "[.,]") and infer_kind(texts, other).decimal == other:
+    if other := _other_decimal(texts, column):
         return f'reading.decimal = "{other}"'
     return 'reading.decimal = ","' if column.decimal == "," and (decimal == "." or column.number_format == "plain") else ""
+
+
+def _other_decimal(texts: pa.ChunkedArray, column: Column | CellKind) -> DecimalMark | None:
+    """Return the other decimal mark if the cells can be read with it; amounts of money do not have three decimals."""
+    other: DecimalMark = "," if column.decimal == "." else "."
+    is_clear = _has(texts, CURRENCY) and not _has(texts, re.escape(column.decimal))
+    return other if _has(texts, "[.,]") and not is_clear and infer_kind(texts, other).decimal == other else None
 
 
 def _has(cells: pa.Array, pattern: str) -> bool:

@@ -170,7 +170,7 @@ def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
 
 def _repeatable(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the strings that may be shown and set in a project file."""
-    return tuple(text for text, count in counts.items() if (count > 1 or text in NA_TEXTS) and len(text) <= MAX_MARK)
+    return tuple(text for text, count in counts.items() if (count > 1 or text.lower() in NA_TEXTS) and len(text) <= MAX_MARK)
 
 
 def _na_values(name: str, marks: Sequence[str]) -> str:
@@ -192,7 +192,7 @@ def _keeps_marks(column: Column, marks: Sequence[str]) -> str:
 
 
 def _shown(text: str, count: int) -> str:
-    return _short(text if count > 1 or text in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text)))
+    return _short(text if count > 1 or text.lower() in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text)))
 
 
 def _short(text: str) -> str:

@@ -274,6 +274,21 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
         assert column.has_number_format or column.na_values
 
 
+MARKS = ["k. A.", "K.A.", "o. A.", "keine Angabe", "n/v", "s/d", "n.d.", "sin dato", "-", "--", "?", "N/A", "Missing", "#REF!"]
+
+
+@pytest.mark.parametrize("cells", [["1,5", "2,25", "3,75"], ["01.02.2026", "17.03.2026"], ["ja", "nein"]])
+def test_marks_of_many_languages_are_missing_values_but_for_categories(cells: list[str]) -> None:
+    shown = [MARKS[n // 3 % len(MARKS)] if n % 3 == 0 else cells[n % len(cells)] for n in range(ROWS)]
+    rows = read(csv(base().assign(x=shown), sep=";", decimal=","))
+    column = next(column for column in rows.signature.inputs if column.name == "x")
+    if column.kind == "category":
+        assert set(MARKS) - {"N/A"} < set(column.categories)
+    else:
+        assert set(column.na_values) == set(MARKS) and rows.inputs["x"].isna().sum() == ROWS // 3
+    assert any(finding.column == "x" and "missing values" in finding.message for finding in rows.findings)
+
+
 NUMBER_NOTES = {
     "spaces": (["1 234 €", "12 500 €"], "read as amounts; currency signs are removed; spaces are thousands separators"),
     "no-break spaces": (["1\u202f234,5", "9,75"], "spaces are thousands separators; commas are decimal marks"),
@@ -284,6 +299,12 @@ NUMBER_NOTES = {
     "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
     "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
     "units that may be magnitudes": (["12k", "13k"], "read as amounts; k is × 1,000"),
+    "clear thousands": (
+        ["$139,750", "$81,035"],
+        "read as amounts; currency signs are removed; commas are thousands separators",
+    ),
+    "open commas": (["1,500", "2,750"], "commas are thousands separators; 1,500 is 1500, not 1.5"),
+    "open points": (["$1.500", "$2.750"], "currency signs are removed; 1.500 is 1.5, not 1500"),
 }
 
 
@@ -300,6 +321,7 @@ def test_a_finding_says_how_formatted_numbers_are_read(form: str) -> None:
         (["1,500", "2,750"], 'reading.decimal = ","'),
         (["$1.500", "$2.750"], 'reading.decimal = ","'),
         (["12,5", "9,75"], 'reading.decimal = ","'),
+        (["$139,750", "$81,035"], 'columns.x.number_format = "money"'),
         (["$1,500.50", "$9"], 'columns.x.number_format = "money"'),
         (["12%", "7%"], 'columns.x.number_format = "percent"'),
         (["12 kg", "7 kg"], 'columns.x.kind = "category"'),
