@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import LAST_YEAR, Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import DEFAULT_READING, Reading, setting_key
+from podium.schema.reading import DEFAULT_READING, Reading, na_values_setting, setting_key
 from podium.tables.cell_rules import normalize_category
 from podium.tables.fuzzy_categories import (
     VOCABULARIES,
@@ -125,7 +125,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         column = replace(column, last_year=last_year)
         values, problems = coerce_column(cells, column)
     if problems:
-        raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
+        raise BadData(_grouped(problems, name, options))
     return with_statistics(replace(column, nullable=False), values, options)
 
 
@@ -178,18 +178,23 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
             f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set {key}.na_values if they are missing "
             f'values, {key}.kind = "category", or {key}.ignore = true'
         )
-        raise BadData([Problem("invalid-type", message, column=name)])
+        raise BadData([Problem("invalid-type", message, column=name, setting=na_values_setting(name, kind.odd))])
     return kind
 
 
-def _grouped(problems: list[Problem], settings: str) -> list[Problem]:
+def _grouped(problems: list[Problem], name: str, options: ColumnOptions) -> list[Problem]:
     """Return one problem for those that differ only in the row, with settings that avoid it."""
+    category, ignore = f'{setting_key(name)}.kind = "category"', f"{setting_key(name)}.ignore = true"
+    setting = ignore if options.number_format else category
+    ways = f"; set {category}, or {ignore}"
     first: dict[tuple[str, str | None], list[Problem]] = {}
     for problem in problems:
         first.setdefault((problem.message, problem.column), []).append(problem)
     return [
         replace(
-            group[0], message=f"{group[0].message}{f' (as {len(group) - 1} or more rows)' * (len(group) > 1)}; set {settings}"
+            group[0],
+            message=f"{group[0].message}{f' (as {len(group) - 1} or more rows)' * (len(group) > 1)}{ways}",
+            setting=setting,
         )
         for group in first.values()
     ]

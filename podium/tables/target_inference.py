@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, DecimalMark, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding, setting_key
+from podium.schema.reading import Finding, quoted_list, setting_key
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
 from podium.tables.number_formats import plain_texts, with_hyphens
@@ -104,7 +104,8 @@ def _check_target(target: _TargetText, project: Project) -> None:
         message = (
             f"looks like numbers, but {target.kind.odd_fraction:.0%} of its cells are not: {shown}; if they mean a missing"
         )
-        raise _bad_target(project, f"{message} value, list them in `target_na_values`, else set `task`")
+        setting = f"target_na_values = {quoted_list((*project.target_na_values, *target.kind.odd))}"
+        raise _bad_target(project, f"{message} value, list them in `target_na_values`, else set `task`", setting=setting)
     if target.kind.kind == "date":
         raise _bad_target(project, "is a date; predict a number or a class, such as the days until then")
     if target.kind.kind == "category" and distinct > max(len(texts) // 2, MAX_CLASSES):
@@ -115,8 +116,8 @@ def _check_target(target: _TargetText, project: Project) -> None:
             raise _bad_target(project, 'is a running number of the rows; set `task = "regression"` to keep it')
 
 
-def _bad_target(project: Project, message: str, code: str = "invalid-type") -> BadData:
-    return BadData([Problem(code, message, column=project.target)])
+def _bad_target(project: Project, message: str, code: str = "invalid-type", setting: str | None = None) -> BadData:
+    return BadData([Problem(code, message, column=project.target, setting=setting)])
 
 
 def _class_counts(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> Counter[str]:

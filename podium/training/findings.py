@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, DecimalMark, Signature
-from podium.schema.reading import Finding, counted, printable, quoted, setting_key
+from podium.schema.reading import Finding, counted, na_values_setting, printable, setting_key
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
@@ -174,7 +174,7 @@ def _repeatable(counts: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _na_values(name: str, marks: Sequence[str]) -> str:
-    return f"{setting_key(name)}.na_values = [{', '.join(map(quoted, marks))}]" if marks else ""
+    return na_values_setting(name, marks) if marks else ""
 
 
 def _listed(start: str, texts: Sequence[str]) -> str:
