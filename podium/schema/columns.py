@@ -24,6 +24,8 @@ Label = str | int
 EPOCH = date(1970, 1, 1).toordinal()
 ISO_FORMAT = "%Y-%m-%d"
 EPOCH_TIME = datetime(1970, 1, 1)
+MAX_WHOLE = 1e15
+"""Whole numbers below are shown with all digits."""
 LAST_YEAR = 2035
 """The newest year that two digits mean by default; the oldest is 99 years before."""
 
@@ -99,8 +101,10 @@ class Column:
         return self.kind + number_format + matching[self.fuzzy]
 
     def format_value(self, number: float, digits: int = 6) -> str:
-        """Return a typed number as text: an ISO date or time, or up to `digits` significant digits."""
-        return format_date(number) if self.kind == "date" else f"{number:.{digits}g}"
+        """Return a typed number as text: an ISO date or time, a whole number, or up to `digits` significant digits."""
+        if self.kind == "date":
+            return format_date(number)
+        return f"{number:.0f}" if number % 1 == 0 and abs(number) < MAX_WHOLE else f"{number:.{digits}g}"
 
     @property
     def needs_parsing(self) -> bool:

@@ -283,11 +283,15 @@ EPOCH_NAME = re.compile(
     r"(?i)^(time|date|ts|datetime)$|timestamp|epoch|_at$|(event|start|end|created?|updated?|modified)_?(time|at)$"
 )
 
+LONG_EPOCH_NAME = re.compile(r"(?i)(time|date|(^|[^a-z])(ts|at))$|(?-i:[a-z](Ts|At))$")
+"""Names under which whole numbers of 13 digits and more are times, because seconds since 1970 have ten."""
+
 
 def is_epoch(name: str, text: pa.ChunkedArray) -> bool:
     """Return whether whole numbers under this name are times since 1970, between 1990 and 2050."""
-    if not EPOCH_NAME.search(name):
+    digits = 9 if EPOCH_NAME.search(name) else 13
+    if digits > 9 and not LONG_EPOCH_NAME.search(name):
         return False
     sample = pc.unique(text).drop_null()[:100].to_pylist()
-    days = [parse_date(cell, ISO_FORMAT) for cell in sample if re.fullmatch(r"[0-9]{9,19}(\.0*)?", cell)]
+    days = [parse_date(cell, ISO_FORMAT) for cell in sample if re.fullmatch(rf"[0-9]{{{digits},19}}(\.0*)?", cell)]
     return sum(day is not None and 7_300 < day < 29_200 for day in days) >= MIN_TYPED_FRACTION * max(1, len(sample))

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from podium.schema.columns import Column, DecimalMark
 from podium.schema.reading import counted, setting_key
-from podium.tables.kind_inference import CellKind, infer_kind
-from podium.tables.number_formats import CURRENCY, MAGNITUDES, SEPARATORS, SPACES
+from podium.tables.kind_inference import MIN_TYPED_FRACTION, MIN_UNIT_CELLS, UNITS, CellKind, infer_kind
+from podium.tables.number_formats import CURRENCY, MAGNITUDES, SEPARATORS, SPACES, number_pattern
 
 FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "amounts"}
 SIGNS = "<>≤≥~≈"
+NOT_UNITS = {"st", "nd", "rd", "th", "am", "pm"}
 SEPARATOR_NAMES = {",": "commas", ".": "points", "'": "apostrophes", **dict.fromkeys(SPACES, "spaces")}
 
 
@@ -40,6 +41,26 @@ def _unit(texts: pa.ChunkedArray, suffix: str) -> str:
         return f"; {counted(count, 'cell')} have the unit {suffix}, the others none"
     power = MAGNITUDES.get(suffix)
     return f" with the unit {suffix}{f', not × {10**power:,}' if power else ''}"
+
+
+def mixed_units(texts: pa.ChunkedArray) -> str:
+    """Return which units or currencies the numbers have if they have several, such as `two units: kg and g`; else nothing."""
+    cells = texts.drop_null()
+    number = rf"[+-]?(?:{number_pattern('.')}|{number_pattern(',')})"
+    for name, pattern in (
+        ("currencies", rf"^-?\(?(?P<a>{CURRENCY})?[{SPACES}]?{number}[{SPACES}]?(?P<b>{CURRENCY})?\)?$"),
+        (
+            "units",
+            rf"^(?P<a>)[{SPACES}]?{number}[{SPACES}]?(?P<b>[A-Za-zµ°%²³/]{{2,}}|[{''.join({*UNITS} - MAGNITUDES.keys())}])$",
+        ),
+    ):
+        found = pc.extract_regex(cells, pattern)
+        signs = pc.binary_join_element_wise(pc.struct_field(found, [0]), pc.struct_field(found, [1]), "").drop_null()
+        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(signs).to_pylist() if entry["values"]}
+        usual = [sign for sign in sorted(counts, key=lambda sign: -counts[sign]) if counts[sign] >= MIN_UNIT_CELLS]
+        if len(usual) > 1 and len(signs) >= MIN_TYPED_FRACTION * len(cells) and not NOT_UNITS & set(map(str.lower, usual)):
+            return f"{'two' if len(usual) == 2 else len(usual)} {name}: {', '.join(usual[:-1])} and {usual[-1]}"
+    return ""
 
 
 def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark) -> str:

@@ -124,7 +124,7 @@ def _adds_up(cell: str, column: pa.ChunkedArray, is_rounded: bool) -> bool | Non
     if kind.kind not in ("number", "integer"):
         return False
     above = _numbers(text, Column("x", kind.kind, number_format=kind.number_format, decimal=kind.decimal, suffix=kind.suffix))
-    usual = (np.nansum(above), np.nanmean(above))
+    usual = (above.sum(), above.sum() / max(1, len(above)))
     return any(
         np.isclose(
             float(number), usual, rtol=1e-4, atol=0.51 * 10.0 ** -len(number.partition(".")[2]) if is_rounded else 0
@@ -138,4 +138,4 @@ def _numbers(text: pa.ChunkedArray, column: Column) -> FloatVector:
     plain = plain_texts(text, column) if column.has_number_format else text
     is_number = pc.match_substring_regex(plain, f"^(?:{NUMBER})$")
     numbers: FloatVector = pc.cast(pc.if_else(is_number, pc.utf8_ltrim(plain, "+"), None), pa.float64()).to_numpy()
-    return numbers
+    return numbers[~np.isnan(numbers)]

@@ -333,7 +333,7 @@ def test_a_finding_on_numbers_has_the_setting_that_decides_it(cells: list[str], 
 
 
 def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
-    rows = read(csv(base().assign(x=range(1000, 1000 + 3 * ROWS, 3)), sep=";", decimal=","))
+    rows = read(csv(base().assign(x=np.arange(1000, 1000 + 3 * ROWS, 3) // 9 * 9), sep=";", decimal=","))
     assert "x" not in {finding.column for finding in rows.findings}
 
 
