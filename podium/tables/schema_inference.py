@@ -33,6 +33,7 @@ from podium.tables.kind_inference import (
     infer_kind,
     is_epoch,
 )
+from podium.tables.number_formats import MAGNITUDES
 from podium.tables.number_notes import mixed_units
 from podium.tables.target_inference import infer_target
 from podium.tables.typed_columns import coerce_column, mask_missing
@@ -101,6 +102,8 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     plain = Column(name, "category", nullable=True, na_values=options.na_values)
     text = mask_missing(cells, plain)
     configured = _configured_kind(options, decimal)
+    if options.number_format == "quantity" and configured and (unit := infer_kind(text, decimal).suffix) not in MAGNITUDES:
+        configured = replace(configured, suffix=unit)
     kind = configured or _inferred_kind(name, text, decimal)
     column = Column(
         name,
@@ -125,7 +128,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     if "%y" in column.date_format and options.last_year is None and (last_year := _last_year(values.dropna())) != LAST_YEAR:
         column = replace(column, last_year=last_year)
         values, problems = coerce_column(cells, column)
-    if problems and options.number_format and (units := mixed_units(mask_missing(text, column))):
+    if problems and options.number_format == "quantity" and (units := mixed_units(mask_missing(text, column))):
         message = f"has {units}; convert the numbers to one, or set {setting_key(name)}.ignore = true"
         raise BadData([Problem("invalid-type", message, column=name, setting=f"{setting_key(name)}.ignore = true")])
     if problems:

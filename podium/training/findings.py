@@ -136,7 +136,8 @@ def _odd_numbers(cells: pa.ChunkedArray, column: Column, na_values: tuple[str, .
         message = f"{', '.join(marks)} may mean a missing value, far from the other values"
         yield Finding(column.name, message, na_values_setting(column.name, (*na_values, *marks)))
     if column.kind == "integer" and len(values) >= MIN_UNIQUE_ROWS and len(np.unique(values[~np.isnan(values)])) == len(values):
-        is_dense = np.ptp(values) < len(values) ** 2 / 10  # random numbers of this range would repeat
+        are_years = values.min() >= 1800 and values.max() <= 2100
+        is_dense = np.ptp(values) < len(values) ** 2 / 10 and not are_years  # random numbers of this range would repeat
         if NUMBERED_NAME.search(column.name) or (is_dense and not TIME_NAME.search(column.name)):
             yield Finding(column.name, "unique in every row; an identifier?", f"{setting_key(column.name)}.ignore = true")
 

@@ -67,14 +67,14 @@ def _footer(table: pa.Table) -> list[tuple[Row, str]]:
     while size < len(rows) and (_label(rows[-1 - size]) or 2 * sum(map(bool, rows[-1 - size])) <= table.num_columns):
         size += 1
     body = table.slice(0, table.num_rows - size)
-    kinds = [(_kind(cells, body), _shown(cells)) for cells in rows[len(rows) - size :]]
+    kinds = [(kind := _kind(cells, body), _shown(cells, kind)) for cells in rows[len(rows) - size :]]
     after = max((n + 1 for n, (kind, _) in enumerate(kinds) if kind == "data"), default=0)
     return kinds[after:]
 
 
-def _shown(cells: Sequence[str]) -> str:
-    filled = sum(map(bool, cells))
-    return _label(cells) or (f"{filled} of {len(cells)} cells" if filled > 1 else "a note" if filled else "blank")
+def _shown(cells: Sequence[str], kind: Row) -> str:
+    names = {"blank": "blank", "note": "a note"}
+    return names.get(kind) or _label(cells) or f"{sum(map(bool, cells))} of {len(cells)} cells"
 
 
 def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -18,6 +18,7 @@ from podium.inference.table_rows import read_options as request_options
 from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
+from podium.schema.reading import na_values_setting
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
 from podium.tables.json_values import coerce_rows, json_cell
 from podium.tables.kind_inference import PANDAS_MARKS
@@ -757,3 +758,122 @@ def test_a_panel_upload_may_have_an_index_and_iso_times(layout: dict[str, object
     table = read_typed(csv(frame, **layout), request_options(signature, DEFAULT_OPTIONS, REQUEST))
     typed = typed_panel(table, signature, DEFAULT_OPTIONS)
     assert len(typed["sold"]) == len(frame) and typed["when"].min() == 19723
+
+
+def about(rows: LabeledRows, column: str) -> list[str]:
+    return [str(finding) for finding in rows.findings if finding.column == column]
+
+
+NUMBERS = np.random.default_rng(6).integers(0, 21, ROWS)
+CODED = {
+    "years of education": ([99 if n == 7 else n for n in NUMBERS], ["99"]),
+    "decimals": ([f"{999 if n == 7 else n}.0" for n in NUMBERS], ["999"]),
+    "two codes": ([98 if n == 7 else 99 if n == 8 else n for n in NUMBERS], ["98", "99"]),
+    "answers from 1 to 5": ([-9 if n == 7 else n % 5 + 1 for n in NUMBERS], ["-9"]),
+    "days, or none": ([-1 if n < 3 else n for n in NUMBERS], ["-1"]),
+    "amounts with many sizes": ([round(1.6**n) for n in NUMBERS], []),
+    "once": ([*[99] * 2, *NUMBERS[2:]], []),
+    "numbers up to 100": ([5 * n - 1 for n in NUMBERS], []),
+    "below zero": ([n - 9 for n in NUMBERS], []),
+    "a score": ([n % 3 - 1 for n in NUMBERS], []),
+}
+
+
+@pytest.mark.parametrize("case", CODED)
+def test_repeated_numbers_far_from_the_others_may_be_missing(case: str) -> None:
+    cells, marks = CODED[case]
+    lines = [line for line in about(read(csv(base().assign(x=cells))), "x") if "may mean a missing value" in line]
+    assert lines == [
+        f"x: {', '.join(marks)} may mean a missing value, far from the other values [{na_values_setting('x', marks)}]"
+    ] * bool(marks)
+    if marks:
+        assert read(csv(base().assign(x=cells)), columns={"x": {"na_values": marks}}).inputs["x"].max() <= 20
+
+
+def test_answers_and_codes_of_the_target_may_be_missing() -> None:
+    answers = np.array(["yes", "no", "Don't know", "no answer"])[NUMBERS % 4]
+    rows = read(csv(base().assign(y=answers)))
+    assert sum("may mean a missing value" in line for line in about(rows, "y")) == 1
+    setting = next(finding.setting for finding in rows.findings if finding.column == "y")
+    assert read(csv(base().assign(y=answers)), **tomllib.loads(setting)).signature.target.classes == ("no", "yes")
+    assert not about(read(csv(base().assign(y=np.where(NUMBERS > 9, "none", "mild")))), "y")
+    amounts = [9999.0 if n == 7 else n / 7 for n in NUMBERS]
+    assert 'target_na_values = ["9999.0"]' in str(about(read(csv(base().assign(y=amounts))), "y"))
+
+
+UNITS = {
+    "units": ([f"{n / 7:.2f} kg" if n % 3 else f"{n * 7} g" for n in range(ROWS)], "two units: kg and g", "quantity"),
+    "currencies": ([f"€{n}.50" if n % 3 else f"${n}" for n in range(ROWS)], "two currencies: € and $", "money"),
+    "more currencies": (
+        [f"{n}.50 {('EUR', 'CHF', 'USD')[n % 3]}" for n in range(ROWS)],
+        "3 currencies: EUR, CHF and USD",
+        "money",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_several_units_are_named(case: str, repeats: int) -> None:
+    cells, units, number_format = UNITS[case]
+    data = csv(base().assign(x=(cells[: ROWS // repeats] * repeats)))
+    (line,) = about(read(data), "x")
+    assert units in line
+    options = {"columns": {"x": {"number_format": number_format}}}
+    if number_format == "quantity":
+        with pytest.raises(BadData, match=f'"x" has {units}; convert'):
+            read(data, **options)
+    else:
+        assert number_format in line
+        assert about(read(data, **options), "x") == [f"x: amounts in {units} are read as if they were one"]
+
+
+def test_a_quantity_has_the_unit_of_its_cells() -> None:
+    rows = read(csv(base().assign(x=[f"{n} kg" for n in range(ROWS)])), columns={"x": {"number_format": "quantity"}})
+    assert rows.inputs["x"].max() == ROWS - 1
+    assert not about(read(csv(base().assign(x=[f"{n}{('th', 'st')[n % 2]}" for n in range(100)] * 3))), "x")
+
+
+def test_whole_numbers_unique_in_every_row_may_identify_it() -> None:
+    random = np.random.default_rng(7)
+    columns = {
+        "respondent": random.permutation(ROWS) + 5_000,
+        "income": random.choice(10**6, ROWS, replace=False),
+        "docno": random.choice(10**9, ROWS, replace=False),
+        "season": random.permutation(ROWS) + 1800,
+        "hour": np.arange(ROWS) * 2 + 7,
+    }
+    rows = read(csv(base().assign(**columns)))
+    assert {finding.column for finding in rows.findings if "an identifier?" in finding.message} == {"respondent", "docno"}
+
+
+@pytest.mark.parametrize(
+    ("name", "digits", "kind"),
+    [
+        ("paid_ts", 13, "date"),
+        ("paidAt", 13, "date"),
+        ("reading date", 16, "date"),
+        ("what", 13, "integer"),
+        ("paid_ts", 10, "integer"),
+    ],
+)
+def test_long_times_since_1970_need_only_the_end_of_a_name(name: str, digits: int, kind: str) -> None:
+    seconds = np.random.default_rng(8).integers(16 * 10**8, 17 * 10**8, ROWS)
+    assert kinds(read(csv(base().assign(**{name: seconds * 10 ** (digits - 10)}))))[name] == kind
+
+
+def test_rows_of_rare_classes_are_not_counted_as_rows_without_a_target() -> None:
+    rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["A"] * 2 + ["", "D", "D", "E"])))
+    assert about(rows, "y")[-1] == "y: 1 row without a target left out"
+    assert "1 row without" not in str(about(read(csv(base().assign(y=["A", "B", "C"] * 99 + ["D", "D", "E"]))), "y"))
+
+
+def test_missing_marks_are_counted_in_every_form_of_the_number() -> None:
+    cells = [f"{n}.0" if n != 7 else "99.0" for n in NUMBERS]
+    lines = about(read(csv(base().assign(x=cells)), columns={"x": {"na_values": ["99"]}}), "x")
+    assert lines == [f'x: {cells.count("99.0")} cells are missing values: 99.0 [columns.x.na_values = ["99.0"]]']
+
+
+def test_lines_before_the_header_are_counted_as_in_the_setting() -> None:
+    rows = read(LAYOUTS["preamble"])
+    assert ("3 lines before the header skipped", "reading.skip_rows = 3") in [(f.message, f.setting) for f in rows.findings]
