@@ -30,8 +30,10 @@ def missing_codes(numbers: FloatVector) -> list[float]:
     others = distinct[~is_code]
     if not is_code.any() or len(others) < MIN_OTHERS:
         return []
+    is_code &= (distinct < others[0]) | (distinct > others[-1])
+    others = distinct[~is_code]
     step = np.diff(others).max()
-    is_far = np.maximum(others[0] - distinct, distinct - others[-1]) > MIN_STEPS * step
+    is_far = np.maximum(others[0] - distinct, distinct - others[-1]) >= MIN_STEPS * step
     is_only_negative = (distinct < 0) & (others[0] >= 0) & (len(others) >= 2 * MIN_STEPS) & (others % 1 == 0).all()
     return distinct[is_code & (is_far | (is_only_negative & (counts >= np.median(counts[~is_code]))))].tolist()
 

@@ -767,6 +767,7 @@ def about(rows: LabeledRows, column: str) -> list[str]:
 NUMBERS = np.random.default_rng(6).integers(0, 21, ROWS)
 CODED = {
     "years of education": ([99 if n == 7 else n for n in NUMBERS], ["99"]),
+    "ages up to 89": ([99 if n == 7 else n + 69 for n in NUMBERS], ["99"]),
     "decimals": ([f"{999 if n == 7 else n}.0" for n in NUMBERS], ["999"]),
     "two codes": ([98 if n == 7 else 99 if n == 8 else n for n in NUMBERS], ["98", "99"]),
     "answers from 1 to 5": ([-9 if n == 7 else n % 5 + 1 for n in NUMBERS], ["-9"]),
@@ -787,7 +788,7 @@ def test_repeated_numbers_far_from_the_others_may_be_missing(case: str) -> None:
         f"x: {', '.join(marks)} may mean a missing value, far from the other values [{na_values_setting('x', marks)}]"
     ] * bool(marks)
     if marks:
-        assert read(csv(base().assign(x=cells)), columns={"x": {"na_values": marks}}).inputs["x"].max() <= 20
+        assert read(csv(base().assign(x=cells)), columns={"x": {"na_values": marks}}).inputs["x"].max() <= 89
 
 
 def test_answers_and_codes_of_the_target_may_be_missing() -> None:
