@@ -55,6 +55,9 @@ class ColumnOptions(StrictModel):
     handle_unknown: Policy = Field("warn", description="accept unknown categories with a warning, or reject them")
     unit: str = Field("", description="unit of measurement, shown on pages and in reports")
     date_format: str = Field("%Y-%m-%d", description="strptime format of a date column")
+    last_year: int | None = Field(
+        None, ge=1999, le=2199, description="last of the hundred years that two-digit years are in; inferred, 2035 by default"
+    )
     number_format: NumberFormat | None = Field(None, description="format of a number column; inferred by default")
     fuzzy: FuzzyMatching | None = Field(
         None, description="how spelling variants of categories are matched; inferred by default"

@@ -13,6 +13,8 @@ from botocore.exceptions import BotoCoreError
 from podium.cli.common import PATIENCE_SECONDS
 from podium.models.metrics import CLASSIFICATION, REGRESSION
 from podium.project import BadProject, Project
+from podium.schema.data_errors import BadData
+from podium.schema.reading import printable
 from podium.schema.suggestions import did_you_mean
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
@@ -22,7 +24,8 @@ from podium.tables.readers import ReadOptions
 from podium.tables.size_limits import TRAINING
 from podium.tables.text_encoding import as_utf8
 from podium.training.families import select_families
-from podium.training.reading import read_options
+from podium.training.project_kinds import kind_of
+from podium.training.reading import read_options, read_training_table
 
 HEADER_BYTES = 1 << 20
 FORECAST = {name: metric for name, metric in REGRESSION.items() if name != "mape"}
@@ -50,10 +53,10 @@ class Tables:
     def __init__(self, settings: StoreSettings) -> None:
         self._settings, self._error = settings, ""
 
-    def check(self, project: Project) -> str:
-        """Check that the table has all columns named in the project file.
+    def check(self, project: Project, whole: bool = False) -> str:
+        """Check that the table has all columns named in the project file, and that the `whole` table can be trained on.
 
-        Returns the reason why the header could not be read, or an empty string. Raises BadProject listing all unknown columns.
+        Returns the reason why it could not be read, or an empty string. Raises BadProject listing all errors.
         """
         if project.data is None:
             return ""
@@ -66,6 +69,16 @@ class Tables:
             errors = [f"{key} names an unknown column `{name}`{did_you_mean(name, columns)}" for key, name in unknown]
             known = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
             raise BadProject(f"{project.name}: {'; '.join(errors)} (columns of {project.data}: {known})")
+        if whole and not project.data.endswith("/"):
+            bucket, key = split_url(project.data)
+            try:
+                data = self._settings.store(PATIENCE_SECONDS).with_bucket(bucket).read(key).data
+                kind_of(project).prepare(read_training_table(data, project, project.data))
+            except StoreError as error:
+                return str(error)
+            except BadData as error:
+                errors = [printable(str(problem)) for problem in error.problems]
+                raise BadProject("\n  ".join([f"{project.name}: the table cannot be trained on:", *errors])) from None
         return ""
 
     def _columns(self, url: str, project: Project) -> list[str]:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, Project, check_name, parse_project
+from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, ColumnOptions, Project, check_name, parse_project
 from podium.schema.columns import Column, Signature, Target
+from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding, printable, quoted
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, s3_client
-from podium.tables.readers import read_table
+from podium.tables.labeled_rows import LabeledRows
+from podium.tables.readers import SourceTable, read_table
+from podium.tables.schema_inference import infer_column, table_decimal
 from podium.tables.typed_columns import coerce_column
-from podium.training.findings import findings_text
-from podium.training.preparation import prepare_table
+from podium.training.findings import findings_text, leakage_findings
+from podium.training.project_kinds import kind_of
 from podium.training.reading import read_options, read_training_table
 
 TARGET_NAMES = ("target", "y", "label", "class", "outcome", "churn", "price", "diagnosis", "species", "survived")
@@ -31,14 +36,19 @@ class Inspection:
 
     source: str
     rows: int
-    target: Target
+    target: Target | None
+    """None if it cannot be predicted."""
     target_is_guessed: bool
     columns: list[dict[str, object]]
     findings: tuple[Finding, ...]
+    problems: tuple[Problem, ...]
     project_file: str
+    is_new: bool = True
+    """Whether `project_file` is a whole project file, instead of lines to add to one."""
 
     def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "findings": [asdict(finding) for finding in self.findings]}
+        findings, problems = ([asdict(entry) for entry in entries] for entries in (self.findings, self.problems))
+        return {**asdict(self), "findings": findings, "problems": problems}
 
     def text(self) -> str:
         """Return the inspection for a terminal."""
@@ -47,43 +57,103 @@ class Inspection:
         cells = [{key: printable(str(row[key])) for key in header} for row in shown]
         widths = {key: max(len(row[key]) for row in cells) for key in header}
         rows = ["  ".join(row[key].ljust(widths[key]) for key in header).rstrip() for row in cells]
-        classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
+        problems = [f"  {printable(str(problem))}" for problem in self.problems]
         return "\n".join(
             [
-                printable(f"{self.source}: {self.rows} rows; {self.target.task} of {self.target.name}{classes}"),
+                printable(f"{self.source}: {self.rows} rows{self._task()}"),
                 *["The target is a guess; set another with --target."] * self.target_is_guessed,
                 "",
                 *rows,
                 "",
-                *(findings_text(self.findings) or ["Nothing was changed or left out"]),
+                *(["Errors", *problems, ""] if problems else []),
+                *(findings_text(self.findings) or ["Nothing was changed or left out"] * (not self.problems)),
                 "",
-                "project.toml to start from:",
+                "project.toml to start from:" if self.is_new else "Lines to add to project.toml:",
                 "",
                 self.project_file,
             ]
         )
 
+    def _task(self) -> str:
+        if self.target is None:
+            return ""
+        classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
+        return f"; {self.target.task} of {self.target.name}{classes}"
 
-def inspect_table(source: str, target: str, bucket: str = "podium") -> Inspection:
+
+def inspect_table(source: str, target: str = "", bucket: str = "podium", project: Project | None = None) -> Inspection:
     """Read a table at a path or an s3:// URL and infer its columns. Raises BadData, BadProject, StoreError, OSError.
 
-    The project file has a URL in `bucket` for a table at a path.
+    The table is read as the file of the `project` says; by default as that of a new one, which has a URL in `bucket` for a
+    table at a path. Columns with errors are shown as the settings that avoid the errors have them read.
     """
     data = _read(source)
-    name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
     url = source if source.startswith("s3://") else f"s3://{bucket}/raw/{printable(Path(source).name)}"
-    config = _config(name, url, target or _likely_target(data, name, url))
-    rows = prepare_table(read_training_table(data, config, source), config)
-    assert rows.raw is not None
-    columns = [_facts(column, rows.raw[column.name]) for column in rows.signature.inputs]
-    data_note = "" if source == url else f"  # upload {Path(source).name} to this URL"
-    lines = [
-        f"data = {quoted(url)}{printable(data_note)}",
-        f"target = {quoted(config.target)}{'' if target else '  # a guess'}",
-        *_setting_lines(rows.signature, rows.findings),
-    ]
+    if project:
+        config, lines = project, []
+    else:
+        name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
+        config = _config(name, url, target or _likely_target(data, name, url))
+        lines = [
+            f"data = {quoted(url)}{'' if source == url else printable(f'  # upload {Path(source).name} to this URL')}",
+            f"target = {quoted(config.target)}{'' if target else '  # a guess'}",
+        ]
+    table = read_training_table(data, config, source)
+    rows, problems = _prepare(table, config)
+    if rows is None:
+        facts = list(_facts_without_target(table, config))
+        lines += _setting_lines(None, tuple(table.findings), problems)
+        count, target_column, findings = table.table.num_rows, None, tuple(table.findings)
+    else:
+        cells = table.table if rows.raw is None else rows.raw
+        facts = [_facts(column, cells[column.name]) for column in rows.signature.request_columns]
+        findings = (*rows.findings, *leakage_findings(rows))
+        lines += _setting_lines(rows.signature, findings, problems)
+        count, target_column = cells.num_rows, rows.signature.target
     file = "\n".join(lines) + "\n"
-    return Inspection(source, rows.raw.num_rows, rows.signature.target, not target, columns, rows.findings, file)
+    return Inspection(source, count, target_column, not project and not target, facts, findings, problems, file, not project)
+
+
+def _prepare(table: SourceTable, config: Project) -> tuple[LabeledRows | None, tuple[Problem, ...]]:
+    """Return the rows as the settings that avoid errors have them read, and the errors; no rows if an error has no setting."""
+    problems: list[Problem] = []
+    while True:
+        try:
+            return kind_of(config).prepare(table), tuple(problems)
+        except BadData as error:
+            new = [problem for problem in error.problems if problem not in problems]
+            problems += new
+            settings = [problem.setting for problem in new if problem.setting]
+        try:
+            if not settings:
+                return None, tuple(problems)
+            for setting in settings:
+                config = _with_setting(config, setting)
+        except BadProject:
+            return None, tuple(problems)
+
+
+def _with_setting(config: Project, setting: str) -> Project:
+    """Return the project with a line of its file added. Raises BadProject."""
+    entries = config.model_dump(by_alias=True, exclude_unset=True)
+    section, (*path, last) = entries, _key(setting)
+    added: Any = tomllib.loads(setting)
+    for key in path:
+        section, added = section.setdefault(key, {}), added[key]
+    section[last] = added[last]
+    return parse_project(entries, setting)
+
+
+def _facts_without_target(table: SourceTable, config: Project) -> Iterator[dict[str, object]]:
+    """Yield the facts of all columns but the target and those with errors."""
+    decimal = table_decimal(table.table, config, table.reading)
+    for name in table.table.column_names:
+        try:
+            if name != config.target:
+                column = infer_column(name, table.table[name], config.columns.get(name, ColumnOptions()), decimal)
+                yield _facts(column, table.table[name])
+        except BadData:
+            pass
 
 
 def _read(source: str) -> bytes:
@@ -128,37 +198,71 @@ def _summary(column: Column, values: pd.Series) -> str:
     return f"{column.format_value(values.min())} to {column.format_value(values.max())}"
 
 
-def _setting_lines(signature: Signature, findings: tuple[Finding, ...]) -> list[str]:
-    """Return the commented lines of a project file that set what was inferred."""
-    lines, notes = [], _notes_by_setting(findings)
-    if ("task",) not in [_key(setting) for setting in notes]:
+CHANGES = (
+    "# These settings change how the table is read, if a note is not as you want it. Remove the first # of a line to set it."
+)
+CONFIRMS = "# These settings only confirm how the table is read, so that other tables are read in the same way."
+ERRORS = "# These settings avoid the errors; check each."
+
+
+def _setting_lines(signature: Signature | None, findings: tuple[Finding, ...], problems: tuple[Problem, ...]) -> list[str]:
+    """Return the lines of a project file that avoid the errors, and commented lines that set what was inferred."""
+    errors = _notes_by_setting([Finding(problem.column or "", problem.message, problem.setting or "") for problem in problems])
+    notes = _notes_by_setting(findings, errors)
+    lines = []
+    if signature and ("task",) not in map(_key, notes):
         lines.append(f'# task = "{signature.target.task}"  # inferred')
-    if notes:
-        lines += [
-            "",
-            "# What was noticed in the table, after the setting that decides it. Remove the first # of a line to set it.",
-        ]
-        lines += [printable(f"# {setting}  # {'; '.join(about)}") for setting, about in notes.items()]
+    groups = {ERRORS: errors, CHANGES: dict[str, list[str]](), CONFIRMS: dict[str, list[str]]()}
+    for setting, about in notes.items():
+        groups[CONFIRMS if signature and _confirms(setting, signature) else CHANGES][setting] = about
+    for heading, group in groups.items():
+        mark = "" if heading == ERRORS else "# "
+        if group:
+            lines += ["", heading, *(printable(f"{mark}{setting}  # {'; '.join(about)}") for setting, about in group.items())]
     return lines
 
 
-def _notes_by_setting(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
+def _confirms(setting: str, signature: Signature) -> bool:
+    """Return whether the setting is how the table is read without it."""
+    key, value = _key(setting), _value(setting)
+    columns = {column.name: column for column in signature.request_columns}
+    if key[0] == "reading":
+        held = {**asdict(signature.reading), "skip_rows": value}.get(key[1])
+        return bool(held == ("\t" if value == "tab" else value))
+    column = columns.get(key[1]) if key[0] == "columns" else None
+    if key[-1] == "na_values":
+        return column is not None and isinstance(value, list) and bool(value) and set(value) <= set(column.na_values)
+    return column is not None and getattr(column, key[-1], None) == value
+
+
+def _notes_by_setting(findings: Iterable[Finding], taken: Iterable[str] = ()) -> dict[str, list[str]]:
     """Return what was noticed for each setting; a key is set only once, because TOML allows it only once."""
-    notes, settings = dict[str, list[str]](), dict[tuple[str, ...], str]()
+    notes, settings = dict[str, list[str]](), {_key(setting): setting for setting in taken}
+    known = set(settings.values())
     for finding in findings:
-        if finding.setting and settings.setdefault(_key(finding.setting), finding.setting) == finding.setting:
-            notes.setdefault(finding.setting, []).append(f"{finding.column or 'table'}: {finding.message}")
+        setting = finding.setting
+        if setting and setting not in known and settings.setdefault(_key(setting), setting) == setting:
+            notes.setdefault(setting, []).append(f"{finding.column or 'table'}: {finding.message}")
     return notes
 
 
 def _key(setting: str) -> tuple[str, ...]:
     """Return the parts of the key of a line of TOML."""
+    return _parsed(setting)[0]
+
+
+def _value(setting: str) -> object:
+    return _parsed(setting)[1]
+
+
+def _parsed(setting: str) -> tuple[tuple[str, ...], object]:
+    """Return the parts of the key and the value of a line of TOML."""
     entry: object = tomllib.loads(setting)
     parts: tuple[str, ...] = ()
     while isinstance(entry, dict):
         part, entry = next(iter(entry.items()))
         parts += (part,)
-    return parts
+    return parts, entry
 
 
 def new_project_file(folder: Path, name: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from podium.cli.check_project import Tables, check_project
@@ -25,7 +27,7 @@ def projects() -> None:
 def check(names: tuple[str, ...], as_json: bool) -> None:
     """Validate the project.toml of the projects NAMES (default: all) and the columns of their tables.
 
-    Exits with code 1 if a project is invalid.
+    The whole tables of projects given by name are read as in training. Exits with code 1 if a project is invalid.
     """
     settings = StoreSettings()
     folder, tables = settings.projects, Tables(settings)
@@ -39,7 +41,7 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
         try:
             project = load_project(folder, name)
             check_project(project)
-            note = tables.check(project)
+            note = tables.check(project, whole=bool(names))
         except (BadProject, UnknownFamily) as failure:
             error = str(failure)
         results.append({"project": name, "valid": not error, "error": error, "note": note})
@@ -56,21 +58,30 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 @click.argument("source")
 @click.option("--target", default="", help="column to predict; by default one with a usual name, or the last one")
 @click.option("--write", "name", help="write the project file of a new project with this name")
+@click.option("--project", "existing", help="read the table as the file of this project says")
 @json_option
 @report_errors
-def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
-    """Show how the table at SOURCE, a path or s3:// URL, would be read.
+def inspect(source: str, target: str, name: str | None, existing: str | None, as_json: bool) -> None:
+    """Show how the table at SOURCE would be read: a path, an s3:// URL, or the name of a project.
 
     Lists the columns, what would be changed or left out with the setting that changes it, and a project.toml to start from.
+    Exits with code 3 if there are errors; the project.toml has settings that avoid them.
 
     \b
     podium projects inspect houses.csv --target price
     podium projects inspect s3://podium/raw/houses.csv --target price --write houses
+    podium projects inspect houses
+    podium projects inspect houses-2026.csv --project houses
     """
     settings = StoreSettings()
+    if not existing and not Path(source).exists() and source in project_names(settings.projects):
+        existing, source = source, ""
+    if existing and (name is not None or target):
+        raise click.UsageError("--target and --write are for new projects; change the project file instead")
     path = None if name is None else new_project_file(settings.projects, name)
+    project = load_project(settings.projects, existing) if existing else None
     try:
-        inspection = inspect_table(source, target, settings.bucket)
+        inspection = inspect_table(source or str(project and project.data), target, settings.bucket, project)
     except BadData as error:
         for problem in error.problems:
             click.echo(f"Error: {printable(str(problem))}", err=True)
@@ -85,3 +96,4 @@ def inspect(source: str, target: str, name: str | None, as_json: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(inspection.project_file, encoding="utf-8")
         click.echo(f"Wrote {path}", err=True)
+    raise SystemExit(REJECTED if inspection.problems else 0)

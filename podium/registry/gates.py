@@ -16,6 +16,7 @@ from podium.registry.comparison import Incumbent, NotComparable, comparable_rows
 from podium.registry.compatibility import incompatibilities
 from podium.registry.loading import LoadedVersion
 from podium.registry.versions import UNTIL
+from podium.schema.reading import setting_key
 from podium.tables.labeled_rows import LabeledRows
 
 TIMED_CALLS = 200
@@ -166,7 +167,8 @@ def _leakage(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
     problems = [f"{name} alone predicts {fraction:.1%} of {target.name}" for name, fraction in found.items()]
     if target.task == "regression" and (_score(loaded, loaded.manifest.champion, test, "r2") or 0) >= NEARLY_EXACT:
         problems.append(f"{target.name} is predicted exactly, as if it was computed from the inputs")
-    way_out = "is this known before the prediction? Set columns.NAME.ignore = true, or gates.leakage = false"
+    settings = " and ".join(f"{setting_key(name)}.ignore = true" for name in found) or "ignore = true for these inputs"
+    way_out = f"is this known before the prediction? Set {settings}, or gates.leakage = false"
     detail = f"{'; '.join(problems)}: {way_out}" if problems else "no input alone predicts nearly all of the target"
     return GateResult(name="leakage", passed=not problems, detail=detail)
 

@@ -24,6 +24,10 @@ Label = str | int
 EPOCH = date(1970, 1, 1).toordinal()
 ISO_FORMAT = "%Y-%m-%d"
 EPOCH_TIME = datetime(1970, 1, 1)
+MAX_WHOLE = 1e15
+"""Whole numbers below are shown with all digits."""
+LAST_YEAR = 2035
+"""The newest year that two digits mean by default; the oldest is 99 years before."""
 
 
 def format_date(days: float, date_format: str = "") -> str:
@@ -39,11 +43,11 @@ class Column:
     """An input column, with statistics from the training rows.
 
     `low` and `high` are the training range (for dates, in days since 1970). `na_values` are strings that mean "missing".
-    `date_format` is a strptime format. `fuzzy` decides how values are matched to `categories`; `aliases` maps other
-    normalized spellings to categories. Columns that no model uses are not `used`, and optional. An integer column rejects
-    decimals only if `require_whole`, and numbers outside `low` to `high` if its `handle_unknown` is "reject", as for codes.
-    Numbers with a decimal comma may have thousands separators if they are `grouped`, otherwise also a decimal point.
-    `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
+    `date_format` is a strptime format, whose two-digit years are in the hundred years up to `last_year`. `fuzzy` decides how
+    values are matched to `categories`; `aliases` maps other normalized spellings to categories. Columns that no model uses are
+    not `used`, and optional. An integer column rejects decimals only if `require_whole`, and numbers outside `low` to `high`
+    if its `handle_unknown` is "reject", as for codes. Numbers with a decimal comma may have thousands separators if they are
+    `grouped`, otherwise also a decimal point. `suffix` is the unit that cells of the format "quantity" may have, such as `kg`.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Column:
     used: bool = True
     unit: str = ""
     date_format: str = ISO_FORMAT
+    last_year: int = LAST_YEAR
     number_format: NumberFormat = "plain"
     decimal: DecimalMark = "."
     grouped: bool = True
@@ -96,8 +101,10 @@ class Column:
         return self.kind + number_format + matching[self.fuzzy]
 
     def format_value(self, number: float, digits: int = 6) -> str:
-        """Return a typed number as text: an ISO date or time, or up to `digits` significant digits."""
-        return format_date(number) if self.kind == "date" else f"{number:.{digits}g}"
+        """Return a typed number as text: an ISO date or time, a whole number, or up to `digits` significant digits."""
+        if self.kind == "date":
+            return format_date(number)
+        return f"{number:.0f}" if number % 1 == 0 and abs(number) < MAX_WHOLE else f"{number:.{digits}g}"
 
     @property
     def needs_parsing(self) -> bool:

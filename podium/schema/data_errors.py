@@ -25,7 +25,8 @@ def shorten_name(name: str) -> str:
 class Problem:
     """An invalid cell, row or column. `row` counts from 1, excluding the header.
 
-    If `column` is set, the message is a phrase that follows its name, such as "is required".
+    If `column` is set, the message is a phrase that follows its name, such as "is required". `setting` is the line of
+    project.toml that avoids the error.
     """
 
     code: str
@@ -33,6 +34,7 @@ class Problem:
     row: int | None = None
     column: str | None = None
     expected: str | None = None
+    setting: str | None = None
 
     def __post_init__(self) -> None:
         if self.column is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,16 @@ def setting_key(column: str) -> str:
     """Return the key of a column's section in project.toml, quoted if necessary."""
     is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", column)
     return f"columns.{column if is_bare else quoted(column)}"
+
+
+def na_values_setting(column: str, marks: Iterable[str]) -> str:
+    """Return the line of project.toml that makes these cells of a column missing."""
+    return f"{setting_key(column)}.na_values = {quoted_list(marks)}"
+
+
+def quoted_list(texts: Iterable[str]) -> str:
+    """Return a list of strings of project.toml."""
+    return f"[{', '.join(map(quoted, texts))}]"
 
 
 @dataclass(frozen=True, slots=True)

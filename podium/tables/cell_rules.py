@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from podium.schema.arrays import FloatVector
-from podium.schema.columns import EPOCH_TIME, ISO_FORMAT, Column
+from podium.schema.columns import EPOCH_TIME, ISO_FORMAT, LAST_YEAR, Column
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 INTEGER = r"[+-]?[0-9]+(\.0*)?"
@@ -45,16 +45,19 @@ def normalize_category(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def parse_date(text: str, date_format: str) -> float | None:
+def parse_date(text: str, date_format: str, last_year: int = LAST_YEAR) -> float | None:
     """Return days since 1970, with the time of day as a fraction; None if the text is not in this format or ISO 8601.
 
     Times with an offset are converted to UTC. A whole number is the time since 1970 in seconds, or in milli-, micro- or
-    nanoseconds if it is large.
+    nanoseconds if it is large. Two-digit years are in the hundred years up to `last_year`.
     """
     text = text.strip()
-    for parse in (
-        (_parse_iso,) if date_format == ISO_FORMAT else (lambda text: datetime.strptime(text, date_format), _parse_iso)
-    ):
+
+    def parse_format(text: str) -> datetime:
+        time = datetime.strptime(text, date_format)
+        return time.replace(year=last_year - (last_year - time.year) % 100) if "%y" in date_format else time
+
+    for parse in (_parse_iso,) if date_format == ISO_FORMAT else (parse_format, _parse_iso):
         try:
             return _days(parse(text))
         except (ValueError, OverflowError):

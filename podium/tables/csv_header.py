@@ -86,7 +86,8 @@ def find_header(head: str, options: HeaderOptions = DEFAULT_HEADER, max_columns:
         message = f"the table has {len(row.cells)} columns"
         raise TooLarge([Problem("too-many-columns", message, expected=f"at most {max_columns}")])
     setting = "" if separator else f"reading.skip_rows = {row.start}"
-    findings = [Finding("", f"{counted(index, 'row')} before the header skipped", setting)] if index else []
+    before = counted(row.start - bool(separator), "line")
+    findings = [Finding("", f"{before} before the header skipped", setting)] if index else []
     names, more = _complete_names(row.cells, following)
     if len(names) == 1 and options.delimiter and (other := next((mark for mark in DELIMITERS if mark in names[0]), None)):
         message = f"the cells seem to be separated by a {DELIMITERS[other]}"

@@ -74,7 +74,7 @@ def _date(value: object, column: Column) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         days = epoch_days(value)
     else:
-        days = parse_date(value, column.date_format) if isinstance(value, str) else None
+        days = parse_date(value, column.date_format, column.last_year) if isinstance(value, str) else None
     if days is None:
         raise InvalidCell("invalid-type", f"is not {expected(column)}")
     return days

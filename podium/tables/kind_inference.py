@@ -22,16 +22,18 @@ from podium.tables.number_formats import (
     with_hyphens,
 )
 
-NA_TEXTS = (
-    *("NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "?", "-"),
-    *("na", "Na", "N.A.", "n.a.", "<NA>", "#NA", "#N/A", "#N/A N/A", "NAN", "-nan", "-NaN", "1.#QNAN", "-1.#IND", "NaT"),
-    *("inf", "-inf", "+inf", "Inf", "-Inf", "INF", "-INF", "Infinity", "-Infinity"),
-    *("#VALUE!", "#DIV/0!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),  # Excel
-    *("(null)", "[NULL]", "<null>", "\\N", "Null", "nil", "NIL"),  # SQL
-    *("none", "NONE", "missing", "Missing", "MISSING", "unknown", "Unknown", "UNKNOWN", "--", "---", "–", "—", ".", "..", "*"),
-    *("not available", "Not Available", "not applicable", "#", "tbd", "TBD", "n.d.", "k.A."),
+NA_TEXTS = frozenset(
+    (*("?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "*", "#", "na", "n/a", "n.a.", "n. a."),
+     *("nan", "-nan", "nat", "null", "none", "nil", "<na>", "<null>", "(null)", "[null]", "\\n", "#na", "#n/a", "#n/a n/a"),
+     *("1.#qnan", "-1.#ind"),
+     *("inf", "-inf", "+inf", "infinity", "-infinity", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"),
+     *("missing", "unknown", "not available", "not applicable", "no data", "no answer", "tbd", "n/k"),
+     *("k.a.", "k. a.", "k.a", "k/a", "o.a.", "o. a.", "n/v", "n.v.", "n. v.", "keine angabe", "keine angaben", "ohne angabe"),
+     *("unbekannt", "nicht verfügbar", "fehlt", "s/d", "s.d.", "s. d.", "s/i", "n/d", "n.d.", "n. d.", "nd", "n/r"),
+     *("sin dato", "sin datos", "no disponible", "desconocido", "non disponible", "non renseigné", "inconnu"),
+     *("non disponibile", "sconosciuto", "não disponível", "sem dados", "onbekend", "b/d", "brak", "brak danych", "нет данных"))
 )  # fmt: skip
-"""Strings that mean "missing" if the other cells are numbers, dates or booleans."""
+"""Strings in lower case that mean "missing" if the other cells are numbers, dates or booleans."""
 PANDAS_MARKS = (
     *("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#NA", "#N/A", "#N/A N/A"),
     *("-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
@@ -101,7 +103,7 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
 
     A few cells of another form than the rest are missing values, and so are any number of NA_TEXTS.
     """
-    is_mark = pc.is_in(text, value_set=pa.array(NA_TEXTS))
+    is_mark = pc.is_in(pc.utf8_lower(text), value_set=pa.array(sorted(NA_TEXTS)))
     marks = pc.unique(pc.filter(text, is_mark)).to_pylist()
     counted = pc.value_counts(pc.filter(text, pc.invert(is_mark)).drop_null())
     counts = _Counts(
@@ -120,8 +122,7 @@ def infer_kind(text: pa.ChunkedArray, decimal: DecimalMark = ".") -> CellKind:
         return CATEGORY
     odd = tuple(pc.filter(counted.field("values"), pc.invert(best_mask)).to_pylist())
     if _is_enough(best_fraction, counts.total):
-        known = set(marks)
-        return replace(best, na_values=(*(mark for mark in NA_TEXTS if mark in known), *odd))
+        return replace(best, na_values=(*marks, *odd))
     if best_fraction < 0.5:
         return CATEGORY
     must_ask = best.kind in ("number", "integer") and len(odd) <= MAX_ODD_TEXTS < len(counts.texts) - len(odd)
@@ -282,11 +283,15 @@ EPOCH_NAME = re.compile(
     r"(?i)^(time|date|ts|datetime)$|timestamp|epoch|_at$|(event|start|end|created?|updated?|modified)_?(time|at)$"
 )
 
+LONG_EPOCH_NAME = re.compile(r"(?i)(time|date|(^|[^a-z])(ts|at))$|(?-i:[a-z](Ts|At))$")
+"""Names under which whole numbers of 13 digits and more are times, because seconds since 1970 have ten."""
+
 
 def is_epoch(name: str, text: pa.ChunkedArray) -> bool:
     """Return whether whole numbers under this name are times since 1970, between 1990 and 2050."""
-    if not EPOCH_NAME.search(name):
+    digits = 9 if EPOCH_NAME.search(name) else 13
+    if digits > 9 and not LONG_EPOCH_NAME.search(name):
         return False
     sample = pc.unique(text).drop_null()[:100].to_pylist()
-    days = [parse_date(cell, ISO_FORMAT) for cell in sample if re.fullmatch(r"[0-9]{9,19}(\.0*)?", cell)]
+    days = [parse_date(cell, ISO_FORMAT) for cell in sample if re.fullmatch(rf"[0-9]{{{digits},19}}(\.0*)?", cell)]
     return sum(day is not None and 7_300 < day < 29_200 for day in days) >= MIN_TYPED_FRACTION * max(1, len(sample))

@@ -6,14 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.project import ColumnOptions, Project
-from podium.schema.columns import Column, DecimalMark, Signature
+from podium.schema.columns import LAST_YEAR, Column, DecimalMark, Signature
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import DEFAULT_READING, Reading, setting_key
+from podium.schema.reading import DEFAULT_READING, Reading, na_values_setting, setting_key
 from podium.tables.cell_rules import normalize_category
 from podium.tables.fuzzy_categories import (
     VOCABULARIES,
@@ -32,6 +33,8 @@ from podium.tables.kind_inference import (
     infer_kind,
     is_epoch,
 )
+from podium.tables.number_formats import MAGNITUDES
+from podium.tables.number_notes import mixed_units
 from podium.tables.target_inference import infer_target
 from podium.tables.typed_columns import coerce_column, mask_missing
 
@@ -46,6 +49,8 @@ NUMBERED_NAME = re.compile(
 )
 """Names of columns whose running numbers, from any start, identify the rows."""
 MIN_RUNNING_ROWS = 50
+MIN_YEARS_BETWEEN = 10
+"""Minimum number of years without dates that tell apart centuries."""
 MAX_SHOWN = 5
 
 
@@ -97,6 +102,8 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     plain = Column(name, "category", nullable=True, na_values=options.na_values)
     text = mask_missing(cells, plain)
     configured = _configured_kind(options, decimal)
+    if options.number_format == "quantity" and configured and (unit := infer_kind(text, decimal).suffix) not in MAGNITUDES:
+        configured = replace(configured, suffix=unit)
     kind = configured or _inferred_kind(name, text, decimal)
     column = Column(
         name,
@@ -107,6 +114,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
         require_whole=options.kind == "integer",
         unit=options.unit or kind.suffix,
         date_format=kind.date_format,
+        last_year=options.last_year or LAST_YEAR,
         number_format=kind.number_format,
         decimal=kind.decimal,
         grouped=kind.decimal == "." or has_thousands_separators(text),
@@ -117,9 +125,27 @@ def infer_column(name: str, cells: pa.ChunkedArray, options: ColumnOptions, deci
     if kind.kind == "category":
         column = _with_fuzzy_spellings(column, mask_missing(text, column), options)
     values, problems = coerce_column(cells, column)
+    if "%y" in column.date_format and options.last_year is None and (last_year := _last_year(values.dropna())) != LAST_YEAR:
+        column = replace(column, last_year=last_year)
+        values, problems = coerce_column(cells, column)
+    if problems and options.number_format == "quantity" and (units := mixed_units(mask_missing(text, column))):
+        message = f"has {units}; convert the numbers to one, or set {setting_key(name)}.ignore = true"
+        raise BadData([Problem("invalid-type", message, column=name, setting=f"{setting_key(name)}.ignore = true")])
     if problems:
-        raise BadData(_grouped(problems, f'{setting_key(name)}.kind = "category", or {setting_key(name)}.ignore = true'))
+        raise BadData(_grouped(problems, name, options))
     return with_statistics(replace(column, nullable=False), values, options)
+
+
+def _last_year(days: pd.Series) -> int:
+    """Return the year before those that rather continue the years 100 years earlier, as a few births of 1930 do."""
+    years = pd.to_datetime(days, unit="D").dt.year.to_numpy()
+    distinct = np.unique(years)
+    if len(distinct) < 2:
+        return LAST_YEAR
+    gaps = np.diff(distinct)
+    first = int(distinct[gaps.argmax() + 1])
+    is_continued = distinct[0] + 100 - distinct[-1] < MIN_YEARS_BETWEEN <= gaps.max()
+    return first - 1 if is_continued and first > 1999 and np.mean(years >= first) < 0.5 else LAST_YEAR
 
 
 def _marks_of_format(column: Column, text: pa.ChunkedArray, decimal: DecimalMark) -> tuple[str, ...]:
@@ -159,18 +185,23 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
             f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set {key}.na_values if they are missing "
             f'values, {key}.kind = "category", or {key}.ignore = true'
         )
-        raise BadData([Problem("invalid-type", message, column=name)])
+        raise BadData([Problem("invalid-type", message, column=name, setting=na_values_setting(name, kind.odd))])
     return kind
 
 
-def _grouped(problems: list[Problem], settings: str) -> list[Problem]:
+def _grouped(problems: list[Problem], name: str, options: ColumnOptions) -> list[Problem]:
     """Return one problem for those that differ only in the row, with settings that avoid it."""
+    category, ignore = f'{setting_key(name)}.kind = "category"', f"{setting_key(name)}.ignore = true"
+    setting = ignore if options.number_format else category
+    ways = f"; set {category}, or {ignore}"
     first: dict[tuple[str, str | None], list[Problem]] = {}
     for problem in problems:
         first.setdefault((problem.message, problem.column), []).append(problem)
     return [
         replace(
-            group[0], message=f"{group[0].message}{f' (as {len(group) - 1} or more rows)' * (len(group) > 1)}; set {settings}"
+            group[0],
+            message=f"{group[0].message}{f' (as {len(group) - 1} or more rows)' * (len(group) > 1)}{ways}",
+            setting=setting,
         )
         for group in first.values()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from podium.project import ColumnOptions, Project
 from podium.schema.columns import Column, DecimalMark, Decision, Label, Target, Task
 from podium.schema.data_errors import BadData, Problem
-from podium.schema.reading import Finding, setting_key
+from podium.schema.reading import Finding, quoted_list, setting_key
 from podium.tables.cell_rules import BOOLEANS, INTEGER, NUMBER, normalize_category
 from podium.tables.kind_inference import CellKind, has_thousands_separators, infer_kind
+from podium.tables.missing_codes import missing_answers, missing_codes
 from podium.tables.number_formats import plain_texts, with_hyphens
 from podium.tables.number_notes import decimal_setting, number_message
 from podium.tables.typed_columns import mask_missing
@@ -104,7 +105,8 @@ def _check_target(target: _TargetText, project: Project) -> None:
         message = (
             f"looks like numbers, but {target.kind.odd_fraction:.0%} of its cells are not: {shown}; if they mean a missing"
         )
-        raise _bad_target(project, f"{message} value, list them in `target_na_values`, else set `task`")
+        setting = f"target_na_values = {quoted_list((*project.target_na_values, *target.kind.odd))}"
+        raise _bad_target(project, f"{message} value, list them in `target_na_values`, else set `task`", setting=setting)
     if target.kind.kind == "date":
         raise _bad_target(project, "is a date; predict a number or a class, such as the days until then")
     if target.kind.kind == "category" and distinct > max(len(texts) // 2, MAX_CLASSES):
@@ -115,8 +117,8 @@ def _check_target(target: _TargetText, project: Project) -> None:
             raise _bad_target(project, 'is a running number of the rows; set `task = "regression"` to keep it')
 
 
-def _bad_target(project: Project, message: str, code: str = "invalid-type") -> BadData:
-    return BadData([Problem(code, message, column=project.target)])
+def _bad_target(project: Project, message: str, code: str = "invalid-type", setting: str | None = None) -> BadData:
+    return BadData([Problem(code, message, column=project.target, setting=setting)])
 
 
 def _class_counts(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> Counter[str]:
@@ -153,7 +155,7 @@ def _smallest_class(project: Project) -> int:
 def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, decimal: DecimalMark) -> list[Finding]:
     """Return how the target's cells were read: missing marks, separators, merged and rare classes, and the task."""
     name, text = target.name, _TargetText.of(cells, project.target_na_values, decimal)
-    findings = []
+    findings = list(_missing_answers(text.text, target, project))
     if not target.classes:
         if text.kind.na_values:
             marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
@@ -179,6 +181,26 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
         message = f"its {len(target.classes)} whole numbers are classes, not amounts"
         findings.append(Finding(name, message, 'task = "regression"'))
     return findings
+
+
+def _missing_answers(text: pa.ChunkedArray, target: Target, project: Project) -> Iterator[Finding]:
+    """Yield that numbers or labels of the target may mean a missing value."""
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(text.drop_null()).to_pylist()}
+    if target.classes:
+        marks = missing_answers(counts)
+        marks = marks if len(target.classes) - len(marks) >= 2 else []
+    else:
+        codes = missing_codes(pc.cast(pc.utf8_ltrim(text, "+"), pa.float64()).to_numpy())
+        marks = [label for label in counts if float(label) in codes]
+    if marks:
+        shown = ", ".join(f"{mark} ({counts[mark]})" for mark in marks[:MAX_SHOWN])
+        setting = f"target_na_values = {quoted_list((*project.target_na_values, *marks))}"
+        yield Finding(target.name, f"{shown} may mean a missing value", setting)
+
+
+def missing_targets(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> int:
+    """Return the number of rows without a target, apart from those of rare classes."""
+    return int(_TargetText.of(cells, project.target_na_values, decimal).text.null_count)
 
 
 def class_spellings(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> dict[str, str]:

@@ -69,7 +69,7 @@ def _boolean(column: Column) -> Callable[[str], Value]:
 
 def _date(column: Column) -> Callable[[str], Value]:
     def convert(text: str) -> Value:
-        days = parse_date(text, column.date_format)
+        days = parse_date(text, column.date_format, column.last_year)
         if days is None:
             raise InvalidCell("invalid-type", "is not a date")
         return days

@@ -140,7 +140,8 @@ def _booleans(text: pa.ChunkedArray, column: Column) -> TypedColumn:
 
 def _dates(text: pa.ChunkedArray, column: Column) -> TypedColumn:
     series = text.to_pandas()
-    days = series.map({date: parse_date(date, column.date_format) for date in series.dropna().unique()}).astype(float)
+    dates = {text: parse_date(text, column.date_format, column.last_year) for text in series.dropna().unique()}
+    days = series.map(dates).astype(float)
     invalid = (days.isna() & series.notna()).to_numpy()
     return days, [InvalidCells(invalid, "invalid-type", f"is not {expected(column)}")]
 

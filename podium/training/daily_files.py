@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from podium.project import ColumnOptions, PanelOptions, Project
-from podium.schema.columns import EPOCH, Column, Panel
+from podium.schema.columns import EPOCH, LAST_YEAR, Column, Kind, Panel
 from podium.schema.data_errors import BadData, Problem
 from podium.storage.object_store import digest
 from podium.tables.frames import coerce_frame
@@ -50,7 +50,8 @@ def time_column(project: Project) -> Column:
     name = panel_options(project).time
     options = project.columns.get(name, ColumnOptions())
     is_number = options.kind in ("integer", "number")
-    return Column(name, "integer" if is_number else "date", date_format=options.date_format)
+    kind: Kind = "integer" if is_number else "date"
+    return Column(name, kind, date_format=options.date_format, last_year=options.last_year or LAST_YEAR)
 
 
 def row_days(table: pa.Table, project: Project) -> pd.Series:

@@ -6,24 +6,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, DecimalMark, Signature
-from podium.schema.reading import Finding, counted, printable, quoted, setting_key
+from podium.schema.reading import Finding, counted, na_values_setting, printable, setting_key
+from podium.tables.cell_rules import NUMBER, missing_sentinels
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
-from podium.tables.number_notes import number_message, number_setting
+from podium.tables.missing_codes import missing_codes
+from podium.tables.number_notes import mixed_units, number_message, number_setting
+from podium.tables.schema_inference import MANY_TEXTS, NUMBERED_NAME
 from podium.tables.target_inference import target_findings
-from podium.tables.typed_columns import mask_missing
+from podium.tables.typed_columns import coerce_column, mask_missing
 
 MAX_SHOWN = 5
 MAX_LINES, MAX_WIDTH = 40, 30
 TABLE = "(table)"
 MAX_LENGTH, MAX_MARK = 20, 100
+MAX_CATEGORIES, MIN_UNIQUE_ROWS = 20, 100
+TIME_NAME = re.compile(r"(?i)year|month|week|day|date|time|hour|minute|second")
 OFFSET = r":[0-9]{2}([.,][0-9]+)? ?[+-][0-9]{2}:?[0-9]{2}\s*$"
 EXPECTED: dict[str, tuple[str, str]] = {
     "number": ("a number", "numbers"),
@@ -42,11 +48,7 @@ def target_notes(table: pa.Table, signature: Signature, project: Project) -> lis
 
 def column_findings(table: pa.Table, signature: Signature, project: Project) -> list[Finding]:
     """Return what was noticed in the other columns of the rows that are used."""
-    findings = [
-        Finding(name, f"left out: {reason}", _way_back(name, reason))
-        for name, reason in signature.ignored.items()
-        if name != project.target
-    ]
+    findings = [_left_out(table, name, reason) for name, reason in signature.ignored.items() if name != project.target]
     for column in signature.request_columns:
         findings += _column_findings(table[column.name], column, project, signature.reading.decimal)
     return findings
@@ -79,6 +81,12 @@ def findings_text(findings: Sequence[Finding]) -> list[str]:
     return ["What was read, changed and left out", *lines, *more]
 
 
+def _left_out(table: pa.Table, name: str, reason: str) -> Finding:
+    units = mixed_units(pc.utf8_trim_whitespace(table[name])) if MANY_TEXTS in reason else ""
+    setting = f'{setting_key(name)}.number_format = "money"' if "currencies" in units else _way_back(name, reason)
+    return Finding(name, f"left out: {reason}{units and f', numbers with {units}'}", setting)
+
+
 def _way_back(name: str, reason: str) -> str:
     """Return the setting that keeps a column."""
     if reason in ("ignored by the project", "computed from other columns", "constant", "empty"):
@@ -91,14 +99,21 @@ def _way_back(name: str, reason: str) -> str:
 
 def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, decimal: DecimalMark) -> Iterator[Finding]:
     name, options = column.name, project.columns.get(column.name)
+    if column.kind in ("number", "integer"):
+        yield from _odd_numbers(cells, column, options.na_values if options else ())
     if column.na_values:
         yield from _missing_marks(cells, column)
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
+    if column.kind == "date" and "%y" in column.date_format and (options is None or options.last_year is None):
+        message = f"two-digit years are read as {column.last_year - 99} to {column.last_year}"
+        yield Finding(name, message, f"{setting_key(name)}.last_year = {column.last_year}")
     if column.kind == "date":
         yield from _time_offsets(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
         yield from _number_format(cells, column, decimal)
+    if column.number_format == "money" and (units := mixed_units(mask_missing(cells.cast(pa.string()), column))):
+        yield Finding(name, f"amounts in {units} are read as if they were one")
     if column.kind == "category" and (options is None or options.kind is None):
         yield from _nearly_numbers(cells, column)
     if column.kind == "text" and (options is None or options.kind is None):
@@ -113,11 +128,29 @@ def _number_format(cells: pa.ChunkedArray, column: Column, decimal: DecimalMark)
         yield Finding(column.name, message, number_setting(texts, column, decimal))
 
 
+def _odd_numbers(cells: pa.ChunkedArray, column: Column, na_values: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield numbers that may mean a missing value, and that a column of whole numbers may identify the rows."""
+    values = coerce_column(cells.cast(pa.string()), column)[0].to_numpy()
+    if codes := missing_codes(values):
+        marks = [f"{code:.0f}" for code in codes]
+        message = f"{', '.join(marks)} may mean a missing value, far from the other values"
+        yield Finding(column.name, message, na_values_setting(column.name, (*na_values, *marks)))
+    if column.kind == "integer" and len(values) >= MIN_UNIQUE_ROWS and len(np.unique(values[~np.isnan(values)])) == len(values):
+        are_years = values.min() >= 1800 and values.max() <= 2100
+        is_dense = np.ptp(values) < len(values) ** 2 / 10 and not are_years  # random numbers of this range would repeat
+        if NUMBERED_NAME.search(column.name) or (is_dense and not TIME_NAME.search(column.name)):
+            yield Finding(column.name, "unique in every row; an identifier?", f"{setting_key(column.name)}.ignore = true")
+
+
 def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     """Yield that most cells of a category column are numbers or dates."""
     texts = mask_missing(cells.cast(pa.string()), column)
     kind = infer_kind(texts)
-    if kind.odd:
+    if len(column.categories) > MAX_CATEGORIES and (units := mixed_units(texts)):
+        key = setting_key(column.name)
+        setting = f'{key}.number_format = "money"' if "currencies" in units else f"{key}.ignore = true"
+        yield Finding(column.name, f"{len(column.categories):,} categories, because its numbers have {units}", setting)
+    elif kind.odd:
         shown = ", ".join(_shown(text, 1) for text in kind.odd[:MAX_SHOWN])
         message = f"a category, because {kind.odd_fraction:.0%} of its cells are not numbers or dates as the others ({shown})"
         marks = _repeatable(_counts(texts, kind.odd))
@@ -146,7 +179,7 @@ def _time_offsets(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
 
 def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     """Yield the marks of missing values; strings that occur once are shown by their form, because they may be personal."""
-    counts = _counts(cells, column.na_values)
+    counts = _counts(cells, (*column.na_values, *_sentinel_texts(cells, column)))
     if counts:
         marks = _repeatable(counts)
         forms = [_shown(text, count) for text, count in counts.items() if text not in marks]
@@ -158,6 +191,14 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
         yield Finding(column.name, message, _keeps_marks(column, marks))
 
 
+def _sentinel_texts(cells: pa.ChunkedArray, column: Column) -> list[str]:
+    """Return the cells that are a number among the NA values in another form, such as 99.0."""
+    sentinels = missing_sentinels(column)
+    texts = pc.unique(pc.utf8_trim_whitespace(cells.cast(pa.string()))).drop_null() if sentinels else pa.array([], pa.string())
+    texts = pc.filter(texts, pc.match_substring_regex(texts, f"^(?:{NUMBER})$"))
+    return [text for text in texts.to_pylist() if float(text) in sentinels and text not in column.na_values]
+
+
 def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
     """Return how often each of the marks occurs."""
     text = pc.utf8_trim_whitespace(cells.cast(pa.string()))
@@ -167,11 +208,11 @@ def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
 
 def _repeatable(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the strings that may be shown and set in a project file."""
-    return tuple(text for text, count in counts.items() if (count > 1 or text in NA_TEXTS) and len(text) <= MAX_MARK)
+    return tuple(text for text, count in counts.items() if (count > 1 or text.lower() in NA_TEXTS) and len(text) <= MAX_MARK)
 
 
 def _na_values(name: str, marks: Sequence[str]) -> str:
-    return f"{setting_key(name)}.na_values = [{', '.join(map(quoted, marks))}]" if marks else ""
+    return na_values_setting(name, marks) if marks else ""
 
 
 def _listed(start: str, texts: Sequence[str]) -> str:
@@ -189,7 +230,7 @@ def _keeps_marks(column: Column, marks: Sequence[str]) -> str:
 
 
 def _shown(text: str, count: int) -> str:
-    return _short(text if count > 1 or text in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text)))
+    return _short(text if count > 1 or text.lower() in NA_TEXTS else re.sub("[^\\W\\d_]", "a", re.sub("[0-9]", "9", text)))
 
 
 def _short(text: str) -> str:

@@ -16,7 +16,7 @@ from podium.tables.labeled_rows import LabeledRows
 from podium.tables.readers import SourceTable
 from podium.tables.schema_inference import infer_signature
 from podium.tables.split_keys import split_keys
-from podium.tables.target_inference import target_codes
+from podium.tables.target_inference import missing_targets, target_codes
 from podium.tables.typed_columns import coerce_column
 from podium.training.findings import column_findings, target_notes
 
@@ -32,8 +32,8 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     keys = split_keys(table, project)
     keep = target.notna()
     about_rows = list[Finding]()
-    if not keep.all():
-        about_rows.append(Finding(project.target, f"{counted(int((~keep).sum()), 'row')} without a target left out"))
+    if missing := missing_targets(table[project.target], project, signature.reading.decimal):
+        about_rows.append(Finding(project.target, f"{counted(missing, 'row')} without a target left out"))
     if project.cleaning.drop_duplicates:
         repeated = table.to_pandas().duplicated() & keep
         if repeated.any():

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from moto import mock_aws
 
 from podium.cli.check_project import header
-from podium.cli.inspect_table import inspect_table
+from podium.cli.inspect_table import CHANGES, CONFIRMS, inspect_table
 from podium.cli.main import podium
 from podium.project import BadProject, Project, load_project, parse_project
 from podium.storage.object_store import Store
 from podium.training.preparation import prepare_table
 from podium.training.reading import read_options, read_training_table
-from tests.unit.training.test_field_tables import CASES, ROWS, base, csv, excel_german
+from tests.unit.training.test_field_tables import CASES, ROWS, base, csv, excel_german, shop_rows
 
 
 def inspect(*arguments: str) -> tuple[int, str]:
@@ -188,13 +188,71 @@ def test_all_counts_are_those_of_the_rows_that_are_used(tmp_path: Path) -> None:
     assert "1 cell is a missing value: n/a" in [finding.message for finding in inspection.findings]
 
 
-def test_problems_of_all_columns_are_shown(tmp_path: Path) -> None:
+def test_problems_of_all_columns_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path))
     frame = base().astype({"a": object, "b": object})
     frame.loc[:60, ["a", "b"]] = "not measured"
     (tmp_path / "t.csv").write_text(frame.to_csv(index=False))
-    status, text = inspect(str(tmp_path / "t.csv"))
-    assert status != 0 and 'columns.a.kind = "category"' in text and 'columns.b.kind = "category"' in text
+    path = str(tmp_path / "t.csv")
+    status, text = inspect(path, "--target", "y", "--write", "measured")
+    assert status == 3 and 'columns.a.kind = "category"' in text and 'columns.b.kind = "category"' in text
+    assert re.search(r"\na +number +20\.3%", text) and re.search(r"\nc +category", text)
+    assert '\ncolumns.a.na_values = ["not measured"]  # a: is numbers, except for 20% of its cells' in text
+    assert load_project(tmp_path, "measured").columns["b"].na_values == ("not measured",)
+    assert inspect(path, "--project", "measured")[0] == 0
     assert inspect(str(tmp_path / "absent.csv"))[0] != 0
+
+
+def test_columns_are_shown_although_the_target_cannot_be_predicted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(csv(base().assign(name=[f"Person {n}" for n in range(ROWS)])))
+    status, text = inspect(str(tmp_path / "t.csv"), "--target", "name")
+    assert status == 3 and "like a name" in text and re.search(r"\nb +integer", text)
+
+
+def test_settings_that_confirm_are_apart_from_those_that_change(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(csv(noisy().assign(leak=lambda f: np.where(f["y"] == "yes", f["b"] + 0.5, 0))))
+    start, _, rest = inspect_table(str(path), "y").project_file.partition(CHANGES)
+    changes, _, confirms = rest.partition(CONFIRMS)
+    assert "columns." not in start
+    for setting in ('email.kind = "category"', 'when.date_format = "%d/%m/%Y"', 'city.fuzzy = "exact"', "leak.ignore = true"):
+        assert f"# columns.{setting}" in changes
+    for setting in (
+        'share.number_format = "percent"',
+        'day.date_format = "%d.%m.%Y"',
+        'dash.na_values = ["n/a"]',
+        'review.kind = "text"',
+    ):
+        assert f"# columns.{setting}" in confirms
+
+
+PANEL = 'data = "s3://podium/raw/shops.csv"\ntarget = "sold"\npanel = { entity = "shop", time = "when", lags = 3 }\n'
+
+
+def test_a_project_is_inspected_and_checked_as_it_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    frame = base().astype({"a": object})
+    frame.loc[:60, "a"] = "not measured"
+    tables = {"shops.csv": csv(shop_rows("D")), "t.csv": csv(frame)}
+    files = {"shops": PANEL, "t": 'data = "s3://podium/raw/t.csv"\ntarget = "y"\n'}
+    for name, text in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "project.toml").write_text(text)
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="podium")
+        for name, data in tables.items():
+            client.put_object(Bucket="podium", Key=f"raw/{name}", Body=data)
+        status, text = inspect("shops")
+        assert status == 0 and "forecast of sold" in text and re.search(r"\nwhen +date", text)
+        status, text = inspect("t")
+        assert status == 3 and 'columns.a.na_values = ["not measured"]' in text
+        result = CliRunner().invoke(podium, ["projects", "check", "t", "shops"])
+        assert result.exit_code == 1 and '"a" is numbers, except for 20%' in result.output and "shops: valid\n" in result.output
+        assert CliRunner().invoke(podium, ["projects", "check"]).exit_code == 0
+        assert inspect("t", "--write", "other")[0] == inspect("t", "--target", "a")[0] == 2
 
 
 def test_json_has_the_same_content(tmp_path: Path) -> None:

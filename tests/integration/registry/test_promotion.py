@@ -384,6 +384,8 @@ def test_a_version_with_a_leak_is_rejected(context: PromotionContext) -> None:
     frame = tables.prices(300).assign(total=lambda frame: 2 * frame["price"] + 1)
     leaking = Project(name="p", data="s3://podium/x", target="price", families=("linear",), n_trials=1)
     version = publish_version(context, frame, leaking).version
-    with pytest.raises(GateFailed, match=r"No leakage: total alone predicts 100.0% of price.*columns.NAME.ignore"):
+    with pytest.raises(
+        GateFailed, match=r"No leakage: total alone predicts 100.0% of price.*Set columns.total.ignore = true, or"
+    ):
         promote(context, "p", version, "first", now)
     promote(context, "p", publish_version(context, frame.drop(columns="total"), leaking).version, "first", now)

@@ -18,6 +18,7 @@ from podium.inference.table_rows import read_options as request_options
 from podium.models.encoder import fit_encoder
 from podium.project import Project
 from podium.schema.data_errors import BadData
+from podium.schema.reading import na_values_setting
 from podium.tables.frames import coerce_frame, columns_of, frame_to_rows, rows_to_frame
 from podium.tables.json_values import coerce_rows, json_cell
 from podium.tables.kind_inference import PANDAS_MARKS
@@ -164,6 +165,10 @@ TOTALS = {
     "a blank row before": f',,,,\n,,"{TOTAL}",,\n',
     "a mean, too": f'Total,,"{TOTAL}",,\nAverage,,{sales()["sold"].mean():.1f},,\n',
     "with a label in the target": f'Total,,"{TOTAL}",,yes\n',
+    "a source below": f'Total,,"{TOTAL}",,\nSource: the till,,,,\n',
+    "blank rows and notes": f',,,,\n,,,,\nGrand Total,,"{TOTAL}",,\n,,,,\nNote: net,,,,\nSource: the till,,,,\n,,,,\n',
+    "a full row": f'Total (2026),{sales()["b"].sum()},"{TOTAL}",{sales()["a"].sum():.2f},no\n',
+    "a total, a rounded mean and a source": f'Total,,"{TOTAL}",,\nPromedio,,{sales()["sold"].mean():.0f},,\nsee page 3,,,,\n',
 }
 
 
@@ -192,6 +197,26 @@ def test_a_last_row_that_may_be_data_is_kept(form: str) -> None:
     doubts = [finding.setting for finding in rows.findings if "may be a total" in finding.message]
     assert doubts == ["reading.skip_footer = 1"] * (form != "some cells missing")
     assert len(read(csv(sales()) + LAST_ROWS[form].encode() + b"\n", reading={"skip_footer": 1}).target) == ROWS
+
+
+def test_notes_alone_are_left_out_and_blank_rows_have_no_target() -> None:
+    rows = read(csv(sales()) + b",,,,\nSource: the till,,,,\n")
+    assert [finding.message for finding in rows.findings] == ["2 rows with notes at the end left out (blank, a note)"]
+    assert [finding.message for finding in read(csv(sales()) + b",,,,\n").findings] == ["1 row without a target left out"]
+
+
+def test_a_total_that_remains_above_the_skipped_rows_is_reported() -> None:
+    data = csv(sales()) + f'Total,,"{TOTAL}",,no\n,,,,\nSource: the till,,,,\n'.encode()
+    rows = read(data, reading={"skip_footer": 1})
+    assert len(rows.target) == ROWS + 1
+    assert "row 3 from the end may be a total (Total), but is not left out [reading.skip_footer = 3]" in map(str, rows.findings)
+    assert len(read(data, reading={"skip_footer": 3}).findings) == 1
+
+
+def test_a_total_below_a_short_table_is_left_out() -> None:
+    frame = sales().head(20)
+    total = f"Total,{frame['b'].sum()},{frame['sold'].sum()},{frame['a'].sum():.2f},\n".encode()
+    assert len(read(csv(frame) + total, task="binary", split={"folds": 2}).target) == 20
 
 
 def test_a_request_has_no_totals() -> None:
@@ -250,6 +275,21 @@ def test_cells_are_read_as_they_are_meant(form: str) -> None:
         assert column.has_number_format or column.na_values
 
 
+MARKS = ["k. A.", "K.A.", "o. A.", "keine Angabe", "n/v", "s/d", "n.d.", "sin dato", "-", "--", "?", "N/A", "Missing", "#REF!"]
+
+
+@pytest.mark.parametrize("cells", [["1,5", "2,25", "3,75"], ["01.02.2026", "17.03.2026"], ["ja", "nein"]])
+def test_marks_of_many_languages_are_missing_values_but_for_categories(cells: list[str]) -> None:
+    shown = [MARKS[n // 3 % len(MARKS)] if n % 3 == 0 else cells[n % len(cells)] for n in range(ROWS)]
+    rows = read(csv(base().assign(x=shown), sep=";", decimal=","))
+    column = next(column for column in rows.signature.inputs if column.name == "x")
+    if column.kind == "category":
+        assert set(MARKS) - {"N/A"} < set(column.categories)
+    else:
+        assert set(column.na_values) == set(MARKS) and rows.inputs["x"].isna().sum() == ROWS // 3
+    assert any(finding.column == "x" and "missing values" in finding.message for finding in rows.findings)
+
+
 NUMBER_NOTES = {
     "spaces": (["1 234 €", "12 500 €"], "read as amounts; currency signs are removed; spaces are thousands separators"),
     "no-break spaces": (["1\u202f234,5", "9,75"], "spaces are thousands separators; commas are decimal marks"),
@@ -260,6 +300,12 @@ NUMBER_NOTES = {
     "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
     "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
     "units that may be magnitudes": (["12k", "13k"], "read as amounts; k is × 1,000"),
+    "clear thousands": (
+        ["$139,750", "$81,035"],
+        "read as amounts; currency signs are removed; commas are thousands separators",
+    ),
+    "open commas": (["1,500", "2,750"], "commas are thousands separators; 1,500 is 1500, not 1.5"),
+    "open points": (["$1.500", "$2.750"], "currency signs are removed; 1.500 is 1.5, not 1500"),
 }
 
 
@@ -276,6 +322,7 @@ def test_a_finding_says_how_formatted_numbers_are_read(form: str) -> None:
         (["1,500", "2,750"], 'reading.decimal = ","'),
         (["$1.500", "$2.750"], 'reading.decimal = ","'),
         (["12,5", "9,75"], 'reading.decimal = ","'),
+        (["$139,750", "$81,035"], 'columns.x.number_format = "money"'),
         (["$1,500.50", "$9"], 'columns.x.number_format = "money"'),
         (["12%", "7%"], 'columns.x.number_format = "percent"'),
         (["12 kg", "7 kg"], 'columns.x.kind = "category"'),
@@ -287,7 +334,7 @@ def test_a_finding_on_numbers_has_the_setting_that_decides_it(cells: list[str], 
 
 
 def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
-    rows = read(csv(base().assign(x=range(1000, 1000 + 3 * ROWS, 3)), sep=";", decimal=","))
+    rows = read(csv(base().assign(x=np.arange(1000, 1000 + 3 * ROWS, 3) // 9 * 9), sep=";", decimal=","))
     assert "x" not in {finding.column for finding in rows.findings}
 
 
@@ -480,6 +527,34 @@ def test_a_date_column_may_have_missing_marks_and_other_names_do_not_make_times(
     frame = base().assign(date=dates, run_time=np.random.default_rng(1).integers(8 * 10**8, 2 * 10**9, ROWS))
     rows = read(csv(frame))
     assert kinds(rows)["date"] == "date" and kinds(rows)["run_time"] == "integer"
+
+
+YEARS = {
+    "births": (1940, 2005, 2035),
+    "births of a year not long ago": (1950, 2020, 2035),
+    "births of old people": (1925, 2009, 2024),
+    "births before the war": (1936, 1939, 2035),
+    "this century": (2001, 2034, 2035),
+}
+
+
+@pytest.mark.parametrize("case", YEARS)
+def test_two_digit_years_are_those_of_the_column(case: str) -> None:
+    first, last, newest = YEARS[case]
+    days = pd.Series(pd.date_range(f"{first}-01-02", f"{last}-12-30", periods=ROWS))
+    rows = read(csv(base().assign(born=days.dt.strftime("%m/%d/%y"))))
+    assert rows.raw is not None
+    column = next(column for column in rows.signature.inputs if column.name == "born")
+    assert column.last_year == newest and (column.low, column.high) == tuple(
+        (pd.Timestamp(day) - pd.Timestamp(0)).days for day in (f"{first}-01-02", f"{last}-12-30")
+    )
+    message = f"two-digit years are read as {newest - 99} to {newest}"
+    assert ("born", message, f"columns.born.last_year = {newest}") in [
+        (finding.column, finding.message, finding.setting) for finding in rows.findings
+    ]
+    assert json_cell(column)(cell := rows.raw["born"][0].as_py()) == text_cell(column)(cell) == rows.inputs["born"][0]
+    other = read(csv(base().assign(born=days.dt.strftime("%m/%d/%y"))), columns={"born": {"last_year": 2135}})
+    assert other.inputs["born"].min() >= 24_107
 
 
 def test_a_category_that_is_nearly_numbers_is_reported() -> None:
@@ -683,3 +758,123 @@ def test_a_panel_upload_may_have_an_index_and_iso_times(layout: dict[str, object
     table = read_typed(csv(frame, **layout), request_options(signature, DEFAULT_OPTIONS, REQUEST))
     typed = typed_panel(table, signature, DEFAULT_OPTIONS)
     assert len(typed["sold"]) == len(frame) and typed["when"].min() == 19723
+
+
+def about(rows: LabeledRows, column: str) -> list[str]:
+    return [str(finding) for finding in rows.findings if finding.column == column]
+
+
+NUMBERS = np.random.default_rng(6).integers(0, 21, ROWS)
+CODED = {
+    "years of education": ([99 if n == 7 else n for n in NUMBERS], ["99"]),
+    "ages up to 89": ([99 if n == 7 else n + 69 for n in NUMBERS], ["99"]),
+    "decimals": ([f"{999 if n == 7 else n}.0" for n in NUMBERS], ["999"]),
+    "two codes": ([98 if n == 7 else 99 if n == 8 else n for n in NUMBERS], ["98", "99"]),
+    "answers from 1 to 5": ([-9 if n == 7 else n % 5 + 1 for n in NUMBERS], ["-9"]),
+    "days, or none": ([-1 if n < 3 else n for n in NUMBERS], ["-1"]),
+    "amounts with many sizes": ([round(1.6**n) for n in NUMBERS], []),
+    "once": ([*[99] * 2, *NUMBERS[2:]], []),
+    "numbers up to 100": ([5 * n - 1 for n in NUMBERS], []),
+    "below zero": ([n - 9 for n in NUMBERS], []),
+    "a score": ([n % 3 - 1 for n in NUMBERS], []),
+}
+
+
+@pytest.mark.parametrize("case", CODED)
+def test_repeated_numbers_far_from_the_others_may_be_missing(case: str) -> None:
+    cells, marks = CODED[case]
+    lines = [line for line in about(read(csv(base().assign(x=cells))), "x") if "may mean a missing value" in line]
+    assert lines == [
+        f"x: {', '.join(marks)} may mean a missing value, far from the other values [{na_values_setting('x', marks)}]"
+    ] * bool(marks)
+    if marks:
+        assert read(csv(base().assign(x=cells)), columns={"x": {"na_values": marks}}).inputs["x"].max() <= 89
+
+
+def test_answers_and_codes_of_the_target_may_be_missing() -> None:
+    answers = np.array(["yes", "no", "Don't know", "no answer"])[NUMBERS % 4]
+    rows = read(csv(base().assign(y=answers)))
+    assert sum("may mean a missing value" in line for line in about(rows, "y")) == 1
+    setting = next(finding.setting for finding in rows.findings if finding.column == "y")
+    assert read(csv(base().assign(y=answers)), **tomllib.loads(setting)).signature.target.classes == ("no", "yes")
+    assert not about(read(csv(base().assign(y=np.where(NUMBERS > 9, "none", "mild")))), "y")
+    amounts = [9999.0 if n == 7 else n / 7 for n in NUMBERS]
+    assert 'target_na_values = ["9999.0"]' in str(about(read(csv(base().assign(y=amounts))), "y"))
+
+
+UNITS = {
+    "units": ([f"{n / 7:.2f} kg" if n % 3 else f"{n * 7} g" for n in range(ROWS)], "two units: kg and g", "quantity"),
+    "currencies": ([f"€{n}.50" if n % 3 else f"${n}" for n in range(ROWS)], "two currencies: € and $", "money"),
+    "more currencies": (
+        [f"{n}.50 {('EUR', 'CHF', 'USD')[n % 3]}" for n in range(ROWS)],
+        "3 currencies: EUR, CHF and USD",
+        "money",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_several_units_are_named(case: str, repeats: int) -> None:
+    cells, units, number_format = UNITS[case]
+    data = csv(base().assign(x=(cells[: ROWS // repeats] * repeats)))
+    (line,) = about(read(data), "x")
+    assert units in line
+    options = {"columns": {"x": {"number_format": number_format}}}
+    if number_format == "quantity":
+        with pytest.raises(BadData, match=f'"x" has {units}; convert'):
+            read(data, **options)
+    else:
+        assert number_format in line
+        assert about(read(data, **options), "x") == [f"x: amounts in {units} are read as if they were one"]
+
+
+def test_a_quantity_has_the_unit_of_its_cells() -> None:
+    rows = read(csv(base().assign(x=[f"{n} kg" for n in range(ROWS)])), columns={"x": {"number_format": "quantity"}})
+    assert rows.inputs["x"].max() == ROWS - 1
+    assert not about(read(csv(base().assign(x=[f"{n}{('th', 'st')[n % 2]}" for n in range(100)] * 3))), "x")
+
+
+def test_whole_numbers_unique_in_every_row_may_identify_it() -> None:
+    random = np.random.default_rng(7)
+    columns = {
+        "respondent": random.permutation(ROWS) + 5_000,
+        "income": random.choice(10**6, ROWS, replace=False),
+        "docno": random.choice(10**9, ROWS, replace=False),
+        "season": random.permutation(ROWS) + 1800,
+        "hour": np.arange(ROWS) * 2 + 7,
+    }
+    rows = read(csv(base().assign(**columns)))
+    assert {finding.column for finding in rows.findings if "an identifier?" in finding.message} == {"respondent", "docno"}
+
+
+@pytest.mark.parametrize(
+    ("name", "digits", "kind"),
+    [
+        ("paid_ts", 13, "date"),
+        ("paidAt", 13, "date"),
+        ("reading date", 16, "date"),
+        ("what", 13, "integer"),
+        ("paid_ts", 10, "integer"),
+    ],
+)
+def test_long_times_since_1970_need_only_the_end_of_a_name(name: str, digits: int, kind: str) -> None:
+    seconds = np.random.default_rng(8).integers(16 * 10**8, 17 * 10**8, ROWS)
+    assert kinds(read(csv(base().assign(**{name: seconds * 10 ** (digits - 10)}))))[name] == kind
+
+
+def test_rows_of_rare_classes_are_not_counted_as_rows_without_a_target() -> None:
+    rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["A"] * 2 + ["", "D", "D", "E"])))
+    assert about(rows, "y")[-1] == "y: 1 row without a target left out"
+    assert "1 row without" not in str(about(read(csv(base().assign(y=["A", "B", "C"] * 99 + ["D", "D", "E"]))), "y"))
+
+
+def test_missing_marks_are_counted_in_every_form_of_the_number() -> None:
+    cells = [f"{n}.0" if n != 7 else "99.0" for n in NUMBERS]
+    lines = about(read(csv(base().assign(x=cells)), columns={"x": {"na_values": ["99"]}}), "x")
+    assert lines == [f'x: {cells.count("99.0")} cells are missing values: 99.0 [columns.x.na_values = ["99.0"]]']
+
+
+def test_lines_before_the_header_are_counted_as_in_the_setting() -> None:
+    rows = read(LAYOUTS["preamble"])
+    assert ("3 lines before the header skipped", "reading.skip_rows = 3") in [(f.message, f.setting) for f in rows.findings]

@@ -51,7 +51,7 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     assert [column.kind for column in rows.signature.inputs] == ["number", "number"]
     assert list(map(str, rows.findings)) == [
         'dose: 10 cells are missing values: #N/A [columns.dose.na_values = ["#N/A"]]',
-        'price: read as amounts; commas are thousands separators [reading.decimal = ","]',
+        'price: read as amounts; commas are thousands separators; 1,500 is 1500, not 1.5 [reading.decimal = ","]',
         "y: 10 rows without a target left out",
     ]
 
@@ -63,7 +63,8 @@ def test_a_target_with_thousands_separators_gets_a_note() -> None:
         )
     )
     assert rows.signature.target.task == "regression"
-    assert Finding("y", "read as amounts; commas are thousands separators", 'reading.decimal = ","') in rows.findings
+    message = "read as amounts; commas are thousands separators; 1,500 is 1500, not 1.5"
+    assert Finding("y", message, 'reading.decimal = ","') in rows.findings
 
 
 def test_zeros_can_be_declared_missing() -> None:
