@@ -105,7 +105,7 @@ def _split(x: Tensor, split: Split) -> Tensor:
     if split.codes is not None:
         return (cells == np.array([split.codes or (-1,)])).apply("Cast", to=TensorProto.INT64).reduce("ReduceMax")
     above = cells > split.border
-    return (np.logical_or(above, cells.map(np.isnan)) if split.missing else above).apply("Cast", to=TensorProto.INT64)
+    return (above.apply("Or", cells.map(np.isnan)) if split.missing else above).apply("Cast", to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)
