@@ -104,9 +104,8 @@ def _split(x: Tensor, split: Split) -> Tensor:
     cells = x.column(split.column)
     if split.codes is not None:
         return (cells == np.array([split.codes or (-1,)])).apply("Cast", to=TensorProto.INT64).reduce("ReduceMax")
-    above, missing = cells > split.border, cells.map(np.isnan)
-    holds: Any = np.logical_or(above, missing) if split.missing else above  # type: ignore[call-overload]
-    return holds.apply("Cast", to=TensorProto.INT64)
+    above = cells > split.border
+    return (above.apply("Or", cells.map(np.isnan)) if split.missing else above).apply("Cast", to=TensorProto.INT64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,6 @@ UFUNCS: dict[np.ufunc, str | Callable[..., Tensor]] = {
     np.log1p: lambda x: (x + 1.0).map(np.log),
     np.log2: lambda x: x.map(np.log) / float(np.log(2.0)),
     np.logical_and: "And",
-    np.logical_or: "Or",
     np.matmul: "MatMul",
     np.maximum: "Max",
     np.minimum: "Min",
