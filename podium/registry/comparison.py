@@ -61,7 +61,8 @@ def incumbent_of(champion: LoadedVersion, fetch: Fetch) -> Incumbent:
     manifest, rows = champion.manifest, None
     if manifest.is_out_of_fold:
         with contextlib.suppress(UnreadableRows, StoreError):
-            rows = read_evaluation_rows(manifest, fetch)
+            stored = read_evaluation_rows(manifest, fetch)
+            rows = stored if manifest.champion in stored.scores else None
     try:
         project = Project.model_validate(manifest.configuration)
     except ValidationError:  # the configuration is from another release
