@@ -239,7 +239,9 @@ class GateOptions(StrictModel):
     leakage: bool = Field(True, description="require that no single input predicts 99.9 % of the target")
     compatible: bool = Field(True, description="require that the version accepts every input that the champion accepts")
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
-    max_latency_ms: float | None = Field(None, gt=0, description="maximum median latency for one record, in milliseconds")
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="maximum median latency for one record, in milliseconds; ensembles: 1 by default"
+    )
     four_eyes: bool = Field(False, description="require a promoter whose key and name differ from the trainer's")
 
 

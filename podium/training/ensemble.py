@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -12,14 +13,20 @@ from podium.models.model import Model
 from podium.models.scorers import EnsembleScorer
 from podium.project import Project
 from podium.schema.arrays import BoolMask
+from podium.tables.frames import frame_to_rows
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate, prediction_time
 from podium.training.families import ENSEMBLE
 from podium.training.weighting import cross_fitted_mean, greedy_weights, random_groups
 
+log = logging.getLogger("podium.training")
+
+MAX_MILLISECONDS, TIMED_RECORDS = 1.0, 50
+"""The longest time of a record of an ensemble, unless `gates.max_latency_ms` says otherwise, and the records that are timed."""
+
 
 def ensemble_of(candidates: Sequence[Candidate], data: LabeledRows, project: Project) -> Candidate | None:
-    """Return the ensemble of the candidates if it has several members and the project allows it."""
+    """Return the ensemble of the candidates if it has several members, is fast enough, and the project allows it."""
     if not project.ensemble:
         return None
     started = time.monotonic()
@@ -41,10 +48,24 @@ def ensemble_of(candidates: Sequence[Candidate], data: LabeledRows, project: Pro
         return None
     scorer = EnsembleScorer(tuple(candidate.model.scorer for candidate, _ in members), tuple(weight for _, weight in members))
     model = Model(ENSEMBLE, candidates[0].model.signature, candidates[0].model.encoder, scorer)
+    limit, milliseconds = project.gates.max_latency_ms or MAX_MILLISECONDS, _milliseconds_per_record(model, data)
+    if milliseconds > limit:
+        log.info("%s: %.2g ms a record are more than %g ms; left out", ENSEMBLE, milliseconds, limit)
+        return None
     scores = cross_fitted_mean(parts, random_groups(len(truth), project.seed), weights_on)
     params = {"weights": {candidate.model.family: round(weight, 4) for candidate, weight in members}}
     value, seconds = metric_value(metric, truth, scores), time.monotonic() - started
     return Candidate(model, params, rows[covered], scores, value, seconds, prediction_time(model, data))
+
+
+def _milliseconds_per_record(model: Model, data: LabeledRows) -> float:
+    """Return the median time of single records."""
+    score_row, times = model.compiled(), list[float]()
+    for row in frame_to_rows(data.inputs.head(TIMED_RECORDS)):
+        started = time.perf_counter()
+        score_row(row)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times)) * 1000
 
 
 def _in_order(candidate: Candidate, rows: int) -> np.ndarray:

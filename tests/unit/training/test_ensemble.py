@@ -18,6 +18,7 @@ from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Target
 from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate
+from podium.training.ensemble import ensemble_of
 from podium.training.families import DEFAULT_FAMILIES
 from podium.training.local_run import leaderboard, train_candidates
 from podium.training.project_kinds import kind_of
@@ -203,3 +204,14 @@ def test_probabilities_that_are_too_sure_are_calibrated(task: str, factor: float
     truth = np.array([random.choice(len(classes), p=row) for row in probabilities], dtype=float)
     assert calibration(sums / factor, truth, target) == pytest.approx(factor, rel=0.1)
     assert calibration(sums, np.zeros(4000), Target("y", "regression")) == 1.0
+
+
+@pytest.mark.parametrize(("limit", "members"), [(10_000, 2), (1e-6, 0)])
+def test_a_slow_ensemble_is_left_out(limit: float, members: int) -> None:
+    entries = {"families": ["linear", "random-forest"], "n_trials": 1, "gates": {"max_latency_ms": limit}, "ensemble": False}
+    rows, project, (low, high) = trained(mixed_frame("regression"), **entries)
+    project = project.model_copy(update={"ensemble": True})
+    truth = rows.target.to_numpy()[:, None]
+    pair = [replace(low, validation_scores=truth - 1.0), replace(high, validation_scores=truth + 1.0)]
+    ensemble = ensemble_of(pair, rows, project)
+    assert len(ensemble.params["weights"] if ensemble else ()) == members
