@@ -47,7 +47,7 @@ def start_s3(folder: Path, ports: list[int], keys: tuple[str, str], bucket: str,
         *(str(Path(sysconfig.get_path("scripts")) / "weed"), f"-config_dir={settings}", f"-logdir={folder / 'logs'}", "mini"),
         *(f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={access}"),
         *("-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *("-master.electionTimeout=1s", "-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=1024"),
+        *("-master.electionTimeout=1s", "-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=256"),
         *flags,
     ]
     (folder / "logs").mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,23 @@ def installed(wheel: Path, folder: Path, extra: str) -> Path:
     return folder / "bin"
 
 
+@pytest.fixture
+def own_cloud(tmp_path: Path) -> Iterator[LocalCloud]:
+    """A bucket without the projects of other tests, which may need more than the extra `serve`."""
+    with LocalCloud(tmp_path / "cloud", free_ports(1)[0]) as started:
+        yield started
+
+
 @pytest.mark.timeout(900)
-def test_the_wheel_trains_and_serves_outside_the_checkout(wheel: Path, cloud: LocalCloud, tmp_path: Path) -> None:
+def test_the_wheel_trains_and_serves_outside_the_checkout(wheel: Path, own_cloud: LocalCloud, tmp_path: Path) -> None:
     """`luigi` with the extra `train` makes a champion; `podium serve` with the extra `serve` answers with it."""
     table = tables.prices().to_csv(index=False).encode()
-    cloud.client().put_object(Bucket="podium", Key="raw/wheel.csv", Body=table)
+    own_cloud.client().put_object(Bucket="podium", Key="raw/wheel.csv", Body=table)
     empty = tmp_path / "empty"
     (empty / "projects" / "wheel").mkdir(parents=True)
     (empty / "projects" / "wheel" / "project.toml").write_text(PROJECT)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = {**clean, **cloud.environment, "PODIUM_PROJECTS": str(empty / "projects")}
+    environment = {**clean, **own_cloud.environment, "PODIUM_PROJECTS": str(empty / "projects")}
 
     train = installed(wheel, tmp_path / "train", "train")
     luigi = [str(train / "luigi"), "--module", "luigi_tasks", "Pipeline", "--project", "wheel", "--local-scheduler"]
