@@ -20,6 +20,7 @@ GATE_TITLES = {
     "no-missing-predictions": "No missing predictions",
     "size": "Size",
     "scores": "Reported scores",
+    "baseline": "Better than a constant",
     "leakage": "No leakage",
     "min-score": "Minimum score",
     "latency": "Latency",

@@ -157,7 +157,7 @@ def _baseline(loaded: LoadedVersion) -> GateResult:
     """Check that the champion was better in cross-validation than the same prediction for every row."""
     passed = loaded.manifest.leaderboard[0].get("better_than_constant") is not False
     detail = "better" if passed else "not significantly better"
-    return GateResult(name="baseline", passed=passed, detail=f"{detail} than predicting the same for every row")
+    return GateResult(name="baseline", passed=passed, detail=f"{detail} than the same prediction for every row")
 
 
 def _leakage(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
