@@ -24,7 +24,7 @@ from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.validation import Validator
 from podium.registry.versions import Manifest
 from tests import tables
-from tests.conftest import Put, publish_champion
+from tests.conftest import publish_champion
 
 pytestmark = pytest.mark.slow
 
@@ -35,15 +35,28 @@ ENTRIES: dict[str, Any] = {"name": "many", "target": "kind", "families": ["linea
 
 
 @pytest.fixture(scope="module")
-def versions(put_champion: Put) -> list[Manifest]:
-    return [put_champion(tables.flowers(seed=seed), **ENTRIES) for seed in (21, 22)]
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A bucket with one project, so that a new worker does not wait for those of other tests."""
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def two_workers(cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def own_context(own_cloud: LocalCloud, validator: Validator) -> PromotionContext:
+    return replace(promotion_context(own_cloud), validator=validator)
+
+
+@pytest.fixture(scope="module")
+def versions(own_context: PromotionContext) -> list[Manifest]:
+    project = Project(data="s3://podium/none", **ENTRIES)
+    return [publish_champion(own_context, tables.flowers(seed=seed), project) for seed in (21, 22)]
+
+
+@pytest.fixture(scope="module")
+def two_workers(own_cloud: LocalCloud, versions: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     (port,) = free_ports(1)
     variables = {"PODIUM_POLL_SECONDS": "0.5", "PODIUM_DASK_WORKERS": "1", "PODIUM_ASYNC_THRESHOLD_BYTES": "2000"}
-    process = start_service({**cloud.environment, **variables}, port, tmp_path_factory.mktemp("two"), workers=2)
+    process = start_service({**own_cloud.environment, **variables}, port, tmp_path_factory.mktemp("two"), workers=2)
     client = Client(f"http://127.0.0.1:{port}")
     try:
         client.wait_until(lambda: all_serve(client, versions[1].version), 60)
@@ -61,12 +74,12 @@ def all_serve(client: Client, version: str) -> bool:
     return [worker["serving"].get("many") for worker in workers(client)] == [version] * 2
 
 
-def test_both_workers_serve_and_swap(two_workers: Client, cloud_context: PromotionContext, versions: list[Manifest]) -> None:
-    promote(cloud_context, "many", versions[0].version, "a test", utc_now, force=True)
+def test_both_workers_serve_and_swap(two_workers: Client, own_context: PromotionContext, versions: list[Manifest]) -> None:
+    promote(own_context, "many", versions[0].version, "a test", utc_now, force=True)
     two_workers.wait_until(lambda: all_serve(two_workers, versions[0].version), 20)
     assert len({worker["pid"] for worker in workers(two_workers)}) == 2
     assert two_workers.get("/status").json()["oldest_check_seconds"] < 60
-    promote(cloud_context, "many", versions[1].version, "a test", utc_now, force=True)
+    promote(own_context, "many", versions[1].version, "a test", utc_now, force=True)
     two_workers.wait_until(lambda: all_serve(two_workers, versions[1].version), 20)
 
 
