@@ -114,9 +114,12 @@ def _reported_scores(loaded: LoadedVersion, test: LabeledRows) -> GateResult:
 
 def _is_worse_than_out_of_fold(model: Model, rows: LabeledRows, metric: str) -> bool:
     """Return whether a model is worse on rows that it has seen, as if the out-of-fold scores were those of another model."""
-    target = rows.signature.target
-    scores = [model.scores(rows.inputs), rows.scores[model.family]]
-    samples = bootstrap(metrics_for(target)[metric_name(target, metric)], rows.target.to_numpy(), scores, 0)
+    target, truth = rows.signature.target, rows.target.to_numpy()
+    selected, scores = metrics_for(target)[metric_name(target, metric)], [model.scores(rows.inputs), rows.scores[model.family]]
+    seen, unseen = (metric_value(selected, truth, each) for each in scores)
+    if not seen < unseen:
+        return False
+    samples = bootstrap(selected, truth, scores, 0)
     return bool(interval(samples[:, 0] - samples[:, 1], 0.99)[1] < 0)
 
 
