@@ -6,6 +6,7 @@ checked here, and text that LightGBM could split differently into lines or field
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 
@@ -42,11 +43,22 @@ OBJECTIVE = re.compile(
 Fields = Mapping[str, str]
 
 
+_checked: set[bytes] = set()
+"""Digests of the texts that this process has found valid: an ensemble holds those of its members again."""
+
+
 def check_trees(text: str, features: int, outputs: int) -> None:
     """Check that the text is a valid model with these numbers of features and outputs.
 
     Raises a ValueError that names the tree and the field.
     """
+    digest = hashlib.sha256(f"{features} {outputs} {text}".encode()).digest()
+    if digest not in _checked:
+        _check_text(text, features, outputs)
+        _checked.add(digest)
+
+
+def _check_text(text: str, features: int, outputs: int) -> None:
     if "\0" in text or "\r" in text:
         raise ValueError("the LightGBM text contains control characters: save the model again")
     head, blank, rest = text.partition("\n\n")

@@ -12,10 +12,10 @@ from podium.models.metrics import INFINITY_IN_CSV, Metric, bootstrap, interval, 
 from podium.models.model import Model
 from podium.project import PromotionRules
 from podium.registry.audit_entry import GateResult
-from podium.registry.comparison import Incumbent, NotComparable, comparable_rows
+from podium.registry.comparison import Incumbent, NotComparable, comparable_rows, incumbent_of
 from podium.registry.compatibility import incompatibilities
 from podium.registry.loading import LoadedVersion
-from podium.registry.versions import UNTIL
+from podium.registry.versions import UNTIL, Fetch
 from podium.schema.reading import setting_key
 from podium.tables.labeled_rows import LabeledRows
 
@@ -28,15 +28,15 @@ def evaluate_gates(
     loaded: LoadedVersion,
     golden: Golden,
     champion: LoadedVersion | None,
-    incumbent: Incumbent | None,
     test: LabeledRows,
     rules: PromotionRules,
+    fetch: Fetch,
 ) -> list[GateResult]:
     """Return the result of every gate in the promoter's rules.
 
     `golden` and `test` are the version's own rows; all figures are computed again, from the out-of-fold scores of rows that
-    the models were trained on. Loading has already verified the files, the signature and the golden rows. `incumbent` is the
-    champion's model. Raises UnknownMetric.
+    the models were trained on. Loading has already verified the files, the signature and the golden rows. `fetch` reads the
+    rows of the champion. Raises UnknownMetric.
     """
     gates = rules.gates
     if error := _test_row_error(loaded, test):
@@ -55,12 +55,12 @@ def evaluate_gates(
         results.append(_min_score(loaded, test, rules.metric, gates.min_score))
     if gates.max_latency_ms is not None:
         results.append(_latency(loaded, golden, gates.max_latency_ms))
-    if champion and incumbent:
+    if champion:
         results += _no_older_data(loaded, champion)
         if gates.compatible:
             results.append(_compatible(loaded, champion))
         if gates.non_inferiority:
-            results.append(_non_inferiority(loaded, incumbent, test, rules))
+            results.append(_non_inferiority(loaded, incumbent_of(champion, fetch), test, rules))
     return results
 
 

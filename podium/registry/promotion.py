@@ -22,7 +22,7 @@ from podium.registry.audit_log import (
     finish_alias_update,
     retired_versions,
 )
-from podium.registry.comparison import incumbent_of, read_evaluation_rows
+from podium.registry.comparison import read_evaluation_rows
 from podium.registry.gates import evaluate_gates
 from podium.registry.loading import LoadedVersion
 from podium.registry.signing import Signer, TrustPolicy
@@ -263,8 +263,7 @@ def _evaluate(
     try:
         golden = GOLDEN.validate_json(read_file(loaded.manifest, GOLDEN_FILE, context.fetch))
         rows = read_evaluation_rows(loaded.manifest, context.fetch)
-        incumbent = incumbent_of(champion, context.fetch) if champion else None
-        return results + evaluate_gates(loaded, golden, champion, incumbent, rows, rules)
+        return results + evaluate_gates(loaded, golden, champion, rows, rules, context.fetch)
     except (UnreadableRows, IntegrityError, TooLarge, UnknownMetric) as error:
         return [*results, GateResult(name="test-rows", passed=False, detail=str(error))]
 

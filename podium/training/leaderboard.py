@@ -12,9 +12,6 @@ from podium.tables.labeled_rows import LabeledRows
 from podium.training.candidates import Candidate
 from podium.training.families import ENSEMBLE, FAMILIES
 
-SIMPLEST_FIRST = (*FAMILIES, ENSEMBLE)
-"""Decides between models with the same score."""
-
 
 def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, project: Project) -> pd.DataFrame:
     """Return one row per model, best first.
@@ -27,7 +24,8 @@ def rank(candidates: list[Candidate], training: LabeledRows, test: LabeledRows, 
     """
     name = metric_name(test.signature.target, project.metric)
     metrics = metrics_for(test.signature.target)
-    ranked = sorted(candidates, key=lambda each: (-each.score_val, SIMPLEST_FIRST.index(each.model.family)))
+    simplest_first = [*FAMILIES, ENSEMBLE]  # decides between models with the same score
+    ranked = sorted(candidates, key=lambda each: (-each.score_val, simplest_first.index(each.model.family)))
     truth = test.target.to_numpy()
     test_scores = [candidate.model.out_of_sample_scores(test) for candidate in ranked]
     validated = _resampled_with_constant(ranked, training, project)

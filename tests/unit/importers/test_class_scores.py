@@ -94,6 +94,7 @@ CLASSIFIERS: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["two", "three"])
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.filterwarnings("ignore:The `probability` parameter was deprecated")

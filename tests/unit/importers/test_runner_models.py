@@ -67,6 +67,7 @@ NOT_CONVERTED: dict[str, Callable[[], tuple[Any, list[str]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_CONVERTED)
 def test_an_estimator_that_cannot_be_converted_predicts_like_the_original(name: str) -> None:
     estimator, columns = NOT_CONVERTED[name]()

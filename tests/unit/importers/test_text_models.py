@@ -83,6 +83,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str | list[str]]] = {
 VOTERS = {"margins": LinearSVC(), "bayes": MultinomialNB(), "logistic": LogisticRegression()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_of_texts_predicts_like_the_original(name: str) -> None:
     make, columns = MODELS[name]
