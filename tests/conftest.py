@@ -136,8 +136,7 @@ def projects_of(client: Client) -> set[str]:
 @pytest.fixture(scope="session")
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A running service with the projects `mixed` (all kinds of columns), `prices` (regression) and `odd` (unusual names)."""
-    families = ["linear", "random-forest", "extra-trees", "lightgbm"]
-    selection: dict[str, Any] = {"features": {"max_features": 20}, "ensemble": False, "families": families}
+    selection: dict[str, Any] = {"features": {"max_features": 20}, "ensemble": False}
     put_champion(tables.mixed(), name="mixed", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS, **selection)
     put_champion(tables.prices(), name="prices", target="price", n_trials=1)
     put_champion(tables.odd(), name="odd", target="y", n_trials=1, families=["linear"])
