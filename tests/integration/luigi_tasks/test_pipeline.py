@@ -248,6 +248,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entries", "code", "text"), FAILURES)
 def test_a_failure_has_a_reason_and_an_exit_code(
     environment: dict[str, str], cloud: LocalCloud, entries: Any, code: int, text: str

@@ -102,6 +102,7 @@ class Load:
             thread.join()
 
 
+@pytest.mark.slow
 def test_swaps_under_load_fail_no_request_and_never_mix_versions(
     service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:

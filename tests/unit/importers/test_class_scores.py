@@ -107,6 +107,7 @@ def test_a_classifier_without_probabilities_predicts_the_classes_of_the_original
     assert predicted(model) == estimator.predict(table()[["a", "b"]]).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "runner"), [("two", ""), ("three", "sandboxed")])
 def test_support_vectors_without_probabilities_predict_the_classes_of_the_original(target: str, runner: str) -> None:
     estimator = make_pipeline(StandardScaler(), SVC()).fit(table()[["a", "b"]], table()[target])

@@ -84,6 +84,7 @@ def test_an_estimator_that_cannot_be_converted_predicts_like_the_original(name: 
     assert model.scores(frame[:0]).shape == (0, len(golden.scores["m"][0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [np.nan, None])
 @pytest.mark.parametrize("encoder", [OneHotEncoder(), OrdinalEncoder(encoded_missing_value=-1), TargetEncoder()])
 def test_a_missing_text_is_what_the_estimator_was_fitted_with(encoder: Any, missing: Any) -> None:
@@ -105,6 +106,7 @@ def test_no_payload_runs_in_a_runner(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_encoder_that_fails_on_unknown_categories_is_validated_without_them() -> None:
     frame = table(missing="none")
     transformer = make_column_transformer((KNNImputer(), ["a", "b"]), (OneHotEncoder(), ["t"]))

@@ -176,6 +176,7 @@ def exponential_model() -> Any:
     return make_pipeline(TfidfVectorizer(token_pattern=EXPONENTIAL), LogisticRegression()).fit(texts, rows["y"])
 
 
+@pytest.mark.slow
 def test_a_pattern_that_hangs_ends_in_an_error_and_the_next_text_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_scorer, "SECONDS_PER_TEXT_CALL", 2.0)
     _, model = imported(exponential_model(), ["review"])
@@ -186,6 +187,7 @@ def test_a_pattern_that_hangs_ends_in_an_error_and_the_next_text_is_scored(monke
     assert list(score_row(["bc"])) == expected
 
 
+@pytest.mark.slow
 def test_a_pattern_that_hangs_on_the_sample_is_refused() -> None:
     rows = table()[["review", "y"]]
     rows.loc[3, "review"] = "b" * 60
