@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 SIGNAL_POLL_SECONDS = 0.1
 CHECK_TIMEOUT = 10.0
 """A store check that takes longer counts as failed."""
-START_SECONDS = 1.5
-"""How long startup waits for the first models; after that, they load while the service reports that it is not ready."""
+FIRST_POLL_SECONDS, FIRST_LOAD_SECONDS = 1.5, 5.0
+"""How long startup waits for the first poll, and for the models that it found; after that, both continue while the service
+reports that it is not ready."""
 LOAD_THREADS, RETRY_THREADS, RELOAD_THREADS = 4, 2, 4
 ALIAS_MISSING = "alias-missing: the store no longer has an alias for this project; the last version keeps serving"
 
@@ -110,7 +111,7 @@ class Reconciler:
         self._notified.set()
 
     async def start(self) -> None:
-        """Load the cached aliases and poll the store; after START_SECONDS both continue in the background."""
+        """Load the cached aliases and poll the store; what takes long continues in the background."""
         self._live.starting = True
         cached = await self._cache_threads.run(self._cache.aliases, self._location)
         for project, (data, confirmed) in cached.items():
@@ -125,7 +126,9 @@ class Reconciler:
         self._live.expected = frozenset(self._cached_aliases)
         self._start_syncs()
         self._first_poll_task = asyncio.create_task(self._first_poll())
-        await asyncio.wait([self._first_poll_task], timeout=START_SECONDS)
+        await asyncio.wait([self._first_poll_task], timeout=FIRST_POLL_SECONDS)
+        if loading := [task for project, task in self._sync_tasks.items() if not self._is_available(project)]:
+            await asyncio.wait(loading, timeout=FIRST_LOAD_SECONDS)
 
     async def _first_poll(self) -> None:
         try:

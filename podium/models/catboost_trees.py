@@ -74,10 +74,35 @@ class Tree:
             categories,
         )
 
+    def without_equal_leaves(self) -> Tree:
+        """Turn each node whose leaves all have the same values, such as 0 where there were no rows, into one leaf."""
+        split, values, weights = self.split.copy(), self.values.copy(), self.weights.copy()
+        while True:
+            inner = np.flatnonzero(split >= 0)
+            no, yes = self.no[inner], self.yes[inner]
+            is_equal = (split[no] < 0) & (split[yes] < 0) & (values[no] == values[yes]).all(axis=1)
+            if not is_equal.any():
+                return Tree(split, self.no, self.yes, values, weights)._reachable()
+            merged = inner[is_equal]
+            values[merged], weights[merged] = values[no[is_equal]], weights[no[is_equal]] + weights[yes[is_equal]]
+            split[merged] = -1
+
+    def _reachable(self) -> Tree:
+        """Number the nodes that can be reached from the root in their order."""
+        is_reached = np.zeros(len(self.split), dtype=bool)
+        level = np.array([0])
+        while len(level):
+            is_reached[level] = True
+            level = level[self.split[level] >= 0]
+            level = np.concatenate([self.no[level], self.yes[level]])
+        number, split = np.cumsum(is_reached) - 1, self.split[is_reached]
+        no, yes = (np.where(split < 0, -1, number[ends[is_reached]]) for ends in (self.no, self.yes))
+        return Tree(split, no, yes, self.values[is_reached], self.weights[is_reached])
+
 
 def read_tree(tree: Mapping[str, Any]) -> Tree:
     """Read a symmetric or a grown tree. Raises ValueError, KeyError or TypeError."""
-    return _symmetric(tree) if "leaf_values" in tree else _grown(tree)
+    return (_symmetric(tree) if "leaf_values" in tree else _grown(tree)).without_equal_leaves()
 
 
 def _symmetric(tree: Mapping[str, Any]) -> Tree:

@@ -19,12 +19,19 @@ from botocore.exceptions import ReadTimeoutError
 from podium.registry.champion_alias import alias_key
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
+from service import reconciler
 from service.aliases import MAX_LISTED, MAX_NEW
 from service.errors import ModelNotReady, UnknownProject
 from service.staleness import MIN_STALE_SECONDS, public_reason
 from tests.integration.service.test_reconciler import Bucket, Loader, World, entry
 
 MAX_SECONDS = 5.0
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "FIRST_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(reconciler, "FIRST_LOAD_SECONDS", 1.0)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -205,7 +212,25 @@ def test_a_version_that_hangs_delays_no_other_project(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_start_completes_while_a_version_hangs_and_reports_not_ready(tmp_path: Path) -> None:
+def test_a_start_waits_for_the_versions_that_the_poll_found(tmp_path: Path) -> None:
+    class SlowLoader(Loader):
+        def load(self, *arguments: Any) -> Any:
+            time.sleep(reconciler.FIRST_POLL_SECONDS + 0.3)
+            return super().load(*arguments)
+
+    async def scenario() -> None:
+        world = World(tmp_path, loader=SlowLoader())
+        put(world, "p", 1, "v1")
+        await world.reconciler.start()
+        assert serving(world, "p") == "v1"
+        world.reconciler.close()
+
+    run(scenario())
+
+
+def test_a_start_completes_while_a_version_hangs_and_reports_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "FIRST_LOAD_SECONDS", 0.5)
+
     async def scenario() -> None:
         ModelCache(tmp_path).remember_alias("memory/b", "known", entry("known", 1, "v1"))
         world = World(tmp_path, loader=HangingLoader())
