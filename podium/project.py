@@ -332,7 +332,13 @@ class Project(StrictModel):
 def check_name(name: str) -> None:
     """Require a name that a project may have. Raises BadProject."""
     if not re.fullmatch(NAME, name):
-        raise BadProject(f"{json.dumps(name, ensure_ascii=False)} cannot be the name of a project: {NAME_RULE}")
+        usable = project_name_of(name)
+        raise BadProject(f"{json.dumps(name, ensure_ascii=False)} cannot be the name of a project: {NAME_RULE}; use {usable}")
+
+
+def project_name_of(text: str) -> str:
+    """Return a name that a project may have, near to the text."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64].strip("-") or "project"
 
 
 def load_project(folder: Path, name: str) -> Project:

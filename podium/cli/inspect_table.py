@@ -12,7 +12,16 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from podium.project import RULES_OF_PATTERNS, S3_URL, BadProject, ColumnOptions, Project, check_name, parse_project
+from podium.project import (
+    RULES_OF_PATTERNS,
+    S3_URL,
+    BadProject,
+    ColumnOptions,
+    Project,
+    check_name,
+    parse_project,
+    project_name_of,
+)
 from podium.schema.columns import Column, Signature, Target
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding, printable, quoted
@@ -92,7 +101,7 @@ def inspect_table(source: str, target: str = "", bucket: str = "podium", project
     if project:
         config, lines = project, []
     else:
-        name = re.sub(r"[^a-z0-9]+", "-", Path(source).name.split(".")[0].lower()).strip("-")[:64] or "project"
+        name = project_name_of(Path(source).name.split(".")[0])
         config = _config(name, url, target or _likely_target(data, name, url))
         lines = [
             f"data = {quoted(url)}{'' if source == url else printable(f'  # upload {Path(source).name} to this URL')}",

@@ -57,7 +57,7 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 @projects.command("inspect")
 @click.argument("source")
 @click.option("--target", default="", help="column to predict; by default one with a usual name, or the last one")
-@click.option("--write", "name", help="write the project file of a new project with this name")
+@click.option("--write", "name", help="write the project file of a new project with this name, in the folder PODIUM_PROJECTS")
 @click.option("--project", "existing", help="read the table as the file of this project says")
 @json_option
 @report_errors

@@ -42,8 +42,8 @@ BLOCK_BYTES = 1 << 24
 NO_HEADER = (
     "the first row looks like data; set reading.names to the names of the columns, or reading.skip_rows = 0 if it is a header"
 )
-MAX_FOOTER = 5
-"""Maximum number of rows after the table, such as totals and sources."""
+MAX_FOOTER, MAX_SHOWN_TEXT = 5, 40
+"""Maximum number of rows after the table, such as totals and sources, and of the characters that are shown of one."""
 
 
 def accept_all(names: Sequence[str]) -> None:
@@ -238,7 +238,7 @@ class _TextTable:
         problems = invalid.problems
         is_footer = self.may_have_footer and invalid.are_short and len(problems) <= MAX_FOOTER
         if problems and is_footer and (problems[0].row or 0) > rows:
-            message = f"{counted(len(problems), 'row')} after the table left out, with fewer cells"
+            message = f"{counted(len(problems), 'row')} after the table left out, with fewer cells: {'; '.join(invalid.texts)}"
             self.findings.append(Finding("", message))
         elif problems:
             raise BadData(problems)
@@ -257,6 +257,7 @@ class _InvalidRows:
     problems: list[Problem] = field(default_factory=list)
     comments: int = 0
     are_short: bool = True
+    texts: list[str] = field(default_factory=list)
 
     def add(self, row: pacsv.InvalidRow) -> str:
         is_short = row.actual_columns < row.expected_columns
@@ -269,6 +270,7 @@ class _InvalidRows:
             message = f"has {row.actual_columns} cells instead of {row.expected_columns}"
             self.problems.append(Problem("csv-row-length", message, number, None, f"{row.expected_columns} cells"))
             self.are_short &= is_short
+            self.texts.append(row.text[:MAX_SHOWN_TEXT])
         return "skip"
 
 

@@ -157,9 +157,6 @@ def target_findings(cells: pa.ChunkedArray, target: Target, project: Project, de
     name, text = target.name, _TargetText.of(cells, project.target_na_values, decimal)
     findings = list(_missing_answers(text.text, target, project))
     if not target.classes:
-        if text.kind.na_values:
-            marks = ", ".join(text.kind.na_values[:MAX_SHOWN])
-            findings.append(Finding(name, f"rows with {marks} have no target"))
         cells = mask_missing(cells, Column(name, "number", na_values=(*project.target_na_values, *text.kind.na_values)))
         if text.kind.has_format and (message := number_message(cells, text.kind)):
             findings.append(Finding(name, message, decimal_setting(cells, text.kind, decimal)))
@@ -198,9 +195,11 @@ def _missing_answers(text: pa.ChunkedArray, target: Target, project: Project) ->
         yield Finding(target.name, f"{shown} may mean a missing value", setting)
 
 
-def missing_targets(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> int:
-    """Return the number of rows without a target, apart from those of rare classes."""
-    return int(_TargetText.of(cells, project.target_na_values, decimal).text.null_count)
+def missing_targets(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> dict[str, int]:
+    """Return how often each mark stands for a missing target, the most frequent first; empty cells count as `empty`."""
+    is_missing = _TargetText.of(cells, project.target_na_values, decimal).text.is_null()
+    marks = pc.fill_null(pc.utf8_trim_whitespace(pc.filter(cells.cast(pa.string()), is_missing)), "").to_pylist()
+    return dict(Counter(mark or "empty" for mark in marks).most_common())
 
 
 def class_spellings(cells: pa.ChunkedArray, project: Project, decimal: DecimalMark) -> dict[str, str]:

@@ -102,7 +102,7 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, d
     if column.kind in ("number", "integer"):
         yield from _odd_numbers(cells, column, options.na_values if options else ())
     if column.na_values:
-        yield from _missing_marks(cells, column)
+        yield from _missing_marks(cells, column, options.na_values if options else ())
     if column.strptime_format and column.kind == "date" and (options is None or "date_format" not in options.model_fields_set):
         yield from _date_format(cells, column)
     if column.kind == "date" and "%y" in column.date_format and (options is None or options.last_year is None):
@@ -151,9 +151,10 @@ def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]
         setting = f'{key}.number_format = "money"' if "currencies" in units else f"{key}.ignore = true"
         yield Finding(column.name, f"{len(column.categories):,} categories, because its numbers have {units}", setting)
     elif kind.odd:
-        shown = ", ".join(_shown(text, 1) for text in kind.odd[:MAX_SHOWN])
+        counts = _counts(texts, kind.odd)
+        shown = ", ".join(_shown(text, counts.get(text, 1)) for text in kind.odd[:MAX_SHOWN])
         message = f"a category, because {kind.odd_fraction:.0%} of its cells are not numbers or dates as the others ({shown})"
-        marks = _repeatable(_counts(texts, kind.odd))
+        marks = _repeatable(counts)
         is_enough = infer_kind(mask_missing(texts, replace(column, na_values=marks))).kind != "category"
         key = setting_key(column.name)
         yield Finding(column.name, message, _na_values(column.name, marks) if is_enough else f'{key}.kind = "category"')
@@ -177,18 +178,21 @@ def _time_offsets(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
         yield Finding(column.name, f"{counted(count, 'time')} with an offset converted to UTC: 10:00+02:00 is 08:00")
 
 
-def _missing_marks(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
-    """Yield the marks of missing values; strings that occur once are shown by their form, because they may be personal."""
+def _missing_marks(cells: pa.ChunkedArray, column: Column, known: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield the marks of missing values; strings that occur once are shown by their form, because they may be personal.
+
+    The `known` ones are set in the project; if these are all, there is nothing to add to its file.
+    """
     counts = _counts(cells, (*column.na_values, *_sentinel_texts(cells, column)))
     if counts:
-        marks = _repeatable(counts)
+        marks = _repeatable(counts, known)
         forms = [_shown(text, count) for text, count in counts.items() if text not in marks]
         count = sum(counts.values())
         are, means = ("is", "a missing value") if count == 1 else ("are", "missing values")
         reason = f" that {are} not {EXPECTED[column.kind][count != 1]}" if forms and column.kind in EXPECTED else ""
         shown = [_listed(": ", [_short(mark) for mark in marks]), _listed("; by form: ", forms)]
         message = f"{counted(count, 'cell')}{reason} {are} {means}{''.join(shown)}"
-        yield Finding(column.name, message, _keeps_marks(column, marks))
+        yield Finding(column.name, message, "" if set(counts) <= set(known) else _keeps_marks(column, marks))
 
 
 def _sentinel_texts(cells: pa.ChunkedArray, column: Column) -> list[str]:
@@ -206,9 +210,10 @@ def _counts(cells: pa.ChunkedArray, marks: Sequence[str]) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in found}
 
 
-def _repeatable(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the strings that may be shown and set in a project file."""
-    return tuple(text for text, count in counts.items() if (count > 1 or text.lower() in NA_TEXTS) and len(text) <= MAX_MARK)
+def _repeatable(counts: Mapping[str, int], known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the strings that may be shown and set in a project file, or are set there."""
+    may_be_shown = {text for text, count in counts.items() if count > 1 or text.lower() in NA_TEXTS or text in known}
+    return tuple(text for text in counts if text in may_be_shown and len(text) <= MAX_MARK)
 
 
 def _na_values(name: str, marks: Sequence[str]) -> str:

@@ -33,7 +33,10 @@ def prepare_table(source: SourceTable, project: Project) -> LabeledRows:
     keep = target.notna()
     about_rows = list[Finding]()
     if missing := missing_targets(table[project.target], project, signature.reading.decimal):
-        about_rows.append(Finding(project.target, f"{counted(missing, 'row')} without a target left out"))
+        marks = ", ".join(f"{mark} {count}" for mark, count in missing.items()) if len(missing) > 1 else next(iter(missing))
+        about_rows.append(
+            Finding(project.target, f"{counted(sum(missing.values()), 'row')} without a target left out: {marks}")
+        )
     if project.cleaning.drop_duplicates:
         repeated = table.to_pandas().duplicated() & keep
         if repeated.any():

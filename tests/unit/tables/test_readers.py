@@ -149,7 +149,7 @@ def test_training_leaves_out_comments_and_short_rows_after_the_table() -> None:
     source = read_source(b"a,b\n1,2\n# a comment\n3,4\nsum\n", TRAINING)
     assert source.table.to_pydict() == {"a": ["1", "3"], "b": ["2", "4"]}
     assert [finding.message for finding in source.findings] == [
-        "1 row after the table left out, with fewer cells",
+        "1 row after the table left out, with fewer cells: sum",
         "1 comment line skipped",
     ]
 

@@ -202,7 +202,8 @@ def test_a_last_row_that_may_be_data_is_kept(form: str) -> None:
 def test_notes_alone_are_left_out_and_blank_rows_have_no_target() -> None:
     rows = read(csv(sales()) + b",,,,\nSource: the till,,,,\n")
     assert [finding.message for finding in rows.findings] == ["2 rows with notes at the end left out (blank, a note)"]
-    assert [finding.message for finding in read(csv(sales()) + b",,,,\n").findings] == ["1 row without a target left out"]
+    rows = read(csv(sales()) + b",,,,\n")
+    assert [finding.message for finding in rows.findings] == ["1 row without a target left out: empty"]
 
 
 def test_a_total_that_remains_above_the_skipped_rows_is_reported() -> None:
@@ -865,7 +866,7 @@ def test_long_times_since_1970_need_only_the_end_of_a_name(name: str, digits: in
 
 def test_rows_of_rare_classes_are_not_counted_as_rows_without_a_target() -> None:
     rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["A"] * 2 + ["", "D", "D", "E"])))
-    assert about(rows, "y")[-1] == "y: 1 row without a target left out"
+    assert about(rows, "y")[-1] == "y: 1 row without a target left out: empty"
     assert "1 row without" not in str(about(read(csv(base().assign(y=["A", "B", "C"] * 99 + ["D", "D", "E"]))), "y"))
 
 
@@ -878,3 +879,18 @@ def test_missing_marks_are_counted_in_every_form_of_the_number() -> None:
 def test_lines_before_the_header_are_counted_as_in_the_setting() -> None:
     rows = read(LAYOUTS["preamble"])
     assert ("3 lines before the header skipped", "reading.skip_rows = 3") in [(f.message, f.setting) for f in rows.findings]
+
+
+def test_rows_without_a_target_are_reported_with_their_marks() -> None:
+    rows = read(csv(base().assign(y=["A", "B", "C"] * 98 + ["N/A", "N/A", "N/A", "", "null", ""])))
+    assert about(rows, "y") == ["y: 6 rows without a target left out: N/A 3, empty 2, null 1"]
+
+
+def test_marks_that_the_project_sets_are_not_suggested_again() -> None:
+    cells = ["see note"] * 3 + ["pending"] + [f"{number}.5" for number in range(296)]
+    table = csv(base().assign(x=cells))
+    (finding,) = (note for note in read(table).findings if note.column == "x")
+    assert "see note" in finding.setting and "pending" not in finding.setting
+    marks = {"columns": {"x": {"na_values": ["see note", "pending"]}}}
+    (finding,) = (note for note in read(table, **marks).findings if note.column == "x")
+    assert (finding.message, finding.setting) == ("4 cells are missing values: see note, pending", "")

@@ -40,7 +40,7 @@ def test_cleaning_drops_unusable_rows_and_columns_with_a_note() -> None:
     assert list(map(str, rows.findings)) == [
         'y: its 3 whole numbers are classes, not amounts [task = "regression"]',
         "same: left out: constant",
-        "y: 1 row without a target left out",
+        "y: 1 row without a target left out: empty",
         "1 repeated row left out [cleaning.drop_duplicates = false]",
     ]
 
@@ -52,7 +52,7 @@ def test_marks_for_missing_values_and_thousands_separators_get_a_note() -> None:
     assert list(map(str, rows.findings)) == [
         'dose: 10 cells are missing values: #N/A [columns.dose.na_values = ["#N/A"]]',
         'price: read as amounts; commas are thousands separators; 1,500 is 1500, not 1.5 [reading.decimal = ","]',
-        "y: 10 rows without a target left out",
+        "y: 10 rows without a target left out: NA",
     ]
 
 
