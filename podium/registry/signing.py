@@ -65,7 +65,11 @@ class Signer:
 
     def sign(self, document: Mapping[str, Any]) -> dict[str, str]:
         """Return the signatures of a document by key name."""
-        return {self.name: base64.b64encode(self._key.sign(canonical(document))).decode()}
+        return {self.name: base64.b64encode(self.sign_bytes(canonical(document))).decode()}
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the signature of 64 bytes."""
+        return self._key.sign(data)
 
 
 def key_name(public: str) -> str:
@@ -82,6 +86,10 @@ class VerifyingKeys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def verify_bytes(self, public: str, signature: bytes, data: bytes) -> None:
+        """Check that one of the keys signed the data. Raises InvalidSignature, KeyError."""
+        self._keys[key_name(public)].verify(signature, data)
 
     def signers(self, document: Mapping[str, Any]) -> set[str]:
         """Return the names of the accepted keys that signed the document."""

@@ -1,0 +1,1 @@
+"""The prediction log, its proofs, and the verification of logged predictions."""

@@ -1,0 +1,176 @@
+"""The local journal of answered requests, which are written to it before the answers leave.
+
+Each process appends to a file of its own that is mapped into memory, so that an entry costs no system call and survives the
+end of the process. After a crash of the machine, the entries of the last FLUSH_SECONDS may be missing. A file holds its
+entries one after another, each with its length and its CRC-32. Full files are shipped to the object store by another process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+FLUSH_SECONDS = 1.0
+SEGMENT_BYTES = 4 << 20
+OPEN, SEALED = ".open", ".sealed"
+HEADER = struct.Struct("<II")
+
+
+class JournalFull(Exception):
+    """The entry was not written: the journal has reached its limit, or the disk is full."""
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True):
+    """An answered request.
+
+    `version` has the project, the version, the digest of its manifest and the audit-log entry that made it the champion.
+    `scores` are the scores of each row by model family. The typed cells of the rows are in `rows`, or for many rows and for
+    panels as an Arrow stream in `table`, together with the scores. `row_numbers` are set if some rows of the request were invalid.
+    """
+
+    number: int
+    at: float
+    version: tuple[str, str, str, int]
+    caller: str
+    request: bytes
+    scores: dict[str, list[list[float]]]
+    rows: list[list[float | str | None]]
+    table: bytes = b""
+    row_numbers: list[int] | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(Entry)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Journal:
+    """The files of this process in `folder`, whose files of all processes may have `max_bytes`. Thread-safe."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._lock = threading.Lock()
+        self._segment: _Segment | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, *fields: object) -> str:
+        """Append an entry with the fields of `Entry` after `at`, and return its prediction id. Raises JournalFull."""
+        with self._lock:
+            segment = self._segment
+            number = segment.count if segment else 0
+            data = _encode((number, time.time(), *fields))
+            if segment is None or not segment.has_room(len(data)):
+                segment = self._next_segment(len(data))
+                data = _encode((0, time.time(), *fields))
+            return segment.append(data)
+
+    def _next_segment(self, size: int) -> _Segment:
+        self._seal()
+        self._segment = _Segment(self._folder, max(SEGMENT_BYTES, size + 2 * HEADER.size), self._max_bytes)
+        return self._segment
+
+    def flush(self) -> None:
+        """Write the entries to the disk."""
+        if segment := self._segment:
+            with suppress(ValueError):  # it was sealed meanwhile, and so flushed
+                segment.flush()
+
+    def seal(self) -> None:
+        """End the current file, so that its entries are shipped."""
+        with self._lock:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._segment:
+            self._segment.seal()
+            self._segment = None
+
+
+class _Segment:
+    """A file of a fixed size, locked by its process."""
+
+    def __init__(self, folder: Path, size: int, max_bytes: int) -> None:
+        used = sum(path.stat().st_size for path in folder.iterdir())
+        if used + size > max_bytes:
+            raise JournalFull(f"{used:,} bytes wait to be written to the object store")
+        self.name = f"{datetime.now(UTC):%Y%m%d}{secrets.token_hex(6)}"
+        self._path = folder / f"{self.name}{OPEN}"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.posix_fallocate(self._file, 0, size)  # without it, a full disk would kill the process at a later write
+        except OSError as error:
+            self._path.unlink()
+            os.close(self._file)
+            raise JournalFull(f"no space in {folder}: {error.strerror}") from None
+        self._map = mmap.mmap(self._file, size)
+        self._end, self.count = 0, 0
+
+    def has_room(self, size: int) -> bool:
+        return self._end + size + 2 * HEADER.size <= len(self._map)  # the space after the last entry is zero
+
+    def append(self, data: bytes) -> str:
+        start = self._end + HEADER.size
+        self._map[start : start + len(data)] = data
+        HEADER.pack_into(self._map, self._end, len(data), zlib.crc32(data))
+        self._end = start + len(data)
+        self.count += 1
+        return f"{self.name}-{self.count - 1:x}"
+
+    def flush(self) -> None:
+        self._map.flush()
+
+    def seal(self) -> None:
+        self._map.flush()
+        self._map.close()
+        if self.count:
+            os.truncate(self._file, self._end)
+            self._path.rename(self._path.with_suffix(SEALED))
+        else:
+            self._path.unlink()
+        os.close(self._file)
+
+
+def finished_segments(folder: Path) -> Iterator[Path]:
+    """Yield the files that no process writes any more, the oldest first."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix == SEALED or (path.suffix == OPEN and _is_abandoned(path)):
+            yield path
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # it was sealed meanwhile
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def read_segment(path: Path) -> list[Entry]:
+    """Return the complete entries of a file."""
+    data, entries, start = path.read_bytes(), list[Entry](), 0
+    while start + HEADER.size <= len(data):
+        length, crc = HEADER.unpack_from(data, start)
+        content = data[start + HEADER.size : start + HEADER.size + length]
+        if not length or len(content) < length or zlib.crc32(content) != crc:
+            break
+        entries.append(_decoder.decode(content))
+        start += HEADER.size + length
+    return entries
