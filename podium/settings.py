@@ -43,6 +43,14 @@ class StoreSettings(BaseSettings):
     promoter_keys: tuple[str, ...] = Field(
         (), description="Public keys whose audit-log entries are trusted. JSON list. Default: the trainer keys."
     )
+    log_key: SecretStr = Field(
+        SecretStr(""),
+        description="Private key that signs the prediction log; without it, predictions are not logged. `file:PATH` reads it "
+        "from a file.",
+    )
+    log_keys: tuple[str, ...] = Field(
+        (), description="Public keys of the prediction log. JSON list. Default: the public key of the private one."
+    )
     import_allowed: Path | None = Field(
         None, description="File that lists additional classes and functions that an imported pickle may use."
     )
@@ -52,12 +60,15 @@ class StoreSettings(BaseSettings):
 
     def signer(self) -> Signer:
         """Return the signer for the configured key. Raises BadKey."""
-        text = self.signing_key.get_secret_value()
-        if not text:
-            raise BadKey("PODIUM_SIGNING_KEY is not set. Create keys with `podium keys new`.")
-        if text.startswith(FILE_PREFIX):
-            text = Path(text.removeprefix(FILE_PREFIX)).read_text().strip()
-        return Signer.parse(text)
+        return _signer(self.signing_key, "PODIUM_SIGNING_KEY")
+
+    def log_signer(self) -> Signer:
+        """Return the signer of the prediction log. Raises BadKey."""
+        return _signer(self.log_key, "PODIUM_LOG_KEY")
+
+    def log_verifiers(self) -> VerifyingKeys:
+        """Return the keys whose checkpoints of the prediction log are trusted. Raises BadKey."""
+        return VerifyingKeys(self.log_keys or [self.log_signer().public])
 
     def rules_for(self, project: str) -> PromotionRules:
         """Return the promotion rules that this process applies to a project. Raises BadRules."""
@@ -71,3 +82,13 @@ class StoreSettings(BaseSettings):
         if not self.trainer_keys:
             raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version can be verified. Create keys with `podium keys new`.")
         return TrustPolicy(VerifyingKeys(self.trainer_keys), VerifyingKeys(self.promoter_keys or self.trainer_keys))
+
+
+def _signer(secret: SecretStr, setting: str) -> Signer:
+    """Return the signer for a configured key. Raises BadKey."""
+    text = secret.get_secret_value()
+    if not text:
+        raise BadKey(f"{setting} is not set. Create keys with `podium keys new`.")
+    if text.startswith(FILE_PREFIX):
+        text = Path(text.removeprefix(FILE_PREFIX)).read_text().strip()
+    return Signer.parse(text, setting)

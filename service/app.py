@@ -8,6 +8,7 @@ import functools
 import importlib.resources
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -18,10 +19,11 @@ from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
 from podium.inference.inbox import ProcessingOptions, bucket_opener, inbox_files
+from podium.monitoring.journal import Journal
 from podium.registry.loading import fetcher
 from podium.registry.validation import Validator
 from podium.storage.model_cache import ModelCache
-from podium.storage.object_store import Store, s3_client
+from podium.storage.object_store import Store, digest, s3_client
 from service.access_log import AccessLog
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
@@ -39,6 +41,7 @@ from service.jobs import JobLimits, Jobs
 from service.metrics import Metrics
 from service.openapi import install_openapi, operation_id
 from service.pages import Pages
+from service.prediction_log import TICK_SECONDS, PredictionLog, Shipping
 from service.problems import install_problems
 from service.query_parameters import check_query
 from service.reconciler import Reconciler
@@ -110,7 +113,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     app.state.access_log = AccessLog(metrics.log_lines) if settings.access_log else None
     admission = AdmissionMiddleware(app.entry, settings, metrics, bodies, app.state.access_log)
     app.entry = HeadAsGet(admission)
-    app.respond = FastResponder(live, metrics, admission, settings.dask_threshold)
+    app.state.predictions = PredictionLog(_journal(settings), metrics, refuses_when_full=settings.journal_when_full == "refuse")
+    app.respond = FastResponder(live, metrics, admission, app.state.predictions, settings.dask_threshold)
     if settings.cors_origins:  # outermost: preflight requests have no API key, and browsers must be able to read errors
         app.entry = CORSMiddleware(app.entry, **cors_options(settings.cors_origins))
     return app
@@ -126,6 +130,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         start_validator = services.reconciler.loader.validator.start
         asyncio.get_running_loop().run_in_executor(None, start_validator)  # before the next version needs it
         tasks = {"reconciler": services.reconciler.run, "inbox": services.inbox.run, "dask": services.dask.run}
+        if services.predictions.is_on:
+            tasks["prediction-log"] = functools.partial(_ship_predictions, services)
         if services.settings.shared:
             tasks["worker-status"] = functools.partial(_publish_status, services)
         for name, work in tasks.items():
@@ -155,6 +161,8 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     stack.callback(reconciler.close)
     processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id, store)
     inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
+    shipping = Shipping(app.state.predictions, _journal_folder(settings), settings.journal_seconds)
+    stack.push_async_callback(run_in_threadpool, shipping.close)
     open_bucket = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
     return Services(
         settings=settings,
@@ -168,8 +176,30 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
         pages=Pages(settings.templates),
         metrics=metrics,
         jobs=jobs,
+        predictions=app.state.predictions,
+        shipping=shipping,
         inbox=InboxWorker(lambda m: inbox_files(store, m, open_bucket), live, reconciler.reload, metrics, inbox_options),
     )
+
+
+def _journal(settings: ServiceSettings) -> Journal | None:
+    """Return the journal of this process, or None if there is no key with which to sign the log. Raises BadKey."""
+    if not settings.log_key.get_secret_value():
+        return None
+    settings.log_signer()
+    return Journal(_journal_folder(settings), settings.journal_bytes)
+
+
+def _journal_folder(settings: ServiceSettings) -> Path:
+    """Return the folder of the journals for this bucket."""
+    return settings.journal / digest(settings.store().location.encode())[:16] / "segments"
+
+
+async def _ship_predictions(services: Services) -> None:
+    """Keep the journal flushed and shipped."""
+    while True:
+        await run_in_threadpool(services.shipping.tick)
+        await asyncio.sleep(TICK_SECONDS)
 
 
 def _job_limits(settings: ServiceSettings) -> JobLimits:

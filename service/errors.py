@@ -224,5 +224,9 @@ class StorageFull(ServiceError):
     status, code, title, retry_after = 503, "storage-full", "Not enough storage", 60
 
 
+class PredictionLogFull(ServiceError):
+    status, code, title, retry_after = 503, "prediction-log-full", "Prediction log full", 10
+
+
 class UnknownResult(ServiceError):
     status, code, title = 404, "unknown-result", "Job not found"

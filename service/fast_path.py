@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -21,19 +21,20 @@ from podium.inference.explanations import MAX_EXPLAINED, explainer_for, is_expla
 from podium.inference.record_decoder import DecodedRows, NeedsReport, RecordDecoder, decode_small_json, decoder_of
 from podium.inference.served_model import ServedModel
 from podium.models.model import RowScorer
+from podium.schema.columns import Value
 from podium.schema.data_errors import BadData
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
 from service.asgi import SECURITY_HEADERS
-from service.authentication import Authenticator
-from service.errors import ServiceError
+from service.authentication import Authenticator, caller
+from service.errors import PredictionLogFull, ServiceError
 from service.http_limits import HEAD, DirectResponse
 from service.json_renderer import JsonRenderer, renderer_for
 from service.metrics import Metrics
 from service.mlflow import parse_mlflow_records
 from service.open_inference import HEADER_LENGTH, MAX_ID, as_boolean
+from service.prediction_log import PredictionLog
 from service.request_head import MAX_CACHED, Head
-from service.responses import new_prediction_id
 from service.tensors import DTYPES, NUMBERS
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ OPTIONS = {"models", "on_error", "inputs", "explain", "extra", "delimiter", "raw
 STRICT_HEAD = re.compile(rb"[A-Z]+ /[!\"$-~]* HTTP/1\.1\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*\r\n")
 ONE_CELL = ([1, 1], [1])
 DATATYPES = {*DTYPES, "BYTES"}
+Record = Callable[[ServedModel, str, bytes, Mapping[str, object], Sequence[Sequence[Value]]], str]
+"""Logs the caller, the request, the scores and the typed rows, and returns the prediction id."""
 UNSUPPORTED_HEADERS = ("content-encoding", "origin", HEADER_LENGTH.lower())
 """Headers that the routes or other middleware handle."""
 
@@ -59,6 +62,7 @@ class FastCall:
     method: str
     path: str
     keep_alive: bool
+    caller: str = ""
 
 
 class FastResponder:
@@ -67,8 +71,11 @@ class FastResponder:
     Every other request is passed on to the ASGI application, also if there is no free slot, or the host or API key is wrong.
     """
 
-    def __init__(self, live: ActiveModels, metrics: Metrics, admission: AdmissionMiddleware, max_rows: int) -> None:
+    def __init__(
+        self, live: ActiveModels, metrics: Metrics, admission: AdmissionMiddleware, predictions: PredictionLog, max_rows: int
+    ) -> None:
         self._live, self._rows, self._admission, self._max_rows = live, metrics.rows, admission, max_rows
+        self._record = predictions.record
         self._call_of = functools.lru_cache(1024)(functools.partial(_admitted_call, admission.authenticator))
 
     def __call__(self, head: Head, body: bytes, server: str) -> DirectResponse | None:
@@ -79,7 +86,7 @@ class FastResponder:
         if call is None or served is None or fast_path is None or not self._admission.has_free_slot:
             return None
         started = time.perf_counter()
-        result = fast_path.respond(call, body, self._max_rows)
+        result = fast_path.respond(call, body, self._max_rows, self._record)
         if result is None:
             return None
         self._rows[served.project] += result.rows
@@ -107,7 +114,7 @@ def _admitted_call(authenticator: Authenticator, head: Head, server: str) -> Fas
         authenticator.check(scope)
     except ServiceError:
         return None
-    return call
+    return replace(call, caller=caller(scope))
 
 
 def fast_path_for(served: ServedModel) -> FastPath | None:
@@ -188,11 +195,11 @@ class FastPath:
     renderer: JsonRenderer
     booleans: frozenset[str]
 
-    def respond(self, call: FastCall, body: bytes, max_rows: int) -> FastResult | None:
+    def respond(self, call: FastCall, body: bytes, max_rows: int, record: Record) -> FastResult | None:
         """Return the response, or None to pass the request on to the routes."""
         try:
-            return RESPONDERS[call.kind](self, call, body, max_rows)
-        except (NeedsReport, BadData):
+            return RESPONDERS[call.kind](self, call, body, max_rows, record)
+        except (NeedsReport, BadData, PredictionLogFull):
             return None
         except Exception:
             log.exception("the fast path failed; the routes handle the request")
@@ -205,11 +212,11 @@ class FastPath:
             raise NeedsReport from None
         return {family: [scorer(row) for row in decoded.rows] for family, scorer in scorers}
 
-    def predict(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+    def predict(self, call: FastCall, body: bytes, max_rows: int, record: Record) -> FastResult:
         options = self._options(parse_qsl(call.query, keep_blank_values=True) if call.query else [])
-        return self._predictions(self.decoder.rows_of_json(body, max_rows), options)
+        return self._predictions(call.caller, body, self.decoder.rows_of_json(body, max_rows), options, record)
 
-    def query(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+    def query(self, call: FastCall, body: bytes, max_rows: int, record: Record) -> FastResult:
         if "%" in call.query or "+" in call.query:
             pairs = parse_qsl(call.query, keep_blank_values=True)
         else:
@@ -220,7 +227,7 @@ class FastPath:
         if not OPTIONS.isdisjoint(self.served.signature.names):
             raise NeedsReport
         options = self._options([(name, fields.pop(name)) for name in ("models", "inputs", "explain") if name in fields])
-        return self._predictions(self.decoder.row_of_text(fields), options)
+        return self._predictions(call.caller, call.query.encode(), self.decoder.row_of_text(fields), options, record)
 
     def _options(self, pairs: Sequence[tuple[str, str]]) -> FastOptions:
         options = FastOptions([self.served.champion])
@@ -237,7 +244,9 @@ class FastPath:
             raise NeedsReport
         return options
 
-    def _predictions(self, decoded: DecodedRows, options: FastOptions) -> FastResult:
+    def _predictions(
+        self, caller: str, request: bytes, decoded: DecodedRows, options: FastOptions, record: Record
+    ) -> FastResult:
         scores = self._scores(options.families, decoded)
         first, explanations = options.families[0], []
         if options.explain:
@@ -245,28 +254,29 @@ class FastPath:
                 raise NeedsReport
             explanations = explainer_for(self.served, first).of_rows(decoded.rows, scores[first], options.explain)
         rows = self.renderer.rows(scores, decoded.rows if options.inputs else None, explanations)
-        prediction_id = new_prediction_id()
+        prediction_id = record(self.served, caller, request, scores, decoded.rows)
         text = self.renderer.response(first, rows, prediction_id, decoded.warnings)
         return FastResult(text.encode(), prediction_id, len(rows))
 
-    def infer(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
-        identity, record = _tensor_record(body, self.booleans)
-        decoded = self.decoder.rows_of([record], max_rows)
-        scores = self._scores([self.served.champion], decoded)[self.served.champion]
-        prediction_id = new_prediction_id()
-        text = self.renderer.tensors(call.project, scores, identity, prediction_id)
+    def infer(self, call: FastCall, body: bytes, max_rows: int, record: Record) -> FastResult:
+        identity, fields = _tensor_record(body, self.booleans)
+        decoded = self.decoder.rows_of([fields], max_rows)
+        scores = self._scores([self.served.champion], decoded)
+        prediction_id = record(self.served, call.caller, body, scores, decoded.rows)
+        text = self.renderer.tensors(call.project, scores[self.served.champion], identity, prediction_id)
         return FastResult(text.encode(), prediction_id, 1)
 
-    def invocations(self, call: FastCall, body: bytes, max_rows: int) -> FastResult:
+    def invocations(self, call: FastCall, body: bytes, max_rows: int, record: Record) -> FastResult:
         decoded = self.decoder.rows_of_split(body, max_rows)
         if decoded is None:
             decoded = self.decoder.rows_of(parse_mlflow_records(decode_small_json(body)), max_rows)
-        labels = self.renderer.labels(self._scores([self.served.champion], decoded)[self.served.champion])
+        scores = self._scores([self.served.champion], decoded)
+        labels = self.renderer.labels(scores[self.served.champion])
         text = f'{{"predictions": [{", ".join(labels)}]}}'
-        return FastResult(text.encode(), new_prediction_id(), len(labels))
+        return FastResult(text.encode(), record(self.served, call.caller, body, scores, decoded.rows), len(labels))
 
 
-RESPONDERS: dict[str, Callable[[FastPath, FastCall, bytes, int], FastResult]] = {
+RESPONDERS: dict[str, Callable[[FastPath, FastCall, bytes, int, Record], FastResult]] = {
     "predict": FastPath.predict,
     "query": FastPath.query,
     "infer": FastPath.infer,

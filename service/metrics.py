@@ -20,7 +20,17 @@ BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 MAX_RECENT = 5_000
 MAX_VERSIONS = 20
 """Maximum versions per project with prediction counters; older ones are dropped."""
-COUNTERS = ("predictions", "swaps", "rows", "rejected", "inbox", "jobs", "background_failures", "log_lines")
+COUNTERS = (
+    "predictions",
+    "swaps",
+    "rows",
+    "rejected",
+    "inbox",
+    "jobs",
+    "background_failures",
+    "log_lines",
+    "predictions_logged",
+)
 SUMS = ("aliases_rejected",)
 HISTOGRAMS = ("request_durations", "load_durations")
 
@@ -55,6 +65,7 @@ class Metrics(Collector):
         self.jobs: Counter[str] = Counter()
         self.background_failures: Counter[str] = Counter()
         self.log_lines: Counter[str] = Counter()
+        self.predictions_logged: Counter[str] = Counter()
         self.aliases_rejected = self.aliases_missing = 0
         self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
@@ -167,6 +178,7 @@ class Metrics(Collector):
         yield _counter("jobs", "Finished jobs by result", ["result"], self.jobs)
         yield _counter("background_task_failures", "Restarts of background tasks", ["task"], self.background_failures)
         yield _counter("access_log_lines", "Access log lines that were not written, by result", ["result"], self.log_lines)
+        yield _counter("prediction_log_requests", "Requests by what the log did", ["result"], self.predictions_logged)
         rejected = "Times an alias without a trusted signature was read"
         yield CounterMetricFamily("aliases_rejected", rejected, value=self.aliases_rejected)
         yield GaugeMetricFamily("aliases_missing", "Served projects without an alias", value=self.aliases_missing)

@@ -46,6 +46,10 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
         "Send the request again; the process has been replaced.",
     ),
     "store-unavailable": ("Object store unavailable", "Predictions are not affected. Send this request again later."),
+    "prediction-log-full": (
+        "The prediction cannot be logged",
+        "Send the request again later. The operator sees in `/status` why the log is not written to the object store.",
+    ),
     "unsafe-server": (
         "The server was started without HTTP limits",
         "Start the server with `podium serve` or `python -m service`.",

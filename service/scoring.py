@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from podium.models.scorers import NotExplainable
 from podium.schema.arrays import FloatMatrix
 from service.compute_threads import run_in_compute_thread
 from service.errors import ClientDisconnected, NotExplained
-from service.responses import new_prediction_id, prediction_headers
+from service.responses import prediction_headers
 from service.services import Services
 
 MAX_ROWS_BY_ROW = 100
@@ -81,14 +82,27 @@ def _explain(
     return explainer_for(served, family).of(features, np.asarray(scores).tolist(), count)
 
 
-async def predict_champion(services: Services, served: ServedModel, rows: ParsedRows) -> tuple[Any, dict[str, str]]:
-    """Return the champion's scores, or for a panel its [n, 1] forecasts, and the response headers."""
+async def predict_champion(
+    services: Services, served: ServedModel, rows: ParsedRows, origin: tuple[str, bytes]
+) -> tuple[Any, dict[str, str]]:
+    """Return the champion's scores, or for a panel its [n, 1] forecasts, and the response headers.
+
+    `origin` is the caller and the body of the request, for the prediction log.
+    """
     by_family = await run_models(services, served, [served.champion], rows)
     services.metrics.rows[served.project] += rows.count
     scores: Any = by_family[served.champion]
     if served.signature.panel:
         scores = forecasts(served.signature.panel, rows, by_family)[served.champion].value.reshape(-1, 1)
-    return scores, prediction_headers(served, new_prediction_id())
+    return scores, prediction_headers(served, await log_prediction(services, served, by_family, rows, origin))
+
+
+async def log_prediction(
+    services: Services, served: ServedModel, scores: FamilyScores, rows: ParsedRows, origin: tuple[str, bytes]
+) -> str:
+    """Log the answer to a request and return its prediction id. Raises PredictionLogFull."""
+    record = functools.partial(services.predictions.record_rows, served, *origin, scores, rows)
+    return record() if rows.count <= MAX_ROWS_BY_ROW else await run_in_compute_thread(record)
 
 
 def _check_connected(is_disconnected: Callable[[], bool]) -> None:

@@ -15,6 +15,7 @@ from service.inbox_worker import InboxWorker
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pages import Pages
+from service.prediction_log import PredictionLog, Shipping
 from service.reconciler import Reconciler
 from service.settings import ServiceSettings
 from service.webhooks import Webhooks
@@ -38,6 +39,8 @@ class Services:
     metrics: Metrics
     jobs: Jobs
     inbox: InboxWorker
+    predictions: PredictionLog
+    shipping: Shipping
     started: float = field(default_factory=time.time)
 
     def status(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -91,6 +91,16 @@ class ServiceSettings(StoreSettings):
     inbox_poll_seconds: float = Field(15.0, gt=0, description="seconds between scans of the inbox")
     shared: Path | None = Field(
         None, description="folder for uploads and results, shared by all workers; a temporary folder by default"
+    )
+
+    # --- prediction log ---
+    journal: Path = Field(
+        Path(tempfile.gettempdir()) / "podium-journal", description="folder for predictions until they are in the object store"
+    )
+    journal_bytes: int = Field(1_000_000_000, gt=0, description="maximum bytes of predictions that wait in that folder")
+    journal_seconds: float = Field(5.0, gt=0, description="seconds until predictions are written to the object store")
+    journal_when_full: Literal["refuse", "answer"] = Field(
+        "refuse", description="answer requests with 503, or without logging them, while that folder is full"
     )
 
     # --- output ---

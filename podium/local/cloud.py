@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import boto3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from podium.local.processes import DidNotStart, Process, free_ports
 from podium.local.seaweedfs import start_s3
+from podium.registry.signing import Signer
 
 BUCKET = "podium"
 
@@ -53,6 +53,7 @@ class LocalCloud:
             "PODIUM_URL": f"http://127.0.0.1:{self.service_port}",
             "PODIUM_REFRESH_SECRETS": json.dumps([self._secrets["hint"]]),
             "PODIUM_SIGNING_KEY": self._secrets["signing"],
+            "PODIUM_LOG_KEY": self._secrets["log"],
             "PODIUM_TRAINER_KEYS": json.dumps([self._secrets["public"]]),
         }
 
@@ -150,11 +151,10 @@ def _secrets(folder: Path) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         hint = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        key = Ed25519PrivateKey.generate()
-        private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
-        pair = {"signing": base64.b64encode(private).decode(), "public": base64.b64encode(public).decode()}
+        signer = Signer.new()
+        keys = {"signing": signer.private, "public": signer.public, "log": Signer.new().private}
         path.write_text(
-            json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "hint": hint, **pair})
+            json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "hint": hint, **keys})
         )
     stored: dict[str, str] = json.loads(path.read_text())
     return stored

@@ -37,7 +37,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 
     `version` has the project, the version, the digest of its manifest and the audit-log entry that made it the champion.
     `scores` are the scores of each row by model family. The typed cells of the rows are in `rows`, or for many rows and for
-    panels as an Arrow stream in `table`, together with the scores. `row_numbers` are set if some rows of the request were invalid.
+    panels as an Arrow stream in `table`, together with the scores. `row_numbers` are set if some rows of the request were
+    invalid.
     """
 
     number: int

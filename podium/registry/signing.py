@@ -43,12 +43,12 @@ class Signer:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse the text form of a key. Raises BadKey."""
+    def parse(cls, text: str, setting: str = "PODIUM_SIGNING_KEY") -> Self:
+        """Parse the text form of a key. Raises BadKey, which names the setting."""
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError):
-            raise BadKey("PODIUM_SIGNING_KEY is not a valid Ed25519 key. Create keys with `podium keys new`.") from None
+            raise BadKey(f"{setting} is not a valid Ed25519 key. Create keys with `podium keys new`.") from None
 
     @property
     def private(self) -> str:
@@ -121,7 +121,9 @@ def _public(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        raise BadKey("PODIUM_TRAINER_KEYS and PODIUM_PROMOTER_KEYS must be JSON lists of public Ed25519 keys") from None
+        raise BadKey(
+            "PODIUM_TRAINER_KEYS, PODIUM_PROMOTER_KEYS and PODIUM_LOG_KEYS must be JSON lists of public Ed25519 keys"
+        ) from None
 
 
 @dataclass(frozen=True)

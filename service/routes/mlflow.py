@@ -15,6 +15,7 @@ from podium.inference.served_model import ServedModel
 from podium.inference.table_rows import rows_from_table
 from podium.tables.strict_json import decode_json
 from service.admission import MODEL
+from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnsupportedMedia
 from service.json_renderer import renderer_for
@@ -40,13 +41,14 @@ async def invocations(request: Request, services: ServicesDep, project: str = ""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in ("application/json", "text/csv"):
         raise UnsupportedMedia("use application/json or text/csv")
-    rows, extra = await run_in_compute_thread(_parse, await request.body(), media, served, services.settings.max_records)
-    scores, headers = await predict_champion(services, served, rows)
+    body = await request.body()
+    rows, extra = await run_in_compute_thread(_parse, body, media, served, services.settings.max_records)
+    scores, headers = await predict_champion(services, served, rows, (caller(request.scope), body))
     if extra:
         headers = {**headers, IGNORED_COLUMNS: ", ".join(quote(name, safe=" ") for name in extra[:MAX_LISTED])}
     few = rows.count <= services.settings.dask_threshold
-    body = _render(scores, served) if few else await run_in_compute_thread(_render, scores, served)
-    return Response(body, headers=headers, media_type="application/json")
+    content = _render(scores, served) if few else await run_in_compute_thread(_render, scores, served)
+    return Response(content, headers=headers, media_type="application/json")
 
 
 def _parse(data: bytes, media: str, served: ServedModel, max_rows: int) -> tuple[ParsedRows, list[str]]:

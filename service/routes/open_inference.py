@@ -16,6 +16,7 @@ from podium.registry.versions import list_versions
 from podium.schema.data_errors import BadData, Problem
 from podium.tables.strict_json import decode_json
 from service.admission import MODEL
+from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnknownVersion, UnloadNotAllowed
 from service.open_inference import HEADER_LENGTH, InferenceRequest, model_metadata, parse_request, render_response
@@ -73,7 +74,7 @@ async def infer(model: str, request: Request, services: ServicesDep, version: st
     limit = services.settings.max_records
     on_loop = len(data) <= MAX_BYTES_ON_LOOP
     parsed, rows = parse(data, limit) if on_loop else await run_in_compute_thread(parse, data, limit)
-    scores, headers = await predict_champion(services, served, rows)
+    scores, headers = await predict_champion(services, served, rows, (caller(request.scope), data))
     prediction_id = headers["X-Prediction-Id"]
     facts: dict[str, Any] = {"model_name": model, "model_version": served.version}
     facts |= {"id": parsed.identity or prediction_id, "parameters": {"prediction_id": prediction_id}}

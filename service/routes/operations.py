@@ -93,6 +93,7 @@ def _status(services: Services, peers: list[dict[str, Any]]) -> dict[str, Any]:
         "oldest_check_seconds": round(time.time() - min(checks), 3) if checks else None,
         "inbox": services.inbox.state,
         "dask": services.dask.state,
+        "prediction_log": services.shipping.state,
     }
 
 

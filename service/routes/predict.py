@@ -26,7 +26,7 @@ from service.negotiation import SUFFIXES, Format, negotiate
 from service.problems import invalid_input, problem_response
 from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
 from service.responses import new_prediction_id, prediction_headers
-from service.scoring import FamilyScores, explain, run_models
+from service.scoring import FamilyScores, explain, log_prediction, run_models
 from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["predictions"])
@@ -138,7 +138,8 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
     scores = await run_models(services, served, families, rows, lambda: client_disconnected(request.scope))
     explanations = await explain(served, rows, scores, options.explain)
     services.metrics.rows[served.project] += rows.count
-    headers = prediction_headers(served, new_prediction_id())
+    origin = call.owner, body.data or repr(sorted(body.fields.items())).encode()
+    headers = prediction_headers(served, await log_prediction(services, served, scores, rows, origin))
     predicted = Predicted(served, body, rows, scores, explanations, headers, options, call.owner)
     if format_ == "json" and rows.total <= services.settings.dask_threshold:
         return _json(services, predicted)

@@ -1,0 +1,172 @@
+"""Ship finished journal files to the bucket as Parquet, and append what was written to the transparency log.
+
+The key of an object names its journal file, and objects are created once, so a file that is shipped again after a crash gives
+no second copy. A file is deleted after its objects are in the log.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from podium.monitoring.journal import OPEN, Entry, finished_segments, read_segment
+from podium.monitoring.prediction_table import Privacy, entries_table
+from podium.monitoring.transparency_log import TransparencyLog
+from podium.registry.signing import Signer, VerifyingKeys
+from podium.registry.versions import IntegrityError, Manifest, read_manifest
+from podium.settings import StoreSettings
+from podium.storage.files import atomic_write
+from podium.storage.object_store import AlreadyExists, Store, StoreError, digest
+
+log = logging.getLogger(__name__)
+POLL_SECONDS, MAX_PAUSE, LAST_SECONDS = 0.5, 30.0, 3.0
+MAX_FILES = 64
+"""Files that are shipped before the log is appended to."""
+RECENT = 4096
+"""Entries of the log that are searched for objects that were written before a crash."""
+STATE = "shipping.json"
+VersionKey = tuple[str, str, str, int]
+
+
+def predictions_prefix(project: str, day: str) -> str:
+    return f"predictions/{project}/dt={day[:4]}-{day[4:6]}-{day[6:8]}/"
+
+
+@dataclass(slots=True)
+class Shipper:
+    """Ships the files of a folder."""
+
+    folder: Path
+    store: Store
+    signer: Signer
+    trainers: VerifyingKeys
+    log: TransparencyLog = field(init=False)
+    _manifests: dict[VersionKey, Manifest] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.log = TransparencyLog(self.store, VerifyingKeys([self.signer.public]))
+
+    def ship(self) -> int:
+        """Ship the finished files and return the number of rows. Raises StoreError; what was not shipped stays."""
+        rows = 0
+        while paths := list(finished_segments(self.folder))[:MAX_FILES]:
+            written, known = list[dict[str, Any]](), list[str]()
+            for path in paths:
+                for facts, existed in self._write_objects(path):
+                    written.append(facts)
+                    known += [facts["key"]] * existed
+            logged = self._recently_logged() if known else set()
+            new = [facts for facts in written if facts["key"] not in logged]
+            if new:
+                self.log.append([entry_bytes(facts) for facts in new], self.signer)
+            for path in paths:
+                path.unlink()
+            rows += sum(facts["rows"] for facts in new)
+        return rows
+
+    def _write_objects(self, path: Path) -> list[tuple[dict[str, Any], bool]]:
+        """Write an object per version. Returns what the log says of each, and whether it existed."""
+        groups: dict[VersionKey, list[Entry]] = {}
+        for entry in read_segment(path):
+            groups.setdefault(entry.version, []).append(entry)
+        results = []
+        for version, entries in groups.items():
+            data, rows = self._parquet(path.stem, version, entries)
+            project, _, _, promotion = version
+            key = f"{predictions_prefix(project, path.stem)}{path.stem}-{promotion}.parquet"
+            existed = False
+            try:
+                self.store.create(key, data)
+            except AlreadyExists:
+                existed, data = True, self.store.read(key).data
+                rows = pq.read_metadata(io.BytesIO(data)).num_rows
+            results.append((_facts(key, data, rows), existed))
+        return results
+
+    def _parquet(self, segment: str, version: VersionKey, entries: Sequence[Entry]) -> tuple[bytes, int]:
+        manifest = self._manifest(version)
+        options = manifest.configuration.get("log") or {}
+        key = hmac.new(self.signer.private.encode(), b"hashed inputs", sha256).digest()
+        privacy = Privacy(tuple(options.get("exclude", ())), tuple(options.get("hash", ())), key)
+        table = entries_table(entries, segment, manifest.signature, manifest.families, privacy)
+        return parquet_bytes(table), table.num_rows
+
+    def _manifest(self, version: VersionKey) -> Manifest:
+        """Return the manifest of a version. Raises IntegrityError if it is not the one that answered."""
+        if version not in self._manifests:
+            project, name, expected, _ = version
+            manifest, data = read_manifest(self.store, project, name, self.trainers)
+            if digest(data) != expected:
+                raise IntegrityError(f"the manifest of {project} {name} has changed")
+            self._manifests[version] = manifest
+        return self._manifests[version]
+
+    def _recently_logged(self) -> set[str]:
+        size = self.log.checkpoint().size
+        return {json.loads(entry)["key"] for entry in self.log.entries(size, max(0, size - RECENT))}
+
+
+def _facts(key: str, data: bytes, rows: int) -> dict[str, Any]:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"kind": "predictions", "key": key, "sha256": digest(data), "rows": rows, "at": at}
+
+
+def entry_bytes(facts: dict[str, Any]) -> bytes:
+    """Return an entry of the log."""
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def main(folder: Path) -> None:
+    """Ship until the standard input is closed, and then once more. The state is in STATE, beside the folder."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+    settings = StoreSettings()
+    shipper = Shipper(folder, settings.store(10.0), settings.log_signer(), VerifyingKeys(settings.trainer_keys))
+    ended = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
+    pause, rows, shipped_at, deadline = POLL_SECONDS, 0, "", 0.0
+    while True:
+        is_last, error = ended.is_set(), ""
+        while is_last and any(folder.glob(f"*{OPEN}")) and time.monotonic() < deadline:
+            time.sleep(0.05)  # other workers are ending, too
+        try:
+            rows += shipper.ship()
+            pause, shipped_at = POLL_SECONDS, datetime.now(UTC).isoformat(timespec="milliseconds")
+        except StoreError as failure:
+            pause, error = min(2 * pause, MAX_PAUSE), str(failure)
+            log.warning("predictions wait on the disk: %s", error)
+        state = {"rows": rows, "shipped_at": shipped_at, "error": error, "time": time.time()}
+        atomic_write(folder.with_name(STATE), json.dumps(state).encode())
+        if is_last:
+            return
+        if ended.wait(pause):
+            deadline = time.monotonic() + LAST_SECONDS
+
+
+def _wait_for_end(ended: threading.Event) -> None:
+    """Wait until the process that started this one closes the standard input, or ends."""
+    sys.stdin.buffer.read()
+    ended.set()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
