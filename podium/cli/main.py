@@ -20,6 +20,7 @@ COMMANDS = {
     "projects": "podium.cli.projects:projects",
     "serve": "podium.cli.serve:serve",
     "smoke": "podium.local.commands:smoke",
+    "verify": "podium.cli.verify:verify",
 }
 
 

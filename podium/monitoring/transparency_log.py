@@ -112,6 +112,7 @@ class TransparencyLog:
     def __init__(self, store: Store, keys: VerifyingKeys) -> None:
         self._store, self._keys = store, keys
         self.origin = f"podium/{store.bucket}"
+        self.public_keys = keys.public
         self._tile = functools.lru_cache(1024)(self._read_tile)
 
     # --- reading -----------------------------------------------------------------------------------------------------------
