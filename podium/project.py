@@ -268,6 +268,13 @@ def _key(url: str) -> str:
     return url.removeprefix("s3://").partition("/")[2]
 
 
+class LogOptions(StrictModel):
+    """What the prediction log holds of the inputs."""
+
+    exclude: tuple[str, ...] = Field((), description="inputs that are not logged; such predictions cannot be computed again")
+    hash: tuple[str, ...] = Field((), description="inputs of which only a keyed hash is logged; as for `exclude`")
+
+
 class Project(StrictModel):
     """A validated project.toml; everything but `data` and `target` can be inferred.
 
@@ -300,6 +307,7 @@ class Project(StrictModel):
     split: SplitOptions = SplitOptions()
     gates: GateOptions = GateOptions()
     inbox: InboxOptions = InboxOptions()
+    log: LogOptions = LogOptions()
 
     @model_validator(mode="after")
     def _check_panel(self) -> Self:

@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     caller: str
     request: bytes
     scores: dict[str, list[list[float]]]
-    rows: list[list[float | str | None]]
+    rows: list[list[float | bool | str | None]]
     table: bytes = b""
     row_numbers: list[int] | None = None
 

@@ -38,7 +38,7 @@ MAX_FILES = 64
 """Files that are shipped before the log is appended to."""
 RECENT = 4096
 """Entries of the log that are searched for objects that were written before a crash."""
-STATE = "shipping.json"
+STATE, FAILED = "shipping.json", ".failed"
 VersionKey = tuple[str, str, str, int]
 
 
@@ -65,8 +65,16 @@ class Shipper:
         rows = 0
         while paths := list(finished_segments(self.folder))[:MAX_FILES]:
             written, known = list[dict[str, Any]](), list[str]()
-            for path in paths:
-                for facts, existed in self._write_objects(path):
+            for path in list(paths):
+                try:
+                    results = self._write_objects(path)
+                except StoreError:
+                    raise
+                except Exception:
+                    log.exception("%s cannot be shipped and is kept as it is", path.name)
+                    paths.remove(path.rename(path.with_suffix(FAILED)).with_suffix(path.suffix))
+                    continue
+                for facts, existed in results:
                     written.append(facts)
                     known += [facts["key"]] * existed
             logged = self._recently_logged() if known else set()
@@ -154,7 +162,9 @@ def main(folder: Path) -> None:
         except StoreError as failure:
             pause, error = min(2 * pause, MAX_PAUSE), str(failure)
             log.warning("predictions wait on the disk: %s", error)
-        state = {"rows": rows, "shipped_at": shipped_at, "error": error, "time": time.time()}
+        failed = [path.name for path in folder.glob(f"*{FAILED}")]
+        error = error or (f"{failed[0]} cannot be shipped; see the service's log" if failed else "")
+        state = {"rows": rows, "shipped_at": shipped_at, "error": error, "failed_files": failed}
         atomic_write(folder.with_name(STATE), json.dumps(state).encode())
         if is_last:
             return
