@@ -46,7 +46,7 @@ from service.problems import install_problems
 from service.query_parameters import check_query
 from service.reconciler import Reconciler
 from service.responses import new_prediction_id
-from service.routes import mlflow, open_inference, operations, predict, problems, projects, promotion
+from service.routes import mlflow, open_inference, operations, predict, predictions, problems, projects, promotion
 from service.services import Services
 from service.settings import ServiceSettings
 from service.swaps import Swaps
@@ -95,6 +95,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     for router in (
         operations.router,
         predict.router,
+        predictions.router,
         projects.router,
         promotion.router,
         open_inference.router,

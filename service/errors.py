@@ -228,5 +228,9 @@ class PredictionLogFull(ServiceError):
     status, code, title, retry_after = 503, "prediction-log-full", "Prediction log full", 10
 
 
+class UnknownPrediction(ServiceError):
+    status, code, title = 404, "unknown-prediction", "Prediction not found"
+
+
 class UnknownResult(ServiceError):
     status, code, title = 404, "unknown-result", "Job not found"

@@ -39,6 +39,7 @@ RESPONSES: dict[str, Content] = {
     "/status": {JSON: openapi_models.Status, HTML: TEXT},
     "/metrics": {"text/plain": TEXT},
     "/refresh": {JSON: openapi_models.StoreCheck},
+    "/predictions/{prediction_id}": {JSON: OBJECT, HTML: TEXT},
     "/jobs/{job}": {JSON: openapi_models.Job, HTML: TEXT},
     "/jobs/{job}/result.csv": {CSV: TEXT},
     "/projects/{project}/schema": {JSON: OBJECT, HTML: TEXT},

@@ -46,6 +46,7 @@ PROBLEM_TYPES: dict[str, tuple[str, str]] = {
         "Send the request again; the process has been replaced.",
     ),
     "store-unavailable": ("Object store unavailable", "Predictions are not affected. Send this request again later."),
+    "unknown-prediction": ("Prediction not found", "It is logged a few seconds after its answer; check the id and the key."),
     "prediction-log-full": (
         "The prediction cannot be logged",
         "Send the request again later. The operator sees in `/status` why the log is not written to the object store.",

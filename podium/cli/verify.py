@@ -10,7 +10,7 @@ import click
 from podium.cli.common import REJECTED, echo_json, json_option, report_errors
 from podium.formatting import count
 from podium.monitoring.transparency_log import TransparencyLog, verifier_key
-from podium.monitoring.verification import Verification, Verifier
+from podium.monitoring.verification import Verification, Verifier, loader
 from podium.registry.loading import fetcher
 from podium.settings import StoreSettings
 from podium.storage.model_cache import ModelCache
@@ -44,7 +44,8 @@ def verify(prediction_id: str | None, project: str, day: str | None, whole_log: 
     if whole_log:
         return _verify_log(log, as_json)
     with tempfile.TemporaryDirectory() as folder:
-        verifier = Verifier(store, settings.trust(), log, fetcher(store, ModelCache(Path(folder))))
+        trust = settings.trust()
+        verifier = Verifier(store, trust, log, loader(fetcher(store, ModelCache(Path(folder))), trust.trainers))
         if prediction_id is not None:
             result = verifier.verify(prediction_id, project)
             echo_json(result.as_json()) if as_json else click.echo(_text(result))

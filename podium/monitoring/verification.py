@@ -24,13 +24,27 @@ from podium.monitoring.transparency_log import Checkpoint, TransparencyLog
 from podium.registry.audit_entry import AuditEntry, parse_entry
 from podium.registry.audit_log import entry_key
 from podium.registry.loading import load_manifest, load_model
-from podium.registry.signing import TrustPolicy
+from podium.registry.signing import TrustPolicy, VerifyingKeys
 from podium.registry.versions import Fetch, IntegrityError, Manifest
 from podium.storage.object_store import NotFound, Store, StoreError, digest
 
 PREDICTION_ID = re.compile(r"([0-9]{8}[0-9a-f]{12})-([0-9a-f]+)")
 CLOCK_TOLERANCE = timedelta(minutes=10)
 """How far the clocks of the processes that write to the log may differ."""
+
+
+LoadModels = Callable[[str, str, str], tuple[Manifest, Mapping[str, Model]]]
+"""Returns the manifest with this digest and the models of a project's version. Raises StoreError."""
+
+
+def loader(fetch: Fetch, trainers: VerifyingKeys) -> LoadModels:
+    """Return a function that loads versions in this process, with the signed digests checked."""
+
+    def load(project: str, version: str, sha256: str) -> tuple[Manifest, Mapping[str, Model]]:
+        manifest = load_manifest(project, version, sha256, fetch, trainers)
+        return manifest, {family: load_model(manifest, family, fetch) for family in manifest.families}
+
+    return load
 
 
 class PredictionNotFound(StoreError):
@@ -76,8 +90,8 @@ class Verifier:
     store: Store
     trust: TrustPolicy
     log: TransparencyLog
-    fetch: Fetch
-    _models: dict[tuple[str, str, str], tuple[Manifest, dict[str, Model]]] = field(default_factory=dict, init=False)
+    load: LoadModels
+    _models: dict[tuple[str, str, str], tuple[Manifest, Mapping[str, Model]]] = field(default_factory=dict, init=False)
 
     def verify(self, prediction_id: str, project: str = "") -> Verification:
         """Verify one prediction. Raises PredictionNotFound, StoreError."""
@@ -184,12 +198,10 @@ class Verifier:
             raise IntegrityError("the prediction does not follow from the scores")
         return f"{table.num_rows} rows, {', '.join(logged)}"
 
-    def _version(self, table: pa.Table) -> tuple[Manifest, dict[str, Model]]:
+    def _version(self, table: pa.Table) -> tuple[Manifest, Mapping[str, Model]]:
         project, version, sha256 = (table[name][0].as_py() for name in ("project", "version", "manifest_sha256"))
         if (project, version, sha256) not in self._models:
-            manifest = load_manifest(project, version, sha256, self.fetch, self.trust.trainers)
-            models = {family: load_model(manifest, family, self.fetch) for family in manifest.families}
-            self._models[project, version, sha256] = manifest, models
+            self._models[project, version, sha256] = self.load(project, version, sha256)
         return self._models[project, version, sha256]
 
     # --- days --------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import promotion_context, start_service
 from podium.monitoring.transparency_log import TransparencyLog
-from podium.monitoring.verification import PredictionNotFound, Verifier
+from podium.monitoring.verification import PredictionNotFound, Verifier, loader
 from podium.project import Project
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, VerifyingKeys
@@ -82,7 +82,9 @@ def start(cloud: LocalCloud, folder: Path, **variables: str) -> tuple[Process, C
 @pytest.fixture
 def verifier(own_cloud: LocalCloud, context: PromotionContext) -> Verifier:
     keys = VerifyingKeys([Signer.parse(own_cloud.environment["PODIUM_LOG_KEY"]).public])
-    return Verifier(context.store, context.trust, TransparencyLog(context.store, keys), context.fetch)
+    return Verifier(
+        context.store, context.trust, TransparencyLog(context.store, keys), loader(context.fetch, context.trust.trainers)
+    )
 
 
 def logged_ids(store: Store, project: str) -> Counter[str]:
@@ -144,6 +146,17 @@ def test_every_format_is_logged_and_computed_again_to_the_bit(service: Client, v
     day = verifier.verify_day("mixed", logged["at"][:10])
     assert (day.problems, day.matches) == ([], day.rows)
     assert day.rows >= sum(rows for _, rows in answers.values())
+
+
+def test_a_page_and_an_endpoint_show_a_prediction(service: Client, verifier: Verifier) -> None:
+    prediction_id = service.post_json(f"{MIXED}/predict", tables.RECORD).json()["prediction_id"]
+    path = f"/predictions/{prediction_id}"
+    service.wait_until(lambda: service.get(path).status == 200 and service.get(path).json()["verdict"] == "MATCH", 30)
+    assert service.get(path).json() == json.loads(json.dumps(verifier.verify(prediction_id).as_json()))
+    page = service.request("GET", path, headers={"accept": "text/html"})
+    assert "the same to the bit" in page.text and "Bonn" in page.text
+    assert service.get("/predictions/20260101aaaaaaaaaaaa-0").json()["code"] == "unknown-prediction"
+    assert service.get("/predictions/x").status == 404
 
 
 def test_private_inputs_are_not_logged(service: Client, verifier: Verifier) -> None:
