@@ -208,14 +208,14 @@ def measure_streams(servers: Servers, rounds: int, seconds: int, connections: in
     ]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in targets}
     for _, (name, port, stream) in itertools.product(range(rounds), targets):
-        measured[name].append(_wrk(port, _script(servers.folder, stream), connections, seconds))
+        measured[name].append(wrk(port, script_of(servers.folder, stream), connections, seconds))
     return {
         name: {key: statistics.median(result[key] for result in results) for key in results[0]}
         for name, results in measured.items()
     }
 
 
-def _wrk(port: int, script: Path, connections: int, seconds: int) -> dict[str, float]:
+def wrk(port: int, script: Path, connections: int, seconds: int) -> dict[str, float]:
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
     command = ["wrk", *options, f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
@@ -233,7 +233,7 @@ def _milliseconds(text: str, quantile: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def _script(folder: Path, stream: Stream) -> Path:
+def script_of(folder: Path, stream: Stream) -> Path:
     """Write a wrk script that sends all records in turn."""
     bodies = [stream.body(record) for record in records()]
     path = folder / f"{re.sub(r'[^a-z0-9]', '-', stream.name.lower())}.lua"

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from podium.models.model import predicted_label
 from podium.monitoring.journal import Entry
 from podium.schema.arrays import Columns, FloatMatrix
 from podium.schema.columns import Column, Panel, Signature
-from podium.tables.frames import frame_of, rows_to_columns
+from podium.tables.frames import frame_of
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST, forecast
 
+Cells = np.ndarray | Sequence[float | bool | str | None]
 Scores = Mapping[str, FloatMatrix | Sequence[Sequence[float]]]
 KEYS = {"index": INDEX, "day": DAY, "actual": ACTUAL, "last": LAST}
 """The names of the keys of a panel's windows in the log; its entity is an input."""
@@ -43,7 +42,7 @@ class Privacy:
 
 
 def rows_table(
-    signature: Signature, families: Sequence[str], inputs: Columns, scores: Scores, keys: Columns | None = None
+    signature: Signature, families: Sequence[str], inputs: Mapping[str, Cells], scores: Scores, keys: Columns | None = None
 ) -> pa.Table:
     """Return typed rows with their scores by family (null for those that were not asked) and the answered prediction."""
     cells = [_cells(inputs[column.name], column) for column in signature.inputs]
@@ -64,20 +63,22 @@ def rows_table(
 SCORES = pa.list_(pa.float64())
 
 
-def _cells(cells: np.ndarray, column: Column) -> pa.Array:
+def _cells(cells: Cells, column: Column) -> pa.Array:
+    if column.kind == "boolean":
+        cells = np.asarray(cells, dtype=float)
     return pa.array(cells, pa.string() if column.is_text else pa.float64(), from_pandas=True)
 
 
 def _lists(scores: FloatMatrix | Sequence[Sequence[float]]) -> list[list[float]]:
-    lists: list[list[float]] = np.asarray(scores, dtype=float).tolist()
-    return lists
+    return scores if isinstance(scores, list) else np.asarray(scores, dtype=float).tolist()
 
 
 def _predictions(signature: Signature, rows: Sequence[Sequence[float]]) -> pa.Array:
     target = signature.target
     if not target.classes:
         return pa.array([row[0] for row in rows], pa.float64())
-    return pa.array([str(predicted_label(row, target)) for row in rows], pa.string())
+    labels = pa.array([str(label) for label in target.classes])
+    return labels.take(pa.array([target.predicted_index(row) for row in rows]))
 
 
 def _forecasts(panel: Panel, keys: Columns, changes: FloatMatrix | Sequence[Sequence[float]]) -> np.ndarray:
@@ -104,12 +105,13 @@ def entries_table(
         else:
             groups.setdefault(",".join(entry.scores), []).append(entry)
     for group in groups.values():
-        inputs = rows_to_columns([row for entry in group for row in entry.rows], signature.inputs)
+        cells = zip(*[row for entry in group for row in entry.rows], strict=True)
+        inputs = dict(zip([column.name for column in signature.inputs], cells, strict=True))
         scores = {name: [row for entry in group for row in entry.scores[name]] for name in group[0].scores}
-        tables.append(_identified(group, segment, rows_table(signature, families, inputs, scores, None)))
+        tables.append(_identified(group, segment, rows_table(signature, families, inputs, scores)))
     table = pa.concat_tables(tables).combine_chunks()
-    order = pa.table({"at": table["at"], "row": table["row"], "id": table["prediction_id"]})
-    table = table.take(pc.sort_indices(order, [("at", "ascending"), ("id", "ascending"), ("row", "ascending")]))
+    if len(tables) > 1:
+        table = table.sort_by([("at", "ascending"), ("prediction_id", "ascending"), ("row", "ascending")])
     kept = {name: privacy.apply(name, cells) for name, cells in _fields(table, "inputs").items()}
     kept = {name: cells for name, cells in kept.items() if cells is not None}
     position = table.schema.get_field_index("inputs")
@@ -131,7 +133,8 @@ def _identified(entries: Sequence[Entry], segment: str, rows: pa.Table) -> pa.Ta
     ]
 
     def repeated(cells: Sequence[object], kind: pa.DataType) -> pa.Array:
-        return pa.array(cells, kind).take(pa.array(np.repeat(np.arange(len(entries)), counts)))
+        array = pa.array(cells, kind)
+        return array if len(numbers) == len(entries) else array.take(pa.array(np.repeat(np.arange(len(entries)), counts)))
 
     facts = {
         "prediction_id": repeated([f"{segment}-{entry.number:x}" for entry in entries], pa.string()),

@@ -6,10 +6,12 @@ no second copy. A file is deleted after its objects are in the log.
 
 from __future__ import annotations
 
+import gc
 import hmac
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -83,6 +85,7 @@ class Shipper:
                 self.log.append([entry_bytes(facts) for facts in new], self.signer)
             for path in paths:
                 path.unlink()
+            gc.collect()
             rows += sum(facts["rows"] for facts in new)
         return rows
 
@@ -140,7 +143,9 @@ def entry_bytes(facts: dict[str, Any]) -> bytes:
 
 def parquet_bytes(table: pa.Table) -> bytes:
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd")
+    texts = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
+    texts += [f"inputs.{field.name}" for field in table.schema.field("inputs").type if pa.types.is_string(field.type)]
+    pq.write_table(table, file, compression="zstd", use_dictionary=texts)
     return file.getvalue()
 
 
@@ -151,6 +156,8 @@ def main(folder: Path) -> None:
     shipper = Shipper(folder, settings.store(10.0), settings.log_signer(), VerifyingKeys(settings.trainer_keys))
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
+    os.nice(5)  # answers come first
+    gc.disable()  # an entry is many small lists, which are not cyclic; scanning them took most of the time
     pause, rows, shipped_at, deadline = POLL_SECONDS, 0, "", 0.0
     while True:
         is_last, error = ended.is_set(), ""
