@@ -82,6 +82,7 @@ with tempfile.TemporaryDirectory() as folder:
     scores = model.predict(test) if is_number else model.predict_proba(test)[sorted(y.unique())[1]]
 """,
     "Podium": """
+from dataclasses import replace
 from podium.project import Project
 from podium.tables.frames import coerce_frame
 from podium.tables.readers import read_table
@@ -95,7 +96,8 @@ best = leaderboard(rows, candidates, project).iloc[0]
 (model,) = (candidate.model for candidate in candidates if candidate.model.family == best["model"])
 half_width = best.get("interval_90")
 table = read_table(test)
-scores = model.scores(coerce_frame(table, model.signature.inputs, table.column_names))[:, -1]
+inputs = [replace(column, nullable=True) for column in model.signature.inputs]  # a service rejects a first missing value
+scores = model.scores(coerce_frame(table, inputs, table.column_names))[:, -1]
 """,
 }
 SYSTEMS = {

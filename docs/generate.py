@@ -21,6 +21,9 @@ from luigi_tasks.stage import Stage
 from podium.cli.main import podium
 from podium.inference.inbox import INBOX, OUTBOX
 from podium.models.metrics import CLASSIFICATION, REGRESSION
+from podium.monitoring.merkle import WIDTH
+from podium.monitoring.shipping import predictions_prefix
+from podium.monitoring.transparency_log import CHECKPOINT, PENDING, tile_key
 from podium.project import Project
 from podium.registry.audit_log import entry_key
 from podium.registry.champion_alias import alias_key
@@ -419,6 +422,13 @@ def bucket_page() -> str:
         (f"{OUTBOX}PROJECT/FILE", "their predictions"),
         (f"{OUTBOX}PROJECT/FILE.receipt.json", "state of the input, version and number of rows of a result"),
         (f"{OUTBOX}PROJECT/FILE.error.json", "why a table cannot be predicted: rows and reasons"),
+        (
+            predictions_prefix("PROJECT", "20261127").replace("2026-11-27", "DATE") + "FILE-PROMOTION.parquet",
+            "logged predictions of a journal file and a version; created once",
+        ),
+        (CHECKPOINT, "size and root of the log's Merkle tree, signed"),
+        (PENDING, "the entries that are being appended, with their checkpoint"),
+        (tile_key("LEVEL", 0, WIDTH), "its hashes, and its entries if LEVEL is `entries`; C2SP tlog-tiles"),
         (batch.replace("2026-11-27", "DATE").removesuffix(".receipt.json"), "result of `PredictBatch`, with its receipt"),
     ]
     return f"""# Bucket layout
