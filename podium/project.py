@@ -19,7 +19,7 @@ from podium.schema.suggestions import did_you_mean
 from podium.tables.frequency import shift_times
 from podium.tables.panel import INDEX_NAME, RULES
 
-INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/")
+INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/", "log/")
 RESERVED = (*INPUT_RESERVED[1:], "inbox/")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]

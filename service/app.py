@@ -164,6 +164,7 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
     shipping = Shipping(app.state.predictions, _journal_folder(settings), settings.journal_seconds)
     stack.push_async_callback(run_in_threadpool, shipping.close)
+    metrics.log_waiting_bytes = shipping.waiting_bytes
     open_bucket = bucket_opener(store, settings.source_buckets, lambda bucket: Store(s3_client(), bucket))
     return Services(
         settings=settings,

@@ -70,6 +70,7 @@ class Metrics(Collector):
         self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
         self.queue_depth: Callable[[], int] = int
+        self.log_waiting_bytes: Callable[[], int] = int
         self._versions: dict[str, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MAX_RECENT))
         self._registry = CollectorRegistry()
@@ -122,6 +123,7 @@ class Metrics(Collector):
         gauges = {
             "in_progress": self.in_progress(),
             "queue_depth": self.queue_depth(),
+            "log_waiting_bytes": self.log_waiting_bytes(),
             "aliases_missing": self.aliases_missing,
             "store_last_success": self.store_last_success,
             "store_up": self.store_up,
@@ -151,6 +153,7 @@ class Metrics(Collector):
         alive = [dump for is_alive, dump in workers if is_alive]
         merged.in_progress = lambda: sum(dump["in_progress"] for dump in alive)
         merged.queue_depth = lambda: sum(dump["queue_depth"] for dump in alive)
+        merged.log_waiting_bytes = lambda: max(dump["log_waiting_bytes"] for dump in alive)
         merged.aliases_missing = max(dump["aliases_missing"] for dump in alive)
         merged.store_last_success = min(dump["store_last_success"] for dump in alive)
         merged.store_up = all(dump["store_up"] for dump in alive)
@@ -179,6 +182,8 @@ class Metrics(Collector):
         yield _counter("background_task_failures", "Restarts of background tasks", ["task"], self.background_failures)
         yield _counter("access_log_lines", "Access log lines that were not written, by result", ["result"], self.log_lines)
         yield _counter("prediction_log_requests", "Requests by what the log did", ["result"], self.predictions_logged)
+        waiting = "Bytes of predictions that wait on this host to be written to the object store"
+        yield GaugeMetricFamily("prediction_log_waiting_bytes", waiting, value=self.log_waiting_bytes())
         rejected = "Times an alias without a trusted signature was read"
         yield CounterMetricFamily("aliases_rejected", rejected, value=self.aliases_rejected)
         yield GaugeMetricFamily("aliases_missing", "Served projects without an alias", value=self.aliases_missing)

@@ -93,6 +93,7 @@ class Ready(BaseModel):
     status: str = Field(examples=["ready"])
     serving: dict[str, str]
     stale_since: str | None = None
+    prediction_log: str | None = Field(None, description="why predictions wait on the disk")
 
 
 class Serving(BaseModel):
@@ -118,6 +119,7 @@ class Status(BaseModel):
     oldest_check_seconds: float | None
     inbox: dict[str, Any]
     dask: dict[str, Any]
+    prediction_log: dict[str, Any]
 
 
 class StoreCheck(BaseModel):

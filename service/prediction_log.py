@@ -119,9 +119,14 @@ class Shipping:
         state: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
             state = json.loads(self._folder.with_name(STATE).read_bytes())
-        with contextlib.suppress(OSError):
-            state["waiting_bytes"] = sum(path.stat().st_size for path in self._folder.iterdir())
+        state["waiting_bytes"] = self.waiting_bytes()
         return {"state": "failing" if state.get("error") else "on", **state}
+
+    def waiting_bytes(self) -> int:
+        """Return the bytes on the disk of this host that are not in the object store."""
+        with contextlib.suppress(OSError):
+            return sum(path.stat().st_size for path in self._folder.iterdir())
+        return 0
 
     def tick(self) -> None:
         """Flush the journal, end its file if it is due, and start the shipping process if it does not run.

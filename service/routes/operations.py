@@ -45,12 +45,16 @@ async def readyz(services: ServicesDep) -> dict[str, Any]:
     """503 while no model is deployed, or while a champion failed to load and no previous version serves.
 
     `stale_since` is set if the object store has been unreachable for three polls; the loaded models keep serving.
+    `prediction_log` is set if predictions cannot be written to it and wait on the disk.
     """
     serving = {served.project: served.version for served in services.live.all()}
     if not services.ready():
         raise ModelNotReady(_reason_not_ready(services, serving))
     stale_since = services.reconciler.store_checks.stale_since
-    return {"status": "ready", "serving": serving, **({"stale_since": stale_since} if stale_since else {})}
+    notes = {"stale_since": stale_since} if stale_since else {}
+    if error := services.shipping.state.get("error"):
+        notes["prediction_log"] = error
+    return {"status": "ready", "serving": serving, **notes}
 
 
 def _reason_not_ready(services: Services, serving: dict[str, str]) -> str:

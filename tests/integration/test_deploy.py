@@ -100,9 +100,23 @@ def test_the_function_has_its_secret_and_enough_time(stack: dict[str, str]) -> N
 
 ANY, ONCE = "create and overwrite", "create only"
 ROLES = {
-    "TrainerPolicy": {"datasets/": ONCE, "runs/": ONCE, "versions/": ONCE, "predictions/": ANY, "drop/": ANY},
+    "TrainerPolicy": {
+        "datasets/": ONCE,
+        "runs/": ONCE,
+        "versions/": ONCE,
+        "predictions/": ONCE,
+        "predictions/*/predictions.csv": ANY,
+        "drop/": ANY,
+    },
     "PromoterPolicy": {"history/": ONCE, "runs/": ONCE, "aliases/": ANY},
-    "ServicePolicy": {"outbox/": ANY, "drop/": ANY},
+    "ServicePolicy": {
+        "outbox/": ANY,
+        "drop/": ANY,
+        "predictions/": ONCE,
+        "log/tile/": ONCE,
+        "log/checkpoint": ANY,
+        "log/pending": ANY,
+    },
 }
 CREATE_ONLY = '{"null": {"s3:if-none-match": false}}'
 
