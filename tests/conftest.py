@@ -36,10 +36,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PROMOTERS = {"ann": "token-of-ann-0123456789", "bob": "token-of-bob-0123456789"}
 
 
+class UnloggedCloud(LocalCloud):
+    """A cloud whose services do not log predictions, unless they get PODIUM_LOG_KEY."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "PODIUM_LOG_KEY": ""}
+
+
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """SeaweedFS, S3 events and the Lambda runtime, which notifies `cloud.service_port`."""
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
+    with UnloggedCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
         yield started
 
 
@@ -145,6 +153,7 @@ def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempP
         "PODIUM_POLL_SECONDS": "1",
         "PODIUM_ASYNC_THRESHOLD_BYTES": "400000",
         "PODIUM_PROMOTERS": json.dumps(PROMOTERS),
+        "PODIUM_LOG_KEY": Signer.new().private,
     }
     process: Process = start_service({**cloud.environment, **variables}, cloud.service_port, folder)
     client = Client(f"http://127.0.0.1:{cloud.service_port}")
