@@ -10,10 +10,11 @@ import click
 from podium.cli.common import REJECTED, echo_json, json_option, report_errors
 from podium.formatting import count
 from podium.monitoring.transparency_log import TransparencyLog, verifier_key
-from podium.monitoring.verification import Verification, Verifier, loader
+from podium.monitoring.verification import Verification, Verifier, loader, promotion_problems
 from podium.registry.loading import fetcher
 from podium.settings import StoreSettings
 from podium.storage.model_cache import ModelCache
+from podium.storage.object_store import Store
 
 MAX_SHOWN_PROBLEMS = 20
 
@@ -42,7 +43,7 @@ def verify(prediction_id: str | None, project: str, day: str | None, whole_log: 
     store = settings.store()
     log = TransparencyLog(store, settings.log_verifiers())
     if whole_log:
-        return _verify_log(log, as_json)
+        return _verify_log(log, store, as_json)
     with tempfile.TemporaryDirectory() as folder:
         trust = settings.trust()
         verifier = Verifier(store, trust, log, loader(fetcher(store, ModelCache(Path(folder))), trust.trainers))
@@ -55,14 +56,17 @@ def verify(prediction_id: str | None, project: str, day: str | None, whole_log: 
         _verify_day(verifier, project, str(day), as_json)
 
 
-def _verify_log(log: TransparencyLog, as_json: bool) -> None:
-    checkpoint, _ = log.check_all()
-    keys = [verifier_key(log.origin, public) for public in log.public_keys]
+def _verify_log(log: TransparencyLog, store: Store, as_json: bool) -> None:
+    """Check the entries, and that the audit logs still have the promotions that they name."""
+    checkpoint, entries = log.check_all()
+    keys, problems = [verifier_key(log.origin, public) for public in log.public_keys], promotion_problems(store, entries)
+    facts = {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()}
     if as_json:
-        echo_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), "keys": keys})
+        echo_json({**facts, "keys": keys, "problems": problems})
     else:
         click.echo(f"{checkpoint.origin}: {count(checkpoint.size, 'entry', 'entries')}, root {checkpoint.root.hex()}")
-        click.echo("\n".join(f"key {key}" for key in keys))
+        click.echo("\n".join([*(f"key {key}" for key in keys), *problems]))
+    raise SystemExit(REJECTED if problems else 0)
 
 
 def _verify_day(verifier: Verifier, project: str, day: str, as_json: bool) -> None:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from podium.monitoring.journal import OPEN, Entry, finished_segments, read_segment
 from podium.monitoring.prediction_table import Privacy, entries_table
 from podium.monitoring.transparency_log import TransparencyLog
+from podium.registry.audit_log import entry_key
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError, Manifest, read_manifest
 from podium.settings import StoreSettings
@@ -48,6 +49,14 @@ def predictions_prefix(project: str, day: str) -> str:
     return f"predictions/{project}/dt={day[:4]}-{day[4:6]}-{day[6:8]}/"
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the log says of an object, and whether it existed before."""
+
+    facts: dict[str, Any]
+    existed: bool
+
+
 @dataclass(slots=True)
 class Shipper:
     """Ships the files of a folder."""
@@ -58,6 +67,7 @@ class Shipper:
     trainers: VerifyingKeys
     log: TransparencyLog = field(init=False)
     _manifests: dict[VersionKey, Manifest] = field(default_factory=dict, init=False)
+    _logged_promotions: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.log = TransparencyLog(self.store, VerifyingKeys([self.signer.public]))
@@ -66,55 +76,68 @@ class Shipper:
         """Ship the finished files and return the number of rows. Raises StoreError; what was not shipped stays."""
         rows = 0
         while paths := list(finished_segments(self.folder))[:MAX_FILES]:
-            written, known = list[dict[str, Any]](), list[str]()
-            for path in list(paths):
-                try:
-                    results = self._write_objects(path)
-                except StoreError:
-                    raise
-                except Exception:
-                    log.exception("%s cannot be shipped and is kept as it is", path.name)
-                    paths.remove(path.rename(path.with_suffix(FAILED)).with_suffix(path.suffix))
-                    continue
-                for facts, existed in results:
-                    written.append(facts)
-                    known += [facts["key"]] * existed
-            logged = self._recently_logged() if known else set()
-            new = [facts for facts in written if facts["key"] not in logged]
+            written = [each for path in paths for each in self._write_objects(path)]
+            logged = self._recently_logged() if any(each.existed for each in written) else set()
+            by_key = {each.facts["key"]: each.facts for each in written}
+            new = [facts for key, facts in by_key.items() if key not in logged]
             if new:
                 self.log.append([entry_bytes(facts) for facts in new], self.signer)
+            self._logged_promotions |= {key for key, facts in by_key.items() if facts["kind"] == "promotion"}
             for path in paths:
-                path.unlink()
+                path.unlink(missing_ok=True)
             gc.collect()
-            rows += sum(facts["rows"] for facts in new)
+            rows += sum(facts.get("rows", 0) for facts in new)
         return rows
 
-    def _write_objects(self, path: Path) -> list[tuple[dict[str, Any], bool]]:
-        """Write an object per version. Returns what the log says of each, and whether it existed."""
+    def _write_objects(self, path: Path) -> list[Written]:
+        """Write an object per version. A file that cannot be read is kept under another name. Raises StoreError."""
+        try:
+            return self._written(path)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("%s cannot be shipped and is kept", path.name)
+            path.rename(path.with_suffix(FAILED))
+            return []
+
+    def _written(self, path: Path) -> list[Written]:
         groups: dict[VersionKey, list[Entry]] = {}
         for entry in read_segment(path):
             groups.setdefault(entry.version, []).append(entry)
         results = []
         for version, entries in groups.items():
-            data, rows = self._parquet(path.stem, version, entries)
+            results += self._promotion(version)
+            table = self._table(path.stem, version, entries)
             project, _, _, promotion = version
             key = f"{predictions_prefix(project, path.stem)}{path.stem}-{promotion}.parquet"
-            existed = False
+            data, existed = parquet_bytes(table), False
             try:
                 self.store.create(key, data)
             except AlreadyExists:
-                existed, data = True, self.store.read(key).data
-                rows = pq.read_metadata(io.BytesIO(data)).num_rows
-            results.append((_facts(key, data, rows), existed))
+                existed, written = True, data
+                data = self.store.read(key).data
+                if data != written and not pq.read_table(io.BytesIO(data)).equals(
+                    table
+                ):  # another release may write other bytes
+                    raise ValueError(f"{key} exists with other content") from None
+            facts = {**_facts(key, data), "kind": "predictions", "rows": table.num_rows}
+            results.append(Written(facts, existed))
         return results
 
-    def _parquet(self, segment: str, version: VersionKey, entries: Sequence[Entry]) -> tuple[bytes, int]:
+    def _promotion(self, version: VersionKey) -> list[Written]:
+        """Return what the log says of the promotion of a version, the first time; an entry of the audit log never changes."""
+        project, _, _, number = version
+        key = entry_key(project, number)
+        if key in self._logged_promotions:
+            return []
+        return [Written({**_facts(key, self.store.read(key).data), "kind": "promotion"}, existed=True)]
+
+    def _table(self, segment: str, version: VersionKey, entries: Sequence[Entry]) -> pa.Table:
         manifest = self._manifest(version)
         options = manifest.configuration.get("log") or {}
         key = hmac.new(self.signer.private.encode(), b"hashed inputs", sha256).digest()
         privacy = Privacy(tuple(options.get("exclude", ())), tuple(options.get("hash", ())), key)
-        table = entries_table(entries, segment, manifest.signature, manifest.families, privacy)
-        return parquet_bytes(table), table.num_rows
+        return entries_table(entries, segment, manifest.signature, manifest.families, privacy)
 
     def _manifest(self, version: VersionKey) -> Manifest:
         """Return the manifest of a version. Raises IntegrityError if it is not the one that answered."""
@@ -131,9 +154,8 @@ class Shipper:
         return {json.loads(entry)["key"] for entry in self.log.entries(size, max(0, size - RECENT))}
 
 
-def _facts(key: str, data: bytes, rows: int) -> dict[str, Any]:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"kind": "predictions", "key": key, "sha256": digest(data), "rows": rows, "at": at}
+def _facts(key: str, data: bytes) -> dict[str, Any]:
+    return {"key": key, "sha256": digest(data), "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
 
 def entry_bytes(facts: dict[str, Any]) -> bytes:

@@ -242,6 +242,19 @@ class Verifier:
                 result.problems.append(f"{part['prediction_id'][0].as_py()}: {error}")
 
 
+def promotion_problems(store: Store, entries: Sequence[bytes]) -> list[str]:
+    """Return which entries of audit logs are not as they were when they first answered."""
+    problems = []
+    for facts in map(json.loads, entries):
+        if facts["kind"] == "promotion":
+            try:
+                if digest(store.read(facts["key"]).data) != facts["sha256"]:
+                    problems.append(f"{facts['key']} is not the entry that was logged")
+            except NotFound:
+                problems.append(f"{facts['key']} is missing")
+    return problems
+
+
 @dataclass(slots=True)
 class DayResult:
     """How many logged rows of a day were computed again to the bit, and what is wrong."""
