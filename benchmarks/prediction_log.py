@@ -69,6 +69,7 @@ def main() -> None:
 def _report_storage(cloud: LocalCloud, service: RunningService) -> None:
     """Print the bytes per prediction, and what a year costs."""
     service.client.wait_until(lambda: service.client.get("/status.json").json()["prediction_log"]["waiting_bytes"] == 0, 120)
+    time.sleep(2)  # the count of rows follows
     store = promotion_context(cloud).store
     sizes = [info.size for info in store.list_objects("predictions/")]
     rows = service.client.get("/status.json").json()["prediction_log"]["rows"]
