@@ -36,18 +36,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PROMOTERS = {"ann": "token-of-ann-0123456789", "bob": "token-of-bob-0123456789"}
 
 
-class UnloggedCloud(LocalCloud):
-    """A cloud whose services do not log predictions, unless they get PODIUM_LOG_KEY."""
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {**super().variables, "PODIUM_LOG_KEY": ""}
+os.environ["PODIUM_LOG_KEY"] = ""  # services log predictions only in the tests that set it
 
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """SeaweedFS, S3 events and the Lambda runtime, which notifies `cloud.service_port`."""
-    with UnloggedCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
         yield started
 
 

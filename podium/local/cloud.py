@@ -53,7 +53,7 @@ class LocalCloud:
             "PODIUM_URL": f"http://127.0.0.1:{self.service_port}",
             "PODIUM_REFRESH_SECRETS": json.dumps([self._secrets["hint"]]),
             "PODIUM_SIGNING_KEY": self._secrets["signing"],
-            "PODIUM_LOG_KEY": self._secrets["log"],
+            "PODIUM_LOG_KEY": os.environ.get("PODIUM_LOG_KEY", self._secrets["log"]),
             "PODIUM_TRAINER_KEYS": json.dumps([self._secrets["public"]]),
         }
 

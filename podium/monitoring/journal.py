@@ -63,7 +63,7 @@ class Journal:
         self._folder, self._max_bytes = folder, max_bytes
         self._lock = threading.Lock()
         self._segment: _Segment | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def append(self, *fields: object) -> str:
         """Append an entry with the fields of `Entry` after `at`, and return its prediction id. Raises JournalFull."""

@@ -189,8 +189,8 @@ def main(folder: Path) -> None:
             rows += shipper.ship()
             pause, shipped_at = POLL_SECONDS, datetime.now(UTC).isoformat(timespec="milliseconds")
         except StoreError as failure:
-            pause, error = min(2 * pause, MAX_PAUSE), str(failure)
-            log.warning("predictions wait on the disk: %s", error)
+            pause, error = min(2 * pause, MAX_PAUSE), f"{type(failure).__name__}; see the service's log"
+            log.warning("predictions wait on the disk: %s", failure)
         failed = [path.name for path in folder.glob(f"*{FAILED}")]
         error = error or (f"{failed[0]} cannot be shipped; see the service's log" if failed else "")
         state = {"rows": rows, "shipped_at": shipped_at, "error": error, "failed_files": failed}

@@ -52,8 +52,8 @@ async def readyz(services: ServicesDep) -> dict[str, Any]:
         raise ModelNotReady(_reason_not_ready(services, serving))
     stale_since = services.reconciler.store_checks.stale_since
     notes = {"stale_since": stale_since} if stale_since else {}
-    if error := services.shipping.state.get("error"):
-        notes["prediction_log"] = error
+    if services.shipping.state.get("error"):
+        notes["prediction_log"] = "predictions wait on the disk (see /status)"
     return {"status": "ready", "serving": serving, **notes}
 
 

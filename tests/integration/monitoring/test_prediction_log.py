@@ -34,6 +34,7 @@ from tests.conftest import publish_champion
 
 pytestmark = pytest.mark.slow
 
+KEY = Signer.new()
 CSV = {"content-type": "text/csv"}
 MIXED = "/projects/mixed"
 OPTIONS: dict[str, Any] = {"families": ["linear", "lightgbm"], "n_trials": 1}
@@ -72,7 +73,13 @@ def service(own_cloud: LocalCloud, context: PromotionContext, tmp_path_factory: 
 
 def start(cloud: LocalCloud, folder: Path, **variables: str) -> tuple[Process, Client]:
     (port,) = free_ports(1)
-    settings = {"PODIUM_DASK_WORKERS": "0", "PODIUM_JOURNAL_SECONDS": "1", "PODIUM_POLL_SECONDS": "1", **variables}
+    settings = {
+        "PODIUM_LOG_KEY": KEY.private,
+        "PODIUM_DASK_WORKERS": "0",
+        "PODIUM_JOURNAL_SECONDS": "1",
+        "PODIUM_POLL_SECONDS": "1",
+        **variables,
+    }
     process = start_service({**cloud.environment, **settings}, port, folder, workers=2)
     client = Client(f"http://127.0.0.1:{port}")
     client.wait_until(lambda: client.get("/readyz").status == 200, 60)
@@ -81,7 +88,7 @@ def start(cloud: LocalCloud, folder: Path, **variables: str) -> tuple[Process, C
 
 @pytest.fixture
 def verifier(own_cloud: LocalCloud, context: PromotionContext) -> Verifier:
-    keys = VerifyingKeys([Signer.parse(own_cloud.environment["PODIUM_LOG_KEY"]).public])
+    keys = VerifyingKeys([KEY.public])
     return Verifier(
         context.store, context.trust, TransparencyLog(context.store, keys), loader(context.fetch, context.trust.trainers)
     )
