@@ -24,7 +24,8 @@ import msgspec
 
 FLUSH_SECONDS = 1.0
 SEGMENT_BYTES = 4 << 20
-OPEN, SEALED = ".open", ".sealed"
+NEW, OPEN, SEALED = ".new", ".open", ".sealed"
+"""Endings of files: not yet locked, being written, and finished."""
 HEADER = struct.Struct("<II")
 
 
@@ -106,7 +107,7 @@ class _Segment:
         if used + size > max_bytes:
             raise JournalFull(f"{used:,} bytes wait to be written to the object store")
         self.name = f"{datetime.now(UTC):%Y%m%d}{secrets.token_hex(6)}"
-        self._path = folder / f"{self.name}{OPEN}"
+        self._path = folder / f"{self.name}{NEW}"  # a file that is open and not locked would be taken for an abandoned one
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -116,6 +117,7 @@ class _Segment:
             os.close(self._file)
             raise JournalFull(f"no space in {folder}: {error.strerror}") from None
         self._map = mmap.mmap(self._file, size)
+        self._path = self._path.rename(self._path.with_suffix(OPEN))
         self._end, self.count = 0, 0
 
     def has_room(self, size: int) -> bool:

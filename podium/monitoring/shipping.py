@@ -95,6 +95,8 @@ class Shipper:
             return self._written(path)
         except StoreError:
             raise
+        except FileNotFoundError:
+            return []  # its process has just given it the name of a finished file
         except Exception:
             log.exception("%s cannot be shipped and is kept", path.name)
             path.rename(path.with_suffix(FAILED))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -29,6 +30,22 @@ def test_entries_are_read_as_they_were_written_and_ids_name_them(tmp_path: Path)
     assert [entry.rows for entry in entries] == [[[float(number), None, "a"]] for number in range(20)]
     assert entries[0].version == VERSION and entries[0].scores == {"linear": [[0.25, 0.75]]}
     assert len(set(ids)) == 20
+
+
+def test_a_file_is_not_finished_before_its_process_has_locked_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, finished = fcntl.flock, list[Path]()
+
+    def look_first(file: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            finished.extend(finished_segments(tmp_path))
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look_first)
+    log = Journal(tmp_path, 1 << 30)
+    append(log)
+    assert finished == [] and list(finished_segments(tmp_path)) == []
+    log.seal()
+    assert len(list(finished_segments(tmp_path))) == 1
 
 
 def test_a_full_file_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
