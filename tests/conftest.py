@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from uuid import uuid4
 import boto3
 import pandas as pd
 import pytest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from podium.local import LocalCloud
@@ -53,12 +55,21 @@ def seaweed(cloud: LocalCloud) -> Any:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Any]:
+    """A moto server, which makes no two conditional writes at once: it checks the condition before it writes."""
+    lock, put_object = threading.Lock(), S3Response.put_object
+
+    def put_alone(self: S3Response) -> Any:
+        with lock:
+            return put_object(self)
+
+    S3Response.put_object = put_alone  # type: ignore[method-assign]
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys)
     server.stop()
+    S3Response.put_object = put_object  # type: ignore[method-assign]
 
 
 @pytest.fixture(params=["moto", "seaweed"])

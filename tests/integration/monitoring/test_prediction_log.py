@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -28,7 +29,7 @@ from podium.project import Project
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.validation import Validator
-from podium.storage.object_store import Store
+from podium.storage.object_store import Store, StoreError
 from tests import tables
 from tests.conftest import publish_champion
 
@@ -105,8 +106,15 @@ def logged_ids(store: Store, project: str) -> Counter[str]:
 
 
 def wait_for(client: Client, store: Store, project: str, ids: set[str]) -> Counter[str]:
-    client.wait_until(lambda: ids <= set(logged_ids(store, project)), 60)
-    return logged_ids(store, project)
+    counts: Counter[str] = Counter()
+
+    def are_logged() -> bool:
+        with contextlib.suppress(StoreError):  # the object store has just been started again
+            counts.update(logged_ids(store, project) - counts)
+        return ids <= counts.keys()
+
+    client.wait_until(are_logged, 60)
+    return counts
 
 
 def test_every_format_is_logged_and_computed_again_to_the_bit(service: Client, verifier: Verifier) -> None:
