@@ -20,6 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from podium import __version__
 from podium.inference.inbox import ProcessingOptions, bucket_opener, inbox_files
 from podium.monitoring.journal import Journal
+from podium.monitoring.transparency_log import TransparencyLog
+from podium.monitoring.witness import Witness
 from podium.registry.loading import fetcher
 from podium.registry.validation import Validator
 from podium.storage.model_cache import ModelCache
@@ -158,7 +160,7 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     cache, polled_store = ModelCache(settings.cache), settings.store(STORE_TIMEOUT)
     loader = VersionLoader(fetcher(polled_store, cache), trust, validator, settings.allow_library_mismatch)
     swaps = Swaps(live, metrics, settings.model_memory)
-    reconciler = Reconciler(polled_store, cache, loader, swaps, settings.poll_seconds)
+    reconciler = Reconciler(polled_store, cache, loader, swaps, settings.poll_seconds, _witness(settings, polled_store))
     stack.callback(reconciler.close)
     processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id, store)
     inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
@@ -190,6 +192,14 @@ def _journal(settings: ServiceSettings) -> Journal | None:
         return None
     settings.log_signer()
     return Journal(_journal_folder(settings), settings.journal_bytes)
+
+
+def _witness(settings: ServiceSettings, store: Store) -> Witness | None:
+    """Return what checks the prediction log at the start, if there is a key to check it with. Raises BadKey."""
+    if not settings.log_keys and not settings.log_key.get_secret_value():
+        return None
+    remembered = settings.cache / f"log-{digest(store.location.encode())[:16]}"
+    return Witness(TransparencyLog(store, settings.log_verifiers()), remembered)
 
 
 def _journal_folder(settings: ServiceSettings) -> Path:

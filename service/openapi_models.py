@@ -93,7 +93,7 @@ class Ready(BaseModel):
     status: str = Field(examples=["ready"])
     serving: dict[str, str]
     stale_since: str | None = None
-    prediction_log: str | None = Field(None, description="why predictions wait on the disk")
+    prediction_log: str | None = Field(None, description="why predictions wait on the disk, or what is wrong with the log")
 
 
 class Serving(BaseModel):

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from podium.monitoring.witness import Witness
 from podium.registry.audit_entry import parse_entry
 from podium.registry.loading import ModelLoadError
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer
+from podium.registry.versions import IntegrityError
 from podium.storage.files import ChangeSignal
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store, StoreError
@@ -49,8 +51,17 @@ class Reconciler:
     keep serving a project whose alias was deleted, and reject an older alias after a restart.
     """
 
-    def __init__(self, store: Store, cache: ModelCache, loader: VersionLoader, swaps: Swaps, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cache: ModelCache,
+        loader: VersionLoader,
+        swaps: Swaps,
+        poll_seconds: float,
+        witness: Witness | None = None,
+    ) -> None:
         self._cache, self.loader, self._swaps, self._poll_seconds = cache, loader, swaps, poll_seconds
+        self._witness, self.log_error = witness, ""
         self._live, self._metrics, self._location = swaps.live, swaps.metrics, store.location
         self._aliases = Aliases(store, loader.trust.promoters, swaps.metrics)
         self._cache_threads, self._reload_threads = ThreadPool(1, "cache"), ThreadPool(RELOAD_THREADS, "reloads")
@@ -132,6 +143,8 @@ class Reconciler:
 
     async def _first_poll(self) -> None:
         try:
+            if self._witness:
+                await self._load_threads.run(self._note_logged_promotions, self._witness)
             await self._poll_shared()
             while waiting := [task for project, task in self._sync_tasks.items() if not self._is_available(project)]:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=SIGNAL_POLL_SECONDS)
@@ -139,6 +152,17 @@ class Reconciler:
             gc.freeze()  # the objects of the loaded models stay, so exclude them from garbage collection
         finally:
             self._initialized.set()
+
+    def _note_logged_promotions(self, witness: Witness) -> None:
+        """Remember the promotions that have answered requests, so that an older champion is not accepted."""
+        try:
+            for project, number in witness.latest_promotions().items():
+                self._swaps.note_sequence(project, number)
+        except IntegrityError as error:
+            self.log_error = str(error)
+            log.error("the prediction log was changed", extra={"reason": str(error)})
+        except StoreError as error:
+            log.warning("the prediction log cannot be read", extra={"reason": str(error)})
 
     async def run(self) -> None:
         """Poll at regular intervals and after each notification or signal, for as long as the service runs."""

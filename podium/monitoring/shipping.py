@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS, MAX_PAUSE, LAST_SECONDS = 0.5, 30.0, 3.0
 MAX_FILES = 64
 """Files that are shipped before the log is appended to."""
-RECENT = 4096
-"""Entries of the log that are searched for objects that were written before a crash."""
 STATE, FAILED = "shipping.json", ".failed"
 VersionKey = tuple[str, str, str, int]
 
@@ -122,7 +120,7 @@ class Shipper:
                     table
                 ):  # another release may write other bytes
                     raise ValueError(f"{key} exists with other content") from None
-            facts = {**_facts(key, data), "kind": "predictions", "rows": table.num_rows}
+            facts = {**_facts(key, data, version), "kind": "predictions", "rows": table.num_rows}
             results.append(Written(facts, existed))
         return results
 
@@ -132,7 +130,7 @@ class Shipper:
         key = entry_key(project, number)
         if key in self._logged_promotions:
             return []
-        return [Written({**_facts(key, self.store.read(key).data), "kind": "promotion"}, existed=True)]
+        return [Written({**_facts(key, self.store.read(key).data, version), "kind": "promotion"}, existed=True)]
 
     def _table(self, segment: str, version: VersionKey, entries: Sequence[Entry]) -> pa.Table:
         manifest = self._manifest(version)
@@ -152,12 +150,13 @@ class Shipper:
         return self._manifests[version]
 
     def _recently_logged(self) -> set[str]:
-        size = self.log.checkpoint().size
-        return {json.loads(entry)["key"] for entry in self.log.entries(size, max(0, size - RECENT))}
+        return {json.loads(entry)["key"] for entry in self.log.recent_entries(self.log.checkpoint())}
 
 
-def _facts(key: str, data: bytes) -> dict[str, Any]:
-    return {"key": key, "sha256": digest(data), "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+def _facts(key: str, data: bytes, version: VersionKey) -> dict[str, Any]:
+    project, _, _, promotion = version
+    written = {"key": key, "sha256": digest(data), "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+    return {**written, "project": project, "promotion": promotion}
 
 
 def entry_bytes(facts: dict[str, Any]) -> bytes:

@@ -28,6 +28,8 @@ PREFIX = "log/"
 CHECKPOINT, PENDING = f"{PREFIX}checkpoint", f"{PREFIX}pending"
 ED25519, HASH_BYTES = b"\x01", 32
 MAX_ATTEMPTS = 50
+RECENT = 4096
+"""Entries that are read to find out what was logged last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,28 @@ class TransparencyLog:
 
     def checkpoint(self) -> Checkpoint:
         """Return the signed checkpoint; of size 0 if there is none. Raises IntegrityError."""
+        return self.read_checkpoint()[0]
+
+    def read_checkpoint(self) -> tuple[Checkpoint, bytes]:
+        """Return the signed checkpoint and its note, which is empty if there is none. Raises IntegrityError."""
         try:
             note = self._store.read(CHECKPOINT).data
         except NotFound:
-            return Checkpoint(self.origin, 0, Edge().root)
+            return Checkpoint(self.origin, 0, Edge().root), b""
+        return self.parse_checkpoint(note), note
+
+    def parse_checkpoint(self, note: bytes) -> Checkpoint:
+        """Return the checkpoint of a note of this log. Raises IntegrityError."""
         return Checkpoint.verified(note, self.origin, self._keys)
+
+    def check_continues(self, earlier: Checkpoint, checkpoint: Checkpoint) -> None:
+        """Check that the log of a checkpoint starts with the entries of an earlier one. Raises IntegrityError."""
+        if any(each.size > checkpoint.size or self._edge(each.size).root != each.root for each in (earlier, checkpoint)):
+            raise IntegrityError(f"the log does not continue the one of {earlier.size} entries that was seen before")
+
+    def recent_entries(self, checkpoint: Checkpoint) -> Iterator[bytes]:
+        """Yield the last entries, unverified."""
+        return self.entries(checkpoint.size, max(0, checkpoint.size - RECENT))
 
     def entries(self, size: int, first: int = 0) -> Iterator[bytes]:
         """Yield the entries of a log of this size, unverified. Raises IntegrityError if a file is missing."""
@@ -164,18 +183,12 @@ class TransparencyLog:
             raise IntegrityError(f"entry {index} is not in the signed log")
         return proof
 
-    def check_all(self, remembered: Checkpoint | None = None) -> tuple[Checkpoint, list[bytes]]:
-        """Return the checkpoint and every entry, after computing the root from them. Raises IntegrityError.
-
-        If a checkpoint is remembered, the log must also start with the entries that it had.
-        """
+    def check_all(self) -> tuple[Checkpoint, list[bytes]]:
+        """Return the checkpoint and every entry, after computing the root from them. Raises IntegrityError."""
         checkpoint = self.checkpoint()
         entries = list(self.entries(checkpoint.size))
-        hashes = [leaf_hash(entry) for entry in entries]
-        if root_of(hashes) != checkpoint.root:
+        if root_of([leaf_hash(entry) for entry in entries]) != checkpoint.root:
             raise IntegrityError("the entries of the log do not have the root of its checkpoint")
-        if remembered and (remembered.size > checkpoint.size or root_of(hashes[: remembered.size]) != remembered.root):
-            raise IntegrityError(f"the log does not continue the one of {remembered.size} entries that was seen before")
         return checkpoint, entries
 
     # --- writing -----------------------------------------------------------------------------------------------------------

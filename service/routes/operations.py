@@ -52,8 +52,8 @@ async def readyz(services: ServicesDep) -> dict[str, Any]:
         raise ModelNotReady(_reason_not_ready(services, serving))
     stale_since = services.reconciler.store_checks.stale_since
     notes = {"stale_since": stale_since} if stale_since else {}
-    if services.shipping.state.get("error"):
-        notes["prediction_log"] = "predictions wait on the disk (see /status)"
+    if error := _prediction_log(services).get("error"):
+        notes["prediction_log"] = error
     return {"status": "ready", "serving": serving, **notes}
 
 
@@ -97,8 +97,14 @@ def _status(services: Services, peers: list[dict[str, Any]]) -> dict[str, Any]:
         "oldest_check_seconds": round(time.time() - min(checks), 3) if checks else None,
         "inbox": services.inbox.state,
         "dask": services.dask.state,
-        "prediction_log": services.shipping.state,
+        "prediction_log": _prediction_log(services),
     }
+
+
+def _prediction_log(services: Services) -> dict[str, Any]:
+    """Return the state of the log; a log that was changed is an error even if this service writes none."""
+    state, error = services.shipping.state, services.reconciler.log_error
+    return {**state, "state": "failing", "error": error} if error else state
 
 
 def _serving(services: Services, project: str) -> dict[str, Any]:

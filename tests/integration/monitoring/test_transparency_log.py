@@ -24,6 +24,7 @@ from podium.monitoring.transparency_log import (
     unpack_entries,
     verifier_key,
 )
+from podium.monitoring.witness import Witness
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
 from podium.storage.object_store import Store, StoreError
@@ -143,9 +144,32 @@ def test_a_log_that_is_signed_again_or_put_back_is_found(store: Store, log: Tran
         store.delete(info.key)
     fresh = TransparencyLog(store, VerifyingKeys([signer.public]))
     fresh.append([entry(number) for number in range(SIZE - 1)] + [b"another"], signer)
-    fresh.check_all()  # valid by itself
+    latest, _ = fresh.check_all()  # valid by itself
     with pytest.raises(IntegrityError, match="seen before"):
-        fresh.check_all(seen)
+        fresh.check_continues(seen, latest)
+
+
+def test_a_witness_remembers_the_log_and_knows_the_latest_promotions(
+    store: Store, log: TransparencyLog, signer: Signer, tmp_path: Path
+) -> None:
+    def entries(*promotions: int) -> list[bytes]:
+        return [json.dumps({"project": "p", "promotion": number}).encode() for number in promotions]
+
+    witness = Witness(log, tmp_path / "remembered")
+    assert witness.latest_promotions() == {}
+    log.append(entries(1, 3, 2), signer)
+    earlier = {info.key: store.read(info.key).data for info in store.list_objects(PREFIX)}
+    assert witness.latest_promotions() == {"p": 3}
+    log.append(entries(*[4] * 300), signer)
+    assert witness.latest_promotions() == {"p": 4}
+    for info in list(store.list_objects(PREFIX)):
+        store.delete(info.key)
+    for key, data in earlier.items():
+        store.create(key, data)
+    put_back = TransparencyLog(store, VerifyingKeys([signer.public]))
+    with pytest.raises(IntegrityError, match="seen before"):
+        Witness(put_back, witness.path).latest_promotions()
+    assert Witness(put_back, tmp_path / "another").latest_promotions() == {"p": 3}
 
 
 def test_a_forged_pending_entry_is_not_completed(store: Store, log: TransparencyLog, signer: Signer) -> None:

@@ -20,6 +20,7 @@ from podium.registry.audit_entry import AuditEntry
 from podium.registry.champion_alias import alias_key
 from podium.registry.loading import ModelLoadError, fetcher
 from podium.registry.signing import Signer, TrustPolicy, VerifyingKeys
+from podium.registry.versions import IntegrityError
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store
 from service.active_models import ActiveModels
@@ -136,12 +137,13 @@ class World:
         bucket: Bucket | None = None,
         cache: ModelCache | None = None,
         loader: Any = None,
+        witness: Any = None,
     ) -> None:
         self.bucket, self.loader, self.live = bucket or Bucket(), loader or Loader(), ActiveModels()
         cache, trust = cache or NoDiskCache(folder), TrustPolicy(KEYS, KEYS)
         store, self.metrics = Store(self.bucket, "b"), Metrics(self.live)
         loader = VersionLoader(fetcher(store, cache), trust, self.loader)
-        self.reconciler = Reconciler(store, cache, loader, Swaps(self.live, self.metrics), poll)
+        self.reconciler = Reconciler(store, cache, loader, Swaps(self.live, self.metrics), poll, witness)
         self.sequence, self.version = 0, ""
         self.served_sequences: list[int] = []
 
@@ -190,6 +192,33 @@ def test_ten_thousand_random_schedules_end_at_the_alias(tmp_path: Path) -> None:
             await schedule(seed)
 
     asyncio.run(every())
+
+
+def test_a_champion_older_than_the_prediction_log_is_refused_at_the_start(tmp_path: Path) -> None:
+    async def failures(logged: int) -> dict[str, str]:
+        world = World(tmp_path, witness=SimpleNamespace(latest_promotions=lambda: {"p": logged}))
+        world.move("v1")
+        await world.reconciler.start()
+        world.reconciler.close()
+        return dict(world.reconciler.failures)
+
+    assert asyncio.run(failures(1)) == {}
+    assert asyncio.run(failures(2)).keys() == {"p"}
+
+
+def test_a_changed_prediction_log_is_reported_and_the_champion_served(tmp_path: Path) -> None:
+    def changed() -> None:
+        raise IntegrityError("the log does not continue")
+
+    async def start() -> World:
+        world = World(tmp_path, witness=SimpleNamespace(latest_promotions=changed))
+        world.move("v1")
+        await world.reconciler.start()
+        world.reconciler.close()
+        return world
+
+    world = asyncio.run(start())
+    assert world.live.find("p") and world.reconciler.log_error == "the log does not continue"
 
 
 def test_a_thousand_notifications_cause_few_polls(tmp_path: Path) -> None:
