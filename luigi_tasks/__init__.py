@@ -3,6 +3,7 @@
 from luigi_tasks import progress as progress
 from luigi_tasks.batch import PredictBatch
 from luigi_tasks.default_configuration import apply_default_configuration
+from luigi_tasks.monitor import Monitor
 from luigi_tasks.promotion_tasks import PromoteVersion, Rollback
 from luigi_tasks.retrain import RangeWeekly, Retrain
 from luigi_tasks.stage import Ingest, SnapshotInput
@@ -29,6 +30,7 @@ __all__ = [
     "Explore",
     "Features",
     "Ingest",
+    "Monitor",
     "Pipeline",
     "PredictBatch",
     "Promote",

@@ -9,13 +9,15 @@ from typing import Any
 import luigi
 
 from luigi_tasks.batch import PredictBatch
+from luigi_tasks.monitor import Monitor
 from luigi_tasks.promotion_tasks import ChampionChange
 from luigi_tasks.retrain import Retrain
 from luigi_tasks.stage import Ingest, Stage
+from podium.monitoring.reports import report_text
 from podium.schema.data_errors import BadData
 
-RECEIPT_TASKS = (ChampionChange, PredictBatch, Retrain)
-"""Tasks that run once per request, day or week and write a receipt."""
+RECEIPT_TASKS = (ChampionChange, Monitor, PredictBatch, Retrain)
+"""Tasks that run once per request, day or week and write a receipt or a report."""
 
 
 class _Progress(logging.Handler):
@@ -82,3 +84,5 @@ def on_missing(task: Any) -> None:
 def print_summary(task: Any) -> None:
     if task.get_task_family() == "Pipeline":
         print("\n" + task.output().read().decode(), flush=True)
+    if isinstance(task, Monitor):
+        print("\n" + report_text(task.output().document()), flush=True)

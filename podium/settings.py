@@ -51,6 +51,10 @@ class StoreSettings(BaseSettings):
     log_keys: tuple[str, ...] = Field(
         (), description="Public keys of the prediction log. JSON list. Default: the public key of the private one."
     )
+    alarm_url: str = Field("", description="URL that monitoring sends alarms to, as Standard Webhooks.")
+    alarm_secret: SecretStr = Field(
+        SecretStr(""), description="Key that signs alarms, in base64 after `whsec_`. `file:PATH` reads it from a file."
+    )
     import_allowed: Path | None = Field(
         None, description="File that lists additional classes and functions that an imported pickle may use."
     )
@@ -70,6 +74,10 @@ class StoreSettings(BaseSettings):
         """Return the keys whose checkpoints of the prediction log are trusted. Raises BadKey."""
         return VerifyingKeys(self.log_keys or [self.log_signer().public])
 
+    def alarm_key(self) -> str:
+        """Return the key that signs alarms; empty without one."""
+        return _secret_text(self.alarm_secret)
+
     def rules_for(self, project: str) -> PromotionRules:
         """Return the promotion rules that this process applies to a project. Raises BadRules."""
         try:
@@ -86,9 +94,13 @@ class StoreSettings(BaseSettings):
 
 def _signer(secret: SecretStr, setting: str) -> Signer:
     """Return the signer for a configured key. Raises BadKey."""
-    text = secret.get_secret_value()
+    text = _secret_text(secret)
     if not text:
         raise BadKey(f"{setting} is not set. Create keys with `podium keys new`.")
-    if text.startswith(FILE_PREFIX):
-        text = Path(text.removeprefix(FILE_PREFIX)).read_text().strip()
     return Signer.parse(text, setting)
+
+
+def _secret_text(secret: SecretStr) -> str:
+    """Return a secret, or the content of the file that it names."""
+    text = secret.get_secret_value()
+    return Path(text.removeprefix(FILE_PREFIX)).read_text().strip() if text.startswith(FILE_PREFIX) else text

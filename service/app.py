@@ -20,12 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from podium import __version__
 from podium.inference.inbox import ProcessingOptions, bucket_opener, inbox_files
 from podium.monitoring.journal import Journal
+from podium.monitoring.reports import latest_report
 from podium.monitoring.transparency_log import TransparencyLog
 from podium.monitoring.witness import Witness
 from podium.registry.loading import fetcher
 from podium.registry.validation import Validator
 from podium.storage.model_cache import ModelCache
-from podium.storage.object_store import Store, digest, s3_client
+from podium.storage.object_store import Store, StoreError, digest, s3_client
 from service.access_log import AccessLog
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware
@@ -48,14 +49,17 @@ from service.problems import install_problems
 from service.query_parameters import check_query
 from service.reconciler import Reconciler
 from service.responses import new_prediction_id
-from service.routes import mlflow, open_inference, operations, predict, predictions, problems, projects, promotion
+from service.routes import mlflow, monitoring, open_inference, operations, predict, predictions, problems, projects, promotion
 from service.services import Services
 from service.settings import ServiceSettings
+from service.store_calls import from_store
 from service.swaps import Swaps
 from service.version_loader import VersionLoader
 from service.webhooks import Webhooks
 from service.worker_directory import WorkerDirectory
 
+REPORT_SECONDS = 300.0
+"""How often monitoring reports are read."""
 STATUS_SECONDS = 1.0
 """How often a worker publishes its status."""
 STORE_TIMEOUT = 5.0
@@ -99,6 +103,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         predict.router,
         predictions.router,
         projects.router,
+        monitoring.router,
         promotion.router,
         open_inference.router,
         mlflow.router,
@@ -133,6 +138,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         start_validator = services.reconciler.loader.validator.start
         asyncio.get_running_loop().run_in_executor(None, start_validator)  # before the next version needs it
         tasks = {"reconciler": services.reconciler.run, "inbox": services.inbox.run, "dask": services.dask.run}
+        tasks["monitoring"] = functools.partial(_watch_reports, services)
         if services.predictions.is_on:
             tasks["prediction-log"] = functools.partial(_ship_predictions, services)
         if services.settings.shared:
@@ -205,6 +211,18 @@ def _witness(settings: ServiceSettings, store: Store) -> Witness | None:
 def _journal_folder(settings: ServiceSettings) -> Path:
     """Return the folder of the journals for this bucket."""
     return settings.journal / digest(settings.store().location.encode())[:16] / "segments"
+
+
+async def _watch_reports(services: Services) -> None:
+    """Read the last monitoring report of each project for the metrics."""
+    reports: dict[str, dict[str, Any]] = {}
+    services.metrics.reports = lambda: reports
+    while True:
+        for served in services.live.all():
+            with contextlib.suppress(StoreError):
+                if report := await from_store(latest_report, services.pages_store, served.project):
+                    reports[served.project] = report
+        await asyncio.sleep(REPORT_SECONDS)
 
 
 async def _ship_predictions(services: Services) -> None:

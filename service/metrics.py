@@ -6,6 +6,7 @@ import bisect
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
@@ -46,6 +47,11 @@ class Histogram:
         self.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
+    def quantile(self, fraction: float) -> float | None:
+        """Return the bound in milliseconds of the bucket that has a quantile; None without values or above all bounds."""
+        position = bisect.bisect_left(list(accumulate(self.counts)), fraction * sum(self.counts))
+        return BOUNDS[position] * 1000 if sum(self.counts) and position < len(BOUNDS) else None
+
     def buckets(self) -> list[tuple[str, float]]:
         return list(zip([*map(str, BOUNDS), "+Inf"], map(float, accumulate(self.counts)), strict=True))
 
@@ -71,6 +77,7 @@ class Metrics(Collector):
         self.in_progress: Callable[[], int] = int
         self.queue_depth: Callable[[], int] = int
         self.log_waiting_bytes: Callable[[], int] = int
+        self.reports: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
         self._versions: dict[str, dict[str, None]] = defaultdict(dict)
         self._recent: dict[str, deque[tuple[float, float, bool]]] = defaultdict(lambda: deque(maxlen=MAX_RECENT))
         self._registry = CollectorRegistry()
@@ -115,6 +122,17 @@ class Metrics(Collector):
             count for (name, v, status), count in self.predictions.items() if (name, v, status[0]) == (model, version, "2")
         )
 
+    def summary(self, model: str) -> dict[str, Any]:
+        """Return how many requests each version of a project answered, and bounds of their duration."""
+        versions: dict[str, dict[str, int]] = {}
+        for (name, version, status), count in self.predictions.items():
+            if name == model:
+                counts = versions.setdefault(version, {"answered": 0, "failed": 0})
+                counts["answered" if status.startswith("2") else "failed"] += count
+        durations = self.request_durations.get(model, Histogram())
+        quantiles = {"median_milliseconds": durations.quantile(0.5), "p99_milliseconds": durations.quantile(0.99)}
+        return {"versions": [{"version": version, **counts} for version, counts in versions.items()], **quantiles}
+
     def dump(self) -> dict[str, Any]:
         """Return all metrics as JSON values, for the other workers of the host."""
         counters = {name: [[*_labels(key), count] for key, count in getattr(self, name).items()] for name in COUNTERS}
@@ -154,6 +172,7 @@ class Metrics(Collector):
         merged.in_progress = lambda: sum(dump["in_progress"] for dump in alive)
         merged.queue_depth = lambda: sum(dump["queue_depth"] for dump in alive)
         merged.log_waiting_bytes = lambda: max(dump["log_waiting_bytes"] for dump in alive)
+        merged.reports = self.reports
         merged.aliases_missing = max(dump["aliases_missing"] for dump in alive)
         merged.store_last_success = min(dump["store_last_success"] for dump in alive)
         merged.store_up = all(dump["store_up"] for dump in alive)
@@ -192,6 +211,25 @@ class Metrics(Collector):
         up = "1 if the last check of the object store succeeded"
         yield GaugeMetricFamily("store_up", up, value=float(self.store_up))
         yield from self._served_models()
+        yield from self._monitoring()
+
+    def _monitoring(self) -> Iterator[Metric]:
+        """Yield what the last report of each project says."""
+        error = GaugeMetricFamily(
+            "model_error", "Error of the predictions of the last reported day", labels=["model_name", "kind"]
+        )
+        drift = GaugeMetricFamily("model_drift_auc", "How well rows are told from training rows", labels=["model_name"])
+        alarms = GaugeMetricFamily("model_alarms", "Alarms of the last reported day", labels=["model_name"])
+        last = GaugeMetricFamily("model_report_timestamp_seconds", "The last reported day", labels=["model_name"])
+        for project, report in self.reports().items():
+            for kind in ("expected", "allowed", "estimated"):
+                if (value := report.get("error", {}).get(kind)) is not None:
+                    error.add_metric([project, kind], value)
+            if "drift" in report:
+                drift.add_metric([project], report["drift"]["joint"])
+            alarms.add_metric([project], len(report["alarms"]))
+            last.add_metric([project], datetime.fromisoformat(f"{report['day']}T00:00:00+00:00").timestamp())
+        yield from (error, drift, alarms, last)
 
     def _served_models(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("model_info", "Deployed versions", labels=["model_name", "model_version", "digest"])

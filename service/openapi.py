@@ -45,6 +45,7 @@ RESPONSES: dict[str, Content] = {
     "/projects/{project}/schema": {JSON: OBJECT, HTML: TEXT},
     "/projects/{project}/versions": {JSON: openapi_models.Versions, HTML: TEXT},
     "/projects/{project}/card": {JSON: OBJECT, HTML: TEXT},
+    "/projects/{project}/monitoring": {JSON: OBJECT, HTML: TEXT},
     "/projects/{project}/history": {JSON: openapi_models.History, HTML: TEXT},
     "/projects/{project}/promote": {JSON: AuditEntry},
     "/projects/{project}/rollback": {JSON: AuditEntry},

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from podium.inference.panel import Scores
 from podium.inference.parsed_rows import ParsedRows
@@ -71,6 +72,15 @@ class PredictionLog:
             keys = take(keys, np.array(numbers) - 1)
         table = rows_table(served.signature, served.manifest.families, columns_of(rows.as_frame()), scores, keys)
         return self._append(_version(served), caller, request, dict.fromkeys(scores, ()), (), to_bytes(table), numbers)
+
+    def record_labels(self, project: str, caller: str, request: bytes, labels: pa.Table) -> None:
+        """Write labels of a project's predictions to the journal. Raises PredictionLogFull."""
+        assert self._journal
+        version = msgspec.Raw(msgspec.msgpack.encode((project, "", "", 0)))
+        try:
+            self._journal.append(version, caller, hashlib.sha256(request).digest(), {}, (), to_bytes(labels), None)
+        except JournalFull as error:
+            raise PredictionLogFull(f"the labels cannot be stored: {error}") from None
 
     def _append(self, *fields: object) -> str:
         assert self._journal

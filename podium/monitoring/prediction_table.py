@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,12 @@ KEYS = {"index": INDEX, "day": DAY, "actual": ACTUAL, "last": LAST}
 """The names of the keys of a panel's windows in the log; its entity is an input."""
 
 
+PREDICTION_ID = re.compile(r"([0-9]{8}[0-9a-f]{12})-([0-9a-f]+)")
+"""The name of the journal file, which starts with its day, and the number of the entry."""
+HASH = pa.binary(hashlib.sha256().digest_size)
+"""The type of hashed inputs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Privacy:
     """Inputs that are left out of the log, and those of which only a keyed hash is logged."""
@@ -38,7 +45,7 @@ class Privacy:
         if name not in self.hash:
             return cells
         texts = [None if cell is None else str(cell).encode() for cell in cells.to_pylist()]
-        return pa.array([text and hmac.new(self.key, text, hashlib.sha256).hexdigest() for text in texts], pa.string())
+        return pa.array([text and hmac.new(self.key, text, hashlib.sha256).digest() for text in texts], HASH)
 
 
 def rows_table(
@@ -150,15 +157,20 @@ def _identified(entries: Sequence[Entry], segment: str, rows: pa.Table) -> pa.Ta
     return pa.table(facts | dict(zip(rows.column_names, rows.columns, strict=True)))
 
 
-def logged_inputs(table: pa.Table, signature: Signature) -> pd.DataFrame | None:
-    """Return the typed rows of a logged table as a frame; None if inputs are missing or hashed."""
+def available_inputs(table: pa.Table, signature: Signature) -> pd.DataFrame:
+    """Return the typed rows of a logged table as a frame, without inputs that were excluded or hashed."""
     fields, columns = _fields(table, "inputs"), dict[str, np.ndarray]()
     for column in signature.inputs:
         cells = fields.get(column.name)
-        if cells is None or pa.types.is_string(cells.type) != column.is_text:
-            return None
-        columns[column.name] = cells.to_numpy(zero_copy_only=False)
+        if cells is not None and pa.types.is_string(cells.type) == column.is_text:
+            columns[column.name] = cells.to_numpy(zero_copy_only=False)
     return frame_of(columns)
+
+
+def logged_inputs(table: pa.Table, signature: Signature) -> pd.DataFrame | None:
+    """Return the typed rows of a logged table as a frame; None if inputs are missing or hashed."""
+    frame = available_inputs(table, signature)
+    return frame if len(frame.columns) == len(signature.inputs) else None
 
 
 def logged_scores(table: pa.Table) -> dict[str, FloatMatrix]:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from podium.monitoring.journal import OPEN, Entry, finished_segments, read_segment
+from podium.monitoring.labels import labels_prefix
 from podium.monitoring.prediction_table import Privacy, entries_table
 from podium.monitoring.transparency_log import TransparencyLog
 from podium.registry.audit_log import entry_key
@@ -44,7 +45,12 @@ VersionKey = tuple[str, str, str, int]
 
 
 def predictions_prefix(project: str, day: str) -> str:
-    return f"predictions/{project}/dt={day[:4]}-{day[4:6]}-{day[6:8]}/"
+    return f"predictions/{project}/dt={dashed(day)}/"
+
+
+def dashed(name: str) -> str:
+    """Return the day that a name starts with as YYYY-MM-DD."""
+    return f"{name[:4]}-{name[4:6]}-{name[6:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Shipper:
             for path in paths:
                 path.unlink(missing_ok=True)
             gc.collect()
-            rows += sum(facts.get("rows", 0) for facts in new)
+            rows += sum(facts["rows"] for facts in new if facts["kind"] == "predictions")
         return rows
 
     def _write_objects(self, path: Path) -> list[Written]:
@@ -106,23 +112,28 @@ class Shipper:
             groups.setdefault(entry.version, []).append(entry)
         results = []
         for version, entries in groups.items():
-            results += self._promotion(version)
-            table = self._table(path.stem, version, entries)
-            project, _, _, promotion = version
-            key = f"{predictions_prefix(project, path.stem)}{path.stem}-{promotion}.parquet"
-            data, existed = parquet_bytes(table), False
-            try:
-                self.store.create(key, data)
-            except AlreadyExists:
-                existed, written = True, data
-                data = self.store.read(key).data
-                if data != written and not pq.read_table(io.BytesIO(data)).equals(
-                    table
-                ):  # another release may write other bytes
-                    raise ValueError(f"{key} exists with other content") from None
-            facts = {**_facts(key, data, version), "kind": "predictions", "rows": table.num_rows}
-            results.append(Written(facts, existed))
+            project, name, _, promotion = version
+            if name:
+                results += self._promotion(version)
+                key = f"{predictions_prefix(project, path.stem)}{path.stem}-{promotion}.parquet"
+                results.append(self._object(key, self._table(path.stem, version, entries), version, "predictions"))
+            else:
+                key = f"{labels_prefix(project, dashed(path.stem))}{path.stem}.parquet"
+                labels = pa.concat_tables([pa.ipc.open_stream(entry.table).read_all() for entry in entries])
+                results.append(self._object(key, labels, version, "labels"))
         return results
+
+    def _object(self, key: str, table: pa.Table, version: VersionKey, kind: str) -> Written:
+        """Write a table, unless it was written before a crash. Raises ValueError if there is another one."""
+        data, existed = parquet_bytes(table), False
+        try:
+            self.store.create(key, data)
+        except AlreadyExists:
+            existed, written = True, data
+            data = self.store.read(key).data
+            if data != written and not pq.read_table(io.BytesIO(data)).equals(table):  # another release may write other bytes
+                raise ValueError(f"{key} exists with other content") from None
+        return Written({**_facts(key, data, version), "kind": kind, "rows": table.num_rows}, existed)
 
     def _promotion(self, version: VersionKey) -> list[Written]:
         """Return what the log says of the promotion of a version, the first time; an entry of the audit log never changes."""
@@ -167,7 +178,8 @@ def entry_bytes(facts: dict[str, Any]) -> bytes:
 def parquet_bytes(table: pa.Table) -> bytes:
     file = io.BytesIO()
     texts = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
-    texts += [f"inputs.{field.name}" for field in table.schema.field("inputs").type if pa.types.is_string(field.type)]
+    if "inputs" in table.column_names:
+        texts += [f"inputs.{field.name}" for field in table.schema.field("inputs").type if pa.types.is_string(field.type)]
     pq.write_table(table, file, compression="zstd", use_dictionary=texts)
     return file.getvalue()
 

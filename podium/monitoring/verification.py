@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -18,7 +17,13 @@ import pyarrow.parquet as pq
 
 from podium.models.model import Model
 from podium.monitoring.merkle import WIDTH
-from podium.monitoring.prediction_table import logged_inputs, logged_keys, logged_scores, recomputed_predictions
+from podium.monitoring.prediction_table import (
+    PREDICTION_ID,
+    logged_inputs,
+    logged_keys,
+    logged_scores,
+    recomputed_predictions,
+)
 from podium.monitoring.shipping import predictions_prefix
 from podium.monitoring.transparency_log import Checkpoint, TransparencyLog
 from podium.registry.audit_entry import AuditEntry, parse_entry
@@ -28,7 +33,6 @@ from podium.registry.signing import TrustPolicy, VerifyingKeys
 from podium.registry.versions import Fetch, IntegrityError, Manifest
 from podium.storage.object_store import NotFound, Store, StoreError, digest
 
-PREDICTION_ID = re.compile(r"([0-9]{8}[0-9a-f]{12})-([0-9a-f]+)")
 CLOCK_TOLERANCE = timedelta(minutes=10)
 """How far the clocks of the processes that write to the log may differ."""
 
@@ -95,11 +99,8 @@ class Verifier:
 
     def verify(self, prediction_id: str, project: str = "") -> Verification:
         """Verify one prediction. Raises PredictionNotFound, StoreError."""
-        match = PREDICTION_ID.fullmatch(prediction_id)
-        if not match:
-            raise PredictionNotFound(f"{prediction_id[:100]!r} is not the id of a logged prediction")
         result = Verification(prediction_id)
-        key, data, table = self._find(match[1], prediction_id, project)
+        key, data, table = self.find(prediction_id, project)
         result.predictions = _as_rows(table)
         _step(result, "included in the signed log", lambda: self._check_logged(key, data))
         _step(result, "version and its signature", lambda: self._describe_version(table, result))
@@ -107,7 +108,12 @@ class Verifier:
         _step(result, "computed again from the logged inputs", lambda: self._recompute(table))
         return result
 
-    def _find(self, segment: str, prediction_id: str, project: str) -> tuple[str, bytes, pa.Table]:
+    def find(self, prediction_id: str, project: str = "") -> tuple[str, bytes, pa.Table]:
+        """Return the key and the bytes of the object of a prediction, and its rows. Raises PredictionNotFound, StoreError."""
+        match = PREDICTION_ID.fullmatch(prediction_id)
+        if not match:
+            raise PredictionNotFound(f"{prediction_id[:100]!r} is not the id of a logged prediction")
+        segment = match[1]
         for name in [project] if project else self._projects():
             for info in self.store.list_objects(f"{predictions_prefix(name, segment)}{segment}-"):
                 data = self.store.read(info.key).data
@@ -305,5 +311,6 @@ def _as_rows(table: pa.Table) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         row["at"] = row["at"].isoformat(timespec="milliseconds")
+        row["inputs"] = {name: cell.hex() if isinstance(cell, bytes) else cell for name, cell in row["inputs"].items()}
         row["scores"] = {family: scores for family, scores in row["scores"].items() if scores is not None}
     return rows

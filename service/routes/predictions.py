@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from podium.models.model import Model
+from podium.monitoring.labels import labels_table, read_label_file
 from podium.monitoring.transparency_log import TransparencyLog
 from podium.monitoring.verification import PredictionNotFound, Verification, Verifier
 from podium.registry.versions import Manifest
@@ -20,24 +23,75 @@ from service.routes.promotion import authenticate_promoter
 from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["predictions"])
+Result = TypeVar("Result")
 
 
 @router.get("/predictions/{prediction_id}.json", include_in_schema=False)
 @router.get("/predictions/{prediction_id}", summary="A logged prediction, computed again (JSON or HTML)")
 async def prediction(prediction_id: str, request: Request, services: ServicesDep) -> Response:
     """For the API key that asked for the prediction, or with a promoter's token; needs the prediction log."""
-    if not services.predictions.is_on:
-        raise UnknownPrediction("predictions are not logged: set PODIUM_LOG_KEY")
-    verify = functools.partial(_verifier(services).verify, prediction_id)
-    try:
-        result: Verification = await run_in_compute_thread(verify)
-    except PredictionNotFound as error:
-        raise UnknownPrediction(str(error)) from None
+    _check_log(services)
+    result: Verification = await _found(functools.partial(_verifier(services).verify, prediction_id))
     if result.predictions[0]["caller"] != caller(request.scope):
         authenticate_promoter(request.headers.get("authorization", ""), services.settings)
     if wants_page(request):
         return Response(services.pages.page("prediction.html", result=result), media_type="text/html")
     return JSONResponse(result.as_json())
+
+
+class LabelBody(BaseModel):
+    """The true value of a prediction; `row` is the number of the row in its request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: bool | int | float | str
+    row: int = Field(1, ge=1)
+
+
+class LabelsReceived(BaseModel):
+    """How many labels were stored."""
+
+    project: str
+    labels: int
+
+
+@router.post("/predictions/{prediction_id}/label", status_code=202, summary="Send the true value of a prediction")
+async def label(prediction_id: str, body: LabelBody, request: Request, services: ServicesDep) -> LabelsReceived:
+    """Any caller may send labels. They are used by the monitoring of the day on which they arrive."""
+    _check_log(services)
+    _, _, table = await _found(functools.partial(_verifier(services).find, prediction_id))
+    if body.row not in table["row"].to_pylist():
+        raise UnknownPrediction(f"the prediction has no row {body.row}")
+    project = table["project"][0].as_py()
+    target = services.live.get(project).signature.target
+    labels = labels_table([prediction_id], [body.row], [body.label], target, caller(request.scope))
+    services.predictions.record_labels(project, caller(request.scope), await request.body(), labels)
+    return LabelsReceived(project=project, labels=1)
+
+
+@router.post("/projects/{project}/labels", status_code=202, summary="Send a CSV file of true values")
+async def labels(project: str, request: Request, services: ServicesDep) -> LabelsReceived:
+    """Columns `prediction_id`, `label` (or the target's name) and optionally `row`. Nothing is stored if a row is not valid."""
+    _check_log(services)
+    served, data = services.live.get(project), await request.body()
+    read = functools.partial(read_label_file, data, served.signature.target, caller(request.scope))
+    table = await run_in_compute_thread(read)
+    services.predictions.record_labels(served.project, caller(request.scope), data, table)
+    return LabelsReceived(project=served.project, labels=table.num_rows)
+
+
+def _check_log(services: Services) -> None:
+    """Raises UnknownPrediction if predictions are not logged."""
+    if not services.predictions.is_on:
+        raise UnknownPrediction("predictions are not logged: set PODIUM_LOG_KEY")
+
+
+async def _found(find: Callable[[], Result]) -> Result:
+    """Run a search for a prediction. Raises UnknownPrediction."""
+    try:
+        return await run_in_compute_thread(find)
+    except PredictionNotFound as error:
+        raise UnknownPrediction(str(error)) from None
 
 
 def _verifier(services: Services) -> Verifier:

@@ -64,7 +64,7 @@ def test_rows_and_ids_are_in_one_object_and_one_entry(shipper: Shipper) -> None:
     assert table["prediction_id"].to_pylist() == [each for each in ids for _ in range(2)]
     assert table["row"].to_pylist() == [1, 2] * ROWS
     first, second = table["inputs"].to_pylist()[:2]
-    assert first["number"] == 1.5 and len(first["text"]) == 64
+    assert first["number"] == 1.5 and len(first["text"]) == 32
     assert second == {"number": None, "text": None}
     assert table["scores"][0].as_py() == {"linear": [0.25, 0.75], "lightgbm": None}
     assert table["prediction"][0].as_py() == "yes"

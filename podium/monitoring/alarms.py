@@ -1,0 +1,37 @@
+"""Send alarms as signed notifications (https://www.standardwebhooks.com)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from podium.storage.object_store import StoreError
+
+TIMEOUT = 10.0
+EVENT = "model.harmed"
+
+
+class AlarmNotSent(StoreError):
+    """The receiver of alarms did not accept one."""
+
+
+def send_alarm(url: str, secret: str, message_id: str, data: dict[str, Any]) -> None:
+    """Send an alarm. A repeated one has the same `message_id`, which the receiver can recognise. Raises AlarmNotSent."""
+    now = int(time.time())
+    body = json.dumps({"type": EVENT, "timestamp": data["day"], "data": data}).encode()
+    headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
+    if secret:
+        content = f"{message_id}.{now}.".encode() + body
+        signature = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), content, hashlib.sha256).digest()
+        headers["webhook-signature"] = f"v1,{base64.b64encode(signature).decode()}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=TIMEOUT):  # noqa: S310
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        raise AlarmNotSent(f"the alarm of {data['project']} was not accepted by PODIUM_ALARM_URL: {error}") from None

@@ -1,0 +1,263 @@
+"""The report of a project's day: what was answered, how the inputs differ from the training rows, and whether it did harm."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from podium.models.metrics import metric_name, metrics_for
+from podium.models.model import Model
+from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
+from podium.monitoring.harm import THRESHOLD, HarmTest
+from podium.monitoring.labels import read_labels
+from podium.monitoring.losses import Reference, by_slice, expected_errors
+from podium.monitoring.prediction_table import PREDICTION_ID, available_inputs, logged_scores
+from podium.monitoring.shipping import predictions_prefix
+from podium.monitoring.verification import LoadModels
+from podium.registry.comparison import read_evaluation_rows
+from podium.registry.versions import TEST_FILE, Fetch, Manifest
+from podium.schema.arrays import FloatMatrix, FloatVector
+from podium.schema.columns import Signature
+from podium.storage.object_store import Store
+
+MAX_ROWS = 5_000
+"""Rows of a day, and of the reference, that are compared; of more, random ones."""
+MIN_ROWS = 50
+"""Fewer rows are counted and not compared."""
+MAX_SLICES = 20
+CLASS_TOLERANCE, NUMBER_TOLERANCE = 0.005, 0.05
+"""By how much the error rate, and relatively the mean absolute error, may exceed the reference."""
+LABELS, ESTIMATE = "labels", "estimate"
+WORDS = {LABELS: "from the labels", ESTIMATE: "estimated without labels"}
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The logged predictions of one version on a day, by its best model."""
+
+    manifest: Manifest
+    models: Mapping[str, Model]
+    table: pa.Table
+
+    @property
+    def signature(self) -> Signature:
+        return self.manifest.signature
+
+    def sample(self, rows: int) -> pa.Table:
+        """Return rows of the model that is first on the leaderboard, at random if there are more."""
+        table = self.table.filter(pc.equal(self.table["model"], self.manifest.champion))
+        if table.num_rows > rows:
+            table = table.take(np.sort(np.random.default_rng(0).choice(table.num_rows, rows, replace=False)))
+        return table
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Builds the reports of a bucket's projects."""
+
+    store: Store
+    load: LoadModels
+    fetch: Fetch
+    _references: dict[str, Reference | None] = field(default_factory=dict, init=False)
+
+    def report(self, project: str, day: str, previous: Json | None) -> Json:
+        """Return the report of a day (YYYY-MM-DD); `previous` is the report of an earlier day. Raises StoreError."""
+        labels = read_labels(self.store, project, day)
+        days = [self._day(table) for table in self._tables(predictions_prefix(project, day.replace("-", "")))]
+        tests = {name: _loaded(state) for name, state in ((previous or {}).get("tests") or {}).items()}
+        report: Json = {
+            "project": project,
+            "day": day,
+            "rows": sum(each.table.num_rows for each in days),
+            "requests": sum(pc.count_distinct(each.table["prediction_id"]).as_py() for each in days),
+            "versions": {each.manifest.version: each.table.num_rows for each in days},
+            "alarms": [],
+            "labels": self._labels(project, labels, tests),
+        }
+        if days:
+            latest = max(days, key=lambda each: pc.max(each.table["promotion"]).as_py())
+            report |= {"version": latest.manifest.version, **self._comparison(latest, tests)}
+        for key, test in tests.items():
+            if test.is_alarm:
+                report["alarms"].append(_alarm(report, key, test))
+                tests[key] = test.restarted()
+        current = {report.get("version"), *(each["version"] for each in report["labels"]["versions"])} - {None}
+        kept = current or {key.split("/")[0] for key in tests}
+        report["tests"] = {key: _stored(test) for key, test in tests.items() if key.split("/")[0] in kept}
+        return _finite(report)
+
+    # --- reading -----------------------------------------------------------------------------------------------------------
+
+    def _tables(self, prefix: str) -> Iterator[pa.Table]:
+        """Yield the logged rows under a prefix, by version."""
+        groups: dict[tuple[str, str], list[pa.Table]] = {}
+        for info in self.store.list_objects(prefix):
+            if info.key.endswith(".parquet") and info.key.count("/") == 3:
+                table = pq.read_table(io.BytesIO(self.store.read(info.key).data))
+                groups.setdefault((table["version"][0].as_py(), table["manifest_sha256"][0].as_py()), []).append(table)
+        for tables in groups.values():
+            yield pa.concat_tables(tables)
+
+    def _day(self, table: pa.Table) -> Day:
+        facts = (table[name][0].as_py() for name in ("project", "version", "manifest_sha256"))
+        return Day(*self.load(*facts), table)
+
+    def _reference(self, day: Day) -> Reference | None:
+        """Return the rows that a version was evaluated on, or None if it was imported without any."""
+        version = day.manifest.version
+        if version not in self._references:
+            self._references[version] = None
+            if TEST_FILE in day.manifest.files:
+                rows = read_evaluation_rows(day.manifest, self.fetch)
+                known = np.flatnonzero(rows.target.notna())
+                if len(known) > MAX_ROWS:
+                    known = np.sort(np.random.default_rng(0).choice(known, MAX_ROWS, replace=False))
+                rows = rows.rows(known)
+                if len(known) >= MIN_ROWS:
+                    scores = day.models[day.manifest.champion].out_of_sample_scores(rows)
+                    labels = rows.target.to_numpy(dtype=float)
+                    self._references[version] = Reference(day.signature.target, rows.inputs, scores, labels)
+        return self._references[version]
+
+    # --- labels ------------------------------------------------------------------------------------------------------------
+
+    def _labels(self, project: str, labels: pd.DataFrame, tests: dict[str, HarmTest]) -> Json:
+        """Return the errors of labelled predictions by version, and add them to the tests."""
+        found, versions = 0, []
+        for day, truth in self._labelled(project, labels):
+            values = _logged_errors(day, truth)
+            found += len(values)
+            reference = self._reference(day)
+            facts: Json = {"version": day.manifest.version, "rows": len(values), "error": float(values.mean())}
+            facts |= _metric(day, truth)
+            if day.manifest.champion in logged_scores(day.table) and reference:
+                test = _test(tests, day.manifest.version, LABELS, reference)
+                tests[f"{day.manifest.version}/{LABELS}"] = test.after(reference.losses(values))
+                facts |= {"expected": float(reference.errors.mean())}
+            inputs = available_inputs(day.table, day.signature)
+            slices = by_slice(inputs, values, MIN_ROWS, MAX_SLICES)
+            facts["slices"] = [dict(zip(("column", "value", "rows", "error"), each, strict=True)) for each in slices]
+            versions.append(facts)
+        return {"received": len(labels), "unknown": len(labels) - found, "versions": versions}
+
+    def _labelled(self, project: str, labels: pd.DataFrame) -> Iterator[tuple[Day, list[str]]]:
+        """Yield the predictions that have labels, by version, with the label of each."""
+        labels = labels[labels["prediction_id"].str.fullmatch(PREDICTION_ID.pattern)]
+        segments = labels["prediction_id"].str.partition("-")[0]
+        tables: dict[tuple[str, str], list[pa.Table]] = {}
+        for segment, part in labels.groupby(segments):
+            wanted = pa.table({"prediction_id": part["prediction_id"], "row": part["row"], "label": part["label"]})
+            for table in self._tables(f"{predictions_prefix(project, str(segment))}{segment}-"):
+                joined = table.append_column("position", pa.array(range(table.num_rows)))
+                pairs = joined.select(["prediction_id", "row", "position"]).join(
+                    wanted, ["prediction_id", "row"], join_type="inner"
+                )
+                if pairs.num_rows:
+                    rows = table.take(pairs["position"]).append_column("label", pairs["label"].combine_chunks())
+                    key = rows["version"][0].as_py(), rows["manifest_sha256"][0].as_py()
+                    tables.setdefault(key, []).append(rows)
+        for parts in tables.values():
+            table = pa.concat_tables(parts)
+            day = self._day(table)
+            yield day, table["label"].to_pylist()
+
+    # --- comparison --------------------------------------------------------------------------------------------------------
+
+    def _comparison(self, day: Day, tests: dict[str, HarmTest]) -> Json:
+        """Return the drift of a day, and the error to be expected, and add it to the tests."""
+        reference, table = self._reference(day), day.sample(MAX_ROWS)
+        if reference is None:
+            return {"note": "nothing to compare with: the version was imported without rows and their target"}
+        if table.num_rows < MIN_ROWS:
+            return {"note": f"{table.num_rows} rows are too few to compare; it takes {MIN_ROWS}"}
+        inputs = available_inputs(table, day.signature)
+        if inputs.empty:
+            return {"note": "nothing to compare: all inputs are excluded from the log or hashed"}
+        scores = logged_scores(table)[day.manifest.champion]
+        columns = [column_drift(name, reference.inputs[name], inputs[name]) for name in inputs.columns]
+        joint = joint_drift(reference.inputs[list(inputs.columns)], inputs)
+        values = expected_errors(reference, joint.weights, inputs, scores)
+        test = _test(tests, day.manifest.version, ESTIMATE, reference).after(reference.losses(values))
+        tests[f"{day.manifest.version}/{ESTIMATE}"] = test
+        return {
+            "error": {
+                "name": "error rate" if reference.target.classes else "mean absolute error",
+                "expected": float(reference.errors.mean()),
+                "allowed": test.allowed * reference.unit,
+                "estimated": float(values.mean()),
+            },
+            "drift": {
+                "joint": joint.auc,
+                "predictions": asdict(_prediction_drift(reference, scores)),
+                "columns": [asdict(each) for each in sorted(columns, key=lambda each: -each.distance)],
+            },
+        }
+
+
+def _test(tests: Mapping[str, HarmTest], version: str, kind: str, reference: Reference) -> HarmTest:
+    """Return the test of a version so far, or a new one."""
+    losses = reference.losses(reference.errors)
+    tolerance = CLASS_TOLERANCE if reference.target.classes else NUMBER_TOLERANCE * float(losses.mean())
+    return tests.get(f"{version}/{kind}") or HarmTest.of_reference(losses, tolerance)
+
+
+def _logged_errors(day: Day, truth: Sequence[str]) -> FloatVector:
+    """Return the error of each logged prediction, whichever model gave it."""
+    logged = day.table["prediction"].to_pylist()
+    if day.signature.target.classes:
+        return np.array([str(prediction) != label for prediction, label in zip(logged, truth, strict=True)], dtype=float)
+    return np.abs(np.array(logged, dtype=float) - np.array(truth, dtype=float))
+
+
+def _metric(day: Day, truth: Sequence[str]) -> Json:
+    """Return the project's metric of the labelled predictions."""
+    target, scores = day.signature.target, logged_scores(day.table).get(day.manifest.champion)
+    if scores is None or day.signature.panel:
+        return {}
+    codes = {str(label): code for code, label in enumerate(target.classes)}
+    labels = np.array([codes[label] if codes else float(label) for label in truth], dtype=float)
+    name = metric_name(target, day.manifest.configuration.get("metric"))
+    with np.errstate(all="ignore"):
+        return {"metric": name, "value": metrics_for(target)[name].function(labels, scores)}
+
+
+def _prediction_drift(reference: Reference, scores: FloatMatrix) -> ColumnDrift:
+    """Compare the scores: of the second class, of the predicted class of more than two, or the numbers."""
+    column = 1 if scores.shape[1] == 2 else 0
+    if scores.shape[1] > 2:
+        old, new = (each.argmax(axis=1).astype(str) for each in (reference.scores, scores))
+        return column_drift("predictions", pd.Series(old), pd.Series(new))
+    return column_drift("predictions", pd.Series(reference.scores[:, column]), pd.Series(scores[:, column]))
+
+
+def _alarm(report: Json, key: str, test: HarmTest) -> Json:
+    version, kind = key.split("/")
+    message = f"{report['project']} {version} has become worse than it was in its evaluation, {WORDS[kind]}"
+    return {"kind": kind, "version": version, "message": message, "evidence": math.exp(min(700, test.log_evidence - THRESHOLD))}
+
+
+def _stored(test: HarmTest) -> Json:
+    return {"allowed": test.allowed, "evidence": [each if math.isfinite(each) else None for each in test.evidence]}
+
+
+def _loaded(state: Json) -> HarmTest:
+    return HarmTest(state["allowed"], tuple(-math.inf if each is None else each for each in state["evidence"]))
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values without NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,98 @@
+"""How much the inputs and the predictions differ from those of the training data. This is shown, and is no alarm by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from podium.schema.arrays import FloatVector
+
+BINS = 10
+LEAST_SHARE = 1e-4
+"""Of a bin in PSI, which is infinite for an empty one."""
+MAX_CATEGORIES = 200
+MAX_WEIGHT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrift:
+    """The distance of a column from its training values.
+
+    `distance` is the Wasserstein distance in standard deviations for numbers, the Jensen-Shannon distance (0 to 1) for
+    categories. `psi` is the population stability index; by convention, above 0.25 is a large change. `missing` is the change of
+    the fraction of missing values.
+    """
+
+    column: str
+    measure: str
+    distance: float
+    psi: float
+    missing: float
+
+
+def column_drift(name: str, reference: pd.Series, current: pd.Series) -> ColumnDrift:
+    """Compare the values of a column, in which missing values count as a category of their own."""
+    missing = float(current.isna().mean() - reference.isna().mean())
+    if pd.api.types.is_numeric_dtype(reference):
+        old, new = (cells.dropna().to_numpy(dtype=float) for cells in (reference, current))
+        edges = np.unique(np.quantile(old, np.linspace(0, 1, BINS + 1)[1:-1])) if len(old) else np.empty(0)
+        psi = _psi(*(_shares(np.searchsorted(edges, cells), len(edges) + 1) for cells in (old, new)))
+        spread = float(old.std()) if len(old) else 0.0
+        distance = float(wasserstein_distance(old, new)) / (spread or 1.0) if len(old) and len(new) else 0.0
+        return ColumnDrift(name, "Wasserstein", distance, psi, missing)
+    codes, _ = pd.factorize(pd.concat([reference, current]).astype(object), use_na_sentinel=False)
+    shares = [_shares(part, codes.max() + 1) for part in (codes[: len(reference)], codes[len(reference) :])]
+    return ColumnDrift(name, "Jensen-Shannon", float(jensenshannon(*shares, base=2)), _psi(*shares), missing)
+
+
+def _shares(bins: np.ndarray, count: int) -> FloatVector:
+    counts = np.bincount(bins, minlength=count)
+    shares: FloatVector = counts / max(1, counts.sum())
+    return shares
+
+
+def _psi(reference: FloatVector, current: FloatVector) -> float:
+    old, new = np.maximum(reference, LEAST_SHARE), np.maximum(current, LEAST_SHARE)
+    return float(((new - old) * np.log(new / old)).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class JointDrift:
+    """How well a classifier tells current rows from training rows (ROC AUC; 0.5: not at all), and weights of training rows.
+
+    Weighted by these, the training rows are distributed like the current ones.
+    """
+
+    auc: float
+    weights: FloatVector
+
+
+def joint_drift(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> JointDrift:
+    """Compare all columns together, out of fold."""
+    rows = encoded(pd.concat([reference, current], ignore_index=True))
+    is_current = np.repeat([0, 1], [len(reference), len(current)])
+    folds = StratifiedKFold(min(5, len(reference), len(current)), shuffle=True, random_state=seed)
+    model = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.1, max_leaf_nodes=15, random_state=seed)
+    probability = cross_val_predict(model, rows, is_current, cv=folds, method="predict_proba")[:, 1]
+    odds = probability[: len(reference)] / np.maximum(1e-9, 1 - probability[: len(reference)])
+    weights = np.minimum(MAX_WEIGHT, odds * len(reference) / len(current))
+    return JointDrift(float(roc_auc_score(is_current, probability)), weights)
+
+
+def encoded(frame: pd.DataFrame) -> np.ndarray:
+    """Return the columns as numbers: categories as codes in the order of their frequency, rare ones as one."""
+    columns = []
+    for name in frame.columns:
+        cells = frame[name]
+        if not pd.api.types.is_numeric_dtype(cells):
+            order = cells.value_counts().index[:MAX_CATEGORIES]
+            cells = pd.Series(pd.Categorical(cells, categories=order).codes).replace(-1, len(order))
+        columns.append(cells.to_numpy(dtype=float))
+    return np.column_stack(columns)

@@ -1,0 +1,86 @@
+"""What a prediction costs: its loss with a label, and the loss to be expected without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.isotonic import IsotonicRegression
+
+from podium.monitoring.drift import encoded
+from podium.schema.arrays import FloatMatrix, FloatVector
+from podium.schema.columns import Target
+
+CLIP_QUANTILE = 0.99
+"""Absolute errors are in units of this quantile of the reference's, and at most 1, so that one row cannot raise an alarm."""
+
+
+def predicted_codes(target: Target, scores: FloatMatrix) -> np.ndarray:
+    return np.array([target.predicted_index(row) for row in scores.tolist()], dtype=int)
+
+
+def errors(target: Target, scores: FloatMatrix, labels: FloatVector) -> FloatVector:
+    """Return 1 for each wrong class and 0 for each right one, or absolute errors. `labels` are class codes or numbers."""
+    if target.classes:
+        return (predicted_codes(target, scores) != labels).astype(float)
+    return np.abs(scores[:, 0] - labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The rows that a version was evaluated on, with the scores of one of its models for rows that it was not fitted on."""
+
+    target: Target
+    inputs: pd.DataFrame
+    scores: FloatMatrix
+    labels: FloatVector
+
+    @property
+    def errors(self) -> FloatVector:
+        return errors(self.target, self.scores, self.labels)
+
+    @property
+    def unit(self) -> float:
+        """The error that is a loss of 1."""
+        return 1.0 if self.target.classes else float(np.quantile(self.errors, CLIP_QUANTILE)) or 1.0
+
+    def losses(self, values: FloatVector) -> FloatVector:
+        """Return errors as losses between 0 and 1."""
+        return np.minimum(1.0, values / self.unit)
+
+
+def expected_errors(reference: Reference, weights: FloatVector, inputs: pd.DataFrame, scores: FloatMatrix) -> FloatVector:
+    """Estimate the error of each prediction without its label.
+
+    `weights` give the reference rows the distribution of the current ones. For classes, the confidence of the predictions is
+    calibrated on the weighted rows (as PAPE; Białek et al., 2024). For numbers, a model of the absolute errors is fitted to
+    them (direct loss estimation). Both hold as long as the target still depends on the inputs as it did.
+    """
+    if reference.target.classes:
+        calibration = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        calibration.fit(_confidence(reference.target, reference.scores), 1 - reference.errors, sample_weight=weights)
+        return 1 - calibration.predict(_confidence(reference.target, scores))
+    rows = encoded(pd.concat([reference.inputs[list(inputs.columns)], inputs], ignore_index=True))
+    rows = np.column_stack([rows, np.concatenate([reference.scores[:, 0], scores[:, 0]])])
+    model = HistGradientBoostingRegressor(max_iter=80, learning_rate=0.08, max_leaf_nodes=15, random_state=0)
+    model.fit(rows[: len(weights)], reference.errors, sample_weight=weights)
+    return np.maximum(0, model.predict(rows[len(weights) :]))
+
+
+def _confidence(target: Target, scores: FloatMatrix) -> FloatVector:
+    """Return the probability of each predicted class."""
+    return scores[np.arange(len(scores)), predicted_codes(target, scores)]
+
+
+def by_slice(inputs: pd.DataFrame, values: FloatVector, least: int, most: int) -> Sequence[tuple[str, str, int, float]]:
+    """Return column, value, number of rows and mean of each group of a category column with enough rows, the worst first."""
+    slices = []
+    for name in inputs.columns:
+        if not pd.api.types.is_numeric_dtype(inputs[name]):
+            groups = pd.Series(values).groupby(inputs[name].to_numpy()).agg(["size", "mean"])
+            groups = groups[(groups["size"] >= least) & (groups["size"] < len(values))]
+            slices += [(name, str(key), int(row["size"]), float(row["mean"])) for key, row in groups.iterrows()]
+    return sorted(slices, key=lambda each: -each[3])[:most]
