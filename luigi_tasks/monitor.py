@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import tempfile
@@ -34,7 +33,7 @@ class Monitor(luigi.Task):
     """Report a day, after the days before it that have no report. Alarms are sent before a report is written."""
 
     project: str = luigi.Parameter(description="name of the project")
-    date = DayParameter(utc_yesterday, description="a day that has ended (UTC); yesterday by default")
+    date = DayParameter(today=utc_yesterday, description="a day that has ended (UTC); yesterday by default")
 
     def output(self) -> StoreTarget:
         return StoreTarget(report_key(self.project, str(self.date)))

@@ -153,17 +153,14 @@ class Reporter:
     def _labelled(self, project: str, labels: pd.DataFrame) -> Iterator[tuple[Day, list[str]]]:
         """Yield the predictions that have labels, by version, with the label of each."""
         labels = labels[labels["prediction_id"].str.fullmatch(PREDICTION_ID.pattern)]
-        segments = labels["prediction_id"].str.partition("-")[0]
+        segments = labels["prediction_id"].str.split("-").str[0]
         tables: dict[tuple[str, str], list[pa.Table]] = {}
         for segment, part in labels.groupby(segments):
-            wanted = pa.table({"prediction_id": part["prediction_id"], "row": part["row"], "label": part["label"]})
             for table in self._tables(f"{predictions_prefix(project, str(segment))}{segment}-"):
-                joined = table.append_column("position", pa.array(range(table.num_rows)))
-                pairs = joined.select(["prediction_id", "row", "position"]).join(
-                    wanted, ["prediction_id", "row"], join_type="inner"
-                )
-                if pairs.num_rows:
-                    rows = table.take(pairs["position"]).append_column("label", pairs["label"].combine_chunks())
+                keys = table.select(["prediction_id", "row"]).to_pandas().reset_index(names="position")
+                pairs = keys.merge(part, on=["prediction_id", "row"])
+                if len(pairs):
+                    rows = table.take(pa.array(pairs["position"])).append_column("label", pa.array(pairs["label"]))
                     key = rows["version"][0].as_py(), rows["manifest_sha256"][0].as_py()
                     tables.setdefault(key, []).append(rows)
         for parts in tables.values():

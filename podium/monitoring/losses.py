@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingRegressor
+from lightgbm import LGBMRegressor
 from sklearn.isotonic import IsotonicRegression
 
-from podium.monitoring.drift import encoded
+from podium.monitoring.drift import TREES, encoded
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
@@ -65,7 +65,7 @@ def expected_errors(reference: Reference, weights: FloatVector, inputs: pd.DataF
         return 1 - calibration.predict(_confidence(reference.target, scores))
     rows = encoded(pd.concat([reference.inputs[list(inputs.columns)], inputs], ignore_index=True))
     rows = np.column_stack([rows, np.concatenate([reference.scores[:, 0], scores[:, 0]])])
-    model = HistGradientBoostingRegressor(max_iter=80, learning_rate=0.08, max_leaf_nodes=15, random_state=0)
+    model = LGBMRegressor(n_estimators=80, learning_rate=0.08, num_leaves=15, random_state=0, **TREES)
     model.fit(rows[: len(weights)], reference.errors, sample_weight=weights)
     return np.maximum(0, model.predict(rows[len(weights) :]))
 

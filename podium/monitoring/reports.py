@@ -58,13 +58,15 @@ def report_text(report: dict[str, Any]) -> str:
     if error := report.get("error"):
         estimated, expected, allowed = (format_number(error[name]) for name in ("estimated", "expected", "allowed"))
         lines.append(f"  {error['name']}: estimated {estimated}, in the evaluation {expected}, allowed {allowed}")
-    for each in report["labels"]["versions"]:
-        lines.append(f"  {each['version']}: error {format_number(each['error'])} of {count(each['rows'], 'labelled row')}")
+    lines += [
+        f"  {each['version']}: error {format_number(each['error'])} of {count(each['rows'], 'labelled row')}"
+        for each in report["labels"]["versions"]
+    ]
     if unknown := report["labels"]["unknown"]:
         lines.append(f"  {count(unknown, 'label')} of predictions that are not in the log")
     if drift := report.get("drift"):
         lines.append(f"  rows are told from training rows with AUC {drift['joint']:.2f} (0.5: not at all)")
-        for each in drift["columns"][:MAX_SHOWN]:
-            lines.append(f"    {each['column']}: {each['measure']} {each['distance']:.2f}, PSI {each['psi']:.2f}")
+        columns = drift["columns"][:MAX_SHOWN]
+        lines += [f"    {each['column']}: {each['measure']} {each['distance']:.2f}, PSI {each['psi']:.2f}" for each in columns]
     lines += [f"  {report['note']}"] if "note" in report else []
     return "\n".join([*lines, *(f"  ALARM: {alarm['message']}" for alarm in report["alarms"])])

@@ -1,0 +1,168 @@
+"""The report of a day: from logged predictions and labels to drift, errors and alarms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from podium.monitoring.daily_report import Reporter
+from podium.monitoring.journal import Entry
+from podium.monitoring.labels import labels_prefix, labels_table, read_label_file
+from podium.monitoring.prediction_table import Privacy, entries_table, rows_table, to_bytes
+from podium.monitoring.reports import report_text
+from podium.monitoring.shipping import parquet_bytes, predictions_prefix
+from podium.monitoring.verification import loader
+from podium.project import Project
+from podium.registry.champion_alias import read_champion
+from podium.registry.comparison import read_evaluation_rows
+from podium.registry.loading import load_model
+from podium.registry.promotion import PromotionContext
+from podium.registry.versions import Manifest
+from podium.schema.columns import Target
+from podium.schema.data_errors import BadData
+from podium.tables.frames import columns_of
+from tests import tables
+from tests.conftest import publish_champion
+
+OPTIONS: dict[str, Any] = {"data": "s3://podium/none", "families": ["linear"], "n_trials": 1}
+ROWS = 400
+pytestmark = pytest.mark.slow
+
+
+class Log:
+    """Writes days of predictions of a version, as if they had been shipped."""
+
+    def __init__(self, context: PromotionContext, manifest: Manifest) -> None:
+        self.context, self.manifest = context, manifest
+        self.rows = read_evaluation_rows(manifest, context.fetch)
+        self.model = load_model(manifest, manifest.champion, context.fetch)
+        entry = read_champion(context.store, manifest.project, context.trust.promoters)
+        assert entry and entry.manifest_sha256
+        self.version = (manifest.project, manifest.version, entry.manifest_sha256, entry.sequence)
+        self.reporter = Reporter(context.store, loader(context.fetch, context.trust.trainers), context.fetch)
+        self.random = np.random.default_rng(0)
+
+    def sample(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return typed rows with the codes or values of their target."""
+        chosen = self.rows.rows(self.random.integers(0, len(self.rows.inputs), ROWS))
+        return chosen.inputs.reset_index(drop=True), chosen.target.to_numpy()
+
+    def write(self, day: str, frame: pd.DataFrame, options: Privacy = Privacy()) -> list[str]:
+        """Write one request, and return its prediction id for each row."""
+        signature, scores = self.manifest.signature, {self.manifest.champion: self.model.scores(frame)}
+        table = rows_table(signature, self.manifest.families, columns_of(frame), scores)
+        segment = f"{day.replace('-', '')}{self.random.integers(1 << 40):012x}"
+        entry = Entry(0, 1.0, self.version, "", b"", {self.manifest.champion: []}, [], to_bytes(table))
+        logged = entries_table([entry], segment, signature, self.manifest.families, options)
+        key = f"{predictions_prefix(self.manifest.project, segment)}{segment}-1.parquet"
+        self.context.store.create(key, parquet_bytes(logged))
+        return [f"{segment}-0"] * len(frame)
+
+    def label(self, day: str, ids: list[str], labels: list[object]) -> None:
+        target, rows = self.manifest.signature.target, range(1, len(ids) + 1)
+        key = f"{labels_prefix(self.manifest.project, day)}{self.random.integers(1 << 40):012x}.parquet"
+        self.context.store.create(key, parquet_bytes(labels_table(ids, list(rows), labels, target, "ann")))
+
+    def report(self, day: str, previous: dict[str, Any] | None = None) -> dict[str, Any]:
+        report = self.reporter.report(self.manifest.project, day, previous)
+        json.dumps(report, allow_nan=False)
+        return report
+
+
+@pytest.fixture
+def mixed(context: PromotionContext) -> Iterator[Log]:
+    project = Project(name="mixed", target="bought", columns=tables.MIXED_COLUMNS, **OPTIONS)
+    yield Log(context, publish_champion(context, tables.mixed(1500), project))
+
+
+@pytest.fixture
+def prices(context: PromotionContext) -> Log:
+    return Log(context, publish_champion(context, tables.prices(800), Project(name="prices", target="price", **OPTIONS)))
+
+
+def test_days_like_the_training_data_are_without_alarm(mixed: Log) -> None:
+    report = None
+    for day in range(1, 6):
+        date, (frame, codes) = f"2026-11-0{day}", mixed.sample()
+        ids = mixed.write(date, frame)
+        classes = mixed.manifest.signature.target.classes
+        mixed.label(date, ids, [classes[int(code)] for code in codes])
+        report = mixed.report(date, report)
+        assert report["alarms"] == [] and report["rows"] == ROWS and report["requests"] == 1
+        assert report["drift"]["joint"] < 0.6 and abs(report["error"]["estimated"] - report["error"]["expected"]) < 0.02
+        assert report["labels"]["unknown"] == 0
+        assert abs(report["labels"]["versions"][0]["error"] - report["error"]["expected"]) < 0.08
+        assert {"city", "member"} & {each["column"] for each in report["labels"]["versions"][0]["slices"]}
+        assert report["labels"]["versions"][0]["metric"] == "roc_auc"
+    assert "estimated" in report_text(report) and "ALARM" not in report_text(report)
+
+
+def test_wrong_labels_raise_an_alarm_and_drift_alone_does_not(mixed: Log) -> None:
+    frame, codes = mixed.sample()
+    classes = mixed.manifest.signature.target.classes
+    shifted = frame.assign(since=frame["since"] + 1500)  # nothing depends on the date
+    ids = mixed.write("2026-11-01", shifted)
+    report = mixed.report("2026-11-01")
+    assert report["alarms"] == [] and report["drift"]["joint"] > 0.8
+    assert report["drift"]["columns"][0]["column"] == "since"
+    flipped = [classes[int(1 - code if number % 3 == 0 else code)] for number, code in enumerate(codes)]
+    mixed.label("2026-11-02", ids, list(flipped))
+    report = mixed.report("2026-11-02", report)
+    assert report["rows"] == 0 and report["labels"]["received"] == ROWS
+    assert [alarm["kind"] for alarm in report["alarms"]] == ["labels"]
+    assert "ALARM" in report_text(report)
+    after = mixed.report("2026-11-03", report)
+    assert after["alarms"] == []  # it starts again
+
+
+def test_rows_that_are_hard_to_predict_raise_an_alarm_without_labels(prices: Log) -> None:
+    frame, values = prices.sample()
+    assert prices.report("2026-10-31")["rows"] == 0
+    prices.write("2026-11-01", frame)
+    report = prices.report("2026-11-01")
+    assert report["error"]["name"] == "mean absolute error" and report["alarms"] == []
+    ids = prices.write("2026-11-02", frame)
+    prices.label("2026-11-02", ids, [repr(float(value + 100_000)) for value in values])
+    report = prices.report("2026-11-02", report)
+    assert [alarm["kind"] for alarm in report["alarms"]] == ["labels"]
+    prices.label("2026-11-03", ["20261101aaaaaaaaaaaa-0"], ["1"])
+    assert prices.report("2026-11-03", report)["labels"]["unknown"] == 1
+
+
+def test_few_rows_and_hidden_inputs_are_reported_as_such(prices: Log) -> None:
+    frame, _ = prices.sample()
+    prices.write("2026-11-01", frame.head(10))
+    assert "too few" in prices.report("2026-11-01")["note"]
+    prices.write("2026-11-02", frame, Privacy(exclude=("area",)))
+    assert [each["column"] for each in prices.report("2026-11-02")["drift"]["columns"]] == ["rooms"]
+    prices.write("2026-11-03", frame, Privacy(hash=("rooms", "area"), key=b"k"))
+    assert "excluded" in prices.report("2026-11-03")["note"]
+
+
+def test_label_files_are_read_or_refused_with_the_reasons() -> None:
+    classes, number = Target("bought", "binary", ("no", "yes")), Target("price", "regression")
+    good = b"\xef\xbb\xbfprediction_id;bought\n20261101aaaaaaaaaaaa-0; Yes\n20261101aaaaaaaaaaaa-1;no\n"
+    assert read_label_file(good, classes, "ann").to_pylist()[0] == {
+        "prediction_id": "20261101aaaaaaaaaaaa-0",
+        "row": 1,
+        "label": "yes",
+        "by": "ann",
+    }
+    assert read_label_file(b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,2,1e3\n", number, "")["row"].to_pylist() == [2]
+    for wrong, code in (
+        (b"", "invalid-csv"),
+        (b"id,label\n1,2\n", "missing-field"),
+        (b"prediction_id,label\nx,1\n", "invalid-type"),
+        (b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,0,1\n", "invalid-type"),
+        (b"prediction_id,label\n20261101aaaaaaaaaaaa-0,nan\n", "invalid-type"),
+        (b"prediction_id,label\n20261101aaaaaaaaaaaa-0,\n", "invalid-type"),
+    ):
+        with pytest.raises(BadData) as error:
+            read_label_file(wrong, replace(number), "")
+        assert error.value.code == code, wrong
