@@ -162,7 +162,7 @@ def available_inputs(table: pa.Table, signature: Signature) -> pd.DataFrame:
     fields, columns = _fields(table, "inputs"), dict[str, np.ndarray]()
     for column in signature.inputs:
         cells = fields.get(column.name)
-        if cells is not None and pa.types.is_string(cells.type) == column.is_text:
+        if cells is not None and cells.type != HASH:
             columns[column.name] = cells.to_numpy(zero_copy_only=False)
     return frame_of(columns)
 
