@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -16,17 +18,21 @@ from podium.inference.inbox import (
     InboxFile,
     ObjectRef,
     ProcessingOptions,
+    RecordFile,
     bucket_opener,
     configured_inbox,
     process_file,
     read_receipt,
 )
 from podium.inference.served_model import ServedModel, scores_here
+from podium.monitoring.journal import Journal
+from podium.monitoring.recorder import Recorder
+from podium.monitoring.shipping import Shipper
 from podium.registry.champion_alias import read_champion
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
 
-MAX_BYTES = 1 << 30
+MAX_BYTES, MAX_JOURNAL_BYTES = 1 << 30, 1 << 34
 
 
 def utc_today() -> date:
@@ -48,6 +54,26 @@ class DayParameter(luigi.DateParameter):
             given: date = super().task_value(task_name, param_name)
             return given
         return self._today()
+
+
+@contextmanager
+def recorder() -> Iterator[RecordFile]:
+    """Yield a function that writes rows to the prediction log; without a key, they are not logged."""
+    settings = StoreSettings()
+    if not settings.log_key.get_secret_value():
+        yield lambda *_: ""
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder), MAX_JOURNAL_BYTES)
+        shipper = Shipper(Path(folder), store(), settings.log_signer(), settings.trust().trainers)
+
+        def record(*fields: Any) -> str:
+            prediction_id = Recorder(journal).record_rows(*fields)
+            journal.seal()
+            shipper.ship()  # before the result is written
+            return prediction_id
+
+        yield record
 
 
 class PredictBatch(luigi.Task):
@@ -99,8 +125,9 @@ class PredictBatch(luigi.Task):
         return ServedModel.of(entry, loaded)
 
     def _predict(self, file: InboxFile, model: ServedModel) -> None:
-        options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), lambda: secrets.token_hex(8), store())
-        receipt = process_file(file, model, options) or read_receipt(file)[1]
+        with recorder() as record:
+            options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), store(), record)
+            receipt = process_file(file, model, options) or read_receipt(file)[1]
         if not receipt:
             raise StoreError(f"{file.source.url} does not exist yet")
         if receipt["state"] == "error":

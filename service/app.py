@@ -48,7 +48,6 @@ from service.prediction_log import TICK_SECONDS, PredictionLog, Shipping
 from service.problems import install_problems
 from service.query_parameters import check_query
 from service.reconciler import Reconciler
-from service.responses import new_prediction_id
 from service.routes import mlflow, monitoring, open_inference, operations, predict, predictions, problems, projects, promotion
 from service.services import Services
 from service.settings import ServiceSettings
@@ -159,7 +158,7 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     dask, directory = DaskExecutor(settings), WorkerDirectory(settings.shared)
     stack.push_async_callback(run_in_threadpool, dask.close)
     stack.callback(directory.close)
-    jobs = Jobs(dask, directory, _job_limits(settings), metrics.jobs)
+    jobs = Jobs(dask, directory, _job_limits(settings), metrics.jobs, app.state.predictions)
     stack.push_async_callback(run_in_threadpool, jobs.close)
     validator = Validator(settings.validation_timeout, cache_folder=directory.validations)
     stack.callback(validator.close)
@@ -168,7 +167,15 @@ def _create_services(app: FastAPI, stack: contextlib.AsyncExitStack) -> Services
     swaps = Swaps(live, metrics, settings.model_memory)
     reconciler = Reconciler(polled_store, cache, loader, swaps, settings.poll_seconds, _witness(settings, polled_store))
     stack.callback(reconciler.close)
-    processing = ProcessingOptions(dask.scores, settings.max_bytes, lambda: datetime.now(UTC), new_prediction_id, store)
+    predictions: PredictionLog = app.state.predictions
+    processing = ProcessingOptions(
+        dask.scores,
+        settings.max_bytes,
+        lambda: datetime.now(UTC),
+        store,
+        predictions.record_file_rows,
+        predictions.record_label_file if predictions.is_on else None,
+    )
     inbox_options = InboxWorkerOptions(processing, directory.folder / "inbox.lock", settings.inbox_poll_seconds)
     shipping = Shipping(app.state.predictions, _journal_folder(settings), settings.journal_seconds)
     stack.push_async_callback(run_in_threadpool, shipping.close)

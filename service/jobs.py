@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -11,13 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from podium.inference.batch import predict_file
+from podium.inference.batch import LoggedRows, logged_rows, predict_file
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.served_model import ServedModel, UnknownModel
 from podium.schema.data_errors import MAX_REPORTED, BadData, Problem
 from podium.storage.files import file_lock
 from service.dask_executor import DaskExecutor
-from service.errors import JobNotDone, StorageFull, TooManyJobs
+from service.errors import JobNotDone, PredictionLogFull, StorageFull, TooManyJobs
+from service.prediction_log import PredictionLog
 from service.worker_directory import (
     MAX_JOBS,
     UNFINISHED,
@@ -50,9 +53,10 @@ class JobLimits:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What to predict for an uploaded table; one version predicts the whole table."""
+    """What to predict for an uploaded table, and for whom; one version predicts the whole table."""
 
     served: ServedModel
+    caller: str
     families: Sequence[str]
     options: ParseOptions
     raw: bool
@@ -73,6 +77,7 @@ class Job:
     problems: list[Problem] = field(default_factory=list)
     reason: str = ""
     started: float = 0.0
+    logged: list[LoggedRows] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -104,15 +109,26 @@ class Job:
             facts["result"] = f"/jobs/{self.name}/result.csv"
         if self.state == "failed":
             facts |= {"reason": self.reason, "errors": [problem.as_json() for problem in self.problems]}
-        work = {"families": list(request.families), "options": asdict(request.options), "raw": request.raw}
+        if self.logged:
+            facts["logged"] = self.logged
+        work = {"caller": request.caller, "families": list(request.families), "raw": request.raw}
+        work["options"] = asdict(request.options)
         return JobRecord(request.headers, facts, work)
 
 
 class Jobs:
     """Runs jobs in order in one thread; every worker of the host can read their records."""
 
-    def __init__(self, dask: DaskExecutor, directory: WorkerDirectory, limits: JobLimits, finished: Counter[str]) -> None:
+    def __init__(
+        self,
+        dask: DaskExecutor,
+        directory: WorkerDirectory,
+        limits: JobLimits,
+        finished: Counter[str],
+        predictions: PredictionLog,
+    ) -> None:
         self._dask, self._directory, self._limits, self._finished = dask, directory, limits, finished
+        self._predictions = predictions
         self._thread = ThreadPoolExecutor(1, "jobs")
         self._closed = False
 
@@ -186,7 +202,7 @@ class Jobs:
         log.warning("restarting job %s with version %s, because its process has ended", path.stem, served.version)
         headers = {**record.headers, "X-Model-Version": served.version}
         options = ParseOptions(**record.work["options"])
-        self.start(upload, JobRequest(served, families, options, record.work["raw"], headers))
+        self.start(upload, JobRequest(served, record.work["caller"], families, options, record.work["raw"], headers))
 
     def _run(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
@@ -195,7 +211,7 @@ class Jobs:
             job.state = "done"
         except BadData as error:
             job.problems, job.reason = list(error.problems), str(error)
-        except JobStopped as error:
+        except (JobStopped, PredictionLogFull) as error:
             job.reason = str(error)
         except OSError:
             log.exception("job %s cannot be written", job.name)
@@ -224,10 +240,17 @@ class Jobs:
     def _predict(self, job: Job) -> None:
         """Predict a job's table. Raises JobStopped, OSError, and BadData, whose row numbers refer to the whole table."""
         deadline, size, request = time.monotonic() + self._limits.max_seconds, 0, job.request
+        with job.upload.open("rb") as upload:
+            sha256 = hashlib.file_digest(upload, "sha256").digest()
+        record = functools.partial(self._predictions.record_file_rows, request.served, request.caller, sha256)
         with job.result.open("wb") as file:
             self._check_limits(job, deadline, size)
             score, options = self._dask.scores, request.options
-            for chunk in predict_file(job.upload, request.served, request.families, score, options, raw=request.raw):
+            for chunk in predict_file(
+                job.upload, request.served, request.families, score, options, raw=request.raw, record=record
+            ):
+                if chunk.prediction_id:
+                    job.logged.append(logged_rows(chunk.prediction_id, job.rows, chunk.rows))
                 size += file.write(chunk.csv)
                 self._check_limits(job, deadline, size)
                 job.rows += chunk.rows

@@ -15,36 +15,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 
 from podium.inference.panel import Scores
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
 from podium.monitoring.journal import FLUSH_SECONDS, Journal, JournalFull
-from podium.monitoring.prediction_table import rows_table, to_bytes
+from podium.monitoring.labels import is_label_file, read_label_file
+from podium.monitoring.recorder import Recorder
 from podium.monitoring.shipping import STATE
 from podium.schema.columns import Value
-from podium.tables.frames import columns_of
-from podium.tables.panel import take
 from service.errors import PredictionLogFull
 from service.metrics import Metrics
 from service.responses import new_prediction_id
 
 log = logging.getLogger(__name__)
 
-PREPARED_KEY = "logged version"
-MAX_ROWS_AS_LISTS = 100
-"""More rows are written as an Arrow table."""
 STOP_SECONDS = 10.0
 
 
 class PredictionLog:
-    """Writes answered requests to the journal, if there is one, and gives each its prediction id."""
+    """Records answered requests in the journal, if there is one, and gives each its prediction id."""
 
     def __init__(self, journal: Journal | None, metrics: Metrics, *, refuses_when_full: bool) -> None:
         self._journal, self._metrics, self._refuses = journal, metrics, refuses_when_full
+        self._recorder = Recorder(journal) if journal else None
 
     @property
     def is_on(self) -> bool:
@@ -54,45 +49,61 @@ class PredictionLog:
         self, served: ServedModel, caller: str, request: bytes, scores: Mapping[str, object], rows: Sequence[Sequence[Value]]
     ) -> str:
         """Log typed rows with the lists of their scores. Raises PredictionLogFull."""
-        if self._journal is None:
+        if self._recorder is None:
             return new_prediction_id()
-        return self._append(_version(served), caller, hashlib.sha256(request).digest(), scores, rows)
+        try:
+            prediction_id = self._recorder.record(served, caller, request, scores, rows)
+        except JournalFull as error:
+            return self._unlogged(error)
+        self._metrics.predictions_logged["logged"] += 1
+        return prediction_id
 
     def record_rows(self, served: ServedModel, caller: str, request: bytes, scores: Scores, rows: ParsedRows) -> str:
         """Log the valid rows of a request in any format. Raises PredictionLogFull."""
-        if self._journal is None or not rows.count:
+        if self._recorder is None or not rows.count:
             return new_prediction_id()
-        request = hashlib.sha256(request).digest()
-        numbers = [row + 1 for row in range(rows.total) if row not in rows.invalid_rows] if rows.invalid_rows else None
-        if rows.keys is None and rows.count <= MAX_ROWS_AS_LISTS:
-            lists = {family: np.asarray(each, dtype=float).tolist() for family, each in scores.items()}
-            return self._append(_version(served), caller, request, lists, rows.as_rows(), b"", numbers)
-        keys = rows.keys
-        if keys is not None and numbers:
-            keys = take(keys, np.array(numbers) - 1)
-        table = rows_table(served.signature, served.manifest.families, columns_of(rows.as_frame()), scores, keys)
-        return self._append(_version(served), caller, request, dict.fromkeys(scores, ()), (), to_bytes(table), numbers)
+        try:
+            prediction_id = self._recorder.record_rows(served, caller, hashlib.sha256(request).digest(), scores, rows)
+        except JournalFull as error:
+            return self._unlogged(error)
+        self._metrics.predictions_logged["logged"] += 1
+        return prediction_id
+
+    def record_file_rows(
+        self, served: ServedModel, caller: str, file_sha256: bytes, scores: Scores, rows: ParsedRows, first_row: int
+    ) -> str:
+        """Log rows of a file, which may wait for space; empty without a log. Raises PredictionLogFull."""
+        if self._recorder is None:
+            return ""
+        try:
+            prediction_id = self._recorder.record_file_rows(served, caller, file_sha256, scores, rows, first_row)
+        except JournalFull as error:
+            return self._unlogged(error)
+        self._metrics.predictions_logged["logged"] += 1
+        return prediction_id
 
     def record_labels(self, project: str, caller: str, request: bytes, labels: pa.Table) -> None:
-        """Write labels of a project's predictions to the journal. Raises PredictionLogFull."""
-        assert self._journal
-        version = msgspec.Raw(msgspec.msgpack.encode((project, "", "", 0)))
+        """Log labels, whose loss is never accepted. Raises PredictionLogFull."""
+        assert self._recorder
         try:
-            self._journal.append(version, caller, hashlib.sha256(request).digest(), {}, (), to_bytes(labels), None)
+            self._recorder.record_labels(project, caller, request, labels)
         except JournalFull as error:
             raise PredictionLogFull(f"the labels cannot be stored: {error}") from None
 
-    def _append(self, *fields: object) -> str:
-        assert self._journal
-        try:
-            prediction_id = self._journal.append(*fields)
-        except JournalFull as error:
-            self._metrics.predictions_logged["refused" if self._refuses else "not logged"] += 1
-            if self._refuses:
-                raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
-            return new_prediction_id()
-        self._metrics.predictions_logged["logged"] += 1
-        return prediction_id
+    def record_label_file(self, served: ServedModel, caller: str, data: bytes) -> int:
+        """Log the labels of a CSV file and return their number; 0 if it has none. Raises BadData, PredictionLogFull."""
+        if not is_label_file(data):
+            return 0
+        labels = read_label_file(data, served.signature.target, caller)
+        self.record_labels(served.project, caller, data, labels)
+        return labels.num_rows
+
+    def _unlogged(self, error: JournalFull) -> str:
+        """Return an id for an answer that is not logged. Raises PredictionLogFull if it must be."""
+        self._metrics.predictions_logged["refused" if self._refuses else "not logged"] += 1
+        if self._refuses:
+            raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
+        return new_prediction_id()
 
     def flush(self) -> None:
         if self._journal:
@@ -101,15 +112,6 @@ class PredictionLog:
     def seal(self) -> None:
         if self._journal:
             self._journal.seal()
-
-
-def _version(served: ServedModel) -> msgspec.Raw:
-    """Return what identifies the version, encoded once."""
-    if PREPARED_KEY not in served.prepared:
-        facts = served.project, served.version, served.manifest_sha256, served.sequence
-        served.prepared[PREPARED_KEY] = msgspec.Raw(msgspec.msgpack.encode(facts))
-    encoded: msgspec.Raw = served.prepared[PREPARED_KEY]
-    return encoded
 
 
 class Shipping:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from podium.inference.panel import Scores
 from podium.inference.panel_rows import rows_from_panel, typed_panel
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.result_tables import number_columns, result_table, table_to_csv
@@ -27,16 +28,30 @@ PANEL_ROWS = 100_000
 """Approximate number of panel rows per chunk; entities are never split."""
 Score = Callable[[ServedModel, str, pd.DataFrame], FloatMatrix]
 """Maps a version, a model family and n typed rows to (n, outputs) scores."""
+Record = Callable[[Scores, ParsedRows, int], str]
+"""Logs the scores of rows, the first of which has this number in the file, and returns their prediction id."""
+
+
+LoggedRows = dict[str, str | int]
+"""A prediction id, and the numbers of the first and the last row of a file that have it."""
+
+
+def logged_rows(prediction_id: str, before: int, rows: int) -> LoggedRows:
+    return {"prediction_id": prediction_id, "first_row": before + 1, "last_row": before + rows}
 
 
 @dataclass(frozen=True, slots=True)
 class ResultChunk:
-    """The result for some rows as CSV; the first chunk starts with the header."""
+    """The result for some rows as CSV; the first chunk starts with the header.
+
+    `prediction_id` is empty if the rows are not logged.
+    """
 
     csv: bytes
     rows: int
     wrong_rows: int
     warnings: int
+    prediction_id: str
 
 
 def predict_file(
@@ -49,6 +64,7 @@ def predict_file(
     raw: bool = False,
     problems: bool = True,
     limits: Limits = FILE,
+    record: Record | None = None,
 ) -> Iterator[ResultChunk]:
     """Yield the input columns with predictions; with `options.by_row`, also the problems of invalid rows.
 
@@ -56,9 +72,17 @@ def predict_file(
     """
     rows = 0
     problems = problems and options.by_row
+
+    def predict(inputs: ParsedRows) -> ResultChunk:
+        scores: Scores = {family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families}
+        result = result_table(snapshot, inputs, scores, problems=problems)
+        csv = table_to_csv(result, raw=raw, header=rows == 0, numbers=number_columns(snapshot.signature, inputs))
+        prediction_id = record(scores, inputs, rows + 1) if record else ""
+        return ResultChunk(csv, inputs.total, len(inputs.invalid_rows), len(inputs.warnings), prediction_id)
+
     if snapshot.signature.panel:
         for inputs in _panel_chunks(upload, snapshot.signature, options, limits):
-            yield _predict_chunk(snapshot, families, score, inputs, problems, raw=raw, first=rows == 0)
+            yield predict(inputs)
             rows += inputs.total
         return
     for table in _read(upload, snapshot.signature, options, limits):
@@ -66,19 +90,8 @@ def predict_file(
             inputs = rows_from_text(table, snapshot.signature, table.num_rows, options)
         except BadData as error:
             raise _offset_rows(error, rows) from None
-        yield _predict_chunk(snapshot, families, score, inputs, problems, raw=raw, first=rows == 0)
+        yield predict(inputs)
         rows += table.num_rows
-
-
-def _predict_chunk(
-    snapshot: ServedModel, families: Sequence[str], score: Score, inputs: ParsedRows, problems: bool, *, raw: bool, first: bool
-) -> ResultChunk:
-    scores: dict[str, FloatMatrix | Sequence[Sequence[float]]] = {
-        family: score(snapshot, family, inputs.as_frame()) if inputs.count else [] for family in families
-    }
-    result = result_table(snapshot, inputs, scores, problems=problems)
-    csv = table_to_csv(result, raw=raw, header=first, numbers=number_columns(snapshot.signature, inputs))
-    return ResultChunk(csv, inputs.total, len(inputs.invalid_rows), len(inputs.warnings))
 
 
 def _read(upload: Path, signature: Signature, options: ParseOptions, limits: Limits) -> Iterator[pa.Table]:

@@ -7,17 +7,19 @@ duplicated and late events are harmless: each state of an input is processed onc
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from podium.inference.batch import Score, predict_file
-from podium.inference.parsed_rows import ParseOptions
+from podium.inference.batch import LoggedRows, Score, logged_rows, predict_file
+from podium.inference.panel import Scores
+from podium.inference.parsed_rows import ParsedRows, ParseOptions
 from podium.inference.served_model import ServedModel
 from podium.registry.versions import Manifest
 from podium.schema.data_errors import BadData, Problem, TooLarge
@@ -118,9 +120,15 @@ def is_waiting(file: InboxFile) -> bool:
     return etag is not None and read_receipt(file)[1].get("etag") != etag
 
 
+RecordFile = Callable[[ServedModel, str, bytes, Scores, ParsedRows, int], str]
+"""Logs rows of a file: version, caller, SHA-256 of the file, scores, rows, and the number of the first row."""
+RecordLabels = Callable[[ServedModel, str, bytes], int]
+"""Logs the labels of a file, if it has any, and returns their number: version, caller, content. Raises BadData."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessingOptions:
-    """Scoring function, input limit, clock, source of prediction IDs, and the models to run.
+    """Scoring function, input limit, clock, the log of rows and of labels, and the models to run.
 
     Inputs, results and receipts are kept in `archive` too, by day and version, so that later ones do not overwrite them.
     """
@@ -128,8 +136,9 @@ class ProcessingOptions:
     score: Score
     max_bytes: int
     now: Callable[[], datetime]
-    identity: Callable[[], str]
     archive: Store
+    record: RecordFile
+    record_labels: RecordLabels | None = None
     families: str = "all"
 
 
@@ -150,7 +159,6 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         "version": snapshot.version,
         "manifest": snapshot.manifest_sha256,
         "models": snapshot.families(options.families),
-        "prediction_id": options.identity(),
         "at": options.now().isoformat(timespec="milliseconds"),
     }
     archive = _Archive(options.archive, f"predictions/{snapshot.project}/dt={facts['at'][:10]}/{snapshot.version}/")
@@ -158,7 +166,8 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         try:
             data = _read(file.source, etag, options.max_bytes)
             facts["input"] = archive.keep(data, ".input")
-            csv, rows, unknown = _predict(data, file, snapshot, options)
+            labels = options.record_labels(snapshot, file.source.url, data) if options.record_labels else 0
+            predicted = _Predicted(data) if labels else _predict(data, file, snapshot, options)
             del data
             if read_receipt(file)[0] != receipt_etag:
                 return None  # another replica was faster
@@ -167,8 +176,10 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
             facts |= {"state": "error", "code": error.code, "detail": str(error), "errors": problems}
             file.error.put(_dump(facts), error_etag)
         else:
-            facts |= {"not_predicted": unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if unknown else {}
-            facts |= {"state": "done", "result": file.result.url, "rows": rows, "sha256": hashlib.sha256(csv).hexdigest()}
+            csv = predicted.csv
+            facts |= {"not_predicted": predicted.unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if predicted.unknown else {}
+            facts |= {"labels": labels} if labels else {"rows": predicted.rows, "logged": predicted.logged}
+            facts |= {"state": "done", "result": file.result.url, "sha256": hashlib.sha256(csv).hexdigest()}
             facts["kept_result"] = archive.keep(csv, ".csv")
             file.result.put(csv, result_etag)
             if error_etag:
@@ -215,8 +226,18 @@ def _read(source: ObjectRef, etag: str, max_bytes: int) -> bytes:
     return source.store.read(source.key, if_match=etag).data
 
 
-def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: ProcessingOptions) -> tuple[bytes, int, int]:
-    """Return the result as CSV, its number of rows, and how many of them have unknown entities. Raises BadData."""
+@dataclass(slots=True)
+class _Predicted:
+    """A result as CSV, its number of rows, how many of them have unknown entities, and the ids under which they are logged."""
+
+    csv: bytes = b""
+    rows: int = 0
+    unknown: int = 0
+    logged: list[LoggedRows] = field(default_factory=list)
+
+
+def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: ProcessingOptions) -> _Predicted:
+    """Predict a table. Raises BadData."""
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
@@ -224,8 +245,7 @@ def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: Proce
         parse_options = ParseOptions(by_row=is_panel, gzipped=file.source.key.endswith(".gz"), keep_extra=True)
         families: Sequence[str] = snapshot.families("champion" if is_panel else options.families)
         max_bytes = min(MAX_RESULT_BYTES, MAX_GROWTH * options.max_bytes)
-        limits = Limits(decoded_bytes=max_bytes)
-        rows = invalid = size = 0
+        sha256, predicted, size = hashlib.sha256(data).digest(), _Predicted(), 0
         with (Path(folder) / "result").open("w+b") as result:
             for chunk in predict_file(
                 path,
@@ -234,15 +254,19 @@ def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: Proce
                 options.score,
                 parse_options,
                 problems=not is_panel,
-                limits=limits,
+                limits=Limits(decoded_bytes=max_bytes),
+                record=functools.partial(options.record, snapshot, file.source.url, sha256),
             ):
-                rows += chunk.rows
-                invalid += chunk.wrong_rows
+                if chunk.prediction_id:
+                    predicted.logged.append(logged_rows(chunk.prediction_id, predicted.rows, chunk.rows))
+                predicted.rows += chunk.rows
+                predicted.unknown += chunk.wrong_rows
                 size += result.write(chunk.csv)
                 if size > max_bytes:
                     raise TooLarge([Problem("too-large", "the result is too large", expected=f"at most {max_bytes} bytes")])
             result.seek(0)
-            return result.read(), rows, invalid
+            predicted.csv = result.read()
+            return predicted
 
 
 def _dump(facts: dict[str, Any]) -> bytes:

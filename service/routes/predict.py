@@ -157,7 +157,8 @@ def _start_job(call: PredictionCall, families: list[str], options: ParseOptions,
     """Return 202 with the URL of the job, or redirect a browser to it."""
     assert body.path
     headers = prediction_headers(call.served, new_prediction_id())
-    facts = call.services.jobs.start(body.path, JobRequest(call.served, families, options, call.options.raw, headers))
+    request = JobRequest(call.served, call.owner, families, options, call.options.raw, headers)
+    facts = call.services.jobs.start(body.path, request)
     location = f"/jobs/{facts['job']}"
     if format_ == "html":
         return Response(None, 303, {**headers, "Location": location})

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from podium.models.model import Model
-from podium.monitoring.labels import labels_table, read_label_file
+from podium.monitoring.labels import labels_table
 from podium.monitoring.transparency_log import TransparencyLog
 from podium.monitoring.verification import PredictionNotFound, Verification, Verifier
 from podium.registry.versions import Manifest
+from podium.schema.data_errors import BadData, Problem
 from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
 from service.errors import UnknownPrediction
@@ -74,10 +75,10 @@ async def labels(project: str, request: Request, services: ServicesDep) -> Label
     """Columns `prediction_id`, `label` (or the target's name) and optionally `row`. Nothing is stored if a row is not valid."""
     _check_log(services)
     served, data = services.live.get(project), await request.body()
-    read = functools.partial(read_label_file, data, served.signature.target, caller(request.scope))
-    table = await run_in_compute_thread(read)
-    services.predictions.record_labels(served.project, caller(request.scope), data, table)
-    return LabelsReceived(project=served.project, labels=table.num_rows)
+    record = functools.partial(services.predictions.record_label_file, served, caller(request.scope), data)
+    if not (count := await run_in_compute_thread(record)):
+        raise BadData([Problem("missing-field", "is required", column="prediction_id")])
+    return LabelsReceived(project=served.project, labels=count)
 
 
 def _check_log(services: Services) -> None:

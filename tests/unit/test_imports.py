@@ -23,7 +23,7 @@ PACKAGES: dict[str, set[str]] = {
     "sandbox": set(),
     "registry": {"schema", "tables", "engine", "models", "storage", "sandbox"},
     "inference": {"schema", "tables", "models", "storage", "registry"},
-    "monitoring": {"schema", "tables", "models", "storage", "registry"},
+    "monitoring": {"schema", "tables", "models", "storage", "registry", "inference"},
     "training": {"schema", "tables", "models", "storage", "registry"},
     "importers": {"schema", "tables", "models", "storage", "registry", "sandbox", "training"},
 }

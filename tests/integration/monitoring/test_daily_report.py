@@ -53,13 +53,13 @@ class Log:
         chosen = self.rows.rows(self.random.integers(0, len(self.rows.inputs), ROWS))
         return chosen.inputs.reset_index(drop=True), chosen.target.to_numpy()
 
-    def write(self, day: str, frame: pd.DataFrame, options: Privacy = Privacy()) -> list[str]:
+    def write(self, day: str, frame: pd.DataFrame, options: Privacy | None = None) -> list[str]:
         """Write one request, and return its prediction id for each row."""
         signature, scores = self.manifest.signature, {self.manifest.champion: self.model.scores(frame)}
         table = rows_table(signature, self.manifest.families, columns_of(frame), scores)
         segment = f"{day.replace('-', '')}{self.random.integers(1 << 40):012x}"
         entry = Entry(0, 1.0, self.version, "", b"", {self.manifest.champion: []}, [], to_bytes(table))
-        logged = entries_table([entry], segment, signature, self.manifest.families, options)
+        logged = entries_table([entry], segment, signature, self.manifest.families, options or Privacy())
         key = f"{predictions_prefix(self.manifest.project, segment)}{segment}-1.parquet"
         self.context.store.create(key, parquet_bytes(logged))
         return [f"{segment}-0"] * len(frame)
