@@ -66,6 +66,14 @@ class Predictions(BaseModel):
     warnings: list[ProblemDetail]
 
 
+class LoggedRows(BaseModel):
+    """The rows of a table that have a prediction id, by number from 1."""
+
+    prediction_id: str
+    first_row: int
+    last_row: int
+
+
 class Job(BaseModel):
     """A large table predicted in the background."""
 
@@ -79,6 +87,7 @@ class Job(BaseModel):
     bytes: int
     seconds: float
     result: str | None = Field(None, description="path of the result, if the job is done")
+    logged: list[LoggedRows] | None = Field(None, description="prediction ids, if predictions are logged")
     reason: str | None = None
     errors: list[ProblemDetail] | None = None
 

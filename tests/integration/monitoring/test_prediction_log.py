@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import promotion_context, start_service
+from podium.monitoring.labels import read_labels
 from podium.monitoring.transparency_log import TransparencyLog
 from podium.monitoring.verification import PredictionNotFound, Verifier, loader
 from podium.project import Project
@@ -79,6 +82,8 @@ def start(cloud: LocalCloud, folder: Path, **variables: str) -> tuple[Process, C
         "PODIUM_DASK_WORKERS": "0",
         "PODIUM_JOURNAL_SECONDS": "1",
         "PODIUM_POLL_SECONDS": "1",
+        "PODIUM_INBOX_POLL_SECONDS": "1",
+        "PODIUM_ASYNC_THRESHOLD_BYTES": "10000",
         **variables,
     }
     process = start_service({**cloud.environment, **settings}, port, folder, workers=2)
@@ -163,6 +168,49 @@ def test_every_format_is_logged_and_computed_again_to_the_bit(service: Client, v
     assert day.rows >= sum(rows for _, rows in answers.values())
 
 
+def test_the_rows_of_files_are_logged(service: Client, verifier: Verifier) -> None:
+    store, table = verifier.store, tables.mixed(300, seed=8).drop(columns="bought").to_csv(index=False).encode()
+    job = service.post(f"{MIXED}/batch", table, CSV)
+    assert job.status == 202, job.text
+    location = job.headers["location"]
+    service.wait_until(lambda: service.get(location).json()["state"] == "done", 30)
+    store.create("inbox/mixed/new.csv", table)
+    service.wait_until(lambda: store.exists("outbox/mixed/new.csv.receipt.json"), 30)
+    receipt = json.loads(store.read("outbox/mixed/new.csv.receipt.json").data)
+    for logged, caller in ((service.get(location).json()["logged"], ""), (receipt["logged"], "s3://podium/inbox/mixed/new.csv")):
+        assert [(each["first_row"], each["last_row"]) for each in logged] == [(1, 300)]
+        prediction_id = logged[0]["prediction_id"]
+        service.wait_until(lambda id_=prediction_id: _is_verified(verifier, id_), 30)
+        rows = verifier.verify(prediction_id).predictions
+        assert len(rows) == 300 and rows[-1]["row"] == 300 and rows[0]["caller"] == caller
+        assert rows[0]["request_sha256"] == hashlib.sha256(table).hexdigest()
+
+
+def _is_verified(verifier: Verifier, prediction_id: str) -> bool:
+    try:
+        return verifier.verify(prediction_id).ok
+    except PredictionNotFound:
+        return False
+
+
+def test_labels_are_stored_and_refused_if_they_are_not_valid(service: Client, verifier: Verifier) -> None:
+    store, prediction_id = verifier.store, service.post_json(f"{MIXED}/predict", tables.RECORD).json()["prediction_id"]
+    path = f"/predictions/{prediction_id}/label"
+    service.wait_until(lambda: service.post_json(path, {"label": "YES"}).status == 202, 30)
+    assert service.post_json(path, {"label": "maybe"}).json()["errors"][0]["expected"] == "no, yes"
+    assert service.post_json(path, {"label": "yes", "row": 2}).json()["code"] == "unknown-prediction"
+    assert service.post_json("/predictions/20260101aaaaaaaaaaaa-0/label", {"label": "yes"}).status == 404
+    table = f"prediction_id,bought\n{prediction_id},no\n".encode()
+    assert service.post(f"{MIXED}/labels", table, CSV).json() == {"project": "mixed", "labels": 1}
+    assert service.post(f"{MIXED}/labels", b"id,label\n1,2\n", CSV).json()["code"] == "missing-field"
+    store.create("inbox/mixed/labels.csv", table)
+    service.wait_until(lambda: store.exists("outbox/mixed/labels.csv.receipt.json"), 30)
+    assert json.loads(store.read("outbox/mixed/labels.csv.receipt.json").data)["labels"] == 1
+    today = datetime.now(UTC).date().isoformat()
+    service.wait_until(lambda: len(labels := read_labels(store, "mixed", today)) == 1 and labels["label"].item() == "no", 30)
+    service.wait_until(lambda: "labels" in {json.loads(entry)["kind"] for entry in verifier.log.check_all()[1]}, 30)
+
+
 def test_a_page_and_an_endpoint_show_a_prediction(service: Client, verifier: Verifier) -> None:
     prediction_id = service.post_json(f"{MIXED}/predict", tables.RECORD).json()["prediction_id"]
     path = f"/predictions/{prediction_id}"
@@ -190,7 +238,7 @@ def test_what_was_changed_is_named(service: Client, verifier: Verifier) -> None:
     answers = [service.post_json(f"{MIXED}/predict", tables.RECORD).json()["prediction_id"] for _ in range(2)]
     wait_for(service, store, "mixed", set(answers))
     service.wait_until(lambda: all(verifier.verify(each).ok for each in answers), 20)
-    key, data, _ = verifier._find(answers[0].split("-")[0], answers[0], "mixed")
+    key, data, _ = verifier.find(answers[0], "mixed")
     day = key.split("dt=")[1][:10]
     table = pq.read_table(io.BytesIO(data))
     changed = io.BytesIO()

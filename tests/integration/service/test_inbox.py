@@ -48,7 +48,7 @@ def served(context: PromotionContext) -> ServedModel:
 
 
 def options(store: Store, score: Callable[[ServedModel, str, pd.DataFrame], Any] = scores_here) -> ProcessingOptions:
-    return ProcessingOptions(score, MAX_BYTES, lambda: datetime.now(UTC), lambda: "id", store)
+    return ProcessingOptions(score, MAX_BYTES, lambda: datetime.now(UTC), store, lambda *_: "id")
 
 
 def put(store: Store, key: str, data: bytes) -> None:
@@ -79,7 +79,8 @@ def test_each_version_of_a_file_is_processed_once(store: Store, served: ServedMo
     result = store.read("outbox/prices/day 1/ä.csv")
     assert len(result.data.splitlines()) == 3
     assert done[0] == read(store, "outbox/prices/day 1/ä.csv.receipt.json")
-    assert (done[0]["rows"], done[0]["version"], done[0]["prediction_id"]) == (2, served.version, "id")
+    assert (done[0]["rows"], done[0]["version"]) == (2, served.version)
+    assert done[0]["logged"] == [{"prediction_id": "id", "first_row": 1, "last_row": 2}]
     assert process_file(file, served, options(store)) is None
     assert store.etag("outbox/prices/day 1/ä.csv") == result.etag
     put(store, "inbox/prices/day 1/ä.csv", ROWS + b"70,2\n")
