@@ -9,6 +9,7 @@ from typing import Any
 
 import luigi
 
+from podium.monitoring.replay import replay_gate
 from podium.registry import provenance
 from podium.registry.actors import signed_name
 from podium.registry.promotion import PromotionContext
@@ -35,7 +36,13 @@ def promotion_context(*, signing: bool) -> PromotionContext:
     signer = settings.signer() if signing else Signer.new()
     actor = signed_name(provenance.actor(settings.actor), signer)
     return PromotionContext(
-        store(), settings.trust(), signer, actor, lambda *files: fetch_from(store())(*files), rules=settings.rules_for
+        store(),
+        settings.trust(),
+        signer,
+        actor,
+        lambda *files: fetch_from(store())(*files),
+        rules=settings.rules_for,
+        replay=replay_gate,
     )
 
 

@@ -19,7 +19,7 @@ from podium.schema.suggestions import did_you_mean
 from podium.tables.frequency import shift_times
 from podium.tables.panel import INDEX_NAME, RULES
 
-INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/", "log/")
+INPUT_RESERVED = ("outbox/", "versions/", "aliases/", "history/", "runs/", "datasets/", "log/", "labels/", "monitoring/")
 RESERVED = (*INPUT_RESERVED[1:], "inbox/")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -241,6 +241,9 @@ class GateOptions(StrictModel):
     max_bytes: int = Field(500_000_000, gt=0, description="maximum total size of the files, in bytes")
     max_latency_ms: float | None = Field(
         None, gt=0, description="maximum median latency for one record, in milliseconds; ensembles: 1 by default"
+    )
+    max_changed: float | None = Field(
+        None, ge=0, le=1, description="maximum fraction of the last logged predictions that change; numbers, by more than 5 %"
     )
     four_eyes: bool = Field(False, description="require a promoter whose key and name differ from the trainer's")
 

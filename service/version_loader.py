@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from podium.inference.served_model import ServedModel
+from podium.monitoring.replay import replay_gate
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.loading import ModelLoadError
 from podium.registry.promotion import PromotionContext
@@ -43,4 +44,4 @@ class VersionLoader:
 
     def promotion_context(self, store: Store, signer: Signer) -> PromotionContext:
         """Return a context for promotions; `store` may have a longer timeout than the reconciler's store."""
-        return PromotionContext(store, self.trust, signer, "", self.fetch, self.validator)
+        return PromotionContext(store, self.trust, signer, "", self.fetch, self.validator, replay=replay_gate)

@@ -11,6 +11,7 @@ import click
 
 from podium.importers.errors import ImportRefused
 from podium.inference.served_model import UnknownModel
+from podium.monitoring.replay import replay_gate
 from podium.project import BadProject
 from podium.registry import provenance
 from podium.registry.actors import signed_name
@@ -61,4 +62,5 @@ def context_from_settings(signing: bool) -> PromotionContext:
     store = settings.store() if signing else settings.store(PATIENCE_SECONDS)
     signer = settings.signer() if signing else Signer.new()
     by = signed_name(provenance.actor(settings.actor), signer)
-    return PromotionContext(store, settings.trust(), signer, by, fetch_from(store), rules=settings.rules_for)
+    fetch = fetch_from(store)
+    return PromotionContext(store, settings.trust(), signer, by, fetch, rules=settings.rules_for, replay=replay_gate)

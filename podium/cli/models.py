@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from podium.formatting import (
     gate_label,
     metric_label,
 )
+from podium.monitoring.replay import NothingToReplay, replay
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.audit_log import check_history, entries_since, read_history, retired_versions
 from podium.registry.champion_alias import read_champion
@@ -30,7 +32,7 @@ from podium.registry.versions import (
     read_file,
     read_manifest,
 )
-from podium.storage.object_store import StoreError, TooLarge
+from podium.storage.object_store import StoreError, TooLarge, digest
 
 reason_option = click.option("--reason", required=True, help="reason to record in the history")
 expect_option = click.option("--expect", default=ANY_CHAMPION, help="fail unless this version is the current champion")
@@ -97,17 +99,31 @@ def show(project: str, version: str) -> None:
 @click.argument("project")
 @click.argument("old")
 @click.argument("new")
+@click.option("--replay", "rows", type=click.IntRange(1), help="also let NEW predict the last N logged rows")
 @report_errors
-def diff(project: str, old: str, new: str) -> None:
+def diff(project: str, old: str, new: str, rows: int | None) -> None:
     """Print the differences between two versions as JSON.
 
-    Compares scores, signature, data, configuration and libraries.
+    Compares scores, signature, data, configuration and libraries; with --replay, also the answers to logged rows, by whichever
+    version answered them.
     """
     context = context_from_settings(signing=False)
     before, after = (_comparable_facts(_manifest(context, project, version)) for version in (old, new))
     names = sorted(before.keys() | after.keys())
     changed = {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
-    echo_json({"versions": [old, new], "changed": changed})
+    replayed = {"replay": _replayed(context, project, new, rows)} if rows else {}
+    echo_json({"versions": [old, new], "changed": changed, **replayed})
+
+
+def _replayed(context: PromotionContext, project: str, version: str, rows: int) -> dict[str, Any]:
+    """Return how many of the last logged predictions a version changes, and where."""
+    _, data = read_manifest(context.store, project, version, context.trust.trainers)
+    try:
+        return asdict(replay(context.store, context.load(project, version, digest(data)), rows))
+    except NothingToReplay as error:
+        return {"error": str(error)}
+    finally:
+        context.validator.close()
 
 
 @models.command("promote")

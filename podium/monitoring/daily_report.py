@@ -19,8 +19,9 @@ from podium.models.model import Model
 from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
 from podium.monitoring.harm import THRESHOLD, HarmTest
 from podium.monitoring.labels import read_labels
-from podium.monitoring.losses import Reference, by_slice, expected_errors
+from podium.monitoring.losses import Reference, expected_errors
 from podium.monitoring.prediction_table import PREDICTION_ID, available_inputs, logged_scores
+from podium.monitoring.replay import by_slice
 from podium.monitoring.shipping import predictions_prefix
 from podium.monitoring.verification import LoadModels
 from podium.registry.comparison import read_evaluation_rows
@@ -145,8 +146,7 @@ class Reporter:
                 tests[f"{day.manifest.version}/{LABELS}"] = test.after(reference.losses(values))
                 facts |= {"expected": float(reference.errors.mean())}
             inputs = available_inputs(day.table, day.signature)
-            slices = by_slice(inputs, values, MIN_ROWS, MAX_SLICES)
-            facts["slices"] = [dict(zip(("column", "value", "rows", "error"), each, strict=True)) for each in slices]
+            facts["slices"] = by_slice(inputs, values, MIN_ROWS, MAX_SLICES, "error")
             versions.append(facts)
         return {"received": len(labels), "unknown": len(labels) - found, "versions": versions}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +72,3 @@ def expected_errors(reference: Reference, weights: FloatVector, inputs: pd.DataF
 def _confidence(target: Target, scores: FloatMatrix) -> FloatVector:
     """Return the probability of each predicted class."""
     return scores[np.arange(len(scores)), predicted_codes(target, scores)]
-
-
-def by_slice(inputs: pd.DataFrame, values: FloatVector, least: int, most: int) -> Sequence[tuple[str, str, int, float]]:
-    """Return column, value, number of rows and mean of each group of a category column with enough rows, the worst first."""
-    slices = []
-    for name in inputs.columns:
-        if not pd.api.types.is_numeric_dtype(inputs[name]):
-            groups = pd.Series(values).groupby(inputs[name].to_numpy()).agg(["size", "mean"])
-            groups = groups[(groups["size"] >= least) & (groups["size"] < len(values))]
-            slices += [(name, str(key), int(row["size"]), float(row["mean"])) for key, row in groups.iterrows()]
-    return sorted(slices, key=lambda each: -each[3])[:most]

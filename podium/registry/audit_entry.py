@@ -28,6 +28,7 @@ GATE_TITLES = {
     "non-inferiority": "Not worse than champion",
     "no-older-data": "No older data",
     "four-eyes": "Four eyes",
+    "replay": "Logged predictions",
 }
 
 

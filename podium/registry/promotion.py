@@ -73,6 +73,8 @@ class PromotionContext:
     fetch: Fetch
     validator: Validator = field(default_factory=Validator)
     rules: Callable[[str], PromotionRules] = lambda project: PromotionRules()
+    replay: Callable[[Store, LoadedVersion, float], GateResult] | None = None
+    """Compares a version's answers with logged ones, for the gate `max_changed`."""
 
     def current(self, project: str) -> AuditEntry | None:
         """Return the last audit-log entry of a project."""
@@ -260,12 +262,20 @@ def _evaluate(
     rules = context.rules(project)
     if rules.gates.four_eyes:
         results.append(four_eyes(loaded.manifest, context.trust.trainers, context.by, context.signer))
+    if rules.gates.max_changed is not None:
+        results.append(_replay(context, loaded, rules.gates.max_changed))
     try:
         golden = GOLDEN.validate_json(read_file(loaded.manifest, GOLDEN_FILE, context.fetch))
         rows = read_evaluation_rows(loaded.manifest, context.fetch)
         return results + evaluate_gates(loaded, golden, champion, rows, rules, context.fetch)
     except (UnreadableRows, IntegrityError, TooLarge, UnknownMetric) as error:
         return [*results, GateResult(name="test-rows", passed=False, detail=str(error))]
+
+
+def _replay(context: PromotionContext, loaded: LoadedVersion, max_changed: float) -> GateResult:
+    if context.replay is None:
+        return GateResult(name="replay", passed=False, detail="logged predictions cannot be replayed by this process")
+    return context.replay(context.store, loaded, max_changed)
 
 
 def _load_champion(

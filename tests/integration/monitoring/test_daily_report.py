@@ -15,20 +15,22 @@ from podium.monitoring.daily_report import Reporter
 from podium.monitoring.journal import Entry
 from podium.monitoring.labels import labels_prefix, labels_table, read_label_file
 from podium.monitoring.prediction_table import Privacy, entries_table, rows_table, to_bytes
+from podium.monitoring.replay import replay_gate
 from podium.monitoring.reports import report_text
 from podium.monitoring.shipping import parquet_bytes, predictions_prefix
 from podium.monitoring.verification import loader
-from podium.project import Project
+from podium.project import GateOptions, Project, PromotionRules
+from podium.registry.audit_entry import GateResult
 from podium.registry.champion_alias import read_champion
 from podium.registry.comparison import read_evaluation_rows
 from podium.registry.loading import load_model
-from podium.registry.promotion import PromotionContext
+from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import Manifest
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData
 from podium.tables.frames import columns_of
 from tests import tables
-from tests.conftest import publish_champion
+from tests.conftest import publish_champion, publish_version
 
 OPTIONS: dict[str, Any] = {"data": "s3://podium/none", "families": ["linear"], "n_trials": 1}
 ROWS = 400
@@ -133,6 +135,26 @@ def test_rows_that_are_hard_to_predict_raise_an_alarm_without_labels(prices: Log
     assert [alarm["kind"] for alarm in report["alarms"]] == ["labels"]
     prices.label("2026-11-03", ["20261101aaaaaaaaaaaa-0"], ["1"])
     assert prices.report("2026-11-03", report)["labels"]["unknown"] == 1
+
+
+def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) -> None:
+    frame, _ = prices.sample()
+    context, name = prices.context, prices.manifest.project
+
+    def candidate(factor: float) -> list[GateResult]:
+        table = tables.prices(800, seed=5)
+        project = Project(name=name, target="price", **OPTIONS)
+        manifest = publish_version(context, table.assign(price=table["price"] * factor), project)
+        gates = PromotionRules(gates=GateOptions(max_changed=0.1, non_inferiority=False))
+        checked = replace(context, rules=lambda _: gates, replay=replay_gate)
+        entry = promote(checked, name, manifest.version, "a test", utc_now, force=True, dry_run=True)
+        return [gate for gate in entry.evidence if gate.name == "replay"]
+
+    assert [gate.detail for gate in candidate(1)] == ["not compared: no predictions are logged"]
+    prices.write("2026-11-01", frame)
+    (same,), (doubled,) = candidate(1), candidate(2)
+    assert same.passed and "of the last 400 logged predictions" in same.detail
+    assert not doubled.passed and doubled.detail.startswith("100.0%")
 
 
 def test_few_rows_and_hidden_inputs_are_reported_as_such(prices: Log) -> None:

@@ -177,7 +177,10 @@ def test_the_rows_of_files_are_logged(service: Client, verifier: Verifier) -> No
     store.create("inbox/mixed/new.csv", table)
     service.wait_until(lambda: store.exists("outbox/mixed/new.csv.receipt.json"), 30)
     receipt = json.loads(store.read("outbox/mixed/new.csv.receipt.json").data)
-    for logged, caller in ((service.get(location).json()["logged"], ""), (receipt["logged"], "s3://podium/inbox/mixed/new.csv")):
+    for logged, caller in (
+        (service.get(location).json()["logged"], ""),
+        (receipt["logged"], "s3://podium/inbox/mixed/new.csv"),
+    ):
         assert [(each["first_row"], each["last_row"]) for each in logged] == [(1, 300)]
         prediction_id = logged[0]["prediction_id"]
         service.wait_until(lambda id_=prediction_id: _is_verified(verifier, id_), 30)

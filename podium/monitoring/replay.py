@@ -1,0 +1,120 @@
+"""Replay: what another version answers to the last logged rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from podium.monitoring.prediction_table import available_inputs, logged_keys, recomputed_predictions
+from podium.registry.audit_entry import GateResult
+from podium.registry.loading import LoadedVersion
+from podium.schema.columns import Signature
+from podium.storage.object_store import Store
+
+ROWS = 1_000
+MAX_OBJECTS = 200
+LARGE_CHANGE = 0.05
+"""A number has changed if it differs by more than this fraction of the logged one."""
+MIN_SLICE_ROWS, MAX_SLICES = 20, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How many of the replayed rows get another prediction; `typical` and `largest` are the differences of numbers."""
+
+    rows: int
+    changed: float
+    typical: float | None
+    largest: float | None
+    slices: Sequence[dict[str, Any]]
+
+    def __str__(self) -> str:
+        text = f"{self.changed:.1%} of the last {self.rows:,} logged predictions"
+        if self.largest is None:
+            return f"{text} change"
+        return f"{text} change by more than {LARGE_CHANGE:.0%} (half by at most {self.typical:.3g}, at most {self.largest:.3g})"
+
+
+class NothingToReplay(ValueError):
+    """There are no logged rows that the version can predict; the message says why."""
+
+
+def replay(store: Store, loaded: LoadedVersion, rows: int = ROWS) -> Replay:
+    """Predict the last logged rows with the best model of a version. Raises NothingToReplay, StoreError."""
+    signature, model = loaded.manifest.signature, loaded.models[loaded.manifest.champion]
+    frames, olds, news = list[pd.DataFrame](), list[Any](), list[Any]()
+    for table in _last_tables(store, loaded.manifest.project, rows):
+        frame = available_inputs(table, signature)
+        missing = [column.name for column in signature.inputs if column.name not in frame]
+        if missing:
+            raise NothingToReplay(f"the log has no values of {', '.join(missing[:5])}")
+        scores = model.scores(frame)
+        predicted = np.isfinite(scores).all(axis=1)
+        answers = recomputed_predictions(signature, scores, logged_keys(table, signature)).filter(pa.array(predicted))
+        frames.append(frame[predicted])
+        olds += table["prediction"].filter(pa.array(predicted)).to_pylist()
+        news += answers.to_pylist()
+    if not olds:
+        raise NothingToReplay("no predictions are logged")
+    return _compared(signature, pd.concat(frames, ignore_index=True), olds, news)
+
+
+def _last_tables(store: Store, project: str, rows: int) -> Sequence[pa.Table]:
+    """Return the newest logged tables that have this many rows together."""
+    infos = [info for info in store.list_objects(f"predictions/{project}/") if _is_log(info.key)]
+    infos.sort(key=lambda info: (info.modified, info.key), reverse=True)
+    tables, left = list[pa.Table](), rows
+    for info in infos[:MAX_OBJECTS]:
+        table = pq.read_table(io.BytesIO(store.read(info.key).data))
+        tables.append(table.slice(max(0, table.num_rows - left)))
+        left -= tables[-1].num_rows
+        if left <= 0:
+            break
+    return tables
+
+
+def _is_log(key: str) -> bool:
+    return key.endswith(".parquet") and key.count("/") == 3
+
+
+def _compared(signature: Signature, inputs: pd.DataFrame, olds: Sequence[Any], news: Sequence[Any]) -> Replay:
+    typical = largest = None
+    if signature.target.classes:
+        changed = np.array([str(old) != str(new) for old, new in zip(olds, news, strict=True)])
+    else:
+        logged = np.array(olds, dtype=float)
+        differences = np.abs(np.array(news, dtype=float) - logged)
+        changed = differences > LARGE_CHANGE * np.abs(logged)
+        typical, largest = float(np.median(differences)), float(differences.max())
+    slices = by_slice(inputs, changed, MIN_SLICE_ROWS, MAX_SLICES, "changed")
+    return Replay(len(changed), float(changed.mean()), typical, largest, slices)
+
+
+def by_slice(inputs: pd.DataFrame, values: np.ndarray, least: int, most: int, name: str) -> list[dict[str, Any]]:
+    """Return the mean of `values` in each group of a category column that has at least `least` rows, the largest first."""
+    slices = []
+    for column in inputs.columns:
+        if not pd.api.types.is_numeric_dtype(inputs[column]):
+            groups = pd.Series(values, dtype=float).groupby(inputs[column].to_numpy()).agg(["size", "mean"])
+            groups = groups[(groups["size"] >= least) & (groups["size"] < len(values))]
+            slices += [
+                {"column": column, "value": str(value), "rows": int(row["size"]), name: float(row["mean"])}
+                for value, row in groups.iterrows()
+            ]
+    return sorted(slices, key=lambda each: -each[name])[:most]
+
+
+def replay_gate(store: Store, loaded: LoadedVersion, max_changed: float) -> GateResult:
+    """Return whether few enough predictions change."""
+    try:
+        result = replay(store, loaded)
+    except NothingToReplay as error:
+        return GateResult(name="replay", passed=True, detail=f"not compared: {error}")
+    return GateResult(name="replay", passed=result.changed <= max_changed, detail=f"{result} (limit {max_changed:.1%})")
