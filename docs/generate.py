@@ -21,9 +21,9 @@ from luigi_tasks.stage import Stage
 from podium.cli.main import podium
 from podium.inference.inbox import INBOX, OUTBOX
 from podium.models.metrics import CLASSIFICATION, REGRESSION
-from podium.monitoring.merkle import WIDTH
-from podium.monitoring.shipping import predictions_prefix
-from podium.monitoring.transparency_log import CHECKPOINT, PENDING, tile_key
+from podium.prediction_log.merkle import WIDTH
+from podium.prediction_log.shipping import predictions_prefix
+from podium.prediction_log.transparency_log import CHECKPOINT, PENDING, tile_key
 from podium.project import Project
 from podium.registry.audit_log import entry_key
 from podium.registry.champion_alias import alias_key

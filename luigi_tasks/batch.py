@@ -25,9 +25,9 @@ from podium.inference.inbox import (
     read_receipt,
 )
 from podium.inference.served_model import ServedModel, scores_here
-from podium.monitoring.journal import Journal
-from podium.monitoring.recorder import Recorder
-from podium.monitoring.shipping import Shipper
+from podium.prediction_log.journal import Journal
+from podium.prediction_log.recorder import Recorder
+from podium.prediction_log.shipping import Shipper
 from podium.registry.champion_alias import read_champion
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError

@@ -15,12 +15,12 @@ from luigi_tasks.batch import DayParameter, utc_today
 from luigi_tasks.target import StoreTarget, store
 from podium.monitoring.alarms import send_alarm
 from podium.monitoring.daily_report import Reporter
-from podium.monitoring.reports import days_to_report, latest_report, report_key
-from podium.monitoring.verification import loader
+from podium.prediction_log.verification import loader
 from podium.registry.loading import fetcher
 from podium.settings import StoreSettings
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
+from podium.storage.reports import days_to_report, latest_report, report_key
 
 log = logging.getLogger(__name__)
 

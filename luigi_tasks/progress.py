@@ -13,7 +13,7 @@ from luigi_tasks.monitor import Monitor
 from luigi_tasks.promotion_tasks import ChampionChange
 from luigi_tasks.retrain import Retrain
 from luigi_tasks.stage import Ingest, Stage
-from podium.monitoring.reports import report_text
+from podium.monitoring.report_text import report_text
 from podium.schema.data_errors import BadData
 
 RECEIPT_TASKS = (ChampionChange, Monitor, PredictBatch, Retrain)

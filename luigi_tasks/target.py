@@ -9,7 +9,7 @@ from typing import Any
 
 import luigi
 
-from podium.monitoring.replay import replay_gate
+from podium.prediction_log.replay import replay_gate
 from podium.registry import provenance
 from podium.registry.actors import signed_name
 from podium.registry.promotion import PromotionContext

@@ -19,14 +19,14 @@ from starlette.concurrency import run_in_threadpool
 
 from podium import __version__
 from podium.inference.inbox import ProcessingOptions, bucket_opener, inbox_files
-from podium.monitoring.journal import Journal
-from podium.monitoring.reports import latest_report
-from podium.monitoring.transparency_log import TransparencyLog
-from podium.monitoring.witness import Witness
+from podium.prediction_log.journal import Journal
+from podium.prediction_log.transparency_log import TransparencyLog
+from podium.prediction_log.witness import Witness
 from podium.registry.loading import fetcher
 from podium.registry.validation import Validator
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import Store, StoreError, digest, s3_client
+from podium.storage.reports import latest_report
 from service.access_log import AccessLog
 from service.active_models import ActiveModels
 from service.admission import AdmissionMiddleware

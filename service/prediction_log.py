@@ -20,10 +20,10 @@ import pyarrow as pa
 from podium.inference.panel import Scores
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
-from podium.monitoring.journal import FLUSH_SECONDS, Journal, JournalFull
-from podium.monitoring.labels import is_label_file, read_label_file
-from podium.monitoring.recorder import Recorder
-from podium.monitoring.shipping import STATE
+from podium.prediction_log.journal import FLUSH_SECONDS, Journal, JournalFull
+from podium.prediction_log.labels import is_label_file, read_label_file
+from podium.prediction_log.recorder import Recorder
+from podium.prediction_log.shipping import STATE
 from podium.schema.columns import Value
 from service.errors import PredictionLogFull
 from service.metrics import Metrics
@@ -152,7 +152,7 @@ class Shipping:
             self._predictions.seal()
             self._sealed = time.monotonic()
         if self._has_lock() and (self._process is None or self._process.poll() is not None):
-            command = [sys.executable, "-m", "podium.monitoring.shipping", str(self._folder)]
+            command = [sys.executable, "-m", "podium.prediction_log.shipping", str(self._folder)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def _has_lock(self) -> bool:

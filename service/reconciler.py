@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from podium.monitoring.witness import Witness
+from podium.prediction_log.witness import Witness
 from podium.registry.audit_entry import parse_entry
 from podium.registry.loading import ModelLoadError
 from podium.registry.promotion import PromotionContext

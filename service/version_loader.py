@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from podium.inference.served_model import ServedModel
-from podium.monitoring.replay import replay_gate
+from podium.prediction_log.replay import replay_gate
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.loading import ModelLoadError
 from podium.registry.promotion import PromotionContext

@@ -11,7 +11,7 @@ import click
 
 from podium.importers.errors import ImportRefused
 from podium.inference.served_model import UnknownModel
-from podium.monitoring.replay import replay_gate
+from podium.prediction_log.replay import replay_gate
 from podium.project import BadProject
 from podium.registry import provenance
 from podium.registry.actors import signed_name

@@ -18,7 +18,7 @@ from podium.formatting import (
     gate_label,
     metric_label,
 )
-from podium.monitoring.replay import NothingToReplay, replay
+from podium.prediction_log.replay import NothingToReplay, replay
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.audit_log import check_history, entries_since, read_history, retired_versions
 from podium.registry.champion_alias import read_champion

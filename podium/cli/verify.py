@@ -9,8 +9,8 @@ import click
 
 from podium.cli.common import REJECTED, echo_json, json_option, report_errors
 from podium.formatting import count
-from podium.monitoring.transparency_log import TransparencyLog, verifier_key
-from podium.monitoring.verification import Verification, Verifier, loader, promotion_problems
+from podium.prediction_log.transparency_log import TransparencyLog, verifier_key
+from podium.prediction_log.verification import Verification, Verifier, loader, promotion_problems
 from podium.registry.loading import fetcher
 from podium.settings import StoreSettings
 from podium.storage.model_cache import ModelCache

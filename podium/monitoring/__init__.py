@@ -1,1 +1,1 @@
-"""The prediction log, its proofs, and the verification of logged predictions."""
+"""The daily report of a project: drift, errors and alarms."""

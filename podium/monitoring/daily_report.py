@@ -18,12 +18,12 @@ from podium.models.metrics import metric_name, metrics_for
 from podium.models.model import Model
 from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
 from podium.monitoring.harm import THRESHOLD, HarmTest
-from podium.monitoring.labels import read_labels
 from podium.monitoring.losses import Reference, expected_errors
-from podium.monitoring.prediction_table import PREDICTION_ID, available_inputs, logged_scores
-from podium.monitoring.replay import by_slice
-from podium.monitoring.shipping import predictions_prefix
-from podium.monitoring.verification import LoadModels
+from podium.prediction_log.labels import read_labels
+from podium.prediction_log.prediction_table import PREDICTION_ID, available_inputs, logged_scores
+from podium.prediction_log.replay import by_slice
+from podium.prediction_log.shipping import predictions_prefix
+from podium.prediction_log.verification import LoadModels
 from podium.registry.comparison import read_evaluation_rows
 from podium.registry.versions import TEST_FILE, Fetch, Manifest
 from podium.schema.arrays import FloatMatrix, FloatVector

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from podium.monitoring.reports import read_report, reported_days
+from podium.storage.reports import read_report, reported_days
 from service.charts import line_chart
 from service.negotiation import json_suffix, negotiate
 from service.services import Services, ServicesDep

@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from podium.models.model import Model
-from podium.monitoring.labels import labels_table
-from podium.monitoring.transparency_log import TransparencyLog
-from podium.monitoring.verification import PredictionNotFound, Verification, Verifier
+from podium.prediction_log.labels import labels_table
+from podium.prediction_log.transparency_log import TransparencyLog
+from podium.prediction_log.verification import PredictionNotFound, Verification, Verifier
 from podium.registry.versions import Manifest
 from podium.schema.data_errors import BadData, Problem
 from service.authentication import caller

@@ -23,7 +23,8 @@ PACKAGES: dict[str, set[str]] = {
     "sandbox": set(),
     "registry": {"schema", "tables", "engine", "models", "storage", "sandbox"},
     "inference": {"schema", "tables", "models", "storage", "registry"},
-    "monitoring": {"schema", "tables", "models", "storage", "registry", "inference"},
+    "prediction_log": {"schema", "tables", "models", "storage", "registry", "inference"},
+    "monitoring": {"schema", "tables", "models", "storage", "registry", "prediction_log"},
     "training": {"schema", "tables", "models", "storage", "registry"},
     "importers": {"schema", "tables", "models", "storage", "registry", "sandbox", "training"},
 }
@@ -35,7 +36,8 @@ FORBIDDEN = {
     "service": {"luigi"},
     "luigi_tasks": {"fastapi", "dask"},
 }
-NOT_SERVED = ["podium.training", "podium.importers", "luigi", "statsmodels", "matplotlib", "skl2onnx", "sklearn", "catboost"]
+NOT_SERVED = ["podium.training", "podium.monitoring", "podium.importers", "luigi", "statsmodels", "matplotlib", "sklearn"]
+NOT_SERVED += ["skl2onnx", "catboost"]
 
 
 def imported(path: Path) -> set[str]:
@@ -98,10 +100,11 @@ EXTRAS = {
     "service": ["serve"],
     "luigi_tasks": ["train"],
     "podium/training": ["train"],
+    "podium/monitoring": ["train"],
     "podium/importers": ["import"],
     "podium/local": ["local"],
     "podium/cli": ["serve", "train", "import"],
-    **{f"podium/{name}": [] for name in PACKAGES if name not in ("training", "importers")},
+    **{f"podium/{name}": [] for name in PACKAGES if name not in ("training", "monitoring", "importers")},
 }
 
 

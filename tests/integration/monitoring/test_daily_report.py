@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from podium.monitoring.daily_report import Reporter
-from podium.monitoring.journal import Entry
-from podium.monitoring.labels import labels_prefix, labels_table, read_label_file
-from podium.monitoring.prediction_table import Privacy, entries_table, rows_table, to_bytes
-from podium.monitoring.replay import replay_gate
-from podium.monitoring.reports import report_text
-from podium.monitoring.shipping import parquet_bytes, predictions_prefix
-from podium.monitoring.verification import loader
+from podium.monitoring.report_text import report_text
+from podium.prediction_log.journal import Entry
+from podium.prediction_log.labels import labels_prefix, labels_table, read_label_file
+from podium.prediction_log.prediction_table import Privacy, entries_table, rows_table, to_bytes
+from podium.prediction_log.replay import replay_gate
+from podium.prediction_log.shipping import parquet_bytes, predictions_prefix
+from podium.prediction_log.verification import loader
 from podium.project import GateOptions, Project, PromotionRules
 from podium.registry.audit_entry import GateResult
 from podium.registry.champion_alias import read_champion

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from podium.monitoring.transparency_log import TransparencyLog
+from podium.prediction_log.transparency_log import TransparencyLog
 from podium.storage.files import atomic_write
 
 

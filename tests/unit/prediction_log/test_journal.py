@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from podium.monitoring import journal
-from podium.monitoring.journal import SEALED, Journal, JournalFull, finished_segments, read_segment
+from podium.prediction_log import journal
+from podium.prediction_log.journal import SEALED, Journal, JournalFull, finished_segments, read_segment
 
 VERSION = ("p", "v1", "0" * 64, 3)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from podium.monitoring.prediction_table import available_inputs, logged_keys, recomputed_predictions
+from podium.prediction_log.prediction_table import available_inputs, logged_keys, recomputed_predictions
 from podium.registry.audit_entry import GateResult
 from podium.registry.loading import LoadedVersion
 from podium.schema.columns import Signature

@@ -25,10 +25,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from podium.monitoring.journal import OPEN, Entry, finished_segments, read_segment
-from podium.monitoring.labels import labels_prefix
-from podium.monitoring.prediction_table import Privacy, entries_table
-from podium.monitoring.transparency_log import TransparencyLog
+from podium.prediction_log.journal import OPEN, Entry, finished_segments, read_segment
+from podium.prediction_log.labels import labels_prefix
+from podium.prediction_log.prediction_table import Privacy, entries_table
+from podium.prediction_log.transparency_log import TransparencyLog
 from podium.registry.audit_log import entry_key
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError, Manifest, read_manifest

@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from podium.models.model import Model
-from podium.monitoring.merkle import WIDTH
-from podium.monitoring.prediction_table import (
+from podium.prediction_log.merkle import WIDTH
+from podium.prediction_log.prediction_table import (
     PREDICTION_ID,
     logged_inputs,
     logged_keys,
     logged_scores,
     recomputed_predictions,
 )
-from podium.monitoring.shipping import predictions_prefix
-from podium.monitoring.transparency_log import Checkpoint, TransparencyLog
+from podium.prediction_log.shipping import predictions_prefix
+from podium.prediction_log.transparency_log import Checkpoint, TransparencyLog
 from podium.registry.audit_entry import AuditEntry, parse_entry
 from podium.registry.audit_log import entry_key
 from podium.registry.loading import load_manifest, load_model

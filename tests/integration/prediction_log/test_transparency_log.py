@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from podium.monitoring.transparency_log import (
+from podium.prediction_log.transparency_log import (
     CHECKPOINT,
     PENDING,
     PREFIX,
@@ -24,7 +24,7 @@ from podium.monitoring.transparency_log import (
     unpack_entries,
     verifier_key,
 )
-from podium.monitoring.witness import Witness
+from podium.prediction_log.witness import Witness
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
 from podium.storage.object_store import Store, StoreError

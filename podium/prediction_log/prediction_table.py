@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from podium.monitoring.journal import Entry
+from podium.prediction_log.journal import Entry
 from podium.schema.arrays import Columns, FloatMatrix
 from podium.schema.columns import Column, Panel, Signature
 from podium.tables.frames import frame_of

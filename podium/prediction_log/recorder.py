@@ -13,8 +13,8 @@ import pyarrow as pa
 from podium.inference.panel import Scores
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
-from podium.monitoring.journal import Journal, JournalFull
-from podium.monitoring.prediction_table import rows_table, to_bytes
+from podium.prediction_log.journal import Journal, JournalFull
+from podium.prediction_log.prediction_table import rows_table, to_bytes
 from podium.schema.columns import Value
 from podium.tables.frames import columns_of
 from podium.tables.panel import take

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from podium.monitoring.journal import Journal
-from podium.monitoring.shipping import FAILED, Shipper
-from podium.monitoring.transparency_log import TransparencyLog
-from podium.monitoring.verification import promotion_problems
+from podium.prediction_log.journal import Journal
+from podium.prediction_log.shipping import FAILED, Shipper
+from podium.prediction_log.transparency_log import TransparencyLog
+from podium.prediction_log.verification import promotion_problems
 from podium.registry.audit_log import entry_key
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.schema.columns import Column, Signature, Target

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
-from podium.formatting import count, format_number
 from podium.storage.object_store import Store
-
-MAX_SHOWN = 5
 
 
 def report_prefix(project: str) -> str:
@@ -49,24 +46,3 @@ def days_to_report(store: Store, project: str, until: date) -> Iterator[date]:
     while first <= until:
         yield first
         first += timedelta(days=1)
-
-
-def report_text(report: dict[str, Any]) -> str:
-    """Return a report in a few lines."""
-    versions = ", ".join(f"{version} {count(rows, 'row')}" for version, rows in report["versions"].items())
-    lines = [f"{report['project']} {report['day']}: {count(report['requests'], 'request')}; {versions or 'no predictions'}"]
-    if error := report.get("error"):
-        estimated, expected, allowed = (format_number(error[name]) for name in ("estimated", "expected", "allowed"))
-        lines.append(f"  {error['name']}: estimated {estimated}, in the evaluation {expected}, allowed {allowed}")
-    lines += [
-        f"  {each['version']}: error {format_number(each['error'])} of {count(each['rows'], 'labelled row')}"
-        for each in report["labels"]["versions"]
-    ]
-    if unknown := report["labels"]["unknown"]:
-        lines.append(f"  {count(unknown, 'label')} of predictions that are not in the log")
-    if drift := report.get("drift"):
-        lines.append(f"  rows are told from training rows with AUC {drift['joint']:.2f} (0.5: not at all)")
-        columns = drift["columns"][:MAX_SHOWN]
-        lines += [f"    {each['column']}: {each['measure']} {each['distance']:.2f}, PSI {each['psi']:.2f}" for each in columns]
-    lines += [f"  {report['note']}"] if "note" in report else []
-    return "\n".join([*lines, *(f"  ALARM: {alarm['message']}" for alarm in report["alarms"])])

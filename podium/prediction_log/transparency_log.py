@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from cryptography.exceptions import InvalidSignature
 
-from podium.monitoring.merkle import WIDTH, Edge, inclusion_proof, leaf_hash, root_from_proof, root_of
+from podium.prediction_log.merkle import WIDTH, Edge, inclusion_proof, leaf_hash, root_from_proof, root_of
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
 from podium.storage.object_store import AlreadyExists, NotFound, PreconditionFailed, Store, StoreError

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from podium.monitoring.merkle import EMPTY, WIDTH, Edge, inclusion_proof, leaf_hash, node_hash, root_from_proof, root_of
+from podium.prediction_log.merkle import EMPTY, WIDTH, Edge, inclusion_proof, leaf_hash, node_hash, root_from_proof, root_of
 
 
 def reference(leaves: list[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from podium.monitoring.prediction_table import PREDICTION_ID
+from podium.prediction_log.prediction_table import PREDICTION_ID
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData, Malformed, Problem
 from podium.storage.object_store import Store

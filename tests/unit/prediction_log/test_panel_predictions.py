@@ -14,10 +14,10 @@ import pytest
 from podium.inference.panel import forecasts
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.table_rows import rows_from_table
-from podium.monitoring.journal import Journal, finished_segments, read_segment
-from podium.monitoring.prediction_table import Privacy, entries_table
-from podium.monitoring.shipping import parquet_bytes
-from podium.monitoring.verification import Verifier
+from podium.prediction_log.journal import Journal, finished_segments, read_segment
+from podium.prediction_log.prediction_table import Privacy, entries_table
+from podium.prediction_log.shipping import parquet_bytes
+from podium.prediction_log.verification import Verifier
 from podium.registry.versions import IntegrityError
 from podium.training.local_run import train_candidates
 from podium.training.project_kinds import prepare

@@ -25,9 +25,9 @@ from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import promotion_context, start_service
-from podium.monitoring.labels import read_labels
-from podium.monitoring.transparency_log import TransparencyLog
-from podium.monitoring.verification import PredictionNotFound, Verifier, loader
+from podium.prediction_log.labels import read_labels
+from podium.prediction_log.transparency_log import TransparencyLog
+from podium.prediction_log.verification import PredictionNotFound, Verifier, loader
 from podium.project import Project
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, VerifyingKeys

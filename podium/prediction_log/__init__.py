@@ -1,0 +1,1 @@
+"""The prediction log, its proofs, labels, and the verification of logged predictions."""
