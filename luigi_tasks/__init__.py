@@ -1,11 +1,11 @@
 """The task graph, from a table on S3 to the champion: `luigi --module luigi_tasks Pipeline --project NAME`."""
 
 from luigi_tasks import progress as progress
-from luigi_tasks.batch import PredictBatch
+from luigi_tasks.batch import CheckDeadline, PredictBatch
 from luigi_tasks.default_configuration import apply_default_configuration
 from luigi_tasks.monitor import Monitor
 from luigi_tasks.promotion_tasks import PromoteVersion, Rollback
-from luigi_tasks.retrain import RangeWeekly, Retrain
+from luigi_tasks.retrain import RangeWeekly, Retrain, RetrainDue
 from luigi_tasks.stage import Ingest, SnapshotInput
 from luigi_tasks.tasks import (
     Clean,
@@ -24,6 +24,7 @@ from luigi_tasks.tasks import (
 apply_default_configuration()
 
 __all__ = [
+    "CheckDeadline",
     "Clean",
     "Compare",
     "Ensemble",
@@ -39,6 +40,7 @@ __all__ = [
     "RangeWeekly",
     "Rank",
     "Retrain",
+    "RetrainDue",
     "Rollback",
     "Select",
     "SnapshotInput",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +26,16 @@ from podium.inference.inbox import (
     read_receipt,
 )
 from podium.inference.served_model import ServedModel, scores_here
+from podium.monitoring.alarms import send_alarm
 from podium.prediction_log.journal import Journal
 from podium.prediction_log.recorder import Recorder
 from podium.prediction_log.shipping import Shipper
+from podium.project import deadline_of
 from podium.registry.champion_alias import read_champion
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
 
+log = logging.getLogger(__name__)
 MAX_BYTES, MAX_JOURNAL_BYTES = 1 << 30, 1 << 34
 
 
@@ -76,6 +80,14 @@ def recorder() -> Iterator[RecordFile]:
         yield record
 
 
+def raise_alarm(alarm: dict[str, Any]) -> None:
+    """Log an alarm, and send it if there is a receiver. Raises AlarmNotSent."""
+    settings = StoreSettings()
+    log.warning("%s: %s", alarm["day"], alarm["message"])
+    if settings.alarm_url:
+        send_alarm(settings.alarm_url, settings.alarm_key(), f"{alarm['project']}-{alarm['day']}-{alarm['kind']}", alarm)
+
+
 class PredictBatch(luigi.Task):
     """Predict a project's `input_url` for a day; write `predictions/<project>/dt=<date>/` and the project's `output_url`.
 
@@ -111,6 +123,9 @@ class PredictBatch(luigi.Task):
         # last, because this receipt marks the task as complete
         result = ObjectRef(store(), self.output().key.removesuffix(".receipt.json"))
         self._predict(InboxFile(self.project, source, result), model)
+        if (deadline := urls.get("deadline")) and datetime.now(UTC) > deadline_of(deadline, self.date):
+            message = f"the predictions of {self.project} for {self.date} were written after {deadline}"
+            raise_alarm({"project": self.project, "day": str(self.date), "kind": "deadline", "message": message})
 
     def _champion(self) -> ServedModel:
         context = promotion_context(signing=False)
@@ -132,3 +147,22 @@ class PredictBatch(luigi.Task):
             raise StoreError(f"{file.source.url} does not exist yet")
         if receipt["state"] == "error":
             raise StoreError(f"{file.source.url} cannot be predicted: {json.dumps(receipt['errors'])[:2000]}")
+
+
+class CheckDeadline(luigi.Task):
+    """Raise an alarm if the predictions of a day are not complete; run it at the project's deadline."""
+
+    project: str = luigi.Parameter(description="name of the project")
+    date = DayParameter(description="the day of the predictions")
+    checked = False
+
+    def complete(self) -> bool:
+        return self.checked
+
+    def run(self) -> None:
+        """Raises StoreError, AlarmNotSent."""
+        self.checked = True
+        if not self.clone(PredictBatch).complete():
+            message = f"the predictions of {self.project} for {self.date} are not complete"
+            raise_alarm({"project": self.project, "day": str(self.date), "kind": "deadline", "message": message})
+            raise StoreError(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import luigi
 
-from luigi_tasks.batch import DayParameter, utc_today
+from luigi_tasks.batch import DayParameter, raise_alarm, utc_today
 from luigi_tasks.target import StoreTarget, store
-from podium.monitoring.alarms import send_alarm
 from podium.monitoring.daily_report import Reporter
 from podium.prediction_log.verification import loader
 from podium.registry.loading import fetcher
@@ -21,8 +19,6 @@ from podium.settings import StoreSettings
 from podium.storage.model_cache import ModelCache
 from podium.storage.object_store import StoreError
 from podium.storage.reports import days_to_report, latest_report, report_key
-
-log = logging.getLogger(__name__)
 
 
 def utc_yesterday() -> date:
@@ -49,13 +45,9 @@ class Monitor(luigi.Task):
             reporter = Reporter(bucket, loader(fetch, settings.trust().trainers), fetch)
             for day in days_to_report(bucket, self.project, self.date):
                 report = reporter.report(self.project, str(day), report)
-                self._finish(report, settings)
+                self._finish(report)
 
-    def _finish(self, report: dict[str, Any], settings: StoreSettings) -> None:
+    def _finish(self, report: dict[str, Any]) -> None:
         for alarm in report["alarms"]:
-            log.warning("%s: %s", report["day"], alarm["message"])
-            if settings.alarm_url:
-                message_id = f"{self.project}-{report['day']}-{alarm['kind']}"
-                data = {"project": self.project, "day": report["day"], **alarm}
-                send_alarm(settings.alarm_url, settings.alarm_key(), message_id, data)
+            raise_alarm({"project": self.project, "day": report["day"], **alarm})
         StoreTarget(report_key(self.project, report["day"])).write(json.dumps(report, indent=1).encode())

@@ -229,7 +229,7 @@ class Promote(Stage):
         try:
             outcome["number"] = promote_with_retries(context, self.project, version, reason, utc_now).sequence
         except GateFailed as error:
-            outcome |= {"promoted": False, "reason": str(error)}
+            outcome |= {"promoted": False, "reason": str(error), "number": error.entry.sequence}
         return json.dumps(outcome, indent=1).encode()
 
 

@@ -6,12 +6,15 @@ import codecs
 import json
 import re
 import tomllib
-from datetime import datetime
+from datetime import date, datetime, time
 from inspect import signature
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.schema.columns import Duplicates, FuzzyMatching, Kind, NumberFormat, Policy, Task
@@ -32,6 +35,10 @@ RULES_OF_PATTERNS = {
     S3_URL: "an s3:// URL has a bucket and a key, such as s3://podium/raw/houses.csv",
     BUDGET: BUDGET_RULE,
 }
+
+
+SCHEDULES = {"daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
+EPOCH, END_OF_DAY = datetime(1970, 1, 1), time(23, 59)
 
 
 class BadProject(Exception):
@@ -253,6 +260,22 @@ class InboxOptions(StrictModel):
 
     input_url: S3Url | None = Field(None, description="URL of the input table; PredictBatch replaces {date} by the day")
     output_url: S3Url | None = Field(None, description="URL of the predictions")
+    deadline: str | None = Field(
+        None,
+        description="time by which PredictBatch must have finished, such as `16:15 America/New_York`; else an alarm is sent",
+    )
+
+    @field_validator("deadline")
+    @classmethod
+    def _check_deadline(cls, deadline: str | None) -> str | None:
+        if deadline is not None:
+            try:
+                deadline_of(deadline, date(2026, 1, 1))
+            except (ValueError, KeyError, ZoneInfoNotFoundError):
+                raise ValueError(
+                    f'unknown time "{deadline}"; use hours, minutes and a time zone: 16:15 America/New_York'
+                ) from None
+        return deadline
 
     @model_validator(mode="after")
     def _check_urls(self) -> Self:
@@ -267,8 +290,42 @@ class InboxOptions(StrictModel):
         return self
 
 
+def deadline_of(deadline: str, day: date) -> datetime:
+    """Return the moment of a deadline on a day. Raises ValueError, ZoneInfoNotFoundError."""
+    clock, _, zone = deadline.partition(" ")
+    return datetime.combine(day, time.fromisoformat(clock), ZoneInfo(zone or "UTC"))
+
+
 def _key(url: str) -> str:
     return url.removeprefix("s3://").partition("/")[2]
+
+
+class RetrainOptions(StrictModel):
+    """When `RetrainDue` trains again."""
+
+    schedule: str = Field(
+        "", description="`daily`, `weekly` (Sundays), `monthly`, or a cron expression of days; none by default"
+    )
+    on_alarm: bool = Field(False, description="also on the day after an alarm of `Monitor`")
+    on_labels: int | None = Field(None, ge=1, description="also when this many labels have arrived since the last retraining")
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, schedule: str) -> str:
+        try:
+            CronSim(SCHEDULES.get(schedule, schedule), EPOCH) if schedule else None
+        except CronSimError:
+            known = ", ".join(SCHEDULES)
+            raise ValueError(f'unknown schedule "{schedule}"; use {known}, or a cron expression such as 0 0 * * 1') from None
+        return schedule
+
+    def days(self, after: date, until: date) -> list[date]:
+        """Return the days of the schedule after `after`, up to `until`."""
+        if not self.schedule:
+            return []
+        times = CronSim(SCHEDULES.get(self.schedule, self.schedule), datetime.combine(after, END_OF_DAY))
+        days = (moment.date() for moment in times)
+        return list(dict.fromkeys(takewhile(lambda day: day <= until, days)))
 
 
 class LogOptions(StrictModel):
@@ -311,6 +368,7 @@ class Project(StrictModel):
     gates: GateOptions = GateOptions()
     inbox: InboxOptions = InboxOptions()
     log: LogOptions = LogOptions()
+    retrain: RetrainOptions = RetrainOptions()
 
     @model_validator(mode="after")
     def _check_panel(self) -> Self:
@@ -336,8 +394,8 @@ class Project(StrictModel):
         return parse_project({**self.model_dump(by_alias=True), "budget": budget}, "--budget")
 
     def training_config(self) -> dict[str, object]:
-        """Return all options except the title and the intended use, which do not affect training."""
-        return self.model_dump(mode="json", exclude={"title", "intended_use"})
+        """Return all options except those that do not affect a version."""
+        return self.model_dump(mode="json", exclude={"title", "intended_use", "retrain"})
 
 
 def check_name(name: str) -> None:

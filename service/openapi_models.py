@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from podium.registry.audit_entry import AuditEntry
+from podium.registry.retrain_record import RetrainRecord
 
 
 class ProblemDetail(BaseModel):
@@ -160,10 +161,15 @@ class Versions(BaseModel):
 
 
 class History(BaseModel):
-    """Promotions, rollbacks, rejections and retirements, newest last."""
+    """Promotions, rollbacks, rejections and retirements, and the latest retrainings, newest last.
+
+    `unreadable` says which records of retrainings are not trusted, and why.
+    """
 
     project: str
     entries: list[AuditEntry]
+    retrains: list[RetrainRecord]
+    unreadable: list[str]
 
 
 class ProblemType(BaseModel):

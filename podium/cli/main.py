@@ -18,6 +18,7 @@ COMMANDS = {
     "models": "podium.cli.models:models",
     "predict": "podium.cli.predict:predict",
     "projects": "podium.cli.projects:projects",
+    "retrains": "podium.cli.retrains:retrains",
     "serve": "podium.cli.serve:serve",
     "smoke": "podium.local.commands:smoke",
     "verify": "podium.cli.verify:verify",

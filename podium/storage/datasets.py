@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Self
 
 from podium.storage.object_store import AlreadyExists, PreconditionFailed, Store, StoreError, digest
@@ -43,6 +44,16 @@ def snapshot_key(project: str, sha256: str) -> str:
 def receipt_key(project: str, url: str, etag: str) -> str:
     """Return the key of the record that maps one state of a source to its snapshot."""
     return f"datasets/{project}/sources/{digest(f'{url} {etag}'.encode())[:32]}.json"
+
+
+def snapshot_as_of(store: Store, project: str, url: str, end: datetime) -> DatasetSnapshot | None:
+    """Return the last snapshot of a source that was taken before `end`; None if there is none."""
+    infos = [info for info in store.list_objects(f"datasets/{project}/sources/") if info.modified < end]
+    for info in sorted(infos, key=lambda info: info.modified, reverse=True):
+        snapshot = DatasetSnapshot.from_json(store.read(info.key).data)
+        if snapshot.url == url:
+            return snapshot
+    return None
 
 
 def take_snapshot(source: Store, url: str, etag: str, store: Store, project: str) -> DatasetSnapshot:

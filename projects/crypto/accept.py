@@ -222,7 +222,9 @@ def _check_weekly_retraining(env: AcceptanceEnvironment) -> None:
     done = [info.key for info in env.context.store.list_objects("runs/crypto/retrains/")]
     outcomes = [json.loads(env.context.store.read(key).data) for key in done]
     env.check(
-        2 <= len(done) <= 3 and not any(outcome["promoted"] for outcome in outcomes) and env.manifest()["version"] == before,
+        2 <= len(done) <= 3
+        and not any(outcome["decision"] == "promoted" for outcome in outcomes)
+        and env.manifest()["version"] == before,
         f"{len(done)} Sundays retrained, each with a version and a receipt; the champion was trained on later days and stays",
     )
     again = env.luigi("RangeWeekly", *arguments)

@@ -19,6 +19,7 @@ from podium.registry.audit_entry import AuditEntry
 from podium.registry.audit_log import AliasMoved, Retired, entries_since
 from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import GateFailed, NoPreviousChampion, PromotionContext, promote, rollback, utc_now
+from podium.registry.retrain_record import RetrainRecord, read_retrain, retrain_dates
 from podium.registry.signing import BadKey, Unsigned
 from podium.registry.versions import IntegrityError, NotPublished
 from podium.storage.object_store import StoreError
@@ -42,6 +43,7 @@ from service.store_calls import from_store, page_deadline
 from service.thread_pools import ThreadPool
 
 router = APIRouter(tags=["promotion"])
+MAX_RETRAINS = 50
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 ProjectName = Annotated[str, Path(pattern=NAME)]
@@ -120,6 +122,7 @@ async def rollback_(
 async def history(project: ProjectName, request: Request, services: ServicesDep) -> Response:
     """Every audit-log entry, oldest first; the ETag is that of the champion, for If-Match."""
     promoters = services.settings.trust().promoters
+    retrains, unreadable = await _retrains(services, project)
     async with page_deadline():
         entries, champion = await asyncio.gather(
             from_store(entries_since, services.pages_store, project, promoters),
@@ -127,9 +130,27 @@ async def history(project: ProjectName, request: Request, services: ServicesDep)
         )
     documents = [_document(entry) for entry in entries]
     if wants_page(request):
-        page = services.pages.page("history.html", project=project, entries=documents)
+        page = services.pages.page("history.html", project=project, entries=documents, retrains=retrains, unreadable=unreadable)
         return Response(page, headers=_etag(champion), media_type="text/html")
-    return JSONResponse({"project": project, "entries": documents}, headers=_etag(champion))
+    document = {"project": project, "entries": documents, "retrains": retrains, "unreadable": unreadable}
+    return JSONResponse(document, headers=_etag(champion))
+
+
+async def _retrains(services: Services, project: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the latest retrainings, oldest first, and what is wrong with records that cannot be trusted. Raises StoreError."""
+    store, trainers = services.pages_store, services.settings.trust().trainers
+
+    def read(day: str) -> RetrainRecord | str:
+        try:
+            return read_retrain(store, project, day, trainers)
+        except (Unsigned, IntegrityError) as error:
+            return str(error)
+
+    async with page_deadline():
+        dates = (await from_store(retrain_dates, store, project))[-MAX_RETRAINS:]
+        found = await asyncio.gather(*(from_store(read, day) for day in dates))
+    records = [record.model_dump(mode="json") for record in found if not isinstance(record, str)]
+    return records, [problem for problem in found if isinstance(problem, str)]
 
 
 @functools.cache

@@ -69,7 +69,7 @@ def test_a_journal_without_entries_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed_leaves_all_its_entries(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from tests.unit.monitoring.test_journal import *\n"
+        "import os, sys; from pathlib import Path; from tests.unit.prediction_log.test_journal import *\n"
         f"log = Journal(Path({str(tmp_path)!r}), 1 << 30)\n"
         "for number in range(500): print(append(log, float(number)), flush=True)\n"
         "os.kill(os.getpid(), 9)"
