@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from podium.local import LocalCloud
 from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
+from podium.registry.retrain_record import RetrainRecord, read_retrain, retrain_dates, retrain_key
+from podium.registry.signing import Unsigned
 from podium.settings import ROOT
 from podium.storage.object_store import Store
 from tests.integration.luigi_tasks.test_pipeline import LUIGI, luigi, stages
 from tests.unit.training.test_panel import shops
 
 pytestmark = pytest.mark.slow
+PODIUM = str(Path(sys.executable).with_name("podium"))
 
 PROJECT = """
 data = "s3://podium/raw/weeks/"
@@ -98,3 +102,78 @@ def test_an_empty_folder_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
     result = luigi({**cloud.environment, "PODIUM_PROJECTS": str(tmp_path)}, "Pipeline", "empty", "--local-scheduler")
     assert result.returncode != 0
     assert "there are no files in s3://podium/raw/nothing/" in result.stdout + result.stderr
+
+
+STORY = """
+data = "s3://podium/raw/story/"
+target = "sold"
+families = ["persistence", "linear"]
+n_trials = 1
+split.folds = 2
+gates.non_inferiority = false
+gates.min_score = -2
+retrain.schedule = "weekly"
+[panel]
+entity = "shop"
+time = "day"
+lags = 2
+"""
+BAD_WEEK = ("2026-02-02", "2026-02-08")
+
+
+def test_the_records_tell_the_story_of_some_weeks(cloud: LocalCloud, cloud_context: PromotionContext, tmp_path: Path) -> None:
+    """A missed week is caught up, a bad week is stopped by a gate, and a champion is rolled back."""
+    (tmp_path / "story").mkdir()
+    (tmp_path / "story" / "project.toml").write_text(STORY)
+    environment = {**cloud.environment, "PODIUM_PROJECTS": str(tmp_path)}
+    frame = shops(count=2, days=56)
+
+    def deliver(first: str, last: str, factor: float = 1.0) -> None:
+        """Put the daily files of some days; with a factor, the even days are multiplied by it."""
+        for day, rows in frame.query(f"'{first}' <= day <= '{last}'").groupby("day"):
+            wrong = rows.assign(sold=rows["sold"] * (factor if int(str(day)[-2:]) % 2 else 1))
+            key = f"raw/story/{day}.csv"
+            cloud.client().put_object(Bucket="podium", Key=key, Body=wrong.to_csv(index=False).encode())
+
+    def retrain(day: str) -> None:
+        result = luigi(environment, "RetrainDue", "story", "--date", day, "--local-scheduler")
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def records() -> dict[str, RetrainRecord]:
+        store, trainers = cloud_context.store, cloud_context.trust.trainers
+        return {day: read_retrain(store, "story", day, trainers) for day in retrain_dates(store, "story")}
+
+    deliver("2026-01-01", "2026-01-18")
+    retrain("2026-01-18")
+    retrain("2026-01-20")  # nothing is due
+    assert list(records()) == ["2026-01-18"]
+    deliver("2026-01-19", "2026-02-01")
+    retrain("2026-02-01")  # and the missed 25th
+    deliver(*BAD_WEEK, factor=50)
+    retrain("2026-02-08")
+    rolled_back = luigi(environment, "Rollback", "story", "--reason", "complaints", "--local-scheduler")
+    assert rolled_back.returncode == 0, rolled_back.stdout
+    deliver(*BAD_WEEK)
+    deliver("2026-02-09", "2026-02-15")
+    retrain("2026-02-15")
+    told = records()
+    assert {day: record.decision for day, record in told.items()} == {
+        "2026-01-18": "promoted",
+        "2026-01-25": "promoted",
+        "2026-02-01": "promoted",
+        "2026-02-08": "refused",
+        "2026-02-15": "promoted",
+    }
+    assert "Minimum score" in told["2026-02-08"].reason
+    assert any("Wasserstein" in change for change in told["2026-02-08"].data_changes)
+    assert all(record.trigger == "schedule" and record.candidates and record.gates for record in told.values())
+    numbers = [record.number for record in told.values()]
+    assert numbers == [1, 2, 3, 4, 6]  # entry 5 is the rollback
+    listed = subprocess.run([PODIUM, "retrains", "list", "story"], env=environment, capture_output=True, text=True, check=True)
+    assert [line.split()[2] for line in listed.stdout.splitlines()] == [record.decision for record in told.values()]
+    key = retrain_key("story", "2026-02-08")
+    document = json.loads(cloud_context.store.read(key).data)
+    cloud_context.store.delete(key)
+    cloud_context.store.create(key, json.dumps({**document, "decision": "promoted"}).encode())
+    with pytest.raises(Unsigned):
+        records()
