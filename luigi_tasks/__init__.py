@@ -1,5 +1,6 @@
 """The task graph, from a table on S3 to the champion: `luigi --module luigi_tasks Pipeline --project NAME`."""
 
+from luigi_tasks import open_lineage as open_lineage
 from luigi_tasks import progress as progress
 from luigi_tasks.batch import CheckDeadline, PredictBatch
 from luigi_tasks.default_configuration import apply_default_configuration

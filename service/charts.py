@@ -17,7 +17,7 @@ def line_chart(
 
     def point(position: int, value: float) -> str:
         x = WIDTH * (position + 0.5) / len(days)
-        return f"{x:.1f},{HEIGHT * (1 - (min(value, top) - low) / (top - low)):.1f}"
+        return f"{x:.1f},{HEIGHT * (1 - (max(low, min(value, top)) - low) / (top - low)):.1f}"
 
     lines = []
     for name, values in series.items():

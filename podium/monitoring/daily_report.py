@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from podium.formatting import format_number
 from podium.models.metrics import metric_name, metrics_for
 from podium.models.model import Model
 from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
-from podium.monitoring.harm import THRESHOLD, HarmTest
+from podium.monitoring.harm import HarmTest
 from podium.monitoring.losses import Reference, expected_errors
 from podium.prediction_log.labels import read_labels
 from podium.prediction_log.prediction_table import PREDICTION_ID, available_inputs, logged_scores
@@ -239,8 +240,18 @@ def _prediction_drift(reference: Reference, scores: FloatMatrix) -> ColumnDrift:
 
 def _alarm(report: Json, key: str, test: HarmTest) -> Json:
     version, kind = key.split("/")
-    message = f"{report['project']} {version} has become worse than it was in its evaluation, {WORDS[kind]}"
-    return {"kind": kind, "version": version, "message": message, "evidence": math.exp(min(700, test.log_evidence - THRESHOLD))}
+    message = f"{report['project']} {version} makes more errors than in its evaluation, {WORDS[kind]}"
+    return {"kind": kind, "version": version, "message": f"{message}: {_figures(report, version, kind)}"}
+
+
+def _figures(report: Json, version: str, kind: str) -> str:
+    """Return the error of the day and that of the evaluation."""
+    if kind == ESTIMATE:
+        error, expected = report["error"]["estimated"], report["error"]["expected"]
+    else:
+        labelled = next(each for each in report["labels"]["versions"] if each["version"] == version)
+        error, expected = labelled["error"], labelled["expected"]
+    return f"{format_number(error)} instead of {format_number(expected)}"
 
 
 def _stored(test: HarmTest) -> Json:

@@ -25,13 +25,14 @@ from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import put_table, start_service
 from podium.models.metrics import CLASSIFICATION
+from podium.prediction_log.lineage import lineage
 from podium.project import Project
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.champion_alias import read_champion
 from podium.registry.promotion import PromotionContext
 from podium.registry.versions import list_versions, read_manifest
 from podium.settings import ROOT
-from podium.storage.object_store import Store
+from podium.storage.object_store import NotFound, Store
 from podium.training.families import DEFAULT_FAMILIES
 from tests import tables
 from tests.conftest import Put, publish_version
@@ -73,7 +74,12 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     environment = {**cloud.environment, "PODIUM_PROJECTS": str(folder)}
     project(environment, "flowers", target="kind")
     put_table(cloud, "raw/flowers.csv", tables.flowers())
-    result = luigi(environment, "Pipeline", "flowers", "--local-scheduler", "--workers", "2")
+    events = {
+        "OPENLINEAGE__TRANSPORT__TYPE": "file",
+        "OPENLINEAGE__TRANSPORT__LOG_FILE_PATH": str(folder / "events"),
+        "OPENLINEAGE__TRANSPORT__APPEND": "true",
+    }
+    result = luigi({**environment, **events}, "Pipeline", "flowers", "--local-scheduler", "--workers", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     order = stages(result)
     assert order[:2] == ["Ingest", "Clean"]
@@ -95,6 +101,30 @@ def finished(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> dic
     )
     assert "now the champion" in result.stdout
     return environment
+
+
+def test_the_stages_emit_lineage_events(finished: dict[str, str], cloud_context: PromotionContext) -> None:
+    lines = (Path(finished["PODIUM_PROJECTS"]) / "events").read_text().splitlines()
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for event in map(json.loads, lines):
+        runs.setdefault(event["run"]["runId"], []).append(event)
+    assert all([event["eventType"] for event in events] == ["START", "COMPLETE"] for events in runs.values())
+    jobs = {events[0]["job"]["name"]: events[0] for events in runs.values()}
+    assert {"flowers.Ingest", "flowers.Clean", "flowers.Train.linear", "flowers.Publish", "flowers.Promote"} <= jobs.keys()
+    (cleaned,) = jobs["flowers.Clean"]["outputs"]
+    assert cleaned["namespace"] == "s3://podium" and cleaned["name"].endswith("/clean.parquet")
+    assert cleaned["name"] in {dataset["name"] for dataset in jobs["flowers.Train.linear"]["inputs"]}
+
+
+def test_the_lineage_of_a_snapshot_names_its_version(finished: dict[str, str], cloud_context: PromotionContext) -> None:
+    entry = champion(cloud_context, "flowers")
+    assert entry
+    (version,) = lineage(cloud_context.store, cloud_context.trust, "flowers", entry.version)
+    (same,) = lineage(cloud_context.store, cloud_context.trust, "flowers", version.snapshot[:12])
+    assert same == version and version.source == "s3://podium/raw/flowers.csv"
+    assert version.promotions[0].startswith("1: promote by ")
+    with pytest.raises(NotFound):
+        lineage(cloud_context.store, cloud_context.trust, "flowers", "v0")
 
 
 def test_a_run_publishes_a_complete_version(finished: dict[str, str], cloud_context: PromotionContext) -> None:
