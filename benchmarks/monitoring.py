@@ -52,9 +52,9 @@ def from_labels(error: float, streams: int, random: np.random.Generator) -> dict
     return {"error": error, "stream_years": streams, "false_alarms": false, "median_days": float(np.median(delays))}
 
 
-def table(rows: int, random: np.random.Generator, shift: float = 0.0, irrelevant: float = 0.0) -> Table:
-    """Return inputs and classes. `shift` moves columns that the class depends on, `irrelevant` one that it does not."""
-    cells = random.normal(size=(rows, 6))
+def table(rows: int, random: np.random.Generator, shift: float = 0.0, spread: float = 1.0, irrelevant: float = 0.0) -> Table:
+    """Return inputs and classes. `shift` and `spread` change columns that the class depends on, `irrelevant` another one."""
+    cells = random.normal(size=(rows, 6)) * spread
     cells[:, 0] += shift
     cells[:, 5] += irrelevant
     signal = cells[:, 0] + 0.8 * cells[:, 1] * cells[:, 2] + 0.5 * cells[:, 3]
@@ -88,7 +88,7 @@ def estimates(days: int, random: np.random.Generator) -> Iterator[dict[str, floa
         "none": {},
         "irrelevant column": {"irrelevant": 1.0},
         "easier rows": {"shift": 1.0},
-        "harder rows": {"shift": -0.4},
+        "harder rows": {"spread": 0.6},
     }
     for name, shift in shifts.items():
         alarms, found = 0, list[tuple[float, float, float]]()

@@ -21,6 +21,7 @@ from luigi_tasks.stage import Stage
 from podium.cli.main import podium
 from podium.inference.inbox import INBOX, OUTBOX
 from podium.models.metrics import CLASSIFICATION, REGRESSION
+from podium.prediction_log.labels import labels_prefix
 from podium.prediction_log.merkle import WIDTH
 from podium.prediction_log.shipping import predictions_prefix
 from podium.prediction_log.transparency_log import CHECKPOINT, PENDING, tile_key
@@ -40,6 +41,7 @@ from podium.registry.versions import (
 )
 from podium.settings import ROOT, StoreSettings
 from podium.storage.datasets import receipt_key, snapshot_key
+from podium.storage.reports import report_key
 from podium.tables.panel import RULES
 from podium.training.families import DEFAULT_FAMILIES, FAMILIES, PANEL_FAMILIES
 from service.active_models import ActiveModels
@@ -413,7 +415,7 @@ def bucket_page() -> str:
         (f"{receipt}/DIGEST.json", "which snapshot a state of the source became"),
         ("datasets/PROJECT/parts/MONTH/SHA256.parquet", "daily files, merged into monthly partitions"),
         *[(f"runs/PROJECT/RUN/{file}", f"output of `{name}`") for name, file in sorted(stage_files().items())],
-        (retrain.replace("2026-11-27", "DATE"), "receipt of `Retrain`"),
+        (retrain.replace("2026-11-27", "DATE"), "signed record of `Retrain`"),
         (f"{change}/NAME.json", "receipt of `PromoteVersion` or `Rollback`"),
         *files,
         (alias_key("PROJECT"), "the current champion; moved by compare-and-set"),
@@ -426,6 +428,8 @@ def bucket_page() -> str:
             predictions_prefix("PROJECT", "20261127").replace("2026-11-27", "DATE") + "FILE-PROMOTION.parquet",
             "logged predictions of a journal file and a version; created once",
         ),
+        (f"{labels_prefix('PROJECT', 'DATE')}FILE.parquet", "labels that arrived on a day"),
+        (report_key("PROJECT", "DATE"), "report of a day by `Monitor`"),
         (CHECKPOINT, "size and root of the log's Merkle tree, signed"),
         (PENDING, "the entries that are being appended, with their checkpoint"),
         (tile_key("LEVEL", 0, WIDTH), "its hashes, and its entries if LEVEL is `entries`; C2SP tlog-tiles"),

@@ -92,13 +92,14 @@ def test_a_process_that_serves_loads_nothing_for_training() -> None:
 
 DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
+    "openlineage": "openlineage-python",
     "sklearn": "scikit-learn",
     "pydantic_settings": "pydantic-settings",
     "fastapi_offline": "fastapi-offline",
 }
 EXTRAS = {
     "service": ["serve"],
-    "luigi_tasks": ["train"],
+    "luigi_tasks": ["train", "lineage"],
     "podium/training": ["train"],
     "podium/monitoring": ["train"],
     "podium/importers": ["import"],
