@@ -31,7 +31,8 @@ def list_(project: str, as_json: bool) -> None:
     if as_json:
         return echo_json([record.model_dump(mode="json") for record in records])
     for record in records:
-        click.echo(f"{record.date}  {record.trigger:<8}  {record.decision:<9}  {record.version:<26}  {record.reason}".rstrip())
+        facts = f"{record.date}  {record.trigger:<8}  {record.decision:<9}  {record.version:<26}  run {record.at[:10]}  "
+        click.echo(f"{facts}{record.reason}".rstrip())
     if not records:
         click.echo(f"{project} was not retrained yet: luigi --module luigi_tasks Retrain --project {project} --date DAY")
 

@@ -160,7 +160,7 @@ def build_manifest(
     findings: tuple[Finding, ...] = (),
 ) -> Manifest:
     """Return a manifest that binds the files to the data, options and code that produced them."""
-    board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]))
+    board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]), converters={"model": str})  # a name may look like a number
     ranks = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
     return Manifest(
         project=project.name,

@@ -193,6 +193,13 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.parametrize("name", ["2024", "NA"])
+def test_a_model_may_have_a_name_that_looks_like_a_number_or_a_missing_value(name: str) -> None:
+    request = ImportRequest("model.txt", files.MODELS["lightgbm.txt"](), name, "sex", None)
+    manifest, _ = import_model(request, Project(name="named", target="sex"), datetime.now(UTC), "ann", None, 60)
+    assert manifest.champion == name
+
+
 def test_a_model_file_with_training_rows_is_not_stored(imported: dict[str, str], cloud_context: PromotionContext) -> None:
     def kept(name: str) -> list[str]:
         keys = (info.key for info in cloud_context.store.list_objects(f"versions/imported-{name}/{imported[name]}/"))
