@@ -160,7 +160,8 @@ def build_manifest(
     findings: tuple[Finding, ...] = (),
 ) -> Manifest:
     """Return a manifest that binds the files to the data, options and code that produced them."""
-    board = pd.read_csv(io.BytesIO(files[LEADERBOARD_FILE]), converters={"model": str})  # a name may look like a number
+    leaderboard = io.BytesIO(files[LEADERBOARD_FILE])
+    board = pd.read_csv(leaderboard, dtype={"model": str}, keep_default_na=False, na_values=[""])  # a model may be named NA
     ranks = [{key: None if value != value else value for key, value in row.items()} for row in board.to_dict("records")]
     return Manifest(
         project=project.name,
