@@ -8,6 +8,7 @@ be computed again to the bit by `podium verify`, which knows the bucket and the 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -38,10 +39,11 @@ from podium.local import LocalCloud
 from podium.local.processes import free_ports
 from podium.local.services import promotion_context
 from podium.project import Project
+from podium.registry.signing import Signer
 
 VERSIONS, THREADS = 3, 6
 KILL_SECONDS, OUTAGE_SECONDS = 10.0, 5.0
-PUBLIC = ("AWS_", "PODIUM_BUCKET", "PODIUM_TRAINER_KEYS", "PODIUM_PROMOTER_KEYS", "PODIUM_LOG_KEYS", "PATH", "HOME")
+PUBLIC = ("AWS_", "PODIUM_BUCKET", "PODIUM_TRAINER_KEYS", "PODIUM_PROMOTER_KEYS", "PATH", "HOME")
 """What `podium verify` is given."""
 Publish = Callable[[LocalCloud, int, Path], object]
 
@@ -183,6 +185,7 @@ def logged_ids(cloud: LocalCloud) -> Counter[str]:
 def verify(cloud: LocalCloud, day: str) -> bool:
     """Compute every prediction again, and print what was found."""
     environment = {name: text for name, text in {**os.environ, **cloud.environment}.items() if name.startswith(PUBLIC)}
+    environment["PODIUM_LOG_KEYS"] = json.dumps([Signer.parse(cloud.environment["PODIUM_LOG_KEY"]).public])
     matched = True
     for project in PROJECTS:
         started = time.perf_counter()
@@ -222,9 +225,8 @@ def main() -> None:
             variables = {"PODIUM_DASK_WORKERS": "0", "PODIUM_POLL_SECONDS": "1"}
             day = f"{datetime.now(UTC):%Y-%m-%d}"
             with running_service(cloud, folder / "service", port, variables, workers=2) as service:
-                service.client.wait_until(
-                    lambda: len(service.client.get("/status.json").json()["serving"]) == len(PROJECTS), 60
-                )
+                status = functools.partial(service.client.get, "/status.json")
+                service.client.wait_until(lambda: len(status().json()["serving"]) == len(PROJECTS), 60)
                 clients, stopped, killed = Clients(service), threading.Event(), list[int]()
                 killer = threading.Thread(target=kill, args=(service, stopped, killed))
                 killer.start()

@@ -72,6 +72,8 @@ class StoreSettings(BaseSettings):
 
     def log_verifiers(self) -> VerifyingKeys:
         """Return the keys whose checkpoints of the prediction log are trusted. Raises BadKey."""
+        if not self.log_keys and not self.log_key.get_secret_value():
+            raise BadKey("PODIUM_LOG_KEYS is not set, so no entry of the log can be verified: it is a JSON list of public keys")
         return VerifyingKeys(self.log_keys or [self.log_signer().public])
 
     def alarm_key(self) -> str:
