@@ -36,7 +36,7 @@ def read_label_file(data: bytes, target: Target, by: str) -> pa.Table:
     try:
         frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
     except (ValueError, csv.Error) as error:
-        raise Malformed([Problem("invalid-csv", f"the labels cannot be read: {error}")]) from None
+        raise Malformed([Problem("csv-header", f"the labels cannot be read: {error}")]) from None
     column = next((name for name in ("label", target.name) if name in frame), None)
     missing = [name for name, found in (("prediction_id", "prediction_id" in frame), ("label", column)) if not found]
     if missing:

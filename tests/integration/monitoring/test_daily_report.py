@@ -178,7 +178,7 @@ def test_label_files_are_read_or_refused_with_the_reasons() -> None:
     }
     assert read_label_file(b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,2,1e3\n", number, "")["row"].to_pylist() == [2]
     for wrong, code in (
-        (b"", "invalid-csv"),
+        (b"", "csv-header"),
         (b"id,label\n1,2\n", "missing-field"),
         (b"prediction_id,label\nx,1\n", "invalid-type"),
         (b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,0,1\n", "invalid-type"),
