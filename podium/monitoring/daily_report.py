@@ -21,15 +21,17 @@ from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
 from podium.monitoring.harm import HarmTest
 from podium.monitoring.losses import Reference, expected_errors
 from podium.prediction_log.labels import read_labels
-from podium.prediction_log.prediction_table import PREDICTION_ID, available_inputs, logged_scores
+from podium.prediction_log.prediction_table import PREDICTION_ID, available_inputs, logged_keys, logged_scores
 from podium.prediction_log.replay import by_slice
 from podium.prediction_log.shipping import predictions_prefix
 from podium.prediction_log.verification import LoadModels
 from podium.registry.comparison import read_evaluation_rows
-from podium.registry.versions import TEST_FILE, Fetch, Manifest
+from podium.registry.signing import Unsigned
+from podium.registry.versions import TEST_FILE, Fetch, IntegrityError, Manifest
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Signature
-from podium.storage.object_store import Store
+from podium.storage.object_store import NotFound, Store
+from podium.tables.panel import LAST, change_scale
 
 MAX_ROWS = 5_000
 """Rows of a day, and of the reference, that are compared; of more, random ones."""
@@ -57,7 +59,7 @@ class Day:
 
     def sample(self, rows: int) -> pa.Table:
         """Return rows of the model that is first on the leaderboard, at random if there are more."""
-        table = self.table.filter(pc.equal(self.table["model"], self.manifest.champion))
+        table = _with_prediction(self.table.filter(pc.equal(self.table["model"], self.manifest.champion)))
         if table.num_rows > rows:
             table = table.take(np.sort(np.random.default_rng(0).choice(table.num_rows, rows, replace=False)))
         return table
@@ -74,17 +76,19 @@ class Reporter:
 
     def report(self, project: str, day: str, previous: Json | None) -> Json:
         """Return the report of a day (YYYY-MM-DD); `previous` is the report of an earlier day. Raises StoreError."""
-        labels = read_labels(self.store, project, day)
-        days = [self._day(table) for table in self._tables(predictions_prefix(project, day.replace("-", "")))]
+        labels, unreadable = read_labels(self.store, project, day), dict[str, str]()
+        tables = list(self._tables(predictions_prefix(project, day.replace("-", ""))))
+        days = [each for table in tables if (each := self._day(table, unreadable))]
         tests = {name: _loaded(state) for name, state in ((previous or {}).get("tests") or {}).items()}
         report: Json = {
             "project": project,
             "day": day,
-            "rows": sum(each.table.num_rows for each in days),
-            "requests": sum(pc.count_distinct(each.table["prediction_id"]).as_py() for each in days),
-            "versions": {each.manifest.version: each.table.num_rows for each in days},
+            "rows": sum(table.num_rows for table in tables),
+            "requests": sum(pc.count_distinct(table["prediction_id"]).as_py() for table in tables),
+            "versions": {table["version"][0].as_py(): table.num_rows for table in tables},
             "alarms": [],
-            "labels": self._labels(project, labels, tests),
+            "labels": self._labels(project, labels, tests, unreadable),
+            "unreadable": unreadable,
         }
         if days:
             latest = max(days, key=lambda each: pc.max(each.table["promotion"]).as_py())
@@ -110,9 +114,14 @@ class Reporter:
         for tables in groups.values():
             yield pa.concat_tables(tables)
 
-    def _day(self, table: pa.Table) -> Day:
-        facts = (table[name][0].as_py() for name in ("project", "version", "manifest_sha256"))
-        return Day(*self.load(*facts), table)
+    def _day(self, table: pa.Table, unreadable: dict[str, str]) -> Day | None:
+        """Return the rows with their version; None if its files were deleted or are damaged, which `unreadable` then says."""
+        project, version, sha256 = (table[name][0].as_py() for name in ("project", "version", "manifest_sha256"))
+        try:
+            return Day(*self.load(project, version, sha256), table)
+        except (IntegrityError, NotFound, Unsigned) as error:
+            unreadable[version] = str(error)
+            return None
 
     def _reference(self, day: Day) -> Reference | None:
         """Return the rows that a version was evaluated on, or None if it was imported without any."""
@@ -133,10 +142,13 @@ class Reporter:
 
     # --- labels ------------------------------------------------------------------------------------------------------------
 
-    def _labels(self, project: str, labels: pd.DataFrame, tests: dict[str, HarmTest]) -> Json:
+    def _labels(self, project: str, labels: pd.DataFrame, tests: dict[str, HarmTest], unreadable: dict[str, str]) -> Json:
         """Return the errors of labelled predictions by version, and add them to the tests."""
         found, versions = 0, []
-        for day, truth in self._labelled(project, labels):
+        for table in self._labelled(project, labels):
+            day, truth = self._day(table, unreadable), table["label"].to_pylist()
+            if day is None:
+                continue
             values = _logged_errors(day, truth)
             found += len(values)
             reference = self._reference(day)
@@ -151,7 +163,7 @@ class Reporter:
             versions.append(facts)
         return {"received": len(labels), "unknown": len(labels) - found, "versions": versions}
 
-    def _labelled(self, project: str, labels: pd.DataFrame) -> Iterator[tuple[Day, list[str]]]:
+    def _labelled(self, project: str, labels: pd.DataFrame) -> Iterator[pa.Table]:
         """Yield the predictions that have labels, by version, with the label of each."""
         labels = labels[labels["prediction_id"].str.fullmatch(PREDICTION_ID.pattern)]
         segments = labels["prediction_id"].str.split("-").str[0]
@@ -162,12 +174,9 @@ class Reporter:
                 pairs = keys.merge(part, on=["prediction_id", "row"])
                 if len(pairs):
                     rows = table.take(pa.array(pairs["position"])).append_column("label", pa.array(pairs["label"]))
-                    key = rows["version"][0].as_py(), rows["manifest_sha256"][0].as_py()
-                    tables.setdefault(key, []).append(rows)
-        for parts in tables.values():
-            table = pa.concat_tables(parts)
-            day = self._day(table)
-            yield day, table["label"].to_pylist()
+                    key = table["version"][0].as_py(), table["manifest_sha256"][0].as_py()
+                    tables.setdefault(key, []).append(_with_prediction(rows))
+        yield from (table for parts in tables.values() if len(table := pa.concat_tables(parts)))
 
     # --- comparison --------------------------------------------------------------------------------------------------------
 
@@ -189,7 +198,7 @@ class Reporter:
         tests[f"{day.manifest.version}/{ESTIMATE}"] = test
         return {
             "error": {
-                "name": "error rate" if reference.target.classes else "mean absolute error",
+                "name": _error_name(day.signature),
                 "expected": float(reference.errors.mean()),
                 "allowed": test.allowed * reference.unit,
                 "estimated": float(values.mean()),
@@ -200,6 +209,19 @@ class Reporter:
                 "columns": [asdict(each) for each in sorted(columns, key=lambda each: -each.distance)],
             },
         }
+
+
+def _error_name(signature: Signature) -> str:
+    if signature.panel:
+        return "mean absolute error of the change, relative to the value before"
+    return "error rate" if signature.target.classes else "mean absolute error"
+
+
+def _with_prediction(table: pa.Table) -> pa.Table:
+    """Return the rows that have a prediction; unknown entities of a panel have none."""
+    predictions = table["prediction"]
+    has_one = pc.is_finite(predictions) if pa.types.is_floating(predictions.type) else pc.is_valid(predictions)
+    return table.filter(pc.fill_null(has_one, False))
 
 
 def _test(tests: Mapping[str, HarmTest], version: str, kind: str, reference: Reference) -> HarmTest:
@@ -214,15 +236,19 @@ def _logged_errors(day: Day, truth: Sequence[str]) -> FloatVector:
     logged = day.table["prediction"].to_pylist()
     if day.signature.target.classes:
         return np.array([str(prediction) != label for prediction, label in zip(logged, truth, strict=True)], dtype=float)
-    return np.abs(np.array(logged, dtype=float) - np.array(truth, dtype=float))
+    values, keys = np.array(truth, dtype=float), logged_keys(day.table, day.signature)
+    if keys is None:
+        return np.abs(np.array(logged, dtype=float) - values)
+    changes = (values - keys[LAST]) / change_scale(keys[LAST])  # as a panel's models predict them
+    return np.abs(next(iter(logged_scores(day.table).values()))[:, 0] - changes)
 
 
 def _metric(day: Day, truth: Sequence[str]) -> Json:
     """Return the project's metric of the labelled predictions."""
     target, scores = day.signature.target, logged_scores(day.table).get(day.manifest.champion)
-    if scores is None or day.signature.panel:
-        return {}
     codes = {str(label): code for code, label in enumerate(target.classes)}
+    if scores is None or day.signature.panel or (codes and not codes.keys() >= set(truth)):
+        return {}
     labels = np.array([codes[label] if codes else float(label) for label in truth], dtype=float)
     name = metric_name(target, day.manifest.configuration.get("metric"))
     with np.errstate(all="ignore"):

@@ -27,4 +27,5 @@ def report_text(report: dict[str, Any]) -> str:
         columns = drift["columns"][:MAX_SHOWN]
         lines += [f"    {each['column']}: {each['measure']} {each['distance']:.2f}, PSI {each['psi']:.2f}" for each in columns]
     lines += [f"  {report['note']}"] if "note" in report else []
+    lines += [f"  {version} cannot be compared: {reason}" for version, reason in report["unreadable"].items()]
     return "\n".join([*lines, *(f"  ALARM: {alarm['message']}" for alarm in report["alarms"])])

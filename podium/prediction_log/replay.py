@@ -73,7 +73,8 @@ def _last_tables(store: Store, project: str, rows: int) -> Sequence[pa.Table]:
     tables, left = list[pa.Table](), rows
     for info in infos[:MAX_OBJECTS]:
         table = pq.read_table(io.BytesIO(store.read(info.key).data))
-        tables.append(table.slice(max(0, table.num_rows - left)))
+        is_panel = "keys" in table.column_names  # whose windows belong together
+        tables.append(table if is_panel else table.slice(max(0, table.num_rows - left)))
         left -= tables[-1].num_rows
         if left <= 0:
             break

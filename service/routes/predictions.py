@@ -70,7 +70,12 @@ async def label(prediction_id: str, body: LabelBody, request: Request, services:
     return LabelsReceived(project=project, labels=1)
 
 
-@router.post("/projects/{project}/labels", status_code=202, summary="Send a CSV file of true values")
+@router.post(
+    "/projects/{project}/labels",
+    status_code=202,
+    summary="Send a CSV file of true values",
+    openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
 async def labels(project: str, request: Request, services: ServicesDep) -> LabelsReceived:
     """Columns `prediction_id`, `label` (or the target's name) and optionally `row`. Nothing is stored if a row is not valid."""
     _check_log(services)

@@ -29,8 +29,10 @@ from podium.registry.versions import Manifest
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData
 from podium.tables.frames import columns_of
+from podium.tables.panel import ACTUAL, DAY, INDEX, LAST
 from tests import tables
 from tests.conftest import publish_champion, publish_version
+from tests.unit.training.test_panel import shops
 
 OPTIONS: dict[str, Any] = {"data": "s3://podium/none", "families": ["linear"], "n_trials": 1}
 ROWS = 400
@@ -55,10 +57,12 @@ class Log:
         chosen = self.rows.rows(self.random.integers(0, len(self.rows.inputs), ROWS))
         return chosen.inputs.reset_index(drop=True), chosen.target.to_numpy()
 
-    def write(self, day: str, frame: pd.DataFrame, options: Privacy | None = None) -> list[str]:
+    def write(
+        self, day: str, frame: pd.DataFrame, options: Privacy | None = None, keys: dict[str, np.ndarray] | None = None
+    ) -> list[str]:
         """Write one request, and return its prediction id for each row."""
         signature, scores = self.manifest.signature, {self.manifest.champion: self.model.scores(frame)}
-        table = rows_table(signature, self.manifest.families, columns_of(frame), scores)
+        table = rows_table(signature, self.manifest.families, columns_of(frame), scores, keys)
         segment = f"{day.replace('-', '')}{self.random.integers(1 << 40):012x}"
         entry = Entry(0, 1.0, self.version, "", b"", {self.manifest.champion: []}, [], to_bytes(table))
         logged = entries_table([entry], segment, signature, self.manifest.families, options or Privacy())
@@ -155,6 +159,35 @@ def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) 
     (same,), (doubled,) = candidate(1), candidate(2)
     assert same.passed and "of the last 400 logged predictions" in same.detail
     assert not doubled.passed and doubled.detail.startswith("100.0%")
+
+
+def test_a_version_whose_files_were_deleted_is_counted_and_named(prices: Log) -> None:
+    frame, _ = prices.sample()
+    ids, version = prices.write("2026-11-01", frame), prices.manifest.version
+    prices.label("2026-11-01", ids[:2], [1, 2])
+    prices.context.store.delete(f"versions/prices/{version}/models/linear.pkl")
+    report = prices.report("2026-11-01")
+    assert report["rows"] == ROWS and report["versions"] == {version: ROWS} and report["labels"]["unknown"] == 2
+    assert "missing" in report["unreadable"][version] and f"{version} cannot be compared" in report_text(report)
+
+
+def test_forecasts_of_a_panel_are_compared_and_labelled(context: PromotionContext) -> None:
+    fields = {"name": "shops", "target": "sold", "panel": {"entity": "shop", "time": "day", "lags": 2}, **OPTIONS}
+    log = Log(context, publish_champion(context, shops(count=4, days=100), Project.model_validate(fields)))
+    frame, _ = log.sample()
+    keys = {
+        INDEX: np.arange(ROWS) * 1.0,
+        DAY: np.full(ROWS, 20_000.0),
+        ACTUAL: np.full(ROWS, np.nan),
+        LAST: np.full(ROWS, 100.0),
+    }
+    keys[LAST][:3] = np.nan  # without a forecast
+    ids = log.write("2026-11-01", frame, keys=keys)
+    log.label("2026-11-01", ids, list(100 + 100 * log.model.scores(frame)[:, 0]))
+    report = log.report("2026-11-01")
+    assert report["rows"] == ROWS and "relative to the value before" in report["error"]["name"]
+    (labelled,) = report["labels"]["versions"]
+    assert labelled["rows"] == ROWS - 3 and labelled["error"] < 1e-9
 
 
 def test_few_rows_and_hidden_inputs_are_reported_as_such(prices: Log) -> None:
