@@ -103,6 +103,7 @@ def mixed_frame(task: str, rows: int = 250) -> pd.DataFrame:
     return frame if task == "regression" else frame.assign(y=np.where(frame["y"] > 0, "yes", "no"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["binary", "regression"])
 def test_what_is_served_is_what_was_ranked(task: str) -> None:
     """Each family's scores on the test rows are those of its stored file, one row at a time too."""
