@@ -376,7 +376,7 @@ def test_a_new_table_needs_only_a_short_project_file(
     folder.mkdir()
     lines = {"data": f"s3://podium/raw/{name}.csv", **entries}
     (folder / "project.toml").write_text("\n".join(f"{key} = {toml(value)}" for key, value in lines.items()))
-    result = luigi(environment, "Pipeline", name, "--local-scheduler", "--workers", "2")
+    result = luigi(environment, "Pipeline", name, "--budget", "15s", "--local-scheduler", "--workers", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     port = free_ports(1)[0]
     service = start_service({**environment, "PODIUM_DASK_WORKERS": "0", "PODIUM_DEFAULT_PROJECT": name}, port, tmp_path)
