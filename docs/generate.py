@@ -296,7 +296,7 @@ def task_default(task: type[luigi.Task], name: str, parameter: luigi.Parameter[A
         return "required"
     value = parameter.task_value(task.get_task_family(), name)
     if isinstance(parameter, luigi.DateParameter) and value:
-        return "today"
+        return "yesterday" if value < date.today() else "today"
     return "–" if value in ("", None) else f"`{parameter.serialize(value)}`"
 
 

@@ -11,7 +11,7 @@ import luigi
 from luigi_tasks.batch import PredictBatch
 from luigi_tasks.monitor import Monitor
 from luigi_tasks.promotion_tasks import ChampionChange
-from luigi_tasks.retrain import Retrain
+from luigi_tasks.retrain import Retrain, RetrainDue
 from luigi_tasks.stage import Ingest, Stage
 from podium.monitoring.report_text import report_text
 from podium.schema.data_errors import BadData
@@ -58,6 +58,8 @@ def on_present(task: Any) -> None:
         _print("=", task, f"done before  {done.output_target.url}")
         if not task.snapshot:
             print_summary(done)
+    elif isinstance(task, RetrainDue):
+        _print("=", task, f"nothing is due on {task.date}")
     elif isinstance(task, RECEIPT_TASKS):
         _print("=", task, f"done before  {task.output().url}")
 

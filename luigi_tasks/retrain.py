@@ -50,6 +50,8 @@ class Retrain(luigi.Task):
         return StoreTarget(retrain_key(self.project, str(self.date)))
 
     def run(self) -> Iterator[luigi.Task]:
+        if self.date > utc_today():
+            raise StoreError(f"{self.date} has not come; a day is trained once, so its data would be left out")
         config = load_project(StoreSettings().projects, self.project)
         until = str(self.date) if config.panel and is_folder(str(config.data)) else ""
         if until or self.date >= utc_today():
@@ -110,6 +112,7 @@ class Retrain(luigi.Task):
             snapshot=pipeline.snapshot,
             run=pipeline.run_name,
             version=manifest.version,
+            created=manifest.created,
             number=outcome["number"],
             git=manifest.git,
             candidates=tuple(manifest.leaderboard),

@@ -53,7 +53,8 @@ def _text(record: RetrainRecord) -> str:
     lines = [
         f"{record.project} as of {record.date}: {record.decision}{f' ({record.reason})' if record.reason else ''}",
         f"  trigger        {record.trigger}, by {record.by} at {record.at}",
-        f"  version        {record.version}, run {record.run}, entry {record.number} of the history",
+        f"  version        {record.version}, trained at {record.created}, entry {record.number} of the history",
+        f"  run            {record.run}",
         f"  data           snapshot {record.snapshot[:12]}; {'; '.join(record.data_changes) or 'no changes'}",
         f"  configuration  {'; '.join(record.configuration_changes) or 'no changes'}",
         f"  code           {record.git or 'unknown'}",

@@ -65,7 +65,11 @@ def _verify_log(log: TransparencyLog, store: Store, as_json: bool) -> None:
         echo_json({**facts, "keys": keys, "problems": problems})
     else:
         click.echo(f"{checkpoint.origin}: {count(checkpoint.size, 'entry', 'entries')}, root {checkpoint.root.hex()}")
-        click.echo("\n".join([*(f"key {key}" for key in keys), *problems]))
+        click.echo(
+            "\n".join(
+                [*(f"key {key}" for key in keys), *(problems or ["ok: the entries have this root, which the key signed"])]
+            )
+        )
     raise SystemExit(REJECTED if problems else 0)
 
 
@@ -74,7 +78,7 @@ def _verify_day(verifier: Verifier, project: str, day: str, as_json: bool) -> No
     if as_json:
         echo_json({"rows": result.rows, "matches": result.matches, "log_size": result.log_size, "problems": result.problems})
     else:
-        click.echo(f"{project} {day}: {result.matches} of {count(result.rows, 'row')} match to the bit")
+        click.echo(f"{project} {day}: {result.matches:,} of {count(result.rows, 'row')} match to the bit")
         for problem in result.problems[:MAX_SHOWN_PROBLEMS]:
             click.echo(f"  {problem}")
     raise SystemExit(REJECTED if result.problems else 0)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from podium.registry.audit_entry import GateResult
 from podium.registry.signing import SIGNATURES, Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
-from podium.storage.object_store import MAX_DOCUMENT_BYTES, Store
+from podium.storage.object_store import MAX_DOCUMENT_BYTES, NotFound, Store
 
 Trigger = Literal["demand", "schedule", "alarm", "labels"]
 Decision = Literal["promoted", "refused", "unchanged"]
@@ -19,8 +19,9 @@ Decision = Literal["promoted", "refused", "unchanged"]
 class RetrainRecord(BaseModel):
     """What a retraining as of a day did.
 
-    `version` was trained, unless the data and the configuration were those of the retraining before (`unchanged`). `number` is
-    the audit-log entry of the decision. `data_changes` and `configuration_changes` are relative to the retraining before.
+    `version` was trained at `created`: earlier, if a run had the same data and configuration, and `unchanged` if that was the
+    retraining before. `number` is the audit-log entry of the decision. `data_changes` and `configuration_changes` are relative
+    to the retraining before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class RetrainRecord(BaseModel):
     snapshot: str
     run: str
     version: str
+    created: str
     decision: Decision
     reason: str
     number: int | None
@@ -66,7 +68,11 @@ def retrain_dates(store: Store, project: str) -> list[str]:
 def read_retrain(store: Store, project: str, date: str, trainers: VerifyingKeys) -> RetrainRecord:
     """Return a record. Raises NotFound, Unsigned, IntegrityError."""
     what = f"the retraining of {project} as of {date}"
-    document = trainers.check(store.read(retrain_key(project, date), max_bytes=MAX_DOCUMENT_BYTES).data, what)
+    try:
+        data = store.read(retrain_key(project, date), max_bytes=MAX_DOCUMENT_BYTES).data
+    except NotFound:
+        raise NotFound(f"{project} was not retrained as of {date}: see `podium retrains list {project}`") from None
+    document = trainers.check(data, what)
     try:
         record = RetrainRecord.model_validate(document)
     except ValidationError as error:

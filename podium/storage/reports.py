@@ -42,7 +42,7 @@ def days_to_report(store: Store, project: str, until: date) -> Iterator[date]:
         first = date.fromisoformat(days[-1]) + timedelta(days=1)
     else:
         predictions = next(store.list_objects(f"predictions/{project}/dt="), None)
-        first = date.fromisoformat(predictions.key.split("/dt=")[1][:10]) if predictions else until
+        first = min(until, date.fromisoformat(predictions.key.split("/dt=")[1][:10])) if predictions else until
     while first <= until:
         yield first
         first += timedelta(days=1)

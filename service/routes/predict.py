@@ -157,6 +157,8 @@ def _start_job(call: PredictionCall, families: list[str], options: ParseOptions,
     """Return 202 with the URL of the job, or redirect a browser to it."""
     assert body.path
     headers = prediction_headers(call.served, new_prediction_id())
+    if call.services.predictions.is_on:
+        del headers["X-Prediction-Id"]  # its rows have ids of their own, which the job lists
     request = JobRequest(call.served, call.owner, families, options, call.options.raw, headers)
     facts = call.services.jobs.start(body.path, request)
     location = f"/jobs/{facts['job']}"

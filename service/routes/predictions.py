@@ -18,7 +18,7 @@ from podium.registry.versions import Manifest
 from podium.schema.data_errors import BadData, Problem
 from service.authentication import caller
 from service.compute_threads import run_in_compute_thread
-from service.errors import UnknownPrediction
+from service.errors import PromotionDisabled, PromotionForbidden, UnknownPrediction
 from service.negotiation import wants_page
 from service.routes.promotion import authenticate_promoter
 from service.services import Services, ServicesDep
@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 @router.get("/predictions/{prediction_id}.json", include_in_schema=False)
 @router.get("/predictions/{prediction_id}", summary="A logged prediction, computed again (JSON or HTML)")
 async def prediction(prediction_id: str, request: Request, services: ServicesDep) -> Response:
-    """For the API key that asked for the prediction, or with a promoter's token; needs the prediction log."""
+    """For the API key that asked for the prediction, or with a promoter's token; for all if there are no API keys."""
     _check_log(services)
     result: Verification = await _found(functools.partial(_verifier(services).verify, prediction_id))
-    if result.predictions[0]["caller"] != caller(request.scope):
-        authenticate_promoter(request.headers.get("authorization", ""), services.settings)
+    if services.settings.api_keys and result.predictions[0]["caller"] != caller(request.scope):
+        _check_promoter(request, services)
     if wants_page(request):
         return Response(services.pages.page("prediction.html", result=result), media_type="text/html")
     return JSONResponse(result.as_json())
@@ -84,6 +84,14 @@ async def labels(project: str, request: Request, services: ServicesDep) -> Label
     if not (count := await run_in_compute_thread(record)):
         raise BadData([Problem("missing-field", "is required", column="prediction_id")])
     return LabelsReceived(project=served.project, labels=count)
+
+
+def _check_promoter(request: Request, services: Services) -> None:
+    """Raises PromotionForbidden."""
+    try:
+        authenticate_promoter(request.headers.get("authorization", ""), services.settings)
+    except PromotionDisabled:
+        raise PromotionForbidden("this prediction is shown to the API key that asked for it, and to promoters") from None
 
 
 def _check_log(services: Services) -> None:
