@@ -88,6 +88,17 @@ def test_days_are_reported_in_order_and_alarms_are_delivered(
     assert again.returncode == 0 and len(receiver.alarms) == 1
 
 
+def test_a_day_before_the_first_prediction_has_an_empty_report(
+    cloud: LocalCloud, cloud_context: PromotionContext, environment: dict[str, str]
+) -> None:
+    log = Log(cloud_context, publish_champion(cloud_context, tables.prices(), Project(name="young", target="price", **OPTIONS)))
+    log.write(str(datetime.now(UTC).date()), log.sample()[0])
+    result = luigi(environment, "Monitor", "young", "--local-scheduler")
+    assert result.returncode == 0 and "no predictions" in result.stdout, result.stdout + result.stderr
+    yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
+    assert reported_days(cloud_context.store, "young") == [yesterday]
+
+
 def test_a_missed_deadline_raises_an_alarm(
     cloud: LocalCloud, cloud_context: PromotionContext, environment: dict[str, str], receiver: Receiver
 ) -> None:

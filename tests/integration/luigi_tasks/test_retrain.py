@@ -95,6 +95,8 @@ def test_a_day_after_the_end_of_the_data_is_not_trained(weeks: dict[str, str], c
     assert result.returncode != 0
     assert "ends at 2026-01-28" in result.stdout + result.stderr
     assert "2026-02-01" not in receipts(cloud_store)
+    future = luigi(weeks, "Retrain", "weeks", "--date", "2099-01-01", "--local-scheduler")
+    assert future.returncode != 0 and "has not come" in future.stdout + future.stderr
 
 
 def test_an_empty_folder_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -136,9 +138,10 @@ def test_the_records_tell_the_story_of_some_weeks(cloud: LocalCloud, cloud_conte
             key = f"raw/story/{day}.csv"
             cloud.client().put_object(Bucket="podium", Key=key, Body=wrong.to_csv(index=False).encode())
 
-    def retrain(day: str) -> None:
+    def retrain(day: str) -> str:
         result = luigi(environment, "RetrainDue", "story", "--date", day, "--local-scheduler")
         assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
     def records() -> dict[str, RetrainRecord]:
         store, trainers = cloud_context.store, cloud_context.trust.trainers
@@ -146,7 +149,7 @@ def test_the_records_tell_the_story_of_some_weeks(cloud: LocalCloud, cloud_conte
 
     deliver("2026-01-01", "2026-01-18")
     retrain("2026-01-18")
-    retrain("2026-01-20")  # nothing is due
+    assert "nothing is due" in retrain("2026-01-20")
     assert list(records()) == ["2026-01-18"]
     deliver("2026-01-19", "2026-02-01")
     retrain("2026-02-01")  # and the missed 25th

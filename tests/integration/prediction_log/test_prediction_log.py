@@ -172,6 +172,7 @@ def test_the_rows_of_files_are_logged(service: Client, verifier: Verifier) -> No
     store, table = verifier.store, tables.mixed(300, seed=8).drop(columns="bought").to_csv(index=False).encode()
     job = service.post(f"{MIXED}/batch", table, CSV)
     assert job.status == 202, job.text
+    assert "x-prediction-id" not in job.headers
     location = job.headers["location"]
     service.wait_until(lambda: service.get(location).json()["state"] == "done", 30)
     store.create("inbox/mixed/new.csv", table)
