@@ -30,8 +30,8 @@ from podium.monitoring.alarms import send_alarm
 from podium.prediction_log.journal import Journal
 from podium.prediction_log.recorder import Recorder
 from podium.prediction_log.shipping import Shipper
-from podium.project import deadline_of
 from podium.registry.champion_alias import read_champion
+from podium.schema.schedules import deadline_of
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
 

@@ -6,18 +6,18 @@ import codecs
 import json
 import re
 import tomllib
-from datetime import date, datetime, time
+from datetime import date, datetime
 from inspect import signature
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfoNotFoundError
 
 import numpy as np
-from cronsim import CronSim, CronSimError
+from cronsim import CronSimError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from podium.schema.columns import Duplicates, FuzzyMatching, Kind, NumberFormat, Policy, Task
+from podium.schema.schedules import SCHEDULES, days_of, deadline_of
 from podium.schema.suggestions import did_you_mean
 from podium.tables.frequency import shift_times
 from podium.tables.panel import INDEX_NAME, RULES
@@ -35,10 +35,7 @@ RULES_OF_PATTERNS = {
     S3_URL: "an s3:// URL has a bucket and a key, such as s3://podium/raw/houses.csv",
     BUDGET: BUDGET_RULE,
 }
-
-
-SCHEDULES = {"daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
-EPOCH, END_OF_DAY = datetime(1970, 1, 1), time(23, 59)
+FIRST_DAY = date(1970, 1, 1)
 
 
 class BadProject(Exception):
@@ -270,7 +267,7 @@ class InboxOptions(StrictModel):
     def _check_deadline(cls, deadline: str | None) -> str | None:
         if deadline is not None:
             try:
-                deadline_of(deadline, date(2026, 1, 1))
+                deadline_of(deadline, FIRST_DAY)
             except (ValueError, KeyError, ZoneInfoNotFoundError):
                 raise ValueError(
                     f'unknown time "{deadline}"; use hours, minutes and a time zone: 16:15 America/New_York'
@@ -290,12 +287,6 @@ class InboxOptions(StrictModel):
         return self
 
 
-def deadline_of(deadline: str, day: date) -> datetime:
-    """Return the moment of a deadline on a day. Raises ValueError, ZoneInfoNotFoundError."""
-    clock, _, zone = deadline.partition(" ")
-    return datetime.combine(day, time.fromisoformat(clock), ZoneInfo(zone or "UTC"))
-
-
 def _key(url: str) -> str:
     return url.removeprefix("s3://").partition("/")[2]
 
@@ -313,7 +304,7 @@ class RetrainOptions(StrictModel):
     @classmethod
     def _check_schedule(cls, schedule: str) -> str:
         try:
-            CronSim(SCHEDULES.get(schedule, schedule), EPOCH) if schedule else None
+            days_of(schedule or "daily", FIRST_DAY, FIRST_DAY)
         except CronSimError:
             known = ", ".join(SCHEDULES)
             raise ValueError(f'unknown schedule "{schedule}"; use {known}, or a cron expression such as 0 0 * * 1') from None
@@ -321,11 +312,7 @@ class RetrainOptions(StrictModel):
 
     def days(self, after: date, until: date) -> list[date]:
         """Return the days of the schedule after `after`, up to `until`."""
-        if not self.schedule:
-            return []
-        times = CronSim(SCHEDULES.get(self.schedule, self.schedule), datetime.combine(after, END_OF_DAY))
-        days = (moment.date() for moment in times)
-        return list(dict.fromkeys(takewhile(lambda day: day <= until, days)))
+        return days_of(self.schedule, after, until) if self.schedule else []
 
 
 class LogOptions(StrictModel):
