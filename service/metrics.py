@@ -216,7 +216,9 @@ class Metrics(Collector):
     def _monitoring(self) -> Iterator[Metric]:
         """Yield what the last report of each project says."""
         error = GaugeMetricFamily("model_error", "Error of the last reported day", labels=["model_name", "kind"])
-        drift = GaugeMetricFamily("model_drift_auc", "How well rows are told from training rows", labels=["model_name"])
+        drift = GaugeMetricFamily(
+            "model_drift_auc", "ROC AUC of a classifier of the day's rows and training rows", labels=["model_name"]
+        )
         alarms = GaugeMetricFamily("model_alarms", "Alarms of the last reported day", labels=["model_name"])
         last = GaugeMetricFamily("model_report_timestamp_seconds", "The last reported day", labels=["model_name"])
         for project, report in self.reports().items():

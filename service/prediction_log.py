@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,34 +51,31 @@ class PredictionLog:
         """Log typed rows with the lists of their scores. Raises PredictionLogFull."""
         if self._recorder is None:
             return new_prediction_id()
-        try:
-            prediction_id = self._recorder.record(served, caller, request, scores, rows)
-        except JournalFull as error:
-            return self._unlogged(error)
-        self._metrics.predictions_logged["logged"] += 1
-        return prediction_id
+        return self._counted(self._recorder.record, served, caller, request, scores, rows)
 
     def record_rows(self, served: ServedModel, caller: str, request: bytes, scores: Scores, rows: ParsedRows) -> str:
         """Log the valid rows of a request in any format. Raises PredictionLogFull."""
         if self._recorder is None or not rows.count:
             return new_prediction_id()
-        try:
-            prediction_id = self._recorder.record_rows(served, caller, hashlib.sha256(request).digest(), scores, rows)
-        except JournalFull as error:
-            return self._unlogged(error)
-        self._metrics.predictions_logged["logged"] += 1
-        return prediction_id
+        return self._counted(self._recorder.record_rows, served, caller, hashlib.sha256(request).digest(), scores, rows)
 
     def record_file_rows(
         self, served: ServedModel, caller: str, file_sha256: bytes, scores: Scores, rows: ParsedRows, first_row: int
     ) -> str:
         """Log rows of a file, which may wait for space; empty without a log. Raises PredictionLogFull."""
-        if self._recorder is None:
+        if self._recorder is None or not rows.count:
             return ""
+        return self._counted(self._recorder.record_file_rows, served, caller, file_sha256, scores, rows, first_row)
+
+    def _counted(self, record: Callable[..., str], *fields: object) -> str:
+        """Record an answer, and return its id. Raises PredictionLogFull if it must be logged and cannot be."""
         try:
-            prediction_id = self._recorder.record_file_rows(served, caller, file_sha256, scores, rows, first_row)
+            prediction_id = record(*fields)
         except JournalFull as error:
-            return self._unlogged(error)
+            self._metrics.predictions_logged["refused" if self._refuses else "not logged"] += 1
+            if self._refuses:
+                raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
+            return new_prediction_id()
         self._metrics.predictions_logged["logged"] += 1
         return prediction_id
 
@@ -90,20 +87,17 @@ class PredictionLog:
         except JournalFull as error:
             raise PredictionLogFull(f"the labels cannot be stored: {error}") from None
 
-    def record_label_file(self, served: ServedModel, caller: str, data: bytes) -> int:
-        """Log the labels of a CSV file and return their number; 0 if it has none. Raises BadData, PredictionLogFull."""
-        if not is_label_file(data):
-            return 0
-        labels = read_label_file(data, served.signature.target, caller)
-        self.record_labels(served.project, caller, data, labels)
-        return labels.num_rows
+    def record_label_file(self, served: ServedModel, caller: str, data: bytes) -> dict[str, int] | None:
+        """Log the labels of a file, and return how many it has; None if it is not one of labels.
 
-    def _unlogged(self, error: JournalFull) -> str:
-        """Return an id for an answer that is not logged. Raises PredictionLogFull if it must be."""
-        self._metrics.predictions_logged["refused" if self._refuses else "not logged"] += 1
-        if self._refuses:
-            raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
-        return new_prediction_id()
+        Raises BadData, PredictionLogFull.
+        """
+        if not is_label_file(data, served.signature.target):
+            return None
+        labels = read_label_file(data, served.signature.target, caller)
+        if labels.table.num_rows:
+            self.record_labels(served.project, caller, data, labels.table)
+        return {"labels": labels.table.num_rows, "unlabelled": labels.unlabelled}
 
     def flush(self) -> None:
         if self._journal:

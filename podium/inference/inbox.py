@@ -122,8 +122,8 @@ def is_waiting(file: InboxFile) -> bool:
 
 RecordFile = Callable[[ServedModel, str, bytes, Scores, ParsedRows, int], str]
 """Logs rows of a file: version, caller, SHA-256 of the file, scores, rows, and the number of the first row."""
-RecordLabels = Callable[[ServedModel, str, bytes], int]
-"""Logs the labels of a file, if it has any, and returns their number: version, caller, content. Raises BadData."""
+RecordLabels = Callable[[ServedModel, str, bytes], dict[str, int] | None]
+"""Logs the labels of a file, and returns their number for the receipt; None if it is not one of labels. Raises BadData."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,8 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         try:
             data = _read(file.source, etag, options.max_bytes)
             facts["input"] = archive.keep(data, ".input")
-            labels = options.record_labels(snapshot, file.source.url, data) if options.record_labels else 0
-            predicted = _Predicted(data) if labels else _predict(data, file, snapshot, options)
+            labels = options.record_labels(snapshot, file.source.url, data) if options.record_labels else None
+            predicted = _Predicted(data) if labels is not None else _predict(data, file, snapshot, options)
             del data
             if read_receipt(file)[0] != receipt_etag:
                 return None  # another replica was faster
@@ -178,7 +178,7 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
         else:
             csv = predicted.csv
             facts |= {"not_predicted": predicted.unknown, "why": UNKNOWN_CATEGORY_MESSAGE} if predicted.unknown else {}
-            facts |= {"labels": labels} if labels else {"rows": predicted.rows, "logged": predicted.logged}
+            facts |= {"rows": predicted.rows, "logged": predicted.logged} if labels is None else labels
             facts |= {"state": "done", "result": file.result.url, "sha256": hashlib.sha256(csv).hexdigest()}
             facts["kept_result"] = archive.keep(csv, ".csv")
             file.result.put(csv, result_etag)

@@ -9,12 +9,12 @@ import json
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from typing import Any
 
 from podium.storage.object_store import StoreError
 
 TIMEOUT = 10.0
-EVENT = "model.harmed"
 
 
 class AlarmNotSent(StoreError):
@@ -24,7 +24,8 @@ class AlarmNotSent(StoreError):
 def send_alarm(url: str, secret: str, message_id: str, data: dict[str, Any]) -> None:
     """Send an alarm. A repeated one has the same `message_id`, which the receiver can recognise. Raises AlarmNotSent."""
     now = int(time.time())
-    body = json.dumps({"type": EVENT, "timestamp": data["day"], "data": data}).encode()
+    timestamp = datetime.fromtimestamp(now, UTC).isoformat()
+    body = json.dumps({"type": f"podium.{data['kind']}", "timestamp": timestamp, "data": data}).encode()
     headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
     if secret:
         content = f"{message_id}.{now}.".encode() + body

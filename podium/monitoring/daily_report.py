@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from podium.formatting import format_number
 from podium.models.metrics import metric_name, metrics_for
 from podium.models.model import Model
-from podium.monitoring.drift import ColumnDrift, column_drift, joint_drift
+from podium.monitoring.drift import ColumnDrift, column_drift, comparable, joint_drift
 from podium.monitoring.harm import HarmTest
 from podium.monitoring.losses import Reference, expected_errors
 from podium.prediction_log.labels import read_labels
-from podium.prediction_log.prediction_table import PREDICTION_ID, available_inputs, logged_keys, logged_scores
+from podium.prediction_log.prediction_table import available_inputs, logged_keys, logged_scores
+from podium.prediction_log.reading import read_day, read_labelled
 from podium.prediction_log.replay import by_slice
-from podium.prediction_log.shipping import predictions_prefix
 from podium.prediction_log.verification import LoadModels
 from podium.registry.comparison import read_evaluation_rows
 from podium.registry.signing import Unsigned
 from podium.registry.versions import TEST_FILE, Fetch, IntegrityError, Manifest
-from podium.schema.arrays import FloatMatrix, FloatVector
+from podium.schema.arrays import FloatMatrix, FloatVector, IndexArray
 from podium.schema.columns import Signature
 from podium.storage.object_store import NotFound, Store
 from podium.tables.panel import LAST, change_scale
 
 MAX_ROWS = 5_000
 """Rows of a day, and of the reference, that are compared; of more, random ones."""
+READ_ROWS = 20_000
+"""Rows of a version that are read, whichever model they asked for."""
 MIN_ROWS = 50
 """Fewer rows are counted and not compared."""
 MAX_SLICES = 20
@@ -47,7 +47,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The logged predictions of one version on a day, by its best model."""
+    """Logged rows of one version, with its models."""
 
     manifest: Manifest
     models: Mapping[str, Model]
@@ -57,12 +57,10 @@ class Day:
     def signature(self) -> Signature:
         return self.manifest.signature
 
-    def sample(self, rows: int) -> pa.Table:
-        """Return rows of the model that is first on the leaderboard, at random if there are more."""
+    def of_champion(self) -> pa.Table:
+        """Return rows of the model that is first on the leaderboard, at most MAX_ROWS at random."""
         table = _with_prediction(self.table.filter(pc.equal(self.table["model"], self.manifest.champion)))
-        if table.num_rows > rows:
-            table = table.take(np.sort(np.random.default_rng(0).choice(table.num_rows, rows, replace=False)))
-        return table
+        return table.take(pa.array(_chosen(table.num_rows)))
 
 
 @dataclass(slots=True)
@@ -77,15 +75,15 @@ class Reporter:
     def report(self, project: str, day: str, previous: Json | None) -> Json:
         """Return the report of a day (YYYY-MM-DD); `previous` is the report of an earlier day. Raises StoreError."""
         labels, unreadable = read_labels(self.store, project, day), dict[str, str]()
-        tables = list(self._tables(predictions_prefix(project, day.replace("-", ""))))
-        days = [each for table in tables if (each := self._day(table, unreadable))]
+        logged = read_day(self.store, project, day, READ_ROWS)
+        days = [found for each in logged if (found := self._day(each.table, unreadable))]
         tests = {name: _loaded(state) for name, state in ((previous or {}).get("tests") or {}).items()}
         report: Json = {
             "project": project,
             "day": day,
-            "rows": sum(table.num_rows for table in tables),
-            "requests": sum(pc.count_distinct(table["prediction_id"]).as_py() for table in tables),
-            "versions": {table["version"][0].as_py(): table.num_rows for table in tables},
+            "rows": sum(each.rows for each in logged),
+            "requests": sum(each.requests for each in logged),
+            "versions": {each.table["version"][0].as_py(): each.rows for each in logged},
             "alarms": [],
             "labels": self._labels(project, labels, tests, unreadable),
             "unreadable": unreadable,
@@ -104,16 +102,6 @@ class Reporter:
 
     # --- reading -----------------------------------------------------------------------------------------------------------
 
-    def _tables(self, prefix: str) -> Iterator[pa.Table]:
-        """Yield the logged rows under a prefix, by version."""
-        groups: dict[tuple[str, str], list[pa.Table]] = {}
-        for info in self.store.list_objects(prefix):
-            if info.key.endswith(".parquet") and info.key.count("/") == 3:
-                table = pq.read_table(io.BytesIO(self.store.read(info.key).data))
-                groups.setdefault((table["version"][0].as_py(), table["manifest_sha256"][0].as_py()), []).append(table)
-        for tables in groups.values():
-            yield pa.concat_tables(tables)
-
     def _day(self, table: pa.Table, unreadable: dict[str, str]) -> Day | None:
         """Return the rows with their version; None if its files were deleted or are damaged, which `unreadable` then says."""
         project, version, sha256 = (table[name][0].as_py() for name in ("project", "version", "manifest_sha256"))
@@ -131,8 +119,7 @@ class Reporter:
             if TEST_FILE in day.manifest.files:
                 rows = read_evaluation_rows(day.manifest, self.fetch)
                 known = np.flatnonzero(rows.target.notna())
-                if len(known) > MAX_ROWS:
-                    known = np.sort(np.random.default_rng(0).choice(known, MAX_ROWS, replace=False))
+                known = known[_chosen(len(known))]
                 rows = rows.rows(known)
                 if len(known) >= MIN_ROWS:
                     scores = day.models[day.manifest.champion].out_of_sample_scores(rows)
@@ -145,7 +132,10 @@ class Reporter:
     def _labels(self, project: str, labels: pd.DataFrame, tests: dict[str, HarmTest], unreadable: dict[str, str]) -> Json:
         """Return the errors of labelled predictions by version, and add them to the tests."""
         found, versions = 0, []
-        for table in self._labelled(project, labels):
+        for logged in read_labelled(self.store, project, labels):
+            table = _with_prediction(logged)
+            if not len(table):
+                continue
             day, truth = self._day(table, unreadable), table["label"].to_pylist()
             if day is None:
                 continue
@@ -163,26 +153,11 @@ class Reporter:
             versions.append(facts)
         return {"received": len(labels), "unknown": len(labels) - found, "versions": versions}
 
-    def _labelled(self, project: str, labels: pd.DataFrame) -> Iterator[pa.Table]:
-        """Yield the predictions that have labels, by version, with the label of each."""
-        labels = labels[labels["prediction_id"].str.fullmatch(PREDICTION_ID.pattern)]
-        segments = labels["prediction_id"].str.split("-").str[0]
-        tables: dict[tuple[str, str], list[pa.Table]] = {}
-        for segment, part in labels.groupby(segments):
-            for table in self._tables(f"{predictions_prefix(project, str(segment))}{segment}-"):
-                keys = table.select(["prediction_id", "row"]).to_pandas().reset_index(names="position")
-                pairs = keys.merge(part, on=["prediction_id", "row"])
-                if len(pairs):
-                    rows = table.take(pa.array(pairs["position"])).append_column("label", pa.array(pairs["label"]))
-                    key = table["version"][0].as_py(), table["manifest_sha256"][0].as_py()
-                    tables.setdefault(key, []).append(_with_prediction(rows))
-        yield from (table for parts in tables.values() if len(table := pa.concat_tables(parts)))
-
     # --- comparison --------------------------------------------------------------------------------------------------------
 
     def _comparison(self, day: Day, tests: dict[str, HarmTest]) -> Json:
         """Return the drift of a day, and the error to be expected, and add it to the tests."""
-        reference, table = self._reference(day), day.sample(MAX_ROWS)
+        reference, table = self._reference(day), day.of_champion()
         if reference is None:
             return {"note": "nothing to compare with: the version was imported without rows and their target"}
         if table.num_rows < MIN_ROWS:
@@ -191,18 +166,24 @@ class Reporter:
         if inputs.empty:
             return {"note": "nothing to compare: all inputs are excluded from the log or hashed"}
         scores = logged_scores(table)[day.manifest.champion]
-        columns = [column_drift(name, reference.inputs[name], inputs[name]) for name in inputs.columns]
-        joint = joint_drift(reference.inputs[list(inputs.columns)], inputs)
-        values = expected_errors(reference, joint.weights, inputs, scores)
-        test = _test(tests, day.manifest.version, ESTIMATE, reference).after(reference.losses(values))
-        tests[f"{day.manifest.version}/{ESTIMATE}"] = test
-        return {
-            "error": {
-                "name": _error_name(day.signature),
-                "expected": float(reference.errors.mean()),
-                "allowed": test.allowed * reference.unit,
-                "estimated": float(values.mean()),
-            },
+        old, new = (comparable(frame[list(inputs.columns)], day.signature) for frame in (reference.inputs, inputs))
+        columns = [column_drift(name, old[name], new[name]) for name in old.columns]
+        dates = [column.name for column in day.signature.inputs if column.kind == "date"]
+        joint = joint_drift(*(frame.drop(columns=dates, errors="ignore") for frame in (old, new)))
+        test = _test(tests, day.manifest.version, ESTIMATE, reference)
+        error: Json = {
+            "name": _error_name(day.signature),
+            "expected": float(reference.errors.mean()),
+            "allowed": test.allowed * reference.unit,
+        }
+        report: Json = {"error": error}
+        if joint.comparable_rows >= MIN_ROWS:
+            values = expected_errors(replace(reference, inputs=old), joint.weights, new, scores)
+            error["estimated"] = float(values.mean())
+            tests[f"{day.manifest.version}/{ESTIMATE}"] = test.after(reference.losses(values))
+        else:
+            report["note"] = "the rows differ too much from the training rows to estimate the error without labels"
+        return report | {
             "drift": {
                 "joint": joint.auc,
                 "predictions": asdict(_prediction_drift(reference, scores)),
@@ -222,6 +203,11 @@ def _with_prediction(table: pa.Table) -> pa.Table:
     predictions = table["prediction"]
     has_one = pc.is_finite(predictions) if pa.types.is_floating(predictions.type) else pc.is_valid(predictions)
     return table.filter(pc.fill_null(has_one, False))
+
+
+def _chosen(rows: int) -> IndexArray:
+    """Return the indices of all rows, or of MAX_ROWS random ones."""
+    return np.sort(np.random.default_rng(0).permutation(rows)[:MAX_ROWS])
 
 
 def _test(tests: Mapping[str, HarmTest], version: str, kind: str, reference: Reference) -> HarmTest:

@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from podium.schema.arrays import FloatVector
+from podium.schema.columns import Signature
 
 BINS = 10
 LEAST_SHARE = 1e-4
 """Of a bin in PSI, which is infinite for an empty one."""
-MAX_CATEGORIES = 200
+MAX_CATEGORIES, RARE = 200, 5
 MAX_WEIGHT = 20.0
 TREES: Mapping[str, Any] = {"n_jobs": 1, "verbosity": -1, "deterministic": True, "force_col_wise": True}
 """One thread, because other processes of the machine may be serving."""
@@ -69,7 +70,7 @@ def _psi(reference: FloatVector, current: FloatVector) -> float:
 
 @dataclass(frozen=True, slots=True)
 class JointDrift:
-    """How well a classifier tells current rows from training rows (ROC AUC; 0.5: not at all), and weights of training rows.
+    """The ROC AUC of a classifier that tells current and training rows apart (0.5: by chance), and weights of training rows.
 
     Weighted by these, the training rows are distributed like the current ones.
     """
@@ -77,9 +78,22 @@ class JointDrift:
     auc: float
     weights: FloatVector
 
+    @property
+    def comparable_rows(self) -> float:
+        """Of how many training rows the weights make use (Kish's effective sample size)."""
+        return float(self.weights.sum() ** 2 / (self.weights**2).sum()) if self.weights.any() else 0.0
+
+
+def comparable(frame: pd.DataFrame, signature: Signature) -> pd.DataFrame:
+    """Return the columns with free texts as their lengths, since no two texts are the same."""
+    texts = [column.name for column in signature.inputs if column.kind == "text" and column.name in frame]
+    return frame.assign(**{name: frame[name].map(len, na_action="ignore").astype(float) for name in texts})
+
 
 def joint_drift(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> JointDrift:
     """Compare all columns together, out of fold."""
+    if reference.columns.empty:
+        return JointDrift(0.5, np.ones(len(reference)))
     rows = encoded(pd.concat([reference, current], ignore_index=True))
     is_current = np.repeat([0, 1], [len(reference), len(current)])
     folds = StratifiedKFold(min(5, len(reference), len(current)), shuffle=True, random_state=seed)
@@ -96,7 +110,8 @@ def encoded(frame: pd.DataFrame) -> np.ndarray:
     for name in frame.columns:
         cells = frame[name]
         if not pd.api.types.is_numeric_dtype(cells):
-            order = cells.value_counts().index[:MAX_CATEGORIES]
-            cells = pd.Series(pd.Categorical(cells, categories=order).codes).replace(-1, len(order))
+            counts = cells.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+            usual = counts[counts >= RARE].index[:MAX_CATEGORIES]
+            cells = pd.Series(pd.Categorical(cells, categories=usual).codes).replace(-1, len(usual))
         columns.append(cells.to_numpy(dtype=float))
     return np.column_stack(columns)

@@ -62,7 +62,7 @@ def expected_errors(reference: Reference, weights: FloatVector, inputs: pd.DataF
         calibration = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
         calibration.fit(_confidence(reference.target, reference.scores), 1 - reference.errors, sample_weight=weights)
         return 1 - calibration.predict(_confidence(reference.target, scores))
-    rows = encoded(pd.concat([reference.inputs[list(inputs.columns)], inputs], ignore_index=True))
+    rows = encoded(pd.concat([reference.inputs, inputs], ignore_index=True))
     rows = np.column_stack([rows, np.concatenate([reference.scores[:, 0], scores[:, 0]])])
     model = LGBMRegressor(n_estimators=80, learning_rate=0.08, num_leaves=15, random_state=0, **TREES)
     model.fit(rows[: len(weights)], reference.errors, sample_weight=weights)

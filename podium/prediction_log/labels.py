@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
@@ -17,66 +20,97 @@ from podium.storage.object_store import Store
 
 SCHEMA = pa.schema([("prediction_id", pa.string()), ("row", pa.int32()), ("label", pa.string()), ("by", pa.string())])
 """`row` is the number of the row in its request, from 1. `label` is a class, or a number as text."""
+HEADER_BYTES = 10_000
 
 
 def labels_prefix(project: str, day: str) -> str:
     return f"labels/{project}/dt={day}/"
 
 
-def is_label_file(data: bytes) -> bool:
-    """Return whether a CSV file has labels: whether it has a column of prediction ids."""
-    return b"prediction_id" in data.partition(b"\n")[0]
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels in the form in which they are kept, and the number of rows that have none yet."""
+
+    table: pa.Table
+    unlabelled: int = 0
 
 
-def read_label_file(data: bytes, target: Target, by: str) -> pa.Table:
-    """Return the labels of a CSV file with the columns `prediction_id`, `label` (or the target's name) and optionally `row`.
+def is_label_file(data: bytes, target: Target) -> bool:
+    """Return whether a CSV or JSON file has labels: a column of prediction ids, and one of labels."""
+    if data.lstrip()[:1] == b"[":
+        return b'"prediction_id"' in data[:HEADER_BYTES]
+    header = data[:HEADER_BYTES].decode("utf-8-sig", errors="replace").partition("\n")[0]
+    names = {name.strip(" \"'\r") for name in re.split(r"[,;\t|]", header)}
+    return "prediction_id" in names and bool(names & {"label", target.name})
 
-    Raises BadData.
+
+def read_label_file(data: bytes, target: Target, by: str) -> Labels:
+    """Return the labels of a CSV file or a JSON list of objects: `prediction_id`, `label` (or the target's name) and `row`.
+
+    Without `row`, it is the first one. Raises BadData.
     """
     try:
-        frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
+        frame = _frame(data)
     except (ValueError, csv.Error) as error:
         raise Malformed([Problem("csv-header", f"the labels cannot be read: {error}")]) from None
     column = next((name for name in ("label", target.name) if name in frame), None)
     missing = [name for name, found in (("prediction_id", "prediction_id" in frame), ("label", column)) if not found]
     if missing:
         raise BadData([Problem("missing-field", "is required", column=name) for name in missing])
-    rows = frame["row"] if "row" in frame else ["1"] * len(frame)
-    return labels_table(frame["prediction_id"].tolist(), list(rows), frame[column].tolist(), target, by)
+    rows = frame["row"].tolist() if "row" in frame else [1] * len(frame)
+    return labels_of(frame["prediction_id"].tolist(), rows, frame[column].tolist(), target, by)
 
 
-def labels_table(ids: Sequence[str], rows: Sequence[object], labels: Sequence[object], target: Target, by: str) -> pa.Table:
-    """Return labels in the form in which they are kept. Raises BadData if any is not a value of the target."""
-    problems, texts, numbers = [], [], []
-    for position, (prediction_id, row, label) in enumerate(zip(ids, rows, labels, strict=True), 1):
-        text, number = _label_text(label, target), str(row).strip()
+def _frame(data: bytes) -> pd.DataFrame:
+    """Return the cells as texts or JSON values. Raises ValueError, csv.Error."""
+    if data.lstrip()[:1] == b"[":
+        return pd.DataFrame(json.loads(data), dtype=object)
+    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
+
+
+def labels_of(ids: Sequence[object], rows: Sequence[object], labels: Sequence[object], target: Target, by: str) -> Labels:
+    """Return labels as they are kept, without rows that have none. Raises BadData if any is not a value of the target."""
+    known = {str(label).casefold(): str(label) for label in target.classes}
+    problems, cells = list[Problem](), list[tuple[str, int, str]]()
+    for position, (prediction_id, row, label) in enumerate(zip(map(_text, ids), rows, map(_text, labels), strict=True), 1):
+        text, number = _label(label, known), _number(_text(row) or "1")
         if not PREDICTION_ID.fullmatch(prediction_id):
             problems.append(Problem("invalid-type", "is not the id of a logged prediction", position, "prediction_id"))
-        elif not number.isdecimal() or not 0 < int(number) < 1 << 31:
+        elif number is None or not (number.is_integer() and 0 < number < 1 << 31):
             problems.append(Problem("invalid-type", "is not the number of a row, from 1", position, "row"))
-        elif text is None:
-            classes = ", ".join(map(str, target.classes[:20]))
-            problems.append(
-                Problem("invalid-type", f"is not a value of {target.name}", position, "label", classes or "a number")
-            )
-        else:
-            texts.append(text)
-            numbers.append(int(number))
+        elif label and text is None:
+            expected = ", ".join(map(str, target.classes[:20])) or "a number"
+            problems.append(Problem("invalid-type", f"is not a value of {target.name}", position, "label", expected))
+        elif text is not None:
+            cells.append((prediction_id, int(number), text))
     if problems:
         raise BadData(problems)
-    return pa.table([list(ids), numbers, texts, [by] * len(texts)], schema=SCHEMA)
+    columns = list(zip(*cells, strict=True)) or [(), (), ()]
+    return Labels(pa.table([*map(list, columns), [by] * len(cells)], schema=SCHEMA), len(ids) - len(cells))
 
 
-def _label_text(label: object, target: Target) -> str | None:
-    """Return a label as text, or None if it is not a value of the target."""
-    text = str(label).lower() if isinstance(label, bool) else str(label).strip()
-    if target.classes:
-        return {str(known).casefold(): str(known) for known in target.classes}.get(text.casefold())
+def _text(cell: object) -> str:
+    """Return a cell as text; empty for the missing values of pandas and JSON."""
+    if cell is None or cell != cell:
+        return ""
+    return str(cell).lower() if isinstance(cell, bool) else str(cell).strip()
+
+
+def _number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
         return None
-    return repr(number) if abs(number) < float("inf") else None
+    return number if abs(number) < float("inf") else None
+
+
+def _label(text: str, known: Mapping[str, str]) -> str | None:
+    """Return the class or the number of a text, or None. Whole numbers may have decimals, as pandas writes them."""
+    number = _number(text)
+    if not known:
+        return None if number is None else repr(number)
+    whole = f"{number:.0f}" if number is not None and number.is_integer() else text
+    return known.get(text.casefold(), known.get(whole))
 
 
 def read_labels(store: Store, project: str, day: str) -> pd.DataFrame:

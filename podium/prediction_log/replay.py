@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from podium.prediction_log.prediction_table import available_inputs, logged_keys, recomputed_predictions
+from podium.prediction_log.reading import read_last
 from podium.registry.audit_entry import GateResult
 from podium.registry.loading import LoadedVersion
 from podium.schema.columns import Signature
 from podium.storage.object_store import Store
 
 ROWS = 1_000
-MAX_OBJECTS = 200
 LARGE_CHANGE = 0.05
 """A number has changed if it differs by more than this fraction of the logged one."""
 MIN_SLICE_ROWS, MAX_SLICES = 20, 10
@@ -50,7 +48,7 @@ def replay(store: Store, loaded: LoadedVersion, rows: int = ROWS) -> Replay:
     """Predict the last logged rows with the best model of a version. Raises NothingToReplay, StoreError."""
     signature, model = loaded.manifest.signature, loaded.models[loaded.manifest.champion]
     frames, olds, news = list[pd.DataFrame](), list[Any](), list[Any]()
-    for table in _last_tables(store, loaded.manifest.project, rows):
+    for table in read_last(store, loaded.manifest.project, rows):
         frame = available_inputs(table, signature)
         missing = [column.name for column in signature.inputs if column.name not in frame]
         if missing:
@@ -64,25 +62,6 @@ def replay(store: Store, loaded: LoadedVersion, rows: int = ROWS) -> Replay:
     if not olds:
         raise NothingToReplay("no predictions are logged")
     return _compared(signature, pd.concat(frames, ignore_index=True), olds, news)
-
-
-def _last_tables(store: Store, project: str, rows: int) -> Sequence[pa.Table]:
-    """Return the newest logged tables that have this many rows together."""
-    infos = [info for info in store.list_objects(f"predictions/{project}/") if _is_log(info.key)]
-    infos.sort(key=lambda info: (info.modified, info.key), reverse=True)
-    tables, left = list[pa.Table](), rows
-    for info in infos[:MAX_OBJECTS]:
-        table = pq.read_table(io.BytesIO(store.read(info.key).data))
-        is_panel = "keys" in table.column_names  # whose windows belong together
-        tables.append(table if is_panel else table.slice(max(0, table.num_rows - left)))
-        left -= tables[-1].num_rows
-        if left <= 0:
-            break
-    return tables
-
-
-def _is_log(key: str) -> bool:
-    return key.endswith(".parquet") and key.count("/") == 3
 
 
 def _compared(signature: Signature, inputs: pd.DataFrame, olds: Sequence[Any], news: Sequence[Any]) -> Replay:

@@ -114,7 +114,7 @@ class Verifier:
         if not match:
             raise PredictionNotFound(f"{prediction_id[:100]!r} is not the id of a logged prediction")
         segment = match[1]
-        for name in [project] if project else self._projects():
+        for name in [project] if project else self.store.folders("predictions/"):
             for info in self.store.list_objects(f"{predictions_prefix(name, segment)}{segment}-"):
                 data = self.store.read(info.key).data
                 table = _read(info.key, data)
@@ -122,12 +122,6 @@ class Verifier:
                 if rows.num_rows:
                     return info.key, data, rows
         raise PredictionNotFound(f"there is no logged prediction {prediction_id}; it is written a few seconds after its answer")
-
-    def _projects(self) -> list[str]:
-        pages = self.store.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.store.bucket, Prefix="predictions/", Delimiter="/"
-        )
-        return [entry["Prefix"].split("/")[1] for page in pages for entry in page.get("CommonPrefixes", [])]
 
     # --- steps -------------------------------------------------------------------------------------------------------------
 

@@ -61,8 +61,7 @@ def retrain_key(project: str, date: str) -> str:
 
 def retrain_dates(store: Store, project: str) -> list[str]:
     """Return the days as of which a project was retrained, the first one first."""
-    prefix = retrains_prefix(project)
-    return [info.key.removeprefix(prefix).removesuffix(".json") for info in store.list_objects(prefix)]
+    return store.names(retrains_prefix(project), ".json")
 
 
 def read_retrain(store: Store, project: str, date: str, trainers: VerifyingKeys) -> RetrainRecord:

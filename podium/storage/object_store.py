@@ -157,6 +157,19 @@ class Store:
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise StoreError(f"listing {self.url(prefix)}: {error}") from error
 
+    def names(self, prefix: str, suffix: str) -> list[str]:
+        """Return the keys under a prefix without the prefix and the suffix, in order. Raises StoreError."""
+        return [info.key.removeprefix(prefix).removesuffix(suffix) for info in self.list_objects(prefix)]
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names up to the next `/` of the keys under a prefix, without listing them all. Raises StoreError."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        try:
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            raise StoreError(f"listing {self.url(prefix)}: {error}") from error
+        return [name.removeprefix(prefix).removesuffix("/") for name in found]
+
     def delete(self, key: str) -> None:
         """Delete an object if it exists. Only garbage collection calls this."""
         self._call("DeleteObject", key, lambda: self.client.delete_object(Bucket=self.bucket, Key=key))

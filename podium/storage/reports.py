@@ -20,8 +20,7 @@ def report_key(project: str, day: str) -> str:
 
 def reported_days(store: Store, project: str) -> list[str]:
     """Return the days that have a report, the first one first."""
-    prefix = report_prefix(project)
-    return [info.key.removeprefix(prefix).removesuffix(".json") for info in store.list_objects(prefix)]
+    return store.names(report_prefix(project), ".json")
 
 
 def read_report(store: Store, project: str, day: str) -> dict[str, Any]:
@@ -41,8 +40,8 @@ def days_to_report(store: Store, project: str, until: date) -> Iterator[date]:
     if days:
         first = date.fromisoformat(days[-1]) + timedelta(days=1)
     else:
-        predictions = next(store.list_objects(f"predictions/{project}/dt="), None)
-        first = min(until, date.fromisoformat(predictions.key.split("/dt=")[1][:10])) if predictions else until
+        folders = sorted(store.folders(f"predictions/{project}/"))
+        first = min(until, date.fromisoformat(folders[0].removeprefix("dt="))) if folders else until
     while first <= until:
         yield first
         first += timedelta(days=1)

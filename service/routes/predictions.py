@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from podium.models.model import Model
-from podium.prediction_log.labels import labels_table
+from podium.prediction_log.labels import labels_of
 from podium.prediction_log.transparency_log import TransparencyLog
 from podium.prediction_log.verification import PredictionNotFound, Verification, Verifier
 from podium.registry.versions import Manifest
@@ -25,6 +25,10 @@ from service.services import Services, ServicesDep
 
 router = APIRouter(tags=["predictions"])
 Result = TypeVar("Result")
+LABEL_FILES: dict[str, Any] = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
+}
 
 
 @router.get("/predictions/{prediction_id}.json", include_in_schema=False)
@@ -50,10 +54,11 @@ class LabelBody(BaseModel):
 
 
 class LabelsReceived(BaseModel):
-    """How many labels were stored."""
+    """How many labels were stored, and how many rows had none."""
 
     project: str
     labels: int
+    unlabelled: int = 0
 
 
 @router.post("/predictions/{prediction_id}/label", status_code=202, summary="Send the true value of a prediction")
@@ -65,25 +70,30 @@ async def label(prediction_id: str, body: LabelBody, request: Request, services:
         raise UnknownPrediction(f"the prediction has no row {body.row}")
     project = table["project"][0].as_py()
     target = services.live.get(project).signature.target
-    labels = labels_table([prediction_id], [body.row], [body.label], target, caller(request.scope))
-    services.predictions.record_labels(project, caller(request.scope), await request.body(), labels)
+    labels = labels_of([prediction_id], [body.row], [body.label], target, caller(request.scope))
+    if labels.unlabelled:
+        raise BadData([Problem("missing-field", "is empty", 1, "label")])
+    services.predictions.record_labels(project, caller(request.scope), await request.body(), labels.table)
     return LabelsReceived(project=project, labels=1)
 
 
 @router.post(
     "/projects/{project}/labels",
     status_code=202,
-    summary="Send a CSV file of true values",
-    openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}},
+    summary="Send a file of true values",
+    openapi_extra={"requestBody": {"required": True, "content": LABEL_FILES}},
 )
 async def labels(project: str, request: Request, services: ServicesDep) -> LabelsReceived:
-    """Columns `prediction_id`, `label` (or the target's name) and optionally `row`. Nothing is stored if a row is not valid."""
+    """Columns `prediction_id`, `label` (or the target's name) and optionally `row`; or a JSON list of such objects.
+
+    Nothing is stored if a row is not valid. Rows without a label are counted.
+    """
     _check_log(services)
     served, data = services.live.get(project), await request.body()
     record = functools.partial(services.predictions.record_label_file, served, caller(request.scope), data)
-    if not (count := await run_in_compute_thread(record)):
-        raise BadData([Problem("missing-field", "is required", column="prediction_id")])
-    return LabelsReceived(project=served.project, labels=count)
+    if (found := await run_in_compute_thread(record)) is None:
+        raise BadData([Problem("missing-field", "is required", column=name) for name in ("prediction_id", "label")])
+    return LabelsReceived(project=served.project, **found)
 
 
 def _check_promoter(request: Request, services: Services) -> None:

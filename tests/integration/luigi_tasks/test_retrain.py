@@ -107,20 +107,9 @@ def test_an_empty_folder_is_reported(cloud: LocalCloud, tmp_path: Path) -> None:
     assert "there are no files in s3://podium/raw/nothing/" in result.stdout + result.stderr
 
 
-STORY = """
-data = "s3://podium/raw/story/"
-target = "sold"
-families = ["persistence", "linear"]
-n_trials = 1
-split.folds = 2
-gates.non_inferiority = false
-gates.min_score = -2
-retrain.schedule = "weekly"
-[panel]
-entity = "shop"
-time = "day"
-lags = 2
-"""
+STORY = PROJECT.replace("raw/weeks", "raw/story").replace(
+    "[panel]", 'gates.min_score = -2\nretrain.schedule = "weekly"\n[panel]'
+)
 BAD_WEEK = ("2026-02-02", "2026-02-08")
 
 

@@ -14,8 +14,9 @@ import pytest
 from podium.monitoring.daily_report import Reporter
 from podium.monitoring.report_text import report_text
 from podium.prediction_log.journal import Entry
-from podium.prediction_log.labels import labels_prefix, labels_table, read_label_file
+from podium.prediction_log.labels import is_label_file, labels_of, labels_prefix, read_label_file
 from podium.prediction_log.prediction_table import Privacy, entries_table, rows_table, to_bytes
+from podium.prediction_log.reading import read_day
 from podium.prediction_log.replay import replay_gate
 from podium.prediction_log.shipping import parquet_bytes, predictions_prefix
 from podium.prediction_log.verification import loader
@@ -73,7 +74,7 @@ class Log:
     def label(self, day: str, ids: list[str], labels: list[object]) -> None:
         target, rows = self.manifest.signature.target, range(1, len(ids) + 1)
         key = f"{labels_prefix(self.manifest.project, day)}{self.random.integers(1 << 40):012x}.parquet"
-        self.context.store.create(key, parquet_bytes(labels_table(ids, list(rows), labels, target, "ann")))
+        self.context.store.create(key, parquet_bytes(labels_of(ids, list(rows), labels, target, "ann").table))
 
     def report(self, day: str, previous: dict[str, Any] | None = None) -> dict[str, Any]:
         report = self.reporter.report(self.manifest.project, day, previous)
@@ -112,11 +113,11 @@ def test_days_like_the_training_data_are_without_alarm(mixed: Log) -> None:
 def test_wrong_labels_raise_an_alarm_and_drift_alone_does_not(mixed: Log) -> None:
     frame, codes = mixed.sample()
     classes = mixed.manifest.signature.target.classes
-    shifted = frame.assign(since=frame["since"] + 1500)  # nothing depends on the date
+    shifted = frame.assign(visits=frame["visits"] + 15)  # nothing depends on them
     ids = mixed.write("2026-11-01", shifted)
     report = mixed.report("2026-11-01")
     assert report["alarms"] == [] and report["drift"]["joint"] > 0.8
-    assert report["drift"]["columns"][0]["column"] == "since"
+    assert report["drift"]["columns"][0]["column"] == "visits"
     flipped = [classes[int(1 - code if number % 3 == 0 else code)] for number, code in enumerate(codes)]
     mixed.label("2026-11-02", ids, list(flipped))
     report = mixed.report("2026-11-02", report)
@@ -190,6 +191,37 @@ def test_forecasts_of_a_panel_are_compared_and_labelled(context: PromotionContex
     assert labelled["rows"] == ROWS - 3 and labelled["error"] < 1e-9
 
 
+def test_texts_and_dates_are_no_drift_and_strangers_are_not_estimated(context: PromotionContext) -> None:
+    words, random = ["fine", "good", "poor", "late", "lost", "kind", "cold", "hot"], np.random.default_rng(1)
+    days = (pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 300, 900), "D")).strftime("%Y-%m-%d")
+    texts = [" ".join(random.choice(words, 6)) + f" {number}" for number in range(900)]
+    frame = pd.DataFrame({"note": texts, "day": days, "size": random.normal(size=900).round(3)})
+    frame["late"] = np.where(frame["size"] + random.normal(0, 0.5, 900) > 0, "yes", "no")
+    kinds = {"note": {"kind": "text"}, "day": {"kind": "date"}}
+    project = Project.model_validate({"name": "notes", "target": "late", "columns": kinds, **OPTIONS})
+    log = Log(context, publish_champion(context, frame, project))
+    rows, _ = log.sample()
+    later = rows.assign(day=rows["day"] + 400, note=[f"{note} again {number}" for number, note in enumerate(rows["note"])])
+    log.write("2026-11-01", later)
+    report = log.report("2026-11-01")
+    distances = {each["column"]: each for each in report["drift"]["columns"]}
+    assert distances["day"]["distance"] > 2 and distances["note"]["measure"] == "Wasserstein"
+    assert "estimated" in report["error"] and report["alarms"] == []
+    log.write("2026-11-02", rows.assign(size=rows["size"] + 50))
+    strange = log.report("2026-11-02", report)
+    assert "differ too much" in strange["note"] and "estimated" not in strange["error"] and strange["alarms"] == []
+    assert "differ too much" in report_text(strange)
+
+
+def test_a_large_day_is_counted_and_sampled(prices: Log) -> None:
+    frame, _ = prices.sample()
+    for _ in range(5):
+        prices.write("2026-11-01", frame)
+    (day,) = read_day(prices.context.store, "prices", "2026-11-01", 30)
+    assert (day.rows, day.requests) == (5 * ROWS, 5)
+    assert day.table.num_rows == 30 and len(day.table["prediction_id"].unique()) > 1
+
+
 def test_few_rows_and_hidden_inputs_are_reported_as_such(prices: Log) -> None:
     frame, _ = prices.sample()
     prices.write("2026-11-01", frame.head(10))
@@ -200,24 +232,48 @@ def test_few_rows_and_hidden_inputs_are_reported_as_such(prices: Log) -> None:
     assert "excluded" in prices.report("2026-11-03")["note"]
 
 
-def test_label_files_are_read_or_refused_with_the_reasons() -> None:
-    classes, number = Target("bought", "binary", ("no", "yes")), Target("price", "regression")
-    good = b"\xef\xbb\xbfprediction_id;bought\n20261101aaaaaaaaaaaa-0; Yes\n20261101aaaaaaaaaaaa-1;no\n"
-    assert read_label_file(good, classes, "ann").to_pylist()[0] == {
-        "prediction_id": "20261101aaaaaaaaaaaa-0",
-        "row": 1,
-        "label": "yes",
-        "by": "ann",
-    }
-    assert read_label_file(b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,2,1e3\n", number, "")["row"].to_pylist() == [2]
-    for wrong, code in (
-        (b"", "csv-header"),
-        (b"id,label\n1,2\n", "missing-field"),
-        (b"prediction_id,label\nx,1\n", "invalid-type"),
-        (b"prediction_id,row,label\n20261101aaaaaaaaaaaa-0,0,1\n", "invalid-type"),
-        (b"prediction_id,label\n20261101aaaaaaaaaaaa-0,nan\n", "invalid-type"),
-        (b"prediction_id,label\n20261101aaaaaaaaaaaa-0,\n", "invalid-type"),
-    ):
-        with pytest.raises(BadData) as error:
-            read_label_file(wrong, replace(number), "")
-        assert error.value.code == code, wrong
+ID = "20261101aaaaaaaaaaaa-0"
+CLASSES, CODES, NUMBER = Target("y", "binary", ("no", "yes")), Target("y", "binary", (0, 1)), Target("y", "regression")
+
+
+@pytest.mark.parametrize(
+    ("data", "target", "labels", "unlabelled"),
+    [
+        (f"\ufeffprediction_id;y\n{ID}; Yes\n{ID};no\n", CLASSES, [(1, "yes"), (1, "no")], 0),
+        (f"prediction_id,row,label\n{ID},2.0,1.0\n{ID},3.0,\n", CODES, [(2, "1")], 1),  # as pandas writes them
+        (f"other,prediction_id,row,label\nx,{ID},2,1e3\n", NUMBER, [(2, "1000.0")], 0),
+        (json.dumps([{"prediction_id": ID, "label": 1}, {"prediction_id": ID, "row": 2, "y": None}]), CODES, [(1, "1")], 1),
+        (f'"prediction_id"\t"label"\n{ID}\t0.0\n', CODES, [(1, "0")], 0),
+    ],
+)
+def test_label_files_are_read_as_people_write_them(
+    data: str, target: Target, labels: list[tuple[int, str]], unlabelled: int
+) -> None:
+    assert is_label_file(data.encode(), target)
+    found = read_label_file(data.encode(), target, "ann")
+    assert list(zip(found.table["row"].to_pylist(), found.table["label"].to_pylist(), strict=True)) == labels
+    assert found.unlabelled == unlabelled
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("", "csv-header"),
+        ("[{]", "csv-header"),
+        ("id,label\n1,2\n", "missing-field"),
+        ("prediction_id,label\nx,1\n", "invalid-type"),
+        (f"prediction_id,row,label\n{ID},0,1\n", "invalid-type"),
+        (f"prediction_id,row,label\n{ID},1.5,1\n", "invalid-type"),
+        (f"prediction_id,label\n{ID},nan\n", "invalid-type"),
+        (f"prediction_id,label\n{ID},1e999\n", "invalid-type"),
+    ],
+)
+def test_label_files_are_refused_with_the_reason(data: str, code: str) -> None:
+    with pytest.raises(BadData) as error:
+        read_label_file(data.encode(), NUMBER, "")
+    assert error.value.code == code
+
+
+def test_a_table_with_ids_and_inputs_is_not_a_file_of_labels() -> None:
+    assert not is_label_file(f"prediction_id,age,city\n{ID},3,Bonn\n".encode(), NUMBER)
+    assert not is_label_file(b"prediction_id_of_yesterday,label\n1,2\n", NUMBER)
