@@ -158,11 +158,11 @@ def _identified(entries: Sequence[Entry], segment: str, rows: pa.Table) -> pa.Ta
 
 
 def available_inputs(table: pa.Table, signature: Signature) -> pd.DataFrame:
-    """Return the typed rows of a logged table as a frame, without inputs that were excluded or hashed."""
+    """Return the typed rows of a logged table as a frame, without inputs that were excluded, hashed or of another kind."""
     fields, columns = _fields(table, "inputs"), dict[str, np.ndarray]()
     for column in signature.inputs:
         cells = fields.get(column.name)
-        if cells is not None and cells.type != HASH:
+        if cells is not None and cells.type != HASH and pa.types.is_string(cells.type) == column.is_text:
             columns[column.name] = cells.to_numpy(zero_copy_only=False)
     return frame_of(columns)
 

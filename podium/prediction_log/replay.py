@@ -52,7 +52,7 @@ def replay(store: Store, loaded: LoadedVersion, rows: int = ROWS) -> Replay:
         frame = available_inputs(table, signature)
         missing = [column.name for column in signature.inputs if column.name not in frame]
         if missing:
-            raise NothingToReplay(f"the log has no values of {', '.join(missing[:5])}")
+            raise NothingToReplay(f"the log has no values of {', '.join(missing[:5])} that the version accepts")
         scores = model.scores(frame)
         predicted = np.isfinite(scores).all(axis=1)
         answers = recomputed_predictions(signature, scores, logged_keys(table, signature)).filter(pa.array(predicted))

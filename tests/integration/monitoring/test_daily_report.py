@@ -146,8 +146,9 @@ def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) 
     frame, _ = prices.sample()
     context, name = prices.context, prices.manifest.project
 
-    def candidate(factor: float) -> list[GateResult]:
+    def candidate(factor: float, room: str = "") -> list[GateResult]:
         table = tables.prices(800, seed=5)
+        table["rooms"] = room + table["rooms"].astype(str)
         project = Project(name=name, target="price", **OPTIONS)
         manifest = publish_version(context, table.assign(price=table["price"] * factor), project)
         gates = PromotionRules(gates=GateOptions(max_changed=0.1, non_inferiority=False))
@@ -160,6 +161,7 @@ def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) 
     (same,), (doubled,) = candidate(1), candidate(2)
     assert same.passed and "of the last 400 logged predictions" in same.detail
     assert not doubled.passed and doubled.detail.startswith("100.0%")
+    assert [gate.detail for gate in candidate(1, "r")] == ["not compared: the log has no values of rooms that the version accepts"]
 
 
 def test_a_version_whose_files_were_deleted_is_counted_and_named(prices: Log) -> None:
