@@ -23,7 +23,6 @@ from podium.inference.inbox import INBOX, OUTBOX
 from podium.models.metrics import CLASSIFICATION, REGRESSION
 from podium.prediction_log.labels import labels_prefix
 from podium.prediction_log.merkle import WIDTH
-from podium.prediction_log.shipping import predictions_prefix
 from podium.prediction_log.transparency_log import CHECKPOINT, PENDING, tile_key
 from podium.project import Project
 from podium.registry.audit_log import entry_key
@@ -41,6 +40,7 @@ from podium.registry.versions import (
 )
 from podium.settings import ROOT, StoreSettings
 from podium.storage.datasets import receipt_key, snapshot_key
+from podium.storage.predictions import predictions_prefix
 from podium.storage.reports import report_key
 from podium.tables.panel import RULES
 from podium.training.families import DEFAULT_FAMILIES, FAMILIES, PANEL_FAMILIES

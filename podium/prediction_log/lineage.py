@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -12,8 +11,7 @@ from podium.registry.retrain_record import read_retrain, retrain_dates
 from podium.registry.signing import TrustPolicy
 from podium.registry.versions import Manifest, list_versions, read_manifest
 from podium.storage.object_store import NotFound, Store
-
-LOGGED = re.compile(r"predictions/[^/]+/dt=([0-9-]+)/[0-9a-f]+-([0-9]+)\.parquet")
+from podium.storage.predictions import logged_promotions
 
 
 @dataclass(slots=True)
@@ -44,7 +42,7 @@ def lineage(store: Store, trust: TrustPolicy, project: str, name: str = "") -> l
     if not chosen:
         raise NotFound(f'{project} has no version and no data snapshot "{name}"' if name else f"{project} has no versions")
     records = [read_retrain(store, project, day, trust.trainers) for day in retrain_dates(store, project)]
-    entries, logged = entries_since(store, project, trust.promoters), _logged_files(store, project)
+    entries, logged = entries_since(store, project, trust.promoters), logged_promotions(store, project)
     found = []
     for manifest in chosen:
         each = _origin(manifest)
@@ -65,12 +63,3 @@ def _origin(manifest: Manifest) -> VersionLineage:
 
 def _event(entry: AuditEntry) -> str:
     return f"{entry.sequence}: {entry.action} by {entry.by} at {entry.at}"
-
-
-def _logged_files(store: Store, project: str) -> dict[int, Counter[str]]:
-    """Return the number of prediction files by promotion and day."""
-    files: dict[int, Counter[str]] = {}
-    for info in store.list_objects(f"predictions/{project}/"):
-        if match := LOGGED.fullmatch(info.key):
-            files.setdefault(int(match[2]), Counter())[match[1]] += 1
-    return files

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from podium.prediction_log.prediction_table import PREDICTION_ID
-from podium.prediction_log.shipping import predictions_prefix
 from podium.storage.object_store import Store
+from podium.storage.predictions import is_logged, predictions_prefix
 
 MAX_OBJECTS = 200
 """Objects that are read to find the last predictions."""
@@ -51,15 +51,10 @@ class LoggedVersion:
         return self._chosen().drop_columns("lot")
 
 
-def _is_log(key: str) -> bool:
-    """Return whether an object holds logged rows, and not an input or a result of a file."""
-    return key.endswith(".parquet") and key.count("/") == 3
-
-
 def _tables(store: Store, prefix: str) -> Iterator[pa.Table]:
     """Yield the objects of logged rows under a prefix; each is of one version."""
     for info in store.list_objects(prefix):
-        if _is_log(info.key):
+        if is_logged(info.key):
             yield pq.read_table(io.BytesIO(store.read(info.key).data))
 
 
@@ -93,7 +88,7 @@ def read_last(store: Store, project: str, rows: int) -> Sequence[pa.Table]:
     """Return the newest logged rows, in tables of one version each. Raises StoreError."""
     tables, left, objects = list[pa.Table](), rows, MAX_OBJECTS
     for folder in sorted(store.folders(f"predictions/{project}/"), reverse=True):
-        infos = [info for info in store.list_objects(f"predictions/{project}/{folder}/") if _is_log(info.key)]
+        infos = [info for info in store.list_objects(f"predictions/{project}/{folder}/") if is_logged(info.key)]
         for info in sorted(infos, key=lambda info: (info.modified, info.key), reverse=True):
             if left <= 0 or not objects:
                 return tables

@@ -35,6 +35,7 @@ from podium.registry.versions import IntegrityError, Manifest, read_manifest
 from podium.settings import StoreSettings
 from podium.storage.files import atomic_write
 from podium.storage.object_store import AlreadyExists, Store, StoreError, digest
+from podium.storage.predictions import dashed, logged_key
 
 log = logging.getLogger(__name__)
 POLL_SECONDS, MAX_PAUSE, LAST_SECONDS = 0.5, 30.0, 3.0
@@ -42,15 +43,6 @@ MAX_FILES = 64
 """Files that are shipped before the log is appended to."""
 STATE, FAILED = "shipping.json", ".failed"
 VersionKey = tuple[str, str, str, int]
-
-
-def predictions_prefix(project: str, day: str) -> str:
-    return f"predictions/{project}/dt={dashed(day)}/"
-
-
-def dashed(name: str) -> str:
-    """Return the day that a name starts with as YYYY-MM-DD."""
-    return f"{name[:4]}-{name[4:6]}-{name[6:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +107,7 @@ class Shipper:
             project, name, _, promotion = version
             if name:
                 results += self._promotion(version)
-                key = f"{predictions_prefix(project, path.stem)}{path.stem}-{promotion}.parquet"
+                key = logged_key(project, path.stem, promotion)
                 results.append(self._object(key, self._table(path.stem, version, entries), version, "predictions"))
             else:
                 key = f"{labels_prefix(project, dashed(path.stem))}{path.stem}.parquet"

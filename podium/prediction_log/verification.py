@@ -24,7 +24,6 @@ from podium.prediction_log.prediction_table import (
     logged_scores,
     recomputed_predictions,
 )
-from podium.prediction_log.shipping import predictions_prefix
 from podium.prediction_log.transparency_log import Checkpoint, TransparencyLog
 from podium.registry.audit_entry import AuditEntry, parse_entry
 from podium.registry.audit_log import entry_key
@@ -32,6 +31,7 @@ from podium.registry.loading import load_manifest, load_model
 from podium.registry.signing import TrustPolicy, VerifyingKeys
 from podium.registry.versions import Fetch, IntegrityError, Manifest
 from podium.storage.object_store import NotFound, Store, StoreError, digest
+from podium.storage.predictions import predictions_prefix
 
 CLOCK_TOLERANCE = timedelta(minutes=10)
 """How far the clocks of the processes that write to the log may differ."""

@@ -18,6 +18,7 @@ from podium.registry.audit_log import retired_versions
 from podium.registry.promotion import Clock, PromotionContext, StillReferenced, retire
 from podium.registry.versions import MANIFEST, TOMBSTONE, VERSION, is_tombstone, read_manifest, version_prefix
 from podium.storage.object_store import AlreadyExists
+from podium.storage.predictions import logged_promotions
 
 REPRODUCIBLE_SUFFIXES = (".arrow", ".parquet", ".html")
 """Suffixes of run outputs that can be recomputed; the other outputs are small and document the run."""
@@ -64,7 +65,7 @@ def find_garbage(context: PromotionContext, project: str, now: datetime, *, keep
     as_of = current.sequence if current else 0
     entries = context.entries(project)
     events = [entry for entry in entries if entry.action != "retire"]
-    needed = _referenced(current, events[-keep:] if keep else []) | _in_prediction_log(context, project)
+    needed = _referenced(current, events[-keep:] if keep else []) | _in_prediction_log(context, project, entries)
     retired = retired_versions(entries)
     for version, objects in sorted(_version_objects(context, project).items()):
         if _is_unfinished(context, project, version, objects):
@@ -131,10 +132,12 @@ def _referenced(current: AuditEntry | None, entries: list[AuditEntry]) -> set[st
     return versions | ({current.champion} if current else set())
 
 
-def _in_prediction_log(context: PromotionContext, project: str) -> set[str | None]:
-    """Return the versions that have objects under predictions/PROJECT/dt=DAY/VERSION/."""
+def _in_prediction_log(context: PromotionContext, project: str, entries: list[AuditEntry]) -> set[str | None]:
+    """Return the versions whose predictions are logged, or kept as files under predictions/PROJECT/dt=DAY/VERSION/."""
+    promotions = logged_promotions(context.store, project)
     keys = (info.key for info in context.store.list_objects(f"predictions/{project}/"))
-    return {key.split("/")[3] for key in keys if key.count("/") >= 4}
+    of_files = {key.split("/")[3] for key in keys if key.count("/") >= 4}
+    return of_files | {entry.champion for entry in entries if entry.sequence in promotions}
 
 
 def _version_objects(context: PromotionContext, project: str) -> dict[str, VersionObjects]:

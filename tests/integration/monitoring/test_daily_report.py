@@ -18,7 +18,7 @@ from podium.prediction_log.labels import is_label_file, labels_of, labels_prefix
 from podium.prediction_log.prediction_table import Privacy, entries_table, rows_table, to_bytes
 from podium.prediction_log.reading import read_day
 from podium.prediction_log.replay import replay_gate
-from podium.prediction_log.shipping import parquet_bytes, predictions_prefix
+from podium.prediction_log.shipping import parquet_bytes
 from podium.prediction_log.verification import loader
 from podium.project import GateOptions, Project, PromotionRules
 from podium.registry.audit_entry import GateResult
@@ -29,6 +29,7 @@ from podium.registry.promotion import PromotionContext, promote, utc_now
 from podium.registry.versions import Manifest
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData
+from podium.storage.predictions import logged_key
 from podium.tables.frames import columns_of
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST
 from tests import tables
@@ -67,8 +68,7 @@ class Log:
         segment = f"{day.replace('-', '')}{self.random.integers(1 << 40):012x}"
         entry = Entry(0, 1.0, self.version, "", b"", {self.manifest.champion: []}, [], to_bytes(table))
         logged = entries_table([entry], segment, signature, self.manifest.families, options or Privacy())
-        key = f"{predictions_prefix(self.manifest.project, segment)}{segment}-1.parquet"
-        self.context.store.create(key, parquet_bytes(logged))
+        self.context.store.create(logged_key(self.manifest.project, segment, 1), parquet_bytes(logged))
         return [f"{segment}-0"] * len(frame)
 
     def label(self, day: str, ids: list[str], labels: list[object]) -> None:
@@ -161,7 +161,9 @@ def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) 
     (same,), (doubled,) = candidate(1), candidate(2)
     assert same.passed and "of the last 400 logged predictions" in same.detail
     assert not doubled.passed and doubled.detail.startswith("100.0%")
-    assert [gate.detail for gate in candidate(1, "r")] == ["not compared: the log has no values of rooms that the version accepts"]
+    assert [gate.detail for gate in candidate(1, "r")] == [
+        "not compared: the log has no values of rooms that the version accepts"
+    ]
 
 
 def test_a_version_whose_files_were_deleted_is_counted_and_named(prices: Log) -> None:

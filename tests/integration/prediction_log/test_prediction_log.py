@@ -205,7 +205,11 @@ def test_labels_are_stored_and_refused_if_they_are_not_valid(service: Client, ve
     assert service.post_json(path, {"label": "yes", "row": 2}).json()["code"] == "unknown-prediction"
     assert service.post_json("/predictions/20260101aaaaaaaaaaaa-0/label", {"label": "yes"}).status == 404
     table = f"prediction_id,bought\n{prediction_id},no\n".encode()
-    assert service.post(f"{MIXED}/labels", table, CSV).json() == {"project": "mixed", "labels": 1}
+    assert service.post(f"{MIXED}/labels", table, CSV).json() == {
+        "project": "mixed",
+        "labels": 1,
+        "unlabelled": 0,
+    }
     assert service.post(f"{MIXED}/labels", b"id,label\n1,2\n", CSV).json()["code"] == "missing-field"
     store.create("inbox/mixed/labels.csv", table)
     service.wait_until(lambda: store.exists("outbox/mixed/labels.csv.receipt.json"), 30)

@@ -12,6 +12,7 @@ from podium.registry.gc import GcCandidate, delete_garbage, find_garbage
 from podium.registry.promotion import PromotionContext, StillReferenced, promote, rollback
 from podium.registry.versions import TOMBSTONE, publish, read_manifest
 from podium.storage.object_store import StoreError
+from podium.storage.predictions import logged_key
 from tests.integration.registry.test_fsck import publish_and_promote, trained
 from tests.integration.registry.test_promotion import published
 
@@ -53,8 +54,12 @@ def test_unreferenced_versions_are_found_and_deleted(context: PromotionContext, 
 def test_recent_and_logged_versions_and_recent_entries_are_kept(context: PromotionContext, versions: list[str]) -> None:
     assert [candidate.version for candidate in garbage(context, keep=3)] == [versions[3]]
     assert garbage(context, days=100_000) == []
-    context.store.create(f"predictions/p/dt=2026-05-01/{versions[3]}/1.parquet", b"x")
+    context.store.create(f"predictions/p/dt=2026-05-01/{versions[3]}/1.csv", b"x")
     assert garbage(context, keep=3) == []
+    assert versions[0] in {candidate.version for candidate in garbage(context, keep=0)}
+    (promoted,) = [entry for entry in context.entries("p") if entry.champion == versions[0]]
+    context.store.create(logged_key("p", "20260501c0ffeec0ffee", promoted.sequence), b"x")
+    assert versions[0] not in {candidate.version for candidate in garbage(context, keep=0)}
 
 
 def test_a_retired_version_cannot_be_promoted(context: PromotionContext, versions: list[str]) -> None:
