@@ -15,6 +15,7 @@ COMMANDS = {
     "fsck": "podium.cli.fsck:fsck_",
     "gc": "podium.cli.gc:gc",
     "keys": "podium.cli.keys:keys",
+    "labels": "podium.cli.labels:labels_",
     "lineage": "podium.cli.lineage:lineage_",
     "models": "podium.cli.models:models",
     "predict": "podium.cli.predict:predict",
