@@ -99,29 +99,12 @@ def test_the_function_has_its_secret_and_enough_time(stack: dict[str, str]) -> N
 
 
 ANY, ONCE = "create and overwrite", "create only"
+LOG = {"log/tile/": ONCE, "log/checkpoint": ANY, "log/pending": ANY}
 ROLES = {
-    "TrainerPolicy": {
-        "datasets/": ONCE,
-        "runs/": ONCE,
-        "versions/": ONCE,
-        "predictions/": ONCE,
-        "predictions/*/predictions.csv": ANY,
-        "drop/": ANY,
-        "monitoring/": ONCE,
-        "log/tile/": ONCE,
-        "log/checkpoint": ANY,
-        "log/pending": ANY,
-    },
+    "TrainerPolicy": {"datasets/": ONCE, "runs/": ONCE, "versions/": ONCE},
     "PromoterPolicy": {"history/": ONCE, "runs/": ONCE, "aliases/": ANY},
-    "ServicePolicy": {
-        "outbox/": ANY,
-        "drop/": ANY,
-        "predictions/": ONCE,
-        "labels/": ONCE,
-        "log/tile/": ONCE,
-        "log/checkpoint": ANY,
-        "log/pending": ANY,
-    },
+    "BatchPolicy": {"predictions/": ONCE, "predictions/*/predictions*.csv": ANY, "drop/": ANY, "monitoring/": ONCE, **LOG},
+    "ServicePolicy": {"outbox/": ANY, "drop/": ANY, "predictions/": ONCE, "labels/": ONCE, **LOG},
 }
 CREATE_ONLY = '{"null": {"s3:if-none-match": false}}'
 
