@@ -5,6 +5,7 @@ from luigi_tasks import progress as progress
 from luigi_tasks.batch import CheckDeadline, PredictBatch
 from luigi_tasks.default_configuration import apply_default_configuration
 from luigi_tasks.monitor import Monitor
+from luigi_tasks.parts import PartsWorker, PredictParts
 from luigi_tasks.promotion_tasks import PromoteVersion, Rollback
 from luigi_tasks.retrain import RangeWeekly, Retrain, RetrainDue
 from luigi_tasks.stage import Ingest, SnapshotInput
@@ -33,8 +34,10 @@ __all__ = [
     "Features",
     "Ingest",
     "Monitor",
+    "PartsWorker",
     "Pipeline",
     "PredictBatch",
+    "PredictParts",
     "Promote",
     "PromoteVersion",
     "Publish",

@@ -30,6 +30,7 @@ from podium.monitoring.alarms import send_alarm
 from podium.prediction_log.journal import Journal
 from podium.prediction_log.recorder import Recorder
 from podium.prediction_log.shipping import Shipper
+from podium.registry.audit_entry import AuditEntry
 from podium.registry.champion_alias import read_champion
 from podium.schema.schedules import deadline_of
 from podium.settings import StoreSettings
@@ -80,6 +81,28 @@ def recorder() -> Iterator[RecordFile]:
         yield record
 
 
+def champion_entry(project: str) -> AuditEntry:
+    """Return the audit-log entry of the champion. Raises StoreError if there is none."""
+    context = promotion_context(signing=False)
+    entry = read_champion(context.store, project, context.trust.promoters)
+    if entry is None or entry.champion is None:
+        raise StoreError(f"{project} has no champion: train and promote a version first")
+    return entry
+
+
+def load_served(entry: AuditEntry) -> ServedModel:
+    """Validate and load the version that an audit-log entry made the champion. Raises StoreError."""
+    assert entry.champion and entry.manifest_sha256
+    context = promotion_context(signing=False)
+    try:
+        loaded = context.validator.load(
+            entry.project, entry.champion, entry.manifest_sha256, context.fetch, context.trust.trainers
+        )
+    finally:
+        context.validator.close()
+    return ServedModel.of(entry, loaded)
+
+
 def raise_alarm(alarm: dict[str, Any]) -> None:
     """Log an alarm, and send it if there is a receiver. Raises AlarmNotSent."""
     settings = StoreSettings()
@@ -107,7 +130,7 @@ class PredictBatch(luigi.Task):
 
     def run(self) -> None:
         """Predict the table. Raises StoreError; for an invalid table, the message lists its errors."""
-        model = self._champion()
+        model = load_served(champion_entry(self.project))
         urls = model.manifest.configuration.get("inbox") or {}
         source_url, output_url = self.source or urls.get("input_url"), urls.get("output_url")
         if not source_url:
@@ -126,18 +149,6 @@ class PredictBatch(luigi.Task):
         if (deadline := urls.get("deadline")) and datetime.now(UTC) > deadline_of(deadline, self.date):
             message = f"the predictions of {self.project} for {self.date} were written after {deadline}"
             raise_alarm({"project": self.project, "day": str(self.date), "kind": "deadline", "message": message})
-
-    def _champion(self) -> ServedModel:
-        context = promotion_context(signing=False)
-        entry = read_champion(context.store, self.project, context.trust.promoters)
-        if entry is None or entry.champion is None or entry.manifest_sha256 is None:
-            raise StoreError(f"{self.project} has no champion: train and promote a version first")
-        trainers = context.trust.trainers
-        try:
-            loaded = context.validator.load(self.project, entry.champion, entry.manifest_sha256, context.fetch, trainers)
-        finally:
-            context.validator.close()
-        return ServedModel.of(entry, loaded)
 
     def _predict(self, file: InboxFile, model: ServedModel) -> None:
         with recorder() as record:

@@ -10,13 +10,14 @@ import luigi
 
 from luigi_tasks.batch import PredictBatch
 from luigi_tasks.monitor import Monitor
+from luigi_tasks.parts import PredictParts, parts_text
 from luigi_tasks.promotion_tasks import ChampionChange
 from luigi_tasks.retrain import Retrain, RetrainDue
 from luigi_tasks.stage import Ingest, Stage
 from podium.monitoring.report_text import report_text
 from podium.schema.data_errors import BadData
 
-RECEIPT_TASKS = (ChampionChange, Monitor, PredictBatch, Retrain)
+RECEIPT_TASKS = (ChampionChange, Monitor, PredictBatch, PredictParts, Retrain)
 """Tasks that run once per request, day or week and write a receipt or a report."""
 
 
@@ -86,5 +87,7 @@ def on_missing(task: Any) -> None:
 def print_summary(task: Any) -> None:
     if task.get_task_family() == "Pipeline":
         print("\n" + task.output().read().decode(), flush=True)
+    if isinstance(task, PredictParts):
+        print("\n" + parts_text(task.output().document()), flush=True)
     if isinstance(task, Monitor):
         print("\n" + report_text(task.output().document()), flush=True)

@@ -61,6 +61,8 @@ class InboxWorker:
 
     async def run(self) -> None:
         """Scan at regular intervals and after each notification, for as long as the service runs."""
+        if not self._options.poll_seconds:
+            await asyncio.Event().wait()
         while True:
             self._notified.clear()
             for project in await run_in_threadpool(self._evicted_with_files):

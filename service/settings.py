@@ -88,7 +88,9 @@ class ServiceSettings(StoreSettings):
     max_jobs_per_caller: int = Field(8, gt=0, description="maximum unfinished jobs per API key")
     job_timeout: float = Field(900.0, gt=0, description="maximum seconds per job")
     max_result_bytes: int = Field(2_000_000_000, gt=0, description="maximum bytes of a job's result")
-    inbox_poll_seconds: float = Field(15.0, gt=0, description="seconds between scans of the inbox")
+    inbox_poll_seconds: float = Field(
+        15.0, ge=0, description="seconds between scans of the inbox; 0 for a replica that processes no files"
+    )
     shared: Path | None = Field(
         None, description="folder for uploads and results, shared by all workers; a temporary folder by default"
     )

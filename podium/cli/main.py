@@ -12,6 +12,7 @@ COMMANDS = {
     "champions": "podium.cli.champions:champions_",
     "config": "podium.cli.serve:config",
     "demo": "podium.local.commands:demo",
+    "drill": "podium.local.commands:drill",
     "fsck": "podium.cli.fsck:fsck_",
     "gc": "podium.cli.gc:gc",
     "keys": "podium.cli.keys:keys",

@@ -167,7 +167,7 @@ def process_file(file: InboxFile, snapshot: ServedModel, options: ProcessingOpti
             data = _read(file.source, etag, options.max_bytes)
             facts["input"] = archive.keep(data, ".input")
             labels = options.record_labels(snapshot, file.source.url, data) if options.record_labels else None
-            predicted = _Predicted(data) if labels is not None else _predict(data, file, snapshot, options)
+            predicted = PredictedTable(data) if labels is not None else predict_table(data, file.source.url, snapshot, options)
             del data
             if read_receipt(file)[0] != receipt_etag:
                 return None  # another replica was faster
@@ -227,7 +227,7 @@ def _read(source: ObjectRef, etag: str, max_bytes: int) -> bytes:
 
 
 @dataclass(slots=True)
-class _Predicted:
+class PredictedTable:
     """A result as CSV, its number of rows, how many of them have unknown entities, and the ids under which they are logged."""
 
     csv: bytes = b""
@@ -236,16 +236,16 @@ class _Predicted:
     logged: list[LoggedRows] = field(default_factory=list)
 
 
-def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: ProcessingOptions) -> _Predicted:
-    """Predict a table. Raises BadData."""
+def predict_table(data: bytes, url: str, snapshot: ServedModel, options: ProcessingOptions) -> PredictedTable:
+    """Predict the bytes of a table at a URL. Raises BadData."""
     with tempfile.TemporaryDirectory(prefix="podium-drop-") as folder:
         path = Path(folder) / "table"
         path.write_bytes(data)
         is_panel = snapshot.signature.panel is not None  # forecast with the champion only, for the entities that it knows
-        parse_options = ParseOptions(by_row=is_panel, gzipped=file.source.key.endswith(".gz"), keep_extra=True)
+        parse_options = ParseOptions(by_row=is_panel, gzipped=url.endswith(".gz"), keep_extra=True)
         families: Sequence[str] = snapshot.families("champion" if is_panel else options.families)
         max_bytes = min(MAX_RESULT_BYTES, MAX_GROWTH * options.max_bytes)
-        sha256, predicted, size = hashlib.sha256(data).digest(), _Predicted(), 0
+        sha256, predicted, size = hashlib.sha256(data).digest(), PredictedTable(), 0
         with (Path(folder) / "result").open("w+b") as result:
             for chunk in predict_file(
                 path,
@@ -255,7 +255,7 @@ def _predict(data: bytes, file: InboxFile, snapshot: ServedModel, options: Proce
                 parse_options,
                 problems=not is_panel,
                 limits=Limits(decoded_bytes=max_bytes),
-                record=functools.partial(options.record, snapshot, file.source.url, sha256),
+                record=functools.partial(options.record, snapshot, url, sha256),
             ):
                 if chunk.prediction_id:
                     predicted.logged.append(logged_rows(chunk.prediction_id, predicted.rows, chunk.rows))

@@ -1,4 +1,4 @@
-"""`podium demo`, `podium smoke` and `podium accept`."""
+"""`podium demo`, `podium smoke`, `podium drill` and `podium accept`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from podium.cli.common import context_from_settings, report_errors
 from podium.local.acceptance import project_names, run_acceptance
 from podium.local.demo import run_demo
+from podium.local.drill import run_drill
 from podium.local.smoke import run_smoke
 from podium.settings import ROOT
 
@@ -44,6 +46,23 @@ def smoke(folder: Path | None, as_json: bool) -> None:
     Trains a model, calls every endpoint, and swaps models under load. Exits with code 1 if a check fails.
     """
     raise SystemExit(run_smoke(folder.resolve() if folder else None, as_json))
+
+
+@click.command()
+@click.argument("project")
+@click.option("--seconds", default=10.0, show_default=True, help="how long the object store is away")
+@json_option
+@report_errors
+def drill(project: str, seconds: float, as_json: bool) -> None:
+    """Break a replica of this installation in the ways that happen, and report what its clients see.
+
+    Starts a replica on this machine with the champions of the configured bucket, and lets it lose the object store, a worker,
+    and events, under load. Writes nothing to the bucket. Exits with code 1 if clients would have noticed.
+
+    \b
+    podium drill credit
+    """
+    raise SystemExit(run_drill(context_from_settings(signing=False), project, seconds, as_json))
 
 
 @click.command()

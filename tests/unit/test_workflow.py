@@ -66,4 +66,4 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     panels = json.loads((COMPOSE / "dashboard.json").read_text())["panels"]
     expressions = [target["expr"] for panel in panels for target in panel["targets"]]
     used = {name.removesuffix("_bucket") for each in expressions for name in re.findall(r"[a-z]+(?:_[a-z]+)+", each)}
-    assert used - {"model_name", "model_version", "histogram_quantile"} <= known
+    assert used - {"model_name", "model_version", "histogram_quantile", "rate_interval"} <= known
