@@ -10,6 +10,7 @@ from podium.cli.lazy_group import LazyGroup
 COMMANDS = {
     "accept": "podium.local.commands:accept",
     "champions": "podium.cli.champions:champions_",
+    "check-store": "podium.cli.check_store:check_store_",
     "config": "podium.cli.serve:config",
     "demo": "podium.local.commands:demo",
     "drill": "podium.local.commands:drill",

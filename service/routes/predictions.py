@@ -26,7 +26,6 @@ from service.services import Services, ServicesDep
 router = APIRouter(tags=["predictions"])
 Result = TypeVar("Result")
 LABEL_FILES: dict[str, Any] = {
-    "text/csv": {"schema": {"type": "string"}},
     "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
 }
 
@@ -84,7 +83,9 @@ async def label(prediction_id: str, body: LabelBody, request: Request, services:
     openapi_extra={"requestBody": {"required": True, "content": LABEL_FILES}},
 )
 async def labels(project: str, request: Request, services: ServicesDep) -> LabelsReceived:
-    """Columns `prediction_id`, `label` (or the target's name) and optionally `row`; or a JSON list of such objects.
+    """A JSON list of objects with `prediction_id`, `label` (or the target's name) and optionally `row`.
+
+    The body can also be CSV (`text/csv`) with these columns.
 
     Nothing is stored if a row is not valid. Rows without a label are counted.
     """

@@ -1,4 +1,4 @@
-"""The GitHub workflows, the configuration of Dependabot and the compose file, checked by their schemas."""
+"""GitHub workflows, Dependabot, the compose file and the Kubernetes manifests, checked by their schemas."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -67,3 +68,17 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     expressions = [target["expr"] for panel in panels for target in panel["targets"]]
     used = {name.removesuffix("_bucket") for each in expressions for name in re.findall(r"[a-z]+(?:_[a-z]+)+", each)}
     assert used - {"model_name", "model_version", "histogram_quantile", "rate_interval"} <= known
+
+
+@pytest.mark.parametrize("name", ["service.yaml", "tasks.yaml"])
+def test_the_manifests_match_the_schemas_of_kubernetes(name: str) -> None:
+    for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / name).read_text()):
+        kubernetes_validate.validate(document, "1.34", strict=True)
+
+
+def test_the_tasks_of_the_manifests_exist() -> None:
+    tasks = (ROOT / "docs" / "reference" / "tasks.md").read_text()
+    for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "tasks.yaml").read_text()):
+        if document["kind"] == "CronJob":
+            (container,) = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+            assert f"## {container['args'][0]}\n" in tasks
