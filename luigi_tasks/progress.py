@@ -10,7 +10,7 @@ import luigi
 
 from luigi_tasks.batch import PredictBatch
 from luigi_tasks.monitor import Monitor
-from luigi_tasks.parts import PredictParts, parts_text
+from luigi_tasks.parts import PartsWorker, PredictParts, parts_text
 from luigi_tasks.promotion_tasks import ChampionChange
 from luigi_tasks.retrain import Retrain, RetrainDue
 from luigi_tasks.stage import Ingest, Stage
@@ -68,7 +68,7 @@ def on_present(task: Any) -> None:
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def on_failure(task: Any, error: BaseException) -> None:
-    if isinstance(task, (Ingest, Stage, *RECEIPT_TASKS)):
+    if isinstance(task, (Ingest, PartsWorker, Stage, *RECEIPT_TASKS)):
         _print("✗", task, f"{type(error).__name__}: {error}")
         for problem in error.problems if isinstance(error, BadData) else ():
             print(f"    {problem.as_json()}", file=sys.stderr, flush=True)

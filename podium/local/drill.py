@@ -130,7 +130,7 @@ class Drill:
             started = time.monotonic()
             client.wait_until(lambda: client.get("/readyz").status == 200, READY_SECONDS)
             self.report.figure("seconds_until_ready", time.monotonic() - started)
-            record = client.get("/openapi.json").json()["components"]["schemas"][f"record-{self.project}"]["example"]
+            record = client.get("/openapi.json").json()["components"]["schemas"][f"record-{self.project}"]["examples"][0]
             self._store_fails(proxy, client, record, "refused")
             self._store_fails(proxy, client, record, "hanging")
             self._worker_is_killed(process, client, record)

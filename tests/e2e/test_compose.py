@@ -57,7 +57,7 @@ class Stack:
         text = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: self.secrets.get(found[1], ""), str(text))
         for name, port in self.ports.items():
             text = text.replace(name, f"127.0.0.1:{port}")
-        return re.sub(r"\b(service-[12]|s3|dask-scheduler)\b(?![:.\w])", "127.0.0.1", text)
+        return re.sub(r"(^|=)(s3|dask-scheduler)$", r"\g<1>127.0.0.1", text)
 
     def environment(self, name: str) -> dict[str, str]:
         variables = {key: self.here(value) for key, value in self.services[name].get("environment", {}).items()}
@@ -102,7 +102,7 @@ class Stack:
 
     def stop(self) -> None:
         for process in reversed(list(self.processes.values())):
-            process.stop(15)
+            process.stop(5)
 
 
 @pytest.fixture(scope="module")

@@ -256,7 +256,9 @@ def test_a_policy_denies_what_its_neighbours_may_do(own_cloud: LocalCloud, name:
         for key in FORBIDDEN[name]:
             with pytest.raises(ClientError, match="denied"):
                 client.put_object(Bucket="podium", Key=key, Body=b"x", IfNoneMatch="*")
-        own = {"TrainerPolicy": "versions/p/v/x", "PromoterPolicy": "history/p/1.json"}.get(name, "predictions/p/dt=2026/x")
+        own = {"TrainerPolicy": "versions/p/v/x", "PromoterPolicy": "history/p/1.json"}.get(
+            name, f"predictions/p/dt=2026/{name}"
+        )
         client.put_object(Bucket="podium", Key=own, Body=b"x", IfNoneMatch="*")
         with pytest.raises(ClientError, match="denied"):
             client.put_object(Bucket="podium", Key=own, Body=b"y")

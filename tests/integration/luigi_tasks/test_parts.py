@@ -98,8 +98,8 @@ def test_killed_workers_are_replaced_and_the_results_are_the_same_bytes(
     while len(store.names(f"{prefix('many')}receipts/", "")) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     for worker in workers:
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        with worker:
+            worker.send_signal(signal.SIGKILL)
     written = store.names(f"{prefix('many')}receipts/", "")
     assert 3 <= len(written) < 24
     again = start(own_cloud, "many")
