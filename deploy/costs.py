@@ -21,12 +21,12 @@ REQUESTS_PER_VCPU = 5_000
 """A quarter of what one worker answers on the machine of docs/scaling.md, whose load generator ran beside it."""
 PEAK = 3
 """Peak over mean requests."""
-BATCH_GB_PER_VCPU_HOUR = 30
+BATCH_GB_PER_VCPU_HOUR = 24
 """CSV read, predicted, logged and written."""
 LOGGED_BYTES, REQUEST_BYTES, LINE_BYTES = 110, 1_500, 300
 """A row of the prediction log as Parquet, a request with its answer, and a line of the access log."""
 SHIP_SECONDS, WRITES_PER_SHIPMENT = 5, 6
-ROW_BYTES = 200
+ROW_BYTES = 170
 """A row of a CSV file of 25 columns."""
 
 

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 MIN_BLOCK_ROWS = 1000
 NO_MESSAGE_LOGS = {"distributed.admin.low-level-log-length": 0, "distributed.admin.log-length": 0}
 """By default, Dask keeps its last thousand messages with their rows, which makes garbage collections take 0.1 s."""
+START_SECONDS = 10
+"""How long workers may take to start an actor: a dead one never does, and the scheduler learns of it late."""
 RETRY_SECONDS = 30
 """How many seconds to avoid the cluster after a failure."""
 
@@ -158,7 +160,8 @@ class DaskExecutor:
         return np.vstack([future.result(timeout=_remaining(deadline)) for future in futures])
 
     def _scorers_of_workers(self, client: Client, deadline: float) -> list[Any]:
-        """Return an actor of each worker; start those of new workers. Raises TimeoutError."""
+        """Return an actor of each worker; start those of new workers. Raises TimeoutError, soon if a worker has died."""
+        deadline = min(deadline, time.monotonic() + START_SECONDS)
         if not self._lock.acquire(timeout=_remaining(deadline)):
             raise TimeoutError("another batch waits for the workers")
         try:

@@ -39,8 +39,8 @@ def check_store(store: Store) -> Iterator[StoreCheck]:
     for number, (name, check) in enumerate(checks.items()):
         try:
             problem = check(store, f"{prefix}{number} +ü")
-        except StoreError as error:
-            problem = str(error)
+        except Exception as error:  # an unknown store may answer anything
+            problem = f"{type(error).__name__}: {error}"
         yield StoreCheck(name, not problem, problem)
 
 
