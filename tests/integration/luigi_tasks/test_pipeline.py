@@ -365,7 +365,7 @@ def toml(value: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["wine", "diabetes", "pima"])
+@pytest.mark.parametrize("name", ["wine", pytest.param("diabetes", marks=pytest.mark.long), "pima"])
 def test_a_new_table_needs_only_a_short_project_file(
     name: str, environment: dict[str, str], cloud: LocalCloud, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

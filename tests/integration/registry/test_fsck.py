@@ -78,6 +78,7 @@ def run_in_child(work: Callable[[], None]) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_rerun_after_a_kill_at_any_call_makes_the_bucket_consistent(context: PromotionContext) -> None:
     first, files = trained(1, None)

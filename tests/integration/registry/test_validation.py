@@ -64,6 +64,7 @@ def test_a_killed_fork_server_is_replaced(signer: Signer, version: tuple[Manifes
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_thousand_damaged_models_do_no_harm(validator: Validator, signer: Signer, version: tuple[Manifest, Files]) -> None:
     """Models with flipped, cut, repeated and moved bytes, all signed, are rejected or predict the same."""

@@ -158,6 +158,7 @@ class World:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_random_schedules_end_at_the_alias(tmp_path: Path) -> None:
     """Alias moves with lost, duplicate, late and reordered events, while the store fails and recovers."""
 

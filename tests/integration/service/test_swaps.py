@@ -157,6 +157,7 @@ def append_promotion(context: PromotionContext, version: str, manifest: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_swaps_fail_no_request_mix_no_versions_and_never_go_back(
     service: Client, cloud_context: PromotionContext, versions: list[Manifest]
 ) -> None:
