@@ -434,6 +434,8 @@ def bucket_page() -> str:
         (PENDING, "the entries that are being appended, with their checkpoint"),
         (tile_key("LEVEL", 0, WIDTH), "its hashes, and its entries if LEVEL is `entries`; C2SP tlog-tiles"),
         (batch.replace("2026-11-27", "DATE").removesuffix(".receipt.json"), "result of `PredictBatch`, with its receipt"),
+        ("predictions/PROJECT/dt=DATE/parts-DIGEST/", "list, claims, results, receipts and summary of `PredictParts`"),
+        ("store-check/", "written by `podium check-store`; can be deleted"),
     ]
     return f"""# Bucket layout
 

@@ -27,6 +27,9 @@ class _Parts(luigi.Task):
     project: str = luigi.Parameter(description="name of the project")
     source: str = luigi.Parameter(description="s3:// URL of a folder, or the start of the names of its CSV and Parquet files")
     date = DayParameter(description="the day; replaces {date} in the URL")
+    lease: int = luigi.IntParameter(
+        default=900, description="seconds after which another worker takes a file", significant=False
+    )
 
     @property
     def prefix(self) -> str:
@@ -37,10 +40,6 @@ class _Parts(luigi.Task):
     def files(self) -> Source:
         found = ObjectRef.of(self.source, bucket_opener(store(), StoreSettings().source_buckets, store), str(self.date))
         return Source(found.store, found.key)
-
-    lease: int = luigi.IntParameter(
-        default=900, description="seconds after which another worker takes a file", significant=False
-    )
 
     def listed(self) -> PartsJob | None:
         """Return the job if its list has the files as they are now."""

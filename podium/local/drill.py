@@ -13,8 +13,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,10 +140,8 @@ class Drill:
             self._starts_without_the_store(variables | settings, folder, record)
         self._version_is_damaged()
 
-    @contextmanager
-    def _load(self, client: Client, record: Mapping[str, Any]) -> Iterator[RequestLoad]:
-        with RequestLoad(client, f"/projects/{self.project}/predict", record, 2) as load:
-            yield load
+    def _load(self, client: Client, record: Mapping[str, Any]) -> RequestLoad:
+        return RequestLoad(client, f"/projects/{self.project}/predict", record, 2)
 
     def _store_fails(self, proxy: StoreProxy, client: Client, record: Mapping[str, Any], mode: Mode) -> None:
         with self._load(client, record) as load:
@@ -244,6 +242,8 @@ def _seconds(seconds: float | None) -> str:
 
 def run_drill(context: PromotionContext, project: str, seconds: float, as_json: bool) -> int:
     """Run all faults and print the results; return 0 if the installation passed. Raises StoreError, DidNotStart."""
+    if read_champion(context.store, project, context.trust.promoters) is None:
+        raise StoreError(f"{project} has no champion in {context.store.location}; see `podium models list`")
     report = CheckReport()
     with tempfile.TemporaryDirectory(prefix="podium-drill-") as folder:
         Drill(report, context, project, seconds).run(os.environ, Path(folder))
