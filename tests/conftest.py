@@ -151,8 +151,9 @@ def projects_of(client: Client) -> set[str]:
 def service(cloud: LocalCloud, put_champion: Put, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A running service with the projects `mixed` (all kinds of columns), `prices` (regression) and `odd` (unusual names)."""
     selection: dict[str, Any] = {"features": {"max_features": 20}, "ensemble": False}
-    put_champion(tables.mixed(), name="mixed", target="bought", n_trials=1, columns=tables.MIXED_COLUMNS, **selection)
-    put_champion(tables.prices(), name="prices", target="price", n_trials=1)
+    short: dict[str, Any] = {"n_trials": 1, "budget": "6s"}
+    put_champion(tables.mixed(), name="mixed", target="bought", columns=tables.MIXED_COLUMNS, **short, **selection)
+    put_champion(tables.prices(), name="prices", target="price", **short)
     put_champion(tables.odd(), name="odd", target="y", n_trials=1, families=["linear"])
     folder = tmp_path_factory.mktemp("service")
     variables = {

@@ -26,7 +26,7 @@ from podium.local.processes import Process, free_ports
 from podium.local.services import breast_cancer
 from podium.settings import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 COMPOSE = ROOT / "deploy" / "compose"
 PROJECT = "/projects/breast-cancer"

@@ -45,7 +45,7 @@ def project(environment: dict[str, str], name: str, **entries: Any) -> None:
     folder.mkdir(exist_ok=True)
     lines = [
         f"{key} = {json.dumps(value)}"
-        for key, value in {"data": f"s3://podium/raw/{name}.csv", "n_trials": 1, **entries}.items()
+        for key, value in {"data": f"s3://podium/raw/{name}.csv", "n_trials": 1, "budget": "8s", **entries}.items()
     ]
     (folder / "project.toml").write_text("\n".join(lines))
 
@@ -221,6 +221,7 @@ def test_the_default_day_is_today_when_the_task_is_created() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_stage_can_run_by_itself(finished: dict[str, str]) -> None:
     for stage in ("Clean", "Explore", "Rank", "Publish"):
         result = luigi(finished, stage, "flowers")
@@ -365,7 +366,9 @@ def toml(value: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["wine", pytest.param("diabetes", marks=pytest.mark.long), "pima"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("wine", marks=pytest.mark.long), pytest.param("diabetes", marks=pytest.mark.long), "pima"]
+)
 def test_a_new_table_needs_only_a_short_project_file(
     name: str, environment: dict[str, str], cloud: LocalCloud, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

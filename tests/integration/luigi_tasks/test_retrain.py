@@ -113,6 +113,7 @@ STORY = PROJECT.replace("raw/weeks", "raw/story").replace(
 BAD_WEEK = ("2026-02-02", "2026-02-08")
 
 
+@pytest.mark.long
 def test_the_records_tell_the_story_of_some_weeks(cloud: LocalCloud, cloud_context: PromotionContext, tmp_path: Path) -> None:
     """A missed week is caught up, a bad week is stopped by a gate, and a champion is rolled back."""
     (tmp_path / "story").mkdir()

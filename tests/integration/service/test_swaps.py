@@ -199,6 +199,7 @@ if "serve" in sys.orig_argv:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_load_detects_a_service_that_mixes_versions(
     cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:
@@ -220,6 +221,7 @@ if "serve" in sys.orig_argv:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_three_seconds_of_loading_fail_no_request(
     cloud: LocalCloud, cloud_context: PromotionContext, versions: list[Manifest], tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_lightgbm_ignores_the_covers_that_are_added_for_scikit_learn() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_damaged_texts_that_pass_the_checks_have_finite_contributions() -> None:
     unseen = rows(20, seed=6)
     for damaged in damaged_texts():

@@ -143,6 +143,7 @@ def test_text_that_is_not_a_model_is_an_error(text: str, capfd: pytest.CaptureFi
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_damaged_texts_that_pass_the_checks_are_scored_like_lightgbm() -> None:
     """No text that the checks accept may make the kernels read out of bounds: their scores stay those of LightGBM."""
     unseen, accepted = rows(50, seed=6), 0
