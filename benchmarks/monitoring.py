@@ -20,7 +20,7 @@ from sklearn.model_selection import cross_val_predict
 from podium.monitoring.daily_report import CLASS_TOLERANCE
 from podium.monitoring.drift import joint_drift
 from podium.monitoring.harm import HarmTest
-from podium.monitoring.losses import Reference, errors, expected_errors
+from podium.monitoring.losses import Reference, cautious_losses, errors, expected_errors
 from podium.schema.columns import Target
 
 ROWS, REFERENCE_ROWS, YEAR = 1_000, 5_000, 365
@@ -78,7 +78,7 @@ class Stream:
         scores = self.model.predict_proba(inputs.drop(columns="group"))
         joint = joint_drift(self.reference.inputs, inputs)
         expected = expected_errors(self.reference, joint.weights, inputs, scores)
-        self.test = self.test.after(self.reference.losses(expected))
+        self.test = self.test.after(cautious_losses(self.reference, expected, joint.comparable_rows))
         return joint.auc, float(errors(TARGET, scores, labels).mean()), float(expected.mean())
 
 

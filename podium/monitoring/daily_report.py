@@ -17,7 +17,7 @@ from podium.models.metrics import metric_name, metrics_for
 from podium.models.model import Model
 from podium.monitoring.drift import ColumnDrift, column_drift, comparable, joint_drift
 from podium.monitoring.harm import HarmTest
-from podium.monitoring.losses import Reference, expected_errors
+from podium.monitoring.losses import Reference, cautious_losses, expected_errors
 from podium.prediction_log.labels import read_labels
 from podium.prediction_log.prediction_table import available_inputs, logged_keys, logged_scores
 from podium.prediction_log.reading import read_day, read_labelled
@@ -180,7 +180,7 @@ class Reporter:
         if joint.comparable_rows >= MIN_ROWS:
             values = expected_errors(replace(reference, inputs=old), joint.weights, new, scores)
             error["estimated"] = float(values.mean())
-            tests[f"{day.manifest.version}/{ESTIMATE}"] = test.after(reference.losses(values))
+            tests[f"{day.manifest.version}/{ESTIMATE}"] = test.after(cautious_losses(reference, values, joint.comparable_rows))
         else:
             report["note"] = "the rows differ too much from the training rows to estimate the error without labels"
         return report | {

@@ -10,6 +10,7 @@ from lightgbm import LGBMRegressor
 from sklearn.isotonic import IsotonicRegression
 
 from podium.monitoring.drift import TREES, encoded
+from podium.monitoring.harm import STANDARD_ERRORS
 from podium.schema.arrays import FloatMatrix, FloatVector
 from podium.schema.columns import Target
 
@@ -67,6 +68,16 @@ def expected_errors(reference: Reference, weights: FloatVector, inputs: pd.DataF
     model = LGBMRegressor(n_estimators=80, learning_rate=0.08, num_leaves=15, random_state=0, **TREES)
     model.fit(rows[: len(weights)], reference.errors, sample_weight=weights)
     return np.maximum(0, model.predict(rows[len(weights) :]))
+
+
+def cautious_losses(reference: Reference, values: FloatVector, comparable_rows: float) -> FloatVector:
+    """Return estimated errors as losses, lowered by what their weights add to the uncertainty of the evaluation.
+
+    Of the reference, only `comparable_rows` count. The rows are the same every day, so that their noise does not average out.
+    """
+    losses = reference.losses(reference.errors)
+    margin = STANDARD_ERRORS * float(losses.std()) * (comparable_rows**-0.5 - len(losses) ** -0.5)
+    return np.maximum(0.0, reference.losses(values) - max(0.0, margin))
 
 
 def _confidence(target: Target, scores: FloatMatrix) -> FloatVector:
