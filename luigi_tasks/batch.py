@@ -15,6 +15,7 @@ from typing import Any
 import luigi
 
 from luigi_tasks.target import StoreTarget, promotion_context, store
+from podium.inference.champion import load_champion
 from podium.inference.inbox import (
     InboxFile,
     ObjectRef,
@@ -30,8 +31,6 @@ from podium.monitoring.alarms import send_alarm
 from podium.prediction_log.journal import Journal
 from podium.prediction_log.recorder import Recorder
 from podium.prediction_log.shipping import Shipper
-from podium.registry.audit_entry import AuditEntry
-from podium.registry.champion_alias import read_champion
 from podium.schema.schedules import deadline_of
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
@@ -81,28 +80,6 @@ def recorder() -> Iterator[RecordFile]:
         yield record
 
 
-def champion_entry(project: str) -> AuditEntry:
-    """Return the audit-log entry of the champion. Raises StoreError if there is none."""
-    context = promotion_context(signing=False)
-    entry = read_champion(context.store, project, context.trust.promoters)
-    if entry is None or entry.champion is None:
-        raise StoreError(f"{project} has no champion: train and promote a version first")
-    return entry
-
-
-def load_served(entry: AuditEntry) -> ServedModel:
-    """Validate and load the version that an audit-log entry made the champion. Raises StoreError."""
-    assert entry.champion and entry.manifest_sha256
-    context = promotion_context(signing=False)
-    try:
-        loaded = context.validator.load(
-            entry.project, entry.champion, entry.manifest_sha256, context.fetch, context.trust.trainers
-        )
-    finally:
-        context.validator.close()
-    return ServedModel.of(entry, loaded)
-
-
 def raise_alarm(alarm: dict[str, Any]) -> None:
     """Log an alarm, and send it if there is a receiver. Raises AlarmNotSent."""
     settings = StoreSettings()
@@ -130,7 +107,7 @@ class PredictBatch(luigi.Task):
 
     def run(self) -> None:
         """Predict the table. Raises StoreError; for an invalid table, the message lists its errors."""
-        model = load_served(champion_entry(self.project))
+        model = load_champion(promotion_context(signing=False), self.project)
         urls = model.manifest.configuration.get("inbox") or {}
         source_url, output_url = self.source or urls.get("input_url"), urls.get("output_url")
         if not source_url:

@@ -11,13 +11,14 @@ from typing import Any
 
 import luigi
 
-from luigi_tasks.batch import MAX_BYTES, DayParameter, champion_entry, load_served, recorder
+from luigi_tasks.batch import MAX_BYTES, DayParameter, recorder
 from luigi_tasks.target import StoreTarget, promotion_context, store
 from podium.formatting import count
+from podium.inference.champion import champion_entry, load_served
 from podium.inference.inbox import ObjectRef, ProcessingOptions, bucket_opener
 from podium.inference.parts import PartList, PartsJob, Source, agree_on_parts, latest_list
 from podium.inference.served_model import scores_here
-from podium.registry.audit_entry import AuditEntry, parse_entry
+from podium.registry.audit_entry import parse_entry
 from podium.registry.audit_log import entry_key
 from podium.settings import StoreSettings
 from podium.storage.object_store import StoreError
@@ -44,7 +45,7 @@ class _Parts(luigi.Task):
     def listed(self) -> PartsJob | None:
         """Return the job if its list has the files as they are now."""
         listed = latest_list(store(), self.prefix)
-        return self._job(listed) if listed and listed.parts == self.files.parts() else None
+        return self._job(listed) if listed and listed.parts == self.files.parts()[0] else None
 
     def _job(self, listed: PartList) -> PartsJob:
         return PartsJob(store(), self.prefix, self.files, listed, timedelta(seconds=self.lease))
@@ -61,21 +62,18 @@ class PartsWorker(_Parts):
 
     def run(self) -> None:
         """Predict parts until all have a receipt. Raises StoreError."""
-        listed = agree_on_parts(store(), self.prefix, self.files, champion_entry(self.project))
-        job, model = self._job(listed), load_served(self._entry(listed.promotion))
+        context = promotion_context(signing=False)
+        listed = agree_on_parts(store(), self.prefix, self.files, champion_entry(context, self.project))
+        entry = parse_entry(store().read(entry_key(self.project, listed.promotion)).data, self.project, context.trust.promoters)
+        job, model = self._job(listed), load_served(context, entry)
         started, done = time.monotonic(), 0
         with recorder() as record:
             options = ProcessingOptions(scores_here, MAX_BYTES, lambda: datetime.now(UTC), store(), record, families="champion")
             for receipt in job.work(model, options):
                 done += receipt.get("rows", 0)
                 left, seconds = len(job.waiting()), time.monotonic() - started
-                what = count(receipt["rows"], "row") if receipt["state"] == "done" else f"ERROR {_first(receipt)}"
                 facts = f"{left} of {len(listed.parts)} parts left, {done / seconds:,.0f} rows/s of this worker"
-                print(f"  {receipt['source']}  {what}; {facts}", flush=True)
-
-    def _entry(self, promotion: int) -> AuditEntry:
-        trust = promotion_context(signing=False).trust
-        return parse_entry(store().read(entry_key(self.project, promotion)).data, self.project, trust.promoters)
+                print(f"  {receipt['source']}  {_outcome(receipt)}; {facts}", flush=True)
 
 
 class PredictParts(_Parts):
@@ -112,6 +110,12 @@ class PredictParts(_Parts):
         self.output().write(json.dumps(summary, indent=1).encode())
 
 
+def _outcome(receipt: dict[str, Any]) -> str:
+    if receipt["state"] == "done":
+        return count(receipt["rows"], "row")
+    return "no rows" if receipt["state"] == "empty" else f"ERROR {_first(receipt)}"
+
+
 def _first(receipt: dict[str, Any]) -> str:
     """Return the first problem of a file as text."""
     problem = receipt["errors"][0]
@@ -121,5 +125,13 @@ def _first(receipt: dict[str, Any]) -> str:
 
 def parts_text(summary: dict[str, Any]) -> str:
     rows, seconds = summary["rows"], summary["worker_seconds"]
-    rate = f"{rows / seconds:,.0f} rows/s per worker" if seconds else ""
-    return f"{count(rows, 'row')} of {count(summary['parts'], 'file')} predicted by {summary['version']}, {rate}"
+    rate = f", {rows / seconds:,.0f} rows/s per worker" if seconds else ""
+    lines = [f"{count(rows, 'row')} of {count(summary['parts'], 'file')} predicted by {summary['version']}{rate}"]
+    if summary["empty"]:
+        lines.append(f"  {count(len(summary['empty']), 'file')} without rows")
+    if unknown := summary["not_predicted"]:
+        lines.append(f"  {count(unknown, 'row')} not predicted, because the model does not know their entity: see the receipts")
+    if left_out := summary["left_out"]:
+        names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
+        lines.append(f"  {count(len(left_out), 'file')} left out, empty or not a table: {names}")
+    return "\n".join(lines)

@@ -48,6 +48,13 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """Another one, without the projects of other modules."""
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
 def seaweed(cloud: LocalCloud) -> Any:
     return cloud.client()

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from podium.cli.common import REJECTED, context_from_settings, echo_json, json_option, report_errors
-from podium.cli.predict import champion_of
 from podium.formatting import count
+from podium.inference.champion import load_champion
 from podium.prediction_log.label_keys import FoundLabels, find_predictions
 from podium.schema.data_errors import BadData
 from podium.storage.object_store import AlreadyExists
@@ -37,7 +37,7 @@ def labels_(project: str, file: Path, days: int, dry_run: bool, as_json: bool) -
     """
     context = context_from_settings(signing=False)
     try:
-        found = find_predictions(context.store, project, champion_of(context, project).signature, file.read_bytes(), days)
+        found = find_predictions(context.store, project, load_champion(context, project).signature, file.read_bytes(), days)
     except BadData as error:
         for problem in error.problems:
             click.echo(f"Error: {problem}", err=True)

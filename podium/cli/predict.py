@@ -17,14 +17,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from podium.cli.common import REJECTED, context_from_settings, report_errors
+from podium.inference.champion import load_champion
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.result_tables import result_table, table_to_csv
-from podium.inference.served_model import ServedModel, scores_here
+from podium.inference.served_model import scores_here
 from podium.inference.table_rows import read_options as request_options
 from podium.inference.table_rows import rows_from_text
 from podium.project import BadProject, load_project, project_names
-from podium.registry.champion_alias import read_champion
-from podium.registry.promotion import PromotionContext
 from podium.schema.data_errors import BadData, Problem
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
@@ -151,22 +150,10 @@ def _problem_text(problem: Problem) -> str:
 
 def _predict_locally(project: str, data: bytes, models: str) -> bytes:
     """Return the predictions of the champion as CSV, after loading it as a service does. Raises StoreError, BadData."""
-    champion = champion_of(context_from_settings(signing=False), project)
+    champion = load_champion(context_from_settings(signing=False), project)
     options = ParseOptions(keep_extra=True)
     table = read_typed(data, request_options(champion.signature, options, TRAINING))
     inputs = rows_from_text(table, champion.signature, table.num_rows, options)
     scores = {family: scores_here(champion, family, inputs.as_frame()) for family in champion.families(models)}
     click.echo(f"{project} {champion.version}", err=True)
     return table_to_csv(result_table(champion, inputs, scores))
-
-
-def champion_of(context: PromotionContext, project: str) -> ServedModel:
-    """Load the champion of a project. Raises StoreError."""
-    entry = read_champion(context.store, project, context.trust.promoters)
-    if entry is None or entry.champion is None or entry.manifest_sha256 is None:
-        raise StoreError(f"{project} has no champion; promote a version with `podium models promote`")
-    try:
-        loaded = context.validator.load(project, entry.champion, entry.manifest_sha256, context.fetch, context.trust.trainers)
-    finally:
-        context.validator.close()
-    return ServedModel.of(entry, loaded)

@@ -59,6 +59,8 @@ class PartList(BaseModel):
     promotion: int
     source: str
     parts: tuple[Part, ...]
+    left_out: tuple[str, ...] = ()
+    """Keys of objects of no bytes, and of those that are not named as a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,15 @@ class Source:
     def url(self) -> str:
         return self.store.url(self.prefix)
 
-    def parts(self) -> tuple[Part, ...]:
-        """List the files that are tables. Raises StoreError if there is none."""
-        infos = [info for info in self.store.list_objects(self.prefix) if info.key.endswith(ENDINGS) and info.size]
-        if not infos:
+    def parts(self) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+        """Return the tables, and the keys of what is left out. Raises StoreError if there is no table."""
+        infos = [info for info in self.store.list_objects(self.prefix) if not info.key.endswith("/")]
+        tables = [info for info in infos if info.key.lower().endswith(ENDINGS) and info.size]
+        if not tables:
             raise StoreError(f"{self.url} has no files that end with {', '.join(ENDINGS)}")
-        return tuple(Part(key=info.key, etag=info.etag, size=info.size) for info in infos)
+        found = {info.key for info in tables}
+        parts = tuple(Part(key=info.key, etag=info.etag, size=info.size) for info in tables)
+        return parts, tuple(info.key for info in infos if info.key not in found)
 
 
 def latest_list(store: Store, prefix: str) -> PartList | None:
@@ -95,14 +100,17 @@ def agree_on_parts(store: Store, prefix: str, source: Source, entry: AuditEntry)
     """
     assert entry.champion
     while True:
-        listed, parts = latest_list(store, prefix), source.parts()
+        listed, (parts, left_out) = latest_list(store, prefix), source.parts()
         if listed and listed.parts == parts:
             return listed
-        facts = {"version": entry.champion, "promotion": entry.sequence}
-        if listed:
-            facts = {"version": listed.version, "promotion": listed.promotion}
         new = PartList(
-            number=listed.number + 1 if listed else 1, project=entry.project, source=source.url, parts=parts, **facts
+            number=listed.number + 1 if listed else 1,
+            project=entry.project,
+            version=listed.version if listed else entry.champion,
+            promotion=listed.promotion if listed else entry.sequence,
+            source=source.url,
+            parts=parts,
+            left_out=left_out,
         )
         with contextlib.suppress(AlreadyExists):
             store.create(f"{prefix}list-{new.number}.json", new.model_dump_json(indent=1).encode())
@@ -163,7 +171,7 @@ class PartsJob:
         if claim.modified < datetime.now(UTC) - self.lease:
             return True
         host, _, process = self.store.read(claim.key).data.decode(errors="replace").partition(" ")
-        return host == socket.gethostname() and not psutil.pid_exists(int(process))
+        return host == socket.gethostname() and process.isdecimal() and not psutil.pid_exists(int(process))
 
     def _predict(self, part: Part, model: ServedModel, options: ProcessingOptions, worker: str) -> dict[str, Any]:
         started, url = time.monotonic(), self.source.store.url(part.key)
@@ -173,7 +181,8 @@ class PartsJob:
             facts["source_sha256"] = hashlib.sha256(data).hexdigest()
             predicted = predict_table(data, url, model, options)
         except BadData as error:
-            facts |= {"state": "error", "errors": [problem.as_json() for problem in error.problems]}
+            is_empty = [problem.code for problem in error.problems] == ["empty-input"]  # as some writers leave behind
+            facts |= {"state": "empty" if is_empty else "error", "errors": [problem.as_json() for problem in error.problems]}
         except TooLarge as error:
             facts |= {"state": "error", "errors": [{"code": "too-large", "message": str(error)}]}
         except (PreconditionFailed, NotFound):
@@ -183,7 +192,7 @@ class PartsJob:
             with contextlib.suppress(AlreadyExists):  # by a worker that was given up too early: the same bytes
                 self.store.create(key, predicted.csv)
             sha256 = hashlib.sha256(predicted.csv).hexdigest()
-            facts |= {"state": "done", "rows": predicted.rows, "logged": predicted.logged}
+            facts |= {"state": "done", "rows": predicted.rows, "not_predicted": predicted.unknown, "logged": predicted.logged}
             facts |= {"result": self.store.url(key), "sha256": sha256}
         facts |= {"at": options.now().isoformat(timespec="milliseconds"), "seconds": round(time.monotonic() - started, 3)}
         with contextlib.suppress(AlreadyExists):
@@ -200,7 +209,10 @@ class PartsJob:
             "source": self.listed.source,
             "parts": len(receipts),
             "rows": sum(receipt["rows"] for receipt in done),
+            "not_predicted": sum(receipt["not_predicted"] for receipt in done),
+            "empty": [receipt["source"] for receipt in receipts if receipt["state"] == "empty"],
+            "left_out": self.listed.left_out,
             "worker_seconds": round(sum(receipt["seconds"] for receipt in receipts), 1),
             "results": [{key: receipt[key] for key in ("source", "result", "rows", "sha256")} for receipt in done],
-            "problems": [receipt for receipt in receipts if receipt["state"] != "done"],
+            "problems": [receipt for receipt in receipts if receipt["state"] == "error"],
         }

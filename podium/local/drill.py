@@ -118,6 +118,8 @@ class Drill:
                 "NO_PROXY": "",
                 "PODIUM_LOG_KEY": "",
                 "PODIUM_API_KEYS": "{}",
+                "PODIUM_ALLOWED_HOSTS": '["127.0.0.1"]',
+                "PODIUM_DASK_ADDRESS": "",
                 "PODIUM_INBOX_POLL_SECONDS": "0",
                 "PODIUM_POLL_SECONDS": str(POLL_SECONDS),
                 "PODIUM_DASK_WORKERS": "0",

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from podium.local import LocalCloud
-from podium.local.processes import free_ports
 from podium.local.services import promotion_context
 from podium.project import Project
 from podium.registry.validation import Validator
@@ -20,12 +17,6 @@ from tests import tables
 from tests.conftest import publish_champion
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def own_cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path, free_ports(1)[0]) as started:
-        yield started
 
 
 def test_the_drill_passes_and_writes_nothing(own_cloud: LocalCloud, validator: Validator) -> None:

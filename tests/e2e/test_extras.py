@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,13 +44,6 @@ def installed(wheel: Path, folder: Path, extra: str) -> Path:
     subprocess.run([*install, "--no-deps", "--require-hashes", "-r", str(lock)], check=True, timeout=600)
     subprocess.run([*install, "--no-deps", str(wheel)], check=True, timeout=120)
     return folder / "bin"
-
-
-@pytest.fixture
-def own_cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    """A bucket without the projects of other tests, which may need more than the extra `serve`."""
-    with LocalCloud(tmp_path / "cloud", free_ports(1)[0]) as started:
-        yield started
 
 
 @pytest.mark.timeout(900)

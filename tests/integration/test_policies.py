@@ -20,8 +20,8 @@ from cfnlint.decode import decode
 
 from podium.local import LocalCloud
 from podium.local.http_client import Client
-from podium.local.processes import free_ports
 from podium.local.services import breast_cancer, put_table, run_pipeline, start_service
+from podium.registry.signing import Signer
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "deploy" / "podium.yaml"
 PROJECT = "breast-cancer"
 BUCKET = "arn:aws:s3:::podium"
 CSV = {"content-type": "text/csv"}
+LOG_KEY = Signer.new()
 
 
 def policy(name: str) -> list[dict[str, Any]]:
@@ -138,21 +139,17 @@ def guarded(cloud: LocalCloud, *names: str) -> Iterator[tuple[Guard, dict[str, s
     thread = threading.Thread(target=guard.serve_forever, daemon=True)
     thread.start()
     try:
-        yield guard, {**cloud.environment, "AWS_ENDPOINT_URL_S3": guard.url}
+        yield guard, {**cloud.environment, "AWS_ENDPOINT_URL_S3": guard.url, "PODIUM_LOG_KEY": LOG_KEY.private}
     finally:
         guard.shutdown()
         guard.server_close()
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PODIUM_LOG_KEY")
-        with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
-            put_table(started, "raw/breast-cancer.csv", breast_cancer())
-            put_table(started, "drop/breast-cancer.csv", breast_cancer().drop(columns="diagnosis").head(30))
-            yield started
+@pytest.fixture(scope="module", autouse=True)
+def tables_in_bucket(own_cloud: LocalCloud) -> None:
+    put_table(own_cloud, "raw/breast-cancer.csv", breast_cancer())
+    put_table(own_cloud, "drop/breast-cancer.csv", breast_cancer().drop(columns="diagnosis").head(30))
 
 
 def test_each_program_runs_with_its_policy_alone(own_cloud: LocalCloud, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from podium.inference.batch import predict_file
 from podium.inference.parsed_rows import ParseOptions
 from podium.inference.served_model import ServedModel, scores_here
 from podium.local import LocalCloud
-from podium.local.processes import free_ports
 from podium.local.services import promotion_context
 from podium.project import Project
 from podium.registry.champion_alias import read_champion
@@ -35,12 +33,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DAY = "2026-11-28"
 OPTIONS: dict[str, Any] = {"data": "s3://podium/none", "families": ["linear"], "n_trials": 1}
-
-
-@pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +121,22 @@ def test_a_bad_file_is_named_and_can_be_corrected(own_cloud: LocalCloud, context
     assert again.returncode == 0, output
     assert output.count("parts left") == 1 and "152 rows of 4 files" in output
     assert "done before" in start(own_cloud, "bad").communicate(timeout=120)[0]
+
+
+def test_files_that_are_no_tables_or_have_no_rows_are_named(own_cloud: LocalCloud, context: PromotionContext) -> None:
+    put_parts(context, "odd", 1, 10)
+    for name, data in {
+        "_SUCCESS": b"",
+        "notes.txt": b"x",
+        "empty.csv": b"area,rooms\n",
+        "UPPER.CSV": b"area;rooms\n30.5;2\n",
+    }.items():
+        context.store.create(f"big/odd/{name}", data)
+    output = start(own_cloud, "odd").communicate(timeout=120)[0]
+    assert "11 rows of 3 files predicted" in output and "1 file without rows" in output
+    assert "2 files left out, empty or not a table: big/odd/_SUCCESS, big/odd/notes.txt" in output
+    summary = json.loads(context.store.read(f"{prefix('odd')}summary-1.json").data)
+    assert (summary["empty"], summary["problems"]) == (["s3://podium/big/odd/empty.csv"], [])
 
 
 def test_a_folder_without_tables_is_an_error(own_cloud: LocalCloud, context: PromotionContext) -> None:

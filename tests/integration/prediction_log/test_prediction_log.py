@@ -45,12 +45,6 @@ OPTIONS: dict[str, Any] = {"families": ["linear", "lightgbm"], "n_trials": 1}
 
 
 @pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def context(own_cloud: LocalCloud, validator: Validator) -> PromotionContext:
     context = replace(promotion_context(own_cloud), validator=validator)
     mixed = Project(data="s3://podium/none", name="mixed", target="bought", columns=tables.MIXED_COLUMNS, **OPTIONS)

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from podium.cli.predict import champion_of
+from podium.inference.champion import load_champion
 from podium.inference.inbox import InboxFile, ObjectRef, ProcessingOptions, inbox_files, process_file
 from podium.inference.served_model import ServedModel, scores_here
 from podium.local import LocalCloud
@@ -44,7 +44,7 @@ LINEAR: dict[str, Any] = {"target": "price", "n_trials": 1, "families": ("linear
 @pytest.fixture
 def served(context: PromotionContext) -> ServedModel:
     publish_champion(context, tables.prices(), Project(name="prices", data="s3://podium/none", **LINEAR))
-    return champion_of(replace(context, validator=Validator()), "prices")
+    return load_champion(replace(context, validator=Validator()), "prices")
 
 
 def options(store: Store, score: Callable[[ServedModel, str, pd.DataFrame], Any] = scores_here) -> ProcessingOptions:

@@ -35,13 +35,6 @@ ENTRIES: dict[str, Any] = {"name": "many", "target": "kind", "families": ["linea
 
 
 @pytest.fixture(scope="module")
-def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """A bucket with one project, so that a new worker does not wait for those of other tests."""
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), free_ports(1)[0]) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def own_context(own_cloud: LocalCloud, validator: Validator) -> PromotionContext:
     return replace(promotion_context(own_cloud), validator=validator)
 
