@@ -378,7 +378,7 @@ class Project(StrictModel):
 
     def with_budget(self, budget: str) -> Project:
         """Return the project with another time for training. Raises BadProject."""
-        return parse_project({**self.model_dump(by_alias=True), "budget": budget}, "--budget")
+        return parse_project({**self.model_dump(by_alias=True, exclude_unset=True), "budget": budget}, "--budget")
 
     def training_config(self) -> dict[str, object]:
         """Return all options except those that do not affect a version."""

@@ -111,6 +111,16 @@ def test_the_run_name_depends_only_on_the_data_and_the_training_options() -> Non
     assert run_name(project, "1" * 64) != name
 
 
+@pytest.mark.parametrize("name", project_names(ROOT / "projects"))
+def test_another_budget_changes_no_other_option_nor_which_are_set(name: str) -> None:
+    project = load_project(ROOT / "projects", name)
+    other = project.with_budget("7s")
+    assert other.budget == "7s"
+    assert other.model_dump(exclude={"budget"}) == project.model_dump(exclude={"budget"})
+    for column, options in project.columns.items():
+        assert other.columns[column].model_fields_set == options.model_fields_set
+
+
 def test_costs_of_mistakes_set_the_threshold() -> None:
     base = {"name": "x", "data": "s3://podium/x", "target": "y"}
     costs = {"false_positive": 1, "false_negative": 4}
