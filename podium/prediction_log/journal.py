@@ -69,18 +69,12 @@ class Journal:
     def append(self, *fields: object) -> str:
         """Append an entry with the fields of `Entry` after `at`, and return its prediction id. Raises JournalFull."""
         with self._lock:
-            segment = self._segment
-            number = segment.count if segment else 0
-            data = _encode((number, time.time(), *fields))
-            if segment is None or not segment.has_room(len(data)):
-                segment = self._next_segment(len(data))
-                data = _encode((0, time.time(), *fields))
-            return segment.append(data)
-
-    def _next_segment(self, size: int) -> _Segment:
-        self._seal()
-        self._segment = _Segment(self._folder, max(SEGMENT_BYTES, size + 2 * HEADER.size), self._max_bytes)
-        return self._segment
+            if self._segment and (prediction_id := self._segment.append(fields)):
+                return prediction_id
+            self._seal()
+            needed = len(_encode((0, time.time(), *fields))) + 2 * HEADER.size
+            self._segment = _Segment(self._folder, max(SEGMENT_BYTES, needed), self._max_bytes)
+            return self._segment.append(fields)
 
     def flush(self) -> None:
         """Write the entries to the disk."""
@@ -102,6 +96,8 @@ class Journal:
 class _Segment:
     """A file of a fixed size, locked by its process."""
 
+    __slots__ = ("_end", "_file", "_limit", "_map", "_path", "count", "name")
+
     def __init__(self, folder: Path, size: int, max_bytes: int) -> None:
         used = sum(path.stat().st_size for path in folder.iterdir())
         if used + size > max_bytes:
@@ -119,17 +115,18 @@ class _Segment:
         self._map = mmap.mmap(self._file, size)
         self._path = self._path.rename(self._path.with_suffix(OPEN))
         self._end, self.count = 0, 0
+        self._limit = size - HEADER.size  # zeros follow the last entry
 
-    def has_room(self, size: int) -> bool:
-        return self._end + size + 2 * HEADER.size <= len(self._map)  # the space after the last entry is zero
-
-    def append(self, data: bytes) -> str:
-        start = self._end + HEADER.size
-        self._map[start : start + len(data)] = data
-        HEADER.pack_into(self._map, self._end, len(data), zlib.crc32(data))
-        self._end = start + len(data)
-        self.count += 1
-        return f"{self.name}-{self.count - 1:x}"
+    def append(self, fields: tuple[object, ...]) -> str:
+        """Append an entry and return its prediction id; empty if there is no room."""
+        number, start = self.count, self._end
+        data = _encode((number, time.time(), *fields))
+        end = start + HEADER.size + len(data)
+        if end > self._limit:
+            return ""
+        self._map[start:end] = HEADER.pack(len(data), zlib.crc32(data)) + data
+        self._end, self.count = end, number + 1
+        return f"{self.name}-{number:x}"
 
     def flush(self) -> None:
         self._map.flush()
