@@ -146,7 +146,7 @@ class Shipping:
             self._predictions.seal()
             self._sealed = time.monotonic()
         if self._has_lock() and (self._process is None or self._process.poll() is not None):
-            command = [sys.executable, "-m", "podium.prediction_log.shipping", str(self._folder)]
+            command = [sys.executable, "-P", "-m", "podium.prediction_log.shipping", str(self._folder)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def _has_lock(self) -> bool:

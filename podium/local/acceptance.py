@@ -61,7 +61,7 @@ class AcceptanceEnvironment:
 
     def podium(self, *arguments: str) -> str:
         """Run a `podium` command and return its standard output. Raises CalledProcessError."""
-        command = [sys.executable, "-m", "podium.cli.main", *arguments]
+        command = [sys.executable, "-P", "-m", "podium.cli.main", *arguments]
         result = subprocess.run(command, env=self.cloud.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         return result.stdout
 

@@ -94,7 +94,7 @@ class LocalCloud:
     def start_events(self) -> None:
         """Start the event bridge and the Lambda runtime."""
         logs, python = self.folder / "logs", sys.executable
-        self._bridge = Process([python, "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ)
+        self._bridge = Process([python, "-P", "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ)
         self._bridge.wait_for(f"{self.events_url}/status")
         environment = {
             **os.environ,
@@ -102,7 +102,7 @@ class LocalCloud:
             "PODIUM_REFRESH_TARGETS": f"http://127.0.0.1:{self.service_port}/refresh",
             "PODIUM_REFRESH_SECRET": self._secrets["hint"],
         }
-        command = [python, "-m", "awslambdaric", "lambda_refresh.handler.handler"]
+        command = [python, "-P", "-m", "awslambdaric", "lambda_refresh.handler.handler"]
         self._lambda = Process(command, logs / "lambda.log", environment)
 
     def write_variables(self) -> Path:

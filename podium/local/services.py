@@ -86,7 +86,7 @@ def start_service(environment: Mapping[str, str], port: int, folder: Path, worke
     If PODIUM_SERVE_COMMAND is set, it is run instead of this environment's service, for example to test a built image.
     """
     variables = {**environment, "PODIUM_CACHE": str(folder / "cache"), "PODIUM_JOURNAL": str(folder / "journal")}
-    program = shlex.split(environment.get("PODIUM_SERVE_COMMAND", f"{sys.executable} -m podium.cli.main serve"))
+    program = shlex.split(environment.get("PODIUM_SERVE_COMMAND", f"{sys.executable} -P -m podium.cli.main serve"))
     command = [*program, "--port", str(port), "--workers", str(workers)]
     process = Process(command, folder / "logs" / "service.log", variables)
     process.wait_for(f"http://127.0.0.1:{port}/livez", 60)

@@ -118,3 +118,9 @@ def test_a_package_imports_only_what_its_extra_installs(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         tops = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names) - TOP
         assert {DISTRIBUTIONS.get(top, top) for top in tops} - {"botocore", "distributed", "setuptools"} <= allowed, path
+
+
+def test_a_folder_called_podium_does_not_hide_the_package_from_its_processes() -> None:
+    started = re.compile(r'sys\.executable\}?,? "?-m|\[python, "-m')
+    unsafe = {path.stem for package in ("podium", "service") for path in modules(package) if started.search(path.read_text())}
+    assert unsafe == {"build", "processes"}  # a compiler, and the sandbox, which runs in the folder of the packages
