@@ -25,6 +25,8 @@ GZIP = "application/gzip"
 TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "application/x-parquet", GZIP)
 MAX_BYTES_ON_LOOP = 2_000
 """Larger bodies are parsed in a thread instead of on the event loop."""
+RECORD = "podium.record"
+"""Names the pairs of a GET's query, if some of them are both parameters and columns."""
 EXTRA_FIELDS = 100
 """Number of fields that a form may have in addition to the inputs of the model."""
 
@@ -97,7 +99,8 @@ async def _write_stream(request: Request, path: Path) -> Path:
 
 def query_body(request: Request, options: set[str]) -> Body:
     """Return the record in the query, without `options`, as if it were a form. Raises Malformed."""
-    entries = [(name, value) for name, value in request.query_params.multi_items() if name not in options]
+    pairs = request.scope.get(RECORD, request.query_params.multi_items())
+    entries = [(name, value) for name, value in pairs if name not in options]
     if len(dict(entries)) < len(entries):
         raise Malformed([Problem("duplicate-field", "the query repeats a field")])
     return Body(URL_ENCODED, b"", dict(entries))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import pyarrow as pa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
 
 from podium.inference.explanations import MAX_EXPLAINED, Explanation
 from podium.inference.parsed_rows import ParsedRows, ParseOptions
@@ -24,10 +26,10 @@ from service.jobs import JobRequest
 from service.json_renderer import prediction_rows, renderer_for
 from service.negotiation import SUFFIXES, Format, negotiate
 from service.problems import invalid_input, problem_response
-from service.request_bodies import Body, Spool, parse_rows, query_body, read_body
+from service.request_bodies import RECORD, Body, Spool, parse_rows, query_body, read_body
 from service.responses import new_prediction_id, prediction_headers
 from service.scoring import FamilyScores, explain, log_prediction, run_models
-from service.services import Services, ServicesDep
+from service.services import Services, ServicesDep, get_services
 
 router = APIRouter(tags=["predictions"])
 
@@ -108,6 +110,26 @@ class PredictionCall:
         return Spool(new_upload, self.services.settings.async_threshold_bytes)
 
 
+class RecordRoute(APIRoute):
+    """In the query of a GET, a name that is both a parameter and a column is the column."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_record(request: Request) -> Response:
+            services = get_services(request)
+            served = services.live.find(request.path_params.get("project", ""))
+            columns = OPTION_NAMES & set(served.signature.names) if served and request.method == "GET" else None
+            if columns:
+                request.scope[RECORD] = pairs = request.query_params.multi_items()
+                options = urlencode([(name, value) for name, value in pairs if name not in columns])
+                request.scope["query_string"] = options.encode()
+                request = Request(request.scope, request.receive)
+            return await handle(request)
+
+        return handle_record
+
+
 async def predict(request: Request, services: ServicesDep, options: Annotated[Options, Depends()]) -> Response:
     """Send a record, a list of records, bare arrays in training order, a CSV or Parquet table, or a form.
 
@@ -116,7 +138,7 @@ async def predict(request: Request, services: ServicesDep, options: Annotated[Op
     """
     call = PredictionCall.of(request, services, options)
     served = call.served
-    if call.format("json") == "html" and request.method == "GET" and not request.url.query:
+    if call.format("json") == "html" and request.method == "GET" and not (request.url.query or RECORD in request.scope):
         return RedirectResponse(f"/projects/{served.project}", 303)  # the browser reloaded a result page
     served.families(options.models or "all")  # fail before the body is read
     body = await call.body()
@@ -256,6 +278,7 @@ for path, summary in SUMMARIES.items():
             include_in_schema=not suffix,
             name=path + suffix,
             summary=summary,
+            route_class_override=RecordRoute,
         )
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,9 @@ def field(service: Client, put_champion: Put) -> Client:
         events.drop(columns="amount"), name="decided", target="event", n_trials=1, families=["linear"],
         decision={"class": "event", "threshold": 0.95},
     )  # fmt: skip
-    service.wait_until(lambda: {"sales", "decided"} <= projects_of(service), 60)
+    named = events.rename(columns={"area": "raw", "color": "inputs", "weight": "explain", "noise0": "extra"})
+    put_champion(named.drop(columns=["amount", "at"]), name="named", target="event", n_trials=1, families=["linear"])
+    service.wait_until(lambda: {"sales", "decided", "named"} <= projects_of(service), 60)
     return service
 
 
@@ -63,6 +66,17 @@ def predict(client: Client, body: bytes, media: dict[str, str], project: str = "
     response = client.post(f"/projects/{project}/predict.json", body, media)
     assert response.status == 200, response.text
     return [row["prediction"] for row in response.json()["predictions"]]
+
+
+def test_a_get_can_ask_columns_that_are_called_like_its_parameters(field: Client) -> None:
+    record = {"inputs": "grün", "raw": 140, "explain": 61.5, "extra": 0.2} | {f"noise{n}": 0.1 for n in range(1, 6)}
+    posted = field.post_json("/projects/named/predict", record).json()
+    for suffix in ("", ".json"):
+        response = field.get(f"/projects/named/predict{suffix}?{urlencode({**record, 'models': 'all'})}")
+        assert response.status == 200, response.text
+        assert response.json()["predictions"] == posted["predictions"]
+    unknown = field.get(f"/projects/named/predict?{urlencode({**record, 'rows': '3'})}")
+    assert (unknown.status, "rows" in unknown.text) == (422, True)
 
 
 def json_rows(frame: pd.DataFrame, **options: Any) -> bytes:
