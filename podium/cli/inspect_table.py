@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,8 @@ class Inspection:
     rows: int
     target: Target | None
     """None if it cannot be predicted."""
+    target_values: str
+    """The classes with their numbers of rows, or the range."""
     target_is_guessed: bool
     columns: list[dict[str, object]]
     findings: tuple[Finding, ...]
@@ -74,20 +77,26 @@ class Inspection:
                 "",
                 *rows,
                 "",
-                *(["Errors", *problems, ""] if problems else []),
+                *(
+                    ["Errors (below, the table as the settings that avoid them have it read)", *problems, ""]
+                    if problems
+                    else []
+                ),
                 *(findings_text(self.findings) or ["Nothing was changed or left out"] * (not self.problems)),
                 "",
-                "project.toml to start from:" if self.is_new else "Lines to add to project.toml:",
-                "",
-                self.project_file,
+                *self._file_lines(),
             ]
         )
+
+    def _file_lines(self) -> list[str]:
+        if not self.project_file.strip():
+            return ["Nothing to add to project.toml"]
+        return ["project.toml to start from:" if self.is_new else "Lines to add to project.toml:", "", self.project_file]
 
     def _task(self) -> str:
         if self.target is None:
             return ""
-        classes = f": {', '.join(map(str, self.target.classes))}" if self.target.classes else ""
-        return f"; {self.target.task} of {self.target.name}{classes}"
+        return f"; {self.target.task} of {self.target.name}: {self.target_values}"
 
 
 def inspect_table(source: str, target: str = "", bucket: str = "podium", project: Project | None = None) -> Inspection:
@@ -111,16 +120,17 @@ def inspect_table(source: str, target: str = "", bucket: str = "podium", project
     rows, problems = _prepare(table, config)
     if rows is None:
         facts = list(_facts_without_target(table, config))
-        lines += _setting_lines(None, tuple(table.findings), problems)
-        count, target_column, findings = table.table.num_rows, None, tuple(table.findings)
+        lines += _setting_lines(config, None, tuple(table.findings), problems)
+        count, target_column, values, findings = table.table.num_rows, None, "", tuple(table.findings)
     else:
         cells = table.table if rows.raw is None else rows.raw
         facts = [_facts(column, cells[column.name]) for column in rows.signature.request_columns]
         findings = (*rows.findings, *leakage_findings(rows))
-        lines += _setting_lines(rows.signature, findings, problems)
-        count, target_column = cells.num_rows, rows.signature.target
+        lines += _setting_lines(config, rows.signature, findings, problems)
+        count, target_column, values = cells.num_rows, rows.signature.target, _target_summary(rows)
     file = "\n".join(lines) + "\n"
-    return Inspection(source, count, target_column, not project and not target, facts, findings, problems, file, not project)
+    guessed = not project and not target
+    return Inspection(source, count, target_column, values, guessed, facts, findings, problems, file, not project)
 
 
 def _prepare(table: SourceTable, config: Project) -> tuple[LabeledRows | None, tuple[Problem, ...]]:
@@ -202,9 +212,18 @@ def _summary(column: Column, values: pd.Series) -> str:
     if column.is_text:
         categories = [] if column.kind == "text" else sorted(values.unique())
         return ", ".join(categories[:MAX_SHOWN]) + (", …" if len(categories) > MAX_SHOWN else "")
+    if column.kind == "boolean":
+        return ", ".join("true" if value else "false" for value in sorted(values.unique()))
     if values.empty:
         return ""
     return f"{column.format_value(values.min())} to {column.format_value(values.max())}"
+
+
+def _target_summary(rows: LabeledRows) -> str:
+    values, classes = rows.target, rows.signature.target.classes
+    if not classes:
+        return f"{values.min():.6g} to {values.max():.6g}"
+    return ", ".join(f"{label} ({(values == code).sum():,})" for code, label in enumerate(classes))
 
 
 CHANGES = (
@@ -214,12 +233,14 @@ CONFIRMS = "# These settings only confirm how the table is read, so that other t
 ERRORS = "# These settings avoid the errors; check each."
 
 
-def _setting_lines(signature: Signature | None, findings: tuple[Finding, ...], problems: tuple[Problem, ...]) -> list[str]:
+def _setting_lines(
+    config: Project, signature: Signature | None, findings: tuple[Finding, ...], problems: tuple[Problem, ...]
+) -> list[str]:
     """Return the lines of a project file that avoid the errors, and commented lines that set what was inferred."""
     errors = _notes_by_setting([Finding(problem.column or "", problem.message, problem.setting or "") for problem in problems])
-    notes = _notes_by_setting(findings, errors)
+    notes = _notes_by_setting([each for each in findings if not _is_set(each.setting, config)], errors)
     lines = []
-    if signature and ("task",) not in map(_key, notes):
+    if signature and "task" not in config.model_fields_set and ("task",) not in map(_key, notes):
         lines.append(f'# task = "{signature.target.task}"  # inferred')
     groups = {ERRORS: errors, CHANGES: dict[str, list[str]](), CONFIRMS: dict[str, list[str]]()}
     for setting, about in notes.items():
@@ -229,6 +250,13 @@ def _setting_lines(signature: Signature | None, findings: tuple[Finding, ...], p
         if group:
             lines += ["", heading, *(printable(f"{mark}{setting}  # {'; '.join(about)}") for setting, about in group.items())]
     return lines
+
+
+def _is_set(setting: str, config: Project) -> bool:
+    """Return whether the project has the setting."""
+    with contextlib.suppress(BadProject):
+        return bool(setting) and _with_setting(config, setting) == config
+    return False
 
 
 def _confirms(setting: str, signature: Signature) -> bool:

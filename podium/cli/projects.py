@@ -13,7 +13,10 @@ from podium.project import BadProject, load_project, project_names
 from podium.schema.data_errors import BadData
 from podium.schema.reading import printable
 from podium.settings import StoreSettings
+from podium.storage.object_store import StoreError
 from podium.training.families import UnknownFamily
+
+LOCAL_COPY = "a copy on this machine can be read: podium projects inspect FILE --project"
 
 
 @click.group()
@@ -48,7 +51,7 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
         if not as_json and error:
             click.echo(error, err=True)
         elif not as_json:
-            click.echo(f"{name}: valid" + (f", columns not checked: {note}" if note else ""))
+            click.echo(f"{name}: valid" + (f", columns not checked: {note} ({LOCAL_COPY} {name})" if note else ""))
     if as_json:
         echo_json(results)
     raise SystemExit(0 if all(result["valid"] for result in results) else CONFIGURATION_ERROR)
@@ -57,7 +60,7 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
 @projects.command("inspect")
 @click.argument("source")
 @click.option("--target", default="", help="column to predict; by default one with a usual name, or the last one")
-@click.option("--write", "name", help="write the project file of a new project with this name, in the folder PODIUM_PROJECTS")
+@click.option("--write", "name", help="write PODIUM_PROJECTS/NAME/project.toml, with this NAME")
 @click.option("--project", "existing", help="read the table as the file of this project says")
 @json_option
 @report_errors
@@ -86,6 +89,8 @@ def inspect(source: str, target: str, name: str | None, existing: str | None, as
         for problem in error.problems:
             click.echo(f"Error: {printable(str(problem))}", err=True)
         raise SystemExit(REJECTED) from None
+    except StoreError as error:
+        raise type(error)(f"{error} ({LOCAL_COPY} {existing or 'NAME'})") from None
     except OSError as error:
         raise click.UsageError(f"{source} cannot be read: {error.strerror}") from None
     if as_json:

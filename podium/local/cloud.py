@@ -94,7 +94,9 @@ class LocalCloud:
     def start_events(self) -> None:
         """Start the event bridge and the Lambda runtime."""
         logs, python = self.folder / "logs", sys.executable
-        self._bridge = Process([python, "-P", "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ)
+        self._bridge = Process(
+            [python, "-P", "-m", "podium.local.s3_events", str(self._ports[10])], logs / "events.log", os.environ
+        )
         self._bridge.wait_for(f"{self.events_url}/status")
         environment = {
             **os.environ,

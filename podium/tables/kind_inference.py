@@ -145,12 +145,10 @@ def _candidates(counts: _Counts, decimal: DecimalMark) -> Iterator[tuple[CellKin
     is_number = counts.matching(NUMBER)
     if ({"true", "false"} & spellings or len(spellings) > 2) and not spellings <= {"0", "1", "0.0", "1.0"}:
         yield CellKind("boolean"), is_boolean
-    integers = counts.matching("[+-]?[0-9]+")
-    if counts.fraction(integers) == 1.0:
-        yield CellKind("integer"), integers
     if counts.fraction(counts.matching("0[0-9].*")) >= MIN_LEADING_ZEROS:
         yield from _dates(counts, day_first=decimal == ",")
         return
+    yield CellKind("integer"), counts.matching("[+-]?[0-9]+")
     if decimal == ",":
         yield from _formatted(counts, ",")
     if pc.any(is_number).as_py():

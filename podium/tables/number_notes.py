@@ -13,7 +13,7 @@ from podium.schema.reading import counted, setting_key
 from podium.tables.kind_inference import MIN_TYPED_FRACTION, MIN_UNIT_CELLS, UNITS, CellKind, infer_kind
 from podium.tables.number_formats import CURRENCY, MAGNITUDES, SEPARATORS, SPACES, number_pattern
 
-FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "amounts"}
+FORMATS = {"plain": "numbers", "money": "amounts", "percent": "percentages", "quantity": "numbers"}
 SIGNS = "<>≤≥~≈"
 NOT_UNITS = {"st", "nd", "rd", "th", "am", "pm"}
 SEPARATOR_NAMES = {",": "commas", ".": "points", "'": "apostrophes", **dict.fromkeys(SPACES, "spaces")}
@@ -22,14 +22,15 @@ SEPARATOR_NAMES = {",": "commas", ".": "points", "'": "apostrophes", **dict.from
 def number_message(texts: pa.ChunkedArray, column: Column | CellKind) -> str:
     """Return how these cells, null where missing, are read as numbers; empty if they are plain numbers."""
     cells = pc.unique(texts).drop_null()
-    notes = [*_removed(cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
+    notes = [*_removed(texts, cells), *_separators(cells, column.decimal), *_magnitudes(cells, column), *_negative(cells)]
     if _other_decimal(texts, column):
         mark = "," if _has(cells, ",") else "."
         readings = ("1.5", "1500") if mark == column.decimal else ("1500", "1.5")
         notes.append(f"1{mark}500 is {readings[0]}, not {readings[1]}")
     if column.number_format == "plain" and not notes:
         return ""
-    return "; ".join([f"read as {FORMATS[column.number_format]}{_unit(texts.drop_null(), column.suffix)}", *notes])
+    unit = "%" if column.number_format == "percent" else column.suffix
+    return "; ".join([f"read as {FORMATS[column.number_format]}{_unit(texts.drop_null(), unit)}", *notes])
 
 
 def _unit(texts: pa.ChunkedArray, suffix: str) -> str:
@@ -38,8 +39,10 @@ def _unit(texts: pa.ChunkedArray, suffix: str) -> str:
         return ""
     count = pc.sum(pc.ends_with(texts, suffix)).as_py() or 0
     if count < len(texts):
-        return f"; {counted(count, 'cell')} have the unit {suffix}, the others none"
+        return f"; {counted(count, 'cell')} {'has' if count == 1 else 'have'} the unit {suffix}, the others none"
     power = MAGNITUDES.get(suffix)
+    if suffix == "%":
+        return ": 12% is 12"
     return f" with the unit {suffix}{f', not × {10**power:,}' if power else ''}"
 
 
@@ -68,8 +71,6 @@ def number_setting(texts: pa.ChunkedArray, column: Column, decimal: DecimalMark)
     key = setting_key(column.name)
     if setting := decimal_setting(texts, column, decimal):
         return setting
-    if column.suffix:
-        return f'{key}.number_format = "quantity"' if column.suffix in MAGNITUDES else f'{key}.kind = "category"'
     return f'{key}.number_format = "{column.number_format}"' if column.decimal == decimal else ""
 
 
@@ -91,9 +92,11 @@ def _has(cells: pa.Array, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
 
 
-def _removed(cells: pa.Array) -> Iterator[str]:
+def _removed(texts: pa.ChunkedArray, cells: pa.Array) -> Iterator[str]:
     if _has(cells, CURRENCY):
-        yield "currency signs are removed"
+        count = pc.sum(pc.match_substring_regex(texts, CURRENCY)).as_py()
+        some = f" from {counted(count, 'cell')}" if count < len(texts) - texts.null_count else ""
+        yield f"currency signs are removed{some}"
     signs = [sign for sign in SIGNS if _has(cells, sign)]
     if signs:
         yield f"{', '.join(signs)} {'is' if len(signs) == 1 else 'are'} removed"

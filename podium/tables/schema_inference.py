@@ -26,6 +26,7 @@ from podium.tables.fuzzy_categories import (
 from podium.tables.kind_inference import (
     CATEGORY,
     LONG_INTEGER,
+    MIN_TYPED_FRACTION,
     PANDAS_MARKS,
     CellKind,
     has_thousands_separators,
@@ -182,7 +183,8 @@ def _inferred_kind(name: str, text: pa.ChunkedArray, decimal: DecimalMark) -> Ce
     if kind.must_ask:
         shown, key = ", ".join(kind.odd[:MAX_SHOWN]), setting_key(name)
         message = (
-            f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}); set {key}.na_values if they are missing "
+            f"is numbers, except for {kind.odd_fraction:.0%} of its cells ({shown}), more than the "
+            f"{1 - MIN_TYPED_FRACTION:.0%} that are missing values by themselves; set {key}.na_values if they are missing "
             f'values, {key}.kind = "category", or {key}.ignore = true'
         )
         raise BadData([Problem("invalid-type", message, column=name, setting=na_values_setting(name, kind.odd))])

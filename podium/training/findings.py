@@ -14,7 +14,7 @@ from podium.models.leakage import leaking_inputs
 from podium.project import Project
 from podium.schema.columns import Column, DecimalMark, Signature
 from podium.schema.reading import Finding, counted, na_values_setting, printable, setting_key
-from podium.tables.cell_rules import NUMBER, missing_sentinels
+from podium.tables.cell_rules import BOOLEANS, NUMBER, missing_sentinels
 from podium.tables.fuzzy_categories import resolve_category
 from podium.tables.kind_inference import NA_TEXTS, infer_kind
 from podium.tables.labeled_rows import LabeledRows
@@ -110,6 +110,8 @@ def _column_findings(cells: pa.ChunkedArray, column: Column, project: Project, d
         yield Finding(name, message, f"{setting_key(name)}.last_year = {column.last_year}")
     if column.kind == "date":
         yield from _time_offsets(cells, column)
+    if column.kind == "boolean" and (options is None or options.kind is None):
+        yield from _spellings(cells, column)
     if column.has_number_format and (options is None or options.number_format is None):
         yield from _number_format(cells, column, decimal)
     if column.number_format == "money" and (units := mixed_units(mask_missing(cells.cast(pa.string()), column))):
@@ -160,6 +162,16 @@ def _nearly_numbers(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]
         yield Finding(column.name, message, _na_values(column.name, marks) if is_enough else f'{key}.kind = "category"')
 
 
+def _spellings(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
+    """Yield the spellings of true and false if there are several of one."""
+    lower = pc.utf8_lower(pc.utf8_trim_whitespace(mask_missing(cells.cast(pa.string()), column)))
+    texts = sorted(pc.unique(lower).drop_null().to_pylist())
+    true, false = ([text for text in texts if BOOLEANS.get(text) == value] for value in (1.0, 0.0))
+    if len(true) > 1 or len(false) > 1:
+        message = f"read as true ({', '.join(true)}) or false ({', '.join(false)})"
+        yield Finding(column.name, message, f'{setting_key(column.name)}.kind = "category"')
+
+
 def _date_format(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     """Yield the date format, and whether day and month could be exchanged."""
     other = column.date_format.translate(str.maketrans("dm", "md"))
@@ -175,7 +187,10 @@ def _time_offsets(cells: pa.ChunkedArray, column: Column) -> Iterator[Finding]:
     is_utc = pc.match_substring_regex(cells.cast(pa.string()), r"00:?00\s*$")
     count = pc.sum(pc.and_not(has_offset, is_utc)).as_py()
     if count:
-        yield Finding(column.name, f"{counted(count, 'time')} with an offset converted to UTC: 10:00+02:00 is 08:00")
+        have, are = ("has", "is") if count == 1 else ("have", "are")
+        yield Finding(
+            column.name, f"{counted(count, 'cell')} {have} an offset and {are} converted to UTC: 10:00+02:00 is 08:00"
+        )
 
 
 def _missing_marks(cells: pa.ChunkedArray, column: Column, known: tuple[str, ...]) -> Iterator[Finding]:
@@ -192,7 +207,7 @@ def _missing_marks(cells: pa.ChunkedArray, column: Column, known: tuple[str, ...
         reason = f" that {are} not {EXPECTED[column.kind][count != 1]}" if forms and column.kind in EXPECTED else ""
         shown = [_listed(": ", [_short(mark) for mark in marks]), _listed("; by form: ", forms)]
         message = f"{counted(count, 'cell')}{reason} {are} {means}{''.join(shown)}"
-        yield Finding(column.name, message, "" if set(counts) <= set(known) else _keeps_marks(column, marks))
+        yield Finding(column.name, message, "" if known and set(marks) <= set(known) else _keeps_marks(column, marks))
 
 
 def _sentinel_texts(cells: pa.ChunkedArray, column: Column) -> list[str]:

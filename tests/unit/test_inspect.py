@@ -35,7 +35,7 @@ def test_a_table_is_described_with_its_findings(tmp_path: Path) -> None:
     status, text = inspect(str(path))
     assert status == 0
     for line in (
-        "300 rows; binary of y: no, yes",
+        "300 rows; binary of y: no (156), yes (144)",
         "number",
         "the delimiter is a semicolon",
         'reading.encoding = "windows-1252"',
@@ -84,6 +84,33 @@ def test_names_with_control_characters_break_neither_the_table_nor_the_file(
     file = tmp_path / "projects" / "odd" / "project.toml"
     file.write_text(file.read_text().replace("# columns.", "columns."))
     assert name in load_project(tmp_path / "projects", "odd").columns
+
+
+def test_settings_that_a_project_has_are_not_offered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path / "projects"))
+    path = tmp_path / "orders.csv"
+    frame = base().assign(paid=[["yes", "No", "TRUE", "0"][n % 4] for n in range(ROWS)])
+    frame["a"] = ["n/a", "once", *frame["a"][2:]]
+    path.write_text(frame.to_csv(index=False, sep=";", decimal=","))
+    status, text = inspect(str(path), "--target", "y", "--write", "orders")
+    assert (status, "read as true (true, yes) or false (0, no)" in text, "paid  boolean" in text) == (0, True, True)
+    file = tmp_path / "projects" / "orders" / "project.toml"
+    settings = re.sub("(?m)^# (?=[a-z.]+ =)|^# (?=columns)", "", file.read_text())
+    file.write_text(
+        "\n".join(line for line in settings.splitlines() if ".kind" not in line) + '\ncolumns.paid.kind = "boolean"\n'
+    )
+    status, text = inspect(str(path), "--project", "orders")
+    assert (status, text.strip().splitlines()[-1]) == (0, "Nothing to add to project.toml"), text
+
+
+def test_without_the_store_the_way_to_read_a_copy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_PROJECTS", str(tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "project.toml").write_text('data = "s3://podium/orders.csv"\ntarget = "y"\n')
+    for arguments in (["inspect"], ["check"]):
+        result = CliRunner().invoke(podium, ["projects", *arguments, "orders"])
+        assert "podium projects inspect FILE --project orders" in result.output
 
 
 def noisy() -> pd.DataFrame:

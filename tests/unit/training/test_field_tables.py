@@ -296,11 +296,15 @@ NUMBER_NOTES = {
     "no-break spaces": (["1\u202f234,5", "9,75"], "spaces are thousands separators; commas are decimal marks"),
     "apostrophes": (["1'234.5", "9.75"], "read as amounts; apostrophes are thousands separators"),
     "points": (["1.234,5", "9,75"], "read as numbers; points are thousands separators; commas are decimal marks"),
-    "limits": (["<0.5", "1.25", "3", "7.5", ">100"], "read as amounts; <, > are removed"),
+    "limits": (["<0.5", "1.25", "3", "7.5", ">100"], "read as numbers; <, > are removed"),
     "magnitudes": (["$1.2k", "$3M"], "currency signs are removed; k is × 1,000; M is × 1,000,000"),
     "parentheses": (["$1.5", "($8.2)"], "numbers in parentheses are negative"),
-    "units": (["12 kg", "13 kg"], "read as amounts with the unit kg"),
-    "units that may be magnitudes": (["12k", "13k"], "read as amounts; k is × 1,000"),
+    "units": (["12 kg", "13 kg"], "read as numbers with the unit kg"),
+    "units that may be magnitudes": (["12k", "13k"], "read as numbers; k is × 1,000"),
+    "a few units": (["12 kg", "13", "14"], "read as numbers; 100 cells have the unit kg, the others none"),
+    "percent": (["12%", "3.5 %"], "read as percentages: 12% is 12"),
+    "a few percent": (["12%", "0.5", "3"], "read as percentages; 100 cells have the unit %, the others none"),
+    "a few currencies": (["$12", "9.5", "3"], "read as amounts; currency signs are removed from 100 cells"),
     "clear thousands": (
         ["$139,750", "$81,035"],
         "read as amounts; currency signs are removed; commas are thousands separators",
@@ -326,12 +330,19 @@ def test_a_finding_says_how_formatted_numbers_are_read(form: str) -> None:
         (["$139,750", "$81,035"], 'columns.x.number_format = "money"'),
         (["$1,500.50", "$9"], 'columns.x.number_format = "money"'),
         (["12%", "7%"], 'columns.x.number_format = "percent"'),
-        (["12 kg", "7 kg"], 'columns.x.kind = "category"'),
+        (["12 kg", "7 kg"], 'columns.x.number_format = "quantity"'),
     ],
 )
 def test_a_finding_on_numbers_has_the_setting_that_decides_it(cells: list[str], setting: str) -> None:
     rows = read(csv(base().assign(x=(cells * ROWS)[:ROWS])))
     assert next(finding.setting for finding in rows.findings if finding.column == "x") == setting
+
+
+def test_whole_numbers_of_a_table_with_decimal_commas_are_whole_with_and_without_settings() -> None:
+    cells = [",", "NA", *range(2, ROWS)]
+    data = csv(base().assign(x=cells, z=np.arange(ROWS) / 4), sep=";", decimal=",")
+    settings: list[dict[str, Any]] = [{}, {"columns": {"x": {"na_values": [",", "NA"]}}}]
+    assert [read(data, **each).signature.inputs[-2].kind for each in settings] == ["integer", "integer"]
 
 
 def test_plain_numbers_of_a_table_with_decimal_commas_are_no_finding() -> None:
@@ -399,7 +410,7 @@ def test_times_with_an_offset_are_a_finding(offset: str, is_noted: bool) -> None
     rows = read(csv(base().assign(t=[f"{time:%Y-%m-%d %H:%M:%S}{offset}" for time in times])))
     assert kinds(rows)["t"] == "date"
     notes = [finding.message for finding in rows.findings if finding.column == "t"]
-    assert notes == ["300 times with an offset converted to UTC: 10:00+02:00 is 08:00"] * is_noted
+    assert notes == ["300 cells have an offset and are converted to UTC: 10:00+02:00 is 08:00"] * is_noted
 
 
 def test_a_time_of_day_is_a_feature() -> None:
