@@ -428,13 +428,14 @@ def test_a_manual_promotion_or_rollback_runs_once_per_request(
     assert run("Rollback").returncode == 0
     assert current() == (first, 3)
     assert run("Rollback").returncode == 0
-    assert run("PromoteVersion", "--version", second).returncode == 0  # this request has already run
+    repeated = run("PromoteVersion", "--version", second)  # this request has already run
+    assert repeated.returncode != 0 and "add --request" in repeated.stdout
     assert current() == (first, 3)
     assert run("PromoteVersion", "--version", second, "--request", "again").returncode == 0
     assert current() == (second, 4)
     receipt = next(key for key in keys(cloud_context.store, "runs/by-hand/receipts/") if "Rollback" in key)
     cloud_context.store.delete(receipt)  # as if the process had ended before writing it
-    assert run("Rollback").returncode == 0
+    assert run("Rollback").returncode != 0
     assert current() == (second, 4)
     assert receipt in keys(cloud_context.store, "runs/by-hand/receipts/")
     stale = run("PromoteVersion", "--version", first, "--expect", first)
