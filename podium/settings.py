@@ -51,6 +51,12 @@ class StoreSettings(BaseSettings):
     log_keys: tuple[str, ...] = Field(
         (), description="Public keys of the prediction log. JSON list. Default: the public key of the private one."
     )
+    log_name: str = Field(
+        "",
+        pattern=r"^[!-*,-~]*$",
+        description="Name in the checkpoints of the prediction log, of a bucket that was restored under another name. Default: "
+        "`podium/BUCKET`.",
+    )
     alarm_url: str = Field("", description="URL that monitoring sends alarms to, as Standard Webhooks.")
     alarm_secret: SecretStr = Field(
         SecretStr(""), description="Key that signs alarms, in base64 after `whsec_`. `file:PATH` reads it from a file."

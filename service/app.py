@@ -212,7 +212,7 @@ def _witness(settings: ServiceSettings, store: Store) -> Witness | None:
     if not settings.log_keys and not settings.log_key.get_secret_value():
         return None
     remembered = settings.cache / f"log-{digest(store.location.encode())[:16]}"
-    return Witness(TransparencyLog(store, settings.log_verifiers()), remembered)
+    return Witness(TransparencyLog(store, settings.log_verifiers(), settings.log_name), remembered)
 
 
 def _journal_folder(settings: ServiceSettings) -> Path:

@@ -17,6 +17,7 @@ STEADY_SECONDS = 300.0
 
 async def supervised(name: str, work: Callable[[], Awaitable[None]], metrics: Metrics, pause: float = PAUSE_SECONDS) -> None:
     """Run `work` until this task is cancelled; whenever it ends, log, count and restart it after a pause that doubles."""
+    metrics.background_failures[name] += 0
     clock, next_pause = asyncio.get_running_loop().time, pause
     while True:
         started = clock()

@@ -67,11 +67,12 @@ class Metrics(Collector):
         self.swaps: Counter[tuple[str, str]] = Counter()
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.inbox: Counter[str] = Counter()
-        self.jobs: Counter[str] = Counter()
+        # results that alerts watch are there from the start, because `increase` misses the first event of a new series
+        self.inbox: Counter[str] = Counter(done=0, error=0, failed=0)
+        self.jobs: Counter[str] = Counter(done=0, failed=0)
         self.background_failures: Counter[str] = Counter()
         self.log_lines: Counter[str] = Counter()
-        self.predictions_logged: Counter[str] = Counter()
+        self.predictions_logged: Counter[str] = Counter({"logged": 0, "refused": 0, "not logged": 0})
         self.aliases_rejected = self.aliases_missing = 0
         self.store_last_success, self.store_up = 0.0, False
         self.in_progress: Callable[[], int] = int
@@ -93,6 +94,7 @@ class Metrics(Collector):
     def record_swap(self, model: str, version: str) -> None:
         """Count a swap, and drop the prediction counters of the oldest versions over MAX_VERSIONS."""
         self.swaps[model, "done"] += 1
+        self.swaps[model, "failed"] += 0
         versions = self._versions[model]
         versions.pop(version, None)
         versions[version] = None

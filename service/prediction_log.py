@@ -20,7 +20,7 @@ import pyarrow as pa
 from podium.inference.panel import Scores
 from podium.inference.parsed_rows import ParsedRows
 from podium.inference.served_model import ServedModel
-from podium.prediction_log.journal import FLUSH_SECONDS, Journal, JournalFull
+from podium.prediction_log.journal import FLUSH_SECONDS, Journal, JournalFull, waiting_bytes
 from podium.prediction_log.labels import is_label_file, read_label_file
 from podium.prediction_log.recorder import Recorder
 from podium.prediction_log.shipping import STATE
@@ -40,18 +40,30 @@ class PredictionLog:
     def __init__(self, journal: Journal | None, metrics: Metrics, *, refuses_when_full: bool) -> None:
         self._journal, self._metrics, self._refuses = journal, metrics, refuses_when_full
         self._recorder = Recorder(journal) if journal else None
+        self.full = ""
+        """Why the next entry cannot be written; empty if it can."""
 
     @property
     def is_on(self) -> bool:
         return self._journal is not None
 
+    @property
+    def refuses(self) -> bool:
+        """Return whether predictions are refused because they cannot be logged."""
+        return bool(self.full) and self._refuses
+
     def record(
         self, served: ServedModel, caller: str, request: bytes, scores: Mapping[str, object], rows: Sequence[Sequence[Value]]
     ) -> str:
-        """Log typed rows with the lists of their scores. Raises PredictionLogFull."""
+        """Log typed rows with the lists of their scores. Raises PredictionLogFull; then the routes try again, and count it."""
         if self._recorder is None:
             return new_prediction_id()
-        return self._counted(self._recorder.record, served, caller, request, scores, rows)
+        try:
+            prediction_id = self._recorder.record(served, caller, request, scores, rows)
+        except JournalFull as error:
+            return self._unlogged(error)
+        self._metrics.predictions_logged["logged"] += 1
+        return prediction_id
 
     def record_rows(self, served: ServedModel, caller: str, request: bytes, scores: Scores, rows: ParsedRows) -> str:
         """Log the valid rows of a request in any format. Raises PredictionLogFull."""
@@ -72,12 +84,18 @@ class PredictionLog:
         try:
             prediction_id = record(*fields)
         except JournalFull as error:
-            self._metrics.predictions_logged["refused" if self._refuses else "not logged"] += 1
-            if self._refuses:
-                raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
-            return new_prediction_id()
+            self._metrics.predictions_logged["refused"] += self._refuses
+            return self._unlogged(error)
         self._metrics.predictions_logged["logged"] += 1
         return prediction_id
+
+    def _unlogged(self, error: JournalFull) -> str:
+        """Return the id of an answer that is not logged. Raises PredictionLogFull if it must be."""
+        self.full = str(error)
+        if self._refuses:
+            raise PredictionLogFull(f"the prediction cannot be logged: {error}") from None
+        self._metrics.predictions_logged["not logged"] += 1
+        return new_prediction_id()
 
     def record_labels(self, project: str, caller: str, request: bytes, labels: pa.Table) -> None:
         """Log labels, whose loss is never accepted. Raises PredictionLogFull."""
@@ -100,8 +118,10 @@ class PredictionLog:
         return {"labels": labels.table.num_rows, "unlabelled": labels.unlabelled}
 
     def flush(self) -> None:
+        """Write the entries to the disk, and find out whether there is space for the next."""
         if self._journal:
             self._journal.flush()
+            self.full = self._journal.shortage()
 
     def seal(self) -> None:
         if self._journal:
@@ -126,13 +146,13 @@ class Shipping:
         with contextlib.suppress(OSError, ValueError):
             state = json.loads(self._folder.with_name(STATE).read_bytes())
         state["waiting_bytes"] = self.waiting_bytes()
+        if self._predictions.full:
+            return {**state, "state": "full", "error": self._predictions.full}
         return {"state": "failing" if state.get("error") else "on", **state}
 
     def waiting_bytes(self) -> int:
         """Return the bytes on the disk of this host that are not in the object store."""
-        with contextlib.suppress(OSError):
-            return sum(path.stat().st_size for path in self._folder.iterdir())
-        return 0
+        return waiting_bytes(self._folder) if self._predictions.is_on else 0
 
     def tick(self) -> None:
         """Flush the journal, end its file if it is due, and start the shipping process if it does not run.

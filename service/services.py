@@ -54,10 +54,11 @@ class Services:
     def ready(self) -> bool:
         """Return whether startup is complete, a model is serving, and every project with a failure still serves a version.
 
-        Unsigned aliases of projects that were never served here do not count.
+        While predictions are refused because they cannot be logged, the service is not ready. Unsigned aliases of projects that
+        were never served here do not count.
         """
         serving = {served.project for served in self.live.all()} | set(self.live.evicted)
-        started = self.reconciler.is_initialized and not self.live.draining
+        started = self.reconciler.is_initialized and not self.live.draining and not self.predictions.refuses
         return started and bool(serving) and self.reconciler.failures.keys() <= serving
 
 

@@ -41,7 +41,7 @@ def verify(prediction_id: str | None, project: str, day: str | None, whole_log: 
         raise click.UsageError("give a prediction id, or --day with --project, or --log")
     settings = StoreSettings()
     store = settings.store()
-    log = TransparencyLog(store, settings.log_verifiers())
+    log = TransparencyLog(store, settings.log_verifiers(), settings.log_name)
     if whole_log:
         return _verify_log(log, store, as_json)
     with tempfile.TemporaryDirectory() as folder:

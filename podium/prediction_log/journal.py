@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import secrets
+import shutil
 import struct
 import threading
 import time
@@ -76,6 +77,10 @@ class Journal:
             self._segment = _Segment(self._folder, max(SEGMENT_BYTES, needed), self._max_bytes)
             return self._segment.append(fields)
 
+    def shortage(self) -> str:
+        """Return why the next entry cannot be written; empty if it can."""
+        return "" if self._segment else _shortage(self._folder, SEGMENT_BYTES, self._max_bytes)
+
     def flush(self) -> None:
         """Write the entries to the disk."""
         if segment := self._segment:
@@ -93,15 +98,30 @@ class Journal:
             self._segment = None
 
 
+def waiting_bytes(folder: Path) -> int:
+    """Return the bytes of all files, without those that are being deleted."""
+    total = 0
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):
+            total += entry.stat().st_size
+    return total
+
+
+def _shortage(folder: Path, size: int, max_bytes: int) -> str:
+    used = waiting_bytes(folder)
+    if used + size > max_bytes:
+        return f"{used:,} bytes wait to be written to the object store"
+    return f"no space in {folder}" if shutil.disk_usage(folder).free < size else ""
+
+
 class _Segment:
     """A file of a fixed size, locked by its process."""
 
     __slots__ = ("_end", "_file", "_limit", "_map", "_path", "count", "name")
 
     def __init__(self, folder: Path, size: int, max_bytes: int) -> None:
-        used = sum(path.stat().st_size for path in folder.iterdir())
-        if used + size > max_bytes:
-            raise JournalFull(f"{used:,} bytes wait to be written to the object store")
+        if shortage := _shortage(folder, size, max_bytes):
+            raise JournalFull(shortage)
         self.name = f"{datetime.now(UTC):%Y%m%d}{secrets.token_hex(6)}"
         self._path = folder / f"{self.name}{NEW}"  # a file that is open and not locked would be taken for an abandoned one
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

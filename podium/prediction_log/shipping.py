@@ -61,12 +61,13 @@ class Shipper:
     store: Store
     signer: Signer
     trainers: VerifyingKeys
+    log_name: str = ""
     log: TransparencyLog = field(init=False)
     _manifests: dict[VersionKey, Manifest] = field(default_factory=dict, init=False)
     _logged_promotions: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self.log = TransparencyLog(self.store, VerifyingKeys([self.signer.public]))
+        self.log = TransparencyLog(self.store, VerifyingKeys([self.signer.public]), self.log_name)
 
     def ship(self) -> int:
         """Ship the finished files and return the number of rows. Raises StoreError; what was not shipped stays."""
@@ -180,7 +181,8 @@ def main(folder: Path) -> None:
     """Ship until the standard input is closed, and then once more. The state is in STATE, beside the folder."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
     settings = StoreSettings()
-    shipper = Shipper(folder, settings.store(10.0), settings.log_signer(), VerifyingKeys(settings.trainer_keys))
+    trainers = VerifyingKeys(settings.trainer_keys)
+    shipper = Shipper(folder, settings.store(10.0), settings.log_signer(), trainers, settings.log_name)
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
     os.nice(5)  # answers come first
@@ -199,7 +201,10 @@ def main(folder: Path) -> None:
         failed = [path.name for path in folder.glob(f"*{FAILED}")]
         error = error or (f"{failed[0]} cannot be shipped; see the service's log" if failed else "")
         state = {"rows": rows, "shipped_at": shipped_at, "error": error, "failed_files": failed}
-        atomic_write(folder.with_name(STATE), json.dumps(state).encode())
+        try:
+            atomic_write(folder.with_name(STATE), json.dumps(state).encode())
+        except OSError as failure:  # the disk is full; what is shipped next makes space
+            log.warning("%s cannot be written: %s", STATE, failure.strerror)
         if is_last:
             return
         if ended.wait(pause):

@@ -59,10 +59,19 @@ class Checkpoint:
                 _, name, signature = line.split(" ")
                 data = base64.b64decode(signature, validate=True)
                 for public in keys.public:
-                    if head.origin == name == origin and data[:4] == key_hash(origin, public):
+                    if head.origin == name and data[:4] == key_hash(name, public):
                         keys.verify_bytes(public, data[4:], head.text.encode())
-                        return head
+                        return head._named(origin)
         raise IntegrityError("the checkpoint of the log is not signed by an accepted key: check PODIUM_LOG_KEYS")
+
+    def _named(self, origin: str) -> Self:
+        """Return this checkpoint. Raises IntegrityError if it is of another log."""
+        if self.origin != origin:
+            raise IntegrityError(
+                f"the checkpoint is of the log {self.origin}, not {origin}; if this bucket was restored from there, set "
+                f"PODIUM_LOG_NAME={self.origin}"
+            )
+        return self
 
     @classmethod
     def _parse(cls, text: str) -> Self:
@@ -109,11 +118,11 @@ def unpack_entries(data: bytes) -> list[bytes]:
 
 
 class TransparencyLog:
-    """The log of a bucket. Readers need the public keys only."""
+    """The log of a bucket, whose checkpoints name its `origin`. Readers need the public keys only."""
 
-    def __init__(self, store: Store, keys: VerifyingKeys) -> None:
+    def __init__(self, store: Store, keys: VerifyingKeys, origin: str = "") -> None:
         self._store, self._keys = store, keys
-        self.origin = f"podium/{store.bucket}"
+        self.origin = origin or f"podium/{store.bucket}"
         self.public_keys = keys.public
         self._tile = functools.lru_cache(1024)(self._read_tile)
 

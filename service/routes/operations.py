@@ -42,7 +42,7 @@ async def version() -> str:
 @router.get("/ready", include_in_schema=False)
 @router.get("/readyz", summary="Readiness check: all champions loaded")
 async def readyz(services: ServicesDep) -> dict[str, Any]:
-    """503 while no model is deployed, or while a champion failed to load and no previous version serves.
+    """503 while no model is deployed, a champion failed to load and no previous version serves, or the log refuses predictions.
 
     `stale_since` is set if the object store has been unreachable for three polls; the loaded models keep serving.
     `prediction_log` is set if predictions cannot be written to it and wait on the disk.
@@ -62,6 +62,8 @@ def _reason_not_ready(services: Services, serving: dict[str, str]) -> str:
         return "the service is shutting down"
     if not services.reconciler.is_initialized:
         return "the service is starting: models are being loaded"
+    if services.predictions.refuses:
+        return f"predictions cannot be logged: {services.predictions.full}"
     missing = sorted(services.reconciler.failures.keys() - serving.keys() - services.live.evicted.keys())
     return f"not loaded: {', '.join(missing)} (see /status)" if missing else "no models deployed yet"
 

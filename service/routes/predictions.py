@@ -120,7 +120,8 @@ async def _found(find: Callable[[], Result]) -> Result:
 
 
 def _verifier(services: Services) -> Verifier:
-    trust, log_keys = services.settings.trust(), services.settings.log_verifiers()
+    settings, trust = services.settings, services.settings.trust()
+    log = TransparencyLog(services.pages_store, settings.log_verifiers(), settings.log_name)
     loader = services.reconciler.loader
 
     def load(project: str, version: str, sha256: str) -> tuple[Manifest, Mapping[str, Model]]:
@@ -131,4 +132,4 @@ def _verifier(services: Services) -> Verifier:
         loaded = loader.validator.load(project, version, sha256, loader.fetch, trust.trainers)
         return loaded.manifest, loaded.models
 
-    return Verifier(services.pages_store, trust, TransparencyLog(services.pages_store, log_keys), load)
+    return Verifier(services.pages_store, trust, log, load)

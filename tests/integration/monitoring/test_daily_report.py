@@ -17,7 +17,7 @@ from podium.prediction_log.journal import Entry
 from podium.prediction_log.labels import is_label_file, labels_of, labels_prefix, read_label_file
 from podium.prediction_log.prediction_table import Privacy, entries_table, rows_table, to_bytes
 from podium.prediction_log.reading import read_day
-from podium.prediction_log.replay import replay_gate
+from podium.prediction_log.replay import replay, replay_gate
 from podium.prediction_log.shipping import parquet_bytes
 from podium.prediction_log.verification import loader
 from podium.project import GateOptions, Project, PromotionRules
@@ -26,9 +26,10 @@ from podium.registry.champion_alias import read_champion
 from podium.registry.comparison import read_evaluation_rows
 from podium.registry.loading import load_model
 from podium.registry.promotion import PromotionContext, promote, utc_now
-from podium.registry.versions import Manifest
+from podium.registry.versions import MANIFEST, Manifest
 from podium.schema.columns import Target
 from podium.schema.data_errors import BadData
+from podium.storage.object_store import digest
 from podium.storage.predictions import logged_key
 from podium.tables.frames import columns_of
 from podium.tables.panel import ACTUAL, DAY, INDEX, LAST
@@ -159,11 +160,28 @@ def test_a_version_that_changes_many_logged_predictions_is_refused(prices: Log) 
     assert [gate.detail for gate in candidate(1)] == ["not compared: no predictions are logged"]
     prices.write("2026-11-01", frame)
     (same,), (doubled,) = candidate(1), candidate(2)
-    assert same.passed and "of the last 400 logged predictions" in same.detail
+    assert same.passed and "of the last 400 logged predictions change by more than 5%" in same.detail
     assert not doubled.passed and doubled.detail.startswith("100.0%")
     assert [gate.detail for gate in candidate(1, "r")] == [
         "not compared: the log has no values of rooms that the version accepts"
     ]
+
+
+def test_a_replay_says_by_how_much_probabilities_differ(mixed: Log) -> None:
+    frame, _ = mixed.sample()
+    mixed.write("2026-11-01", frame)
+    context, served = mixed.context, mixed.manifest
+    project = Project(name="mixed", target="bought", columns=tables.MIXED_COLUMNS, **OPTIONS)
+    other = publish_version(context, tables.mixed(1500, seed=8), project)
+    documents = [context.store.read(f"versions/mixed/{each.version}/{MANIFEST}").data for each in (served, other)]
+    same, differs = (
+        replay(context.store, context.load("mixed", each.version, digest(document)))
+        for each, document in zip((served, other), documents, strict=True)
+    )
+    assert (same.changed, same.largest) == (0, 0)
+    before, after = (load_model(each, each.champion, context.fetch).scores(frame)[:, 1] for each in (served, other))
+    assert differs.largest == pytest.approx(np.abs(after - before).max())
+    assert 0 < (differs.typical or 0) < differs.largest and "probabilities differ by" in str(differs)
 
 
 def test_a_version_whose_files_were_deleted_is_counted_and_named(prices: Log) -> None:

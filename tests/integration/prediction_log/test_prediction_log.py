@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.processes import Process, free_ports
 from podium.local.services import promotion_context, start_service
+from podium.prediction_log.journal import SEGMENT_BYTES, Journal
 from podium.prediction_log.labels import read_labels
 from podium.prediction_log.transparency_log import TransparencyLog
 from podium.prediction_log.verification import PredictionNotFound, Verifier, loader
@@ -33,6 +35,10 @@ from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, VerifyingKeys
 from podium.registry.validation import Validator
 from podium.storage.object_store import Store, StoreError
+from service.active_models import ActiveModels
+from service.errors import PredictionLogFull
+from service.metrics import Metrics
+from service.prediction_log import PredictionLog
 from tests import tables
 from tests.conftest import publish_champion
 
@@ -82,7 +88,7 @@ def start(cloud: LocalCloud, folder: Path, **variables: str) -> tuple[Process, C
     }
     process = start_service({**cloud.environment, **settings}, port, folder, workers=2)
     client = Client(f"http://127.0.0.1:{port}")
-    client.wait_until(lambda: client.get("/readyz").status == 200, 60)
+    client.wait_until(lambda: '"ready"' in (text := client.get("/readyz").text) or "cannot be logged" in text, 60)
     return process, client
 
 
@@ -319,10 +325,28 @@ def test_a_full_journal_refuses_or_answers_as_configured_and_reports_it(
         if status == 503:
             assert answer.json()["code"] == "prediction-log-full" and answer.headers["retry-after"]
         result = "refused" if choice == "refuse" else "not logged"
-        line = f'prediction_log_requests_total{{result="{result}"}}'
+        line = f'prediction_log_requests_total{{result="{result}"}} 1.0'
         client.wait_until(lambda: line in client.get("/metrics").text, 10)
+        log = client.get("/status.json").json()["prediction_log"]
+        assert (log["state"], "wait to be written" in log["error"]) == ("full", True)
+        assert client.get("/readyz").status == status
     finally:
         process.stop(30)
+
+
+def test_a_full_journal_recovers_without_a_restart_when_there_is_space(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SEGMENT_BYTES)
+    predictions = PredictionLog(journal, Metrics(ActiveModels()), refuses_when_full=True)
+    other = tmp_path / "waiting"
+    other.write_bytes(b"x")
+    with pytest.raises(PredictionLogFull):
+        predictions.record_labels("p", "ann", b"", pa.table({"a": [1]}))
+    predictions.flush()
+    assert predictions.full and predictions.refuses
+    other.unlink()
+    predictions.flush()
+    assert not predictions.refuses
+    predictions.record_labels("p", "ann", b"", pa.table({"a": [1]}))
 
 
 def test_what_a_service_has_answered_is_shipped_when_it_stops(

@@ -138,8 +138,10 @@ def test_a_log_that_is_signed_again_or_put_back_is_found(store: Store, log: Tran
     with pytest.raises(IntegrityError, match="not signed"):
         log.check_all()
     put(store, CHECKPOINT, Checkpoint("podium/another", seen.size, seen.root).signed(signer))
-    with pytest.raises(IntegrityError, match="not signed"):
+    with pytest.raises(IntegrityError, match="set PODIUM_LOG_NAME=podium/another"):
         log.check_all()
+    named = TransparencyLog(store, VerifyingKeys([signer.public]), "podium/another")
+    assert named.checkpoint().size == seen.size
     for info in list(store.list_objects(PREFIX)):
         store.delete(info.key)
     fresh = TransparencyLog(store, VerifyingKeys([signer.public]))
