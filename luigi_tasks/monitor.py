@@ -37,7 +37,7 @@ class Monitor(luigi.Task):
     def run(self) -> None:
         """Raises StoreError, AlarmNotSent."""
         if self.date >= utc_today():
-            raise StoreError(f"{self.date} has not ended; its report would not be complete")
+            raise StoreError(f"{self.date} has not ended; `podium monitor {self.project}` shows it so far")
         settings, bucket = StoreSettings(), store()
         report = latest_report(bucket, self.project)
         with tempfile.TemporaryDirectory() as folder:

@@ -89,16 +89,16 @@ class Retrain(luigi.Task):
         """Return what the run did, compared with the retraining before."""
         outcome, version = (pipeline.clone(task).output_target.document() for task in (Promote, Publish))
         trust, fetch = settings.trust(), fetch_from(store())
-        manifest, _ = read_manifest(store(), self.project, version["version"], trust.trainers)
-        entry = parse_entry(store().read(entry_key(self.project, outcome["number"])).data, self.project, trust.promoters)
+        manifest, _ = read_manifest(store(), self.project, version["version"], trust.trainers.past)
+        entry = parse_entry(store().read(entry_key(self.project, outcome["number"])).data, self.project, trust.promoters.past)
         earlier = [day for day in retrain_dates(store(), self.project) if day < str(self.date)]
-        before = read_retrain(store(), self.project, earlier[-1], trust.trainers) if earlier else None
+        before = read_retrain(store(), self.project, earlier[-1], trust.trainers.past) if earlier else None
         facts = {"decision": "promoted" if outcome["promoted"] else "refused", "reason": outcome.get("reason", "")}
         changes: dict[str, tuple[str, ...]] = {"data_changes": (), "configuration_changes": ()}
         if before and before.run == pipeline.run_name:
             facts = {"decision": "unchanged", "reason": f"the data and the configuration are those of {before.date}"}
         elif before:
-            old, _ = read_manifest(store(), self.project, before.version, trust.trainers)
+            old, _ = read_manifest(store(), self.project, before.version, trust.trainers.past)
             changes = {
                 "data_changes": data_changes(old, manifest, fetch),
                 "configuration_changes": configuration_changes(old, manifest),

@@ -20,7 +20,13 @@ METRIC_LABELS = {
     "r2": "R²",
     "mape": "MAPE",
 }
-ACTION_LABELS = {"promote": "Promoted", "rollback": "Rolled back", "refuse": "Rejected", "retire": "Retired"}
+ACTION_LABELS = {
+    "promote": "Promoted",
+    "rollback": "Rolled back",
+    "refuse": "Rejected",
+    "retire": "Retired",
+    "countersign": "Countersigned",
+}
 
 
 def format_number(number: object) -> str:

@@ -43,6 +43,11 @@ class StoreSettings(BaseSettings):
     promoter_keys: tuple[str, ...] = Field(
         (), description="Public keys whose audit-log entries are trusted. JSON list. Default: the trainer keys."
     )
+    retired_keys: tuple[str, ...] = Field(
+        (),
+        description="Public keys of trainers and promoters that are not accepted any more, for example because they leaked. "
+        "What they signed before stays readable in the history and in the log. JSON list.",
+    )
     log_key: SecretStr = Field(
         SecretStr(""),
         description="Private key that signs the prediction log; without it, predictions are not logged. `file:PATH` reads it "
@@ -97,7 +102,10 @@ class StoreSettings(BaseSettings):
         """Return the trusted keys. Raises BadKey."""
         if not self.trainer_keys:
             raise BadKey("PODIUM_TRAINER_KEYS is not set, so no version can be verified. Create keys with `podium keys new`.")
-        return TrustPolicy(VerifyingKeys(self.trainer_keys), VerifyingKeys(self.promoter_keys or self.trainer_keys))
+        trainers, promoters = (
+            VerifyingKeys(keys, self.retired_keys) for keys in (self.trainer_keys, self.promoter_keys or self.trainer_keys)
+        )
+        return TrustPolicy(trainers, promoters)
 
 
 def _signer(secret: SecretStr, setting: str) -> Signer:

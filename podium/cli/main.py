@@ -20,6 +20,7 @@ COMMANDS = {
     "labels": "podium.cli.labels:labels_",
     "lineage": "podium.cli.lineage:lineage_",
     "models": "podium.cli.models:models",
+    "monitor": "podium.cli.monitor:monitor_",
     "predict": "podium.cli.predict:predict",
     "projects": "podium.cli.projects:projects",
     "retrains": "podium.cli.retrains:retrains",

@@ -22,7 +22,7 @@ from podium.prediction_log.replay import NothingToReplay, replay
 from podium.registry.audit_entry import AuditEntry
 from podium.registry.audit_log import check_history, entries_since, read_history, retired_versions
 from podium.registry.champion_alias import read_champion
-from podium.registry.promotion import ANY_CHAMPION, GateFailed, PromotionContext, promote, rollback, utc_now
+from podium.registry.promotion import ANY_CHAMPION, GateFailed, PromotionContext, countersign, promote, rollback, utc_now
 from podium.registry.signing import Unsigned
 from podium.registry.versions import (
     IntegrityError,
@@ -164,6 +164,19 @@ def rollback_(project: str, reason: str, expect: str, to: str | None, dry_run: b
     _print_entry(entry, as_json, dry_run)
 
 
+@models.command("countersign")
+@click.argument("project")
+@reason_option
+@json_option
+@report_errors
+def countersign_(project: str, reason: str, as_json: bool) -> None:
+    """Repeat the last audit-log entry with this promoter's key; the champion stays.
+
+    The key so vouches for the whole history, and an older key can be retired.
+    """
+    _print_entry(countersign(context_from_settings(signing=True), project, reason, utc_now), as_json, dry_run=False)
+
+
 @models.command()
 @click.argument("project")
 @json_option
@@ -218,7 +231,7 @@ def _print_verification(versions: int, entries: int, errors: list[str]) -> None:
 
 
 def _manifest(context: PromotionContext, project: str, version: str) -> Manifest:
-    return read_manifest(context.store, project, version, context.trust.trainers)[0]
+    return read_manifest(context.store, project, version, context.trust.trainers.past)[0]
 
 
 def _require_project(context: PromotionContext, project: str) -> None:
@@ -271,7 +284,7 @@ def _print_entry(entry: AuditEntry, as_json: bool, dry_run: bool) -> None:
     if entry.action == "refuse":
         click.echo(f"{entry.version} {'would be' if dry_run else 'was'} rejected", err=True)
         return
-    details = [] if dry_run else [f"promotion #{entry.sequence}"]
+    details = [] if dry_run else [f"entry {entry.sequence}"]
     details += [f"previously {entry.previous}"] if entry.previous else []
-    verb = "would become" if dry_run else "is now"
+    verb = "would become" if dry_run else "is still" if entry.action == "countersign" else "is now"
     click.echo(f"{entry.champion} {verb} the champion of {entry.project}" + (f" ({'; '.join(details)})" if details else ""))

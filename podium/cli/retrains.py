@@ -27,7 +27,7 @@ def list_(project: str, as_json: bool) -> None:
     """List all retrainings, newest last, after checking their signatures."""
     context = context_from_settings(signing=False)
     dates = retrain_dates(context.store, project)
-    records = [read_retrain(context.store, project, day, context.trust.trainers) for day in dates]
+    records = [read_retrain(context.store, project, day, context.trust.trainers.past) for day in dates]
     if as_json:
         return echo_json([record.model_dump(mode="json") for record in records])
     for record in records:
@@ -45,7 +45,7 @@ def list_(project: str, as_json: bool) -> None:
 def show(project: str, date: str, as_json: bool) -> None:
     """Show one retraining: trigger, data, configuration, candidates, gates and decision."""
     context = context_from_settings(signing=False)
-    record = read_retrain(context.store, project, date, context.trust.trainers)
+    record = read_retrain(context.store, project, date, context.trust.trainers.past)
     echo_json(record.model_dump(mode="json")) if as_json else click.echo(_text(record))
 
 

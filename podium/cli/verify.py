@@ -46,7 +46,7 @@ def verify(prediction_id: str | None, project: str, day: str | None, whole_log: 
         return _verify_log(log, store, as_json)
     with tempfile.TemporaryDirectory() as folder:
         trust = settings.trust()
-        verifier = Verifier(store, trust, log, loader(fetcher(store, ModelCache(Path(folder))), trust.trainers))
+        verifier = Verifier(store, trust, log, loader(fetcher(store, ModelCache(Path(folder))), trust.trainers.past))
         if prediction_id is not None:
             result = verifier.verify(prediction_id, project)
             echo_json(result.as_json()) if as_json else click.echo(_text(result))

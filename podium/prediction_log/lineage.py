@@ -37,11 +37,11 @@ def lineage(store: Store, trust: TrustPolicy, project: str, name: str = "") -> l
 
     Raises NotFound if there is none, Unsigned, IntegrityError.
     """
-    manifests = [read_manifest(store, project, version, trust.trainers)[0] for version in list_versions(store, project)]
+    manifests = [read_manifest(store, project, version, trust.trainers.past)[0] for version in list_versions(store, project)]
     chosen = [each for each in manifests if name in ("", each.version) or str(each.data.get("sha256", "")).startswith(name)]
     if not chosen:
         raise NotFound(f'{project} has no version and no data snapshot "{name}"' if name else f"{project} has no versions")
-    records = [read_retrain(store, project, day, trust.trainers) for day in retrain_dates(store, project)]
+    records = [read_retrain(store, project, day, trust.trainers.past) for day in retrain_dates(store, project)]
     entries, logged = entries_since(store, project, trust.promoters), logged_promotions(store, project)
     found = []
     for manifest in chosen:

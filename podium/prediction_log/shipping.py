@@ -181,7 +181,7 @@ def main(folder: Path) -> None:
     """Ship until the standard input is closed, and then once more. The state is in STATE, beside the folder."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
     settings = StoreSettings()
-    trainers = VerifyingKeys(settings.trainer_keys)
+    trainers = VerifyingKeys(settings.trainer_keys, settings.retired_keys).past
     shipper = Shipper(folder, settings.store(10.0), settings.log_signer(), trainers, settings.log_name)
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()

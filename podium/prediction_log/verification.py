@@ -173,7 +173,7 @@ class Verifier:
     def _promotion(self, table: pa.Table) -> AuditEntry:
         project, number = (table[name][0].as_py() for name in ("project", "promotion"))
         try:
-            entry = parse_entry(self.store.read(entry_key(project, number)).data, project, self.trust.promoters)
+            entry = parse_entry(self.store.read(entry_key(project, number)).data, project, self.trust.promoters.past)
         except NotFound:
             raise IntegrityError(f"entry {number} of the audit log of {project} is missing") from None
         champion = entry.champion, entry.manifest_sha256

@@ -62,7 +62,7 @@ class AuditEntry(BaseModel):
     format: int = 1
     project: str
     sequence: int
-    action: Literal["promote", "rollback", "refuse", "retire"]
+    action: Literal["promote", "rollback", "refuse", "retire", "countersign"]
     version: str
     champion: str | None
     manifest_sha256: str | None
@@ -99,13 +99,19 @@ def parse_entry(data: bytes, project: str, promoters: VerifyingKeys) -> AuditEnt
     return entry
 
 
+def parse_numbered_entry(data: bytes, project: str, sequence: int, promoters: VerifyingKeys) -> AuditEntry:
+    """Parse entry `sequence`. Raises Unsigned, IntegrityError."""
+    entry = parse_entry(data, project, promoters)
+    if entry.sequence != sequence:
+        raise IntegrityError(f"expected entry number {sequence}, found {entry.sequence}")
+    return entry
+
+
 def parse_next_entry(
     data: bytes, project: str, sequence: int, promoters: VerifyingKeys, previous_entry: str | None
 ) -> AuditEntry:
     """Parse entry `sequence`, which must follow the entry with digest `previous_entry`. Raises Unsigned, IntegrityError."""
-    entry = parse_entry(data, project, promoters)
-    if entry.sequence != sequence:
-        raise IntegrityError(f"expected entry number {sequence}, found {entry.sequence}")
+    entry = parse_numbered_entry(data, project, sequence, promoters)
     if entry.previous_entry != previous_entry:
         raise IntegrityError("does not follow the preceding entry")
     return entry

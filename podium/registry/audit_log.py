@@ -9,13 +9,14 @@ reported by `check_history`; the next entry takes the next free number. An unsig
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podium.registry.audit_entry import AuditEntry, parse_entry, parse_next_entry
+from podium.registry.audit_entry import AuditEntry, parse_entry, parse_next_entry, parse_numbered_entry
 from podium.registry.champion_alias import FOREIGN_ERRORS, alias_key, read_alias, read_document, update_alias
 from podium.registry.signing import SIGNATURES, Signer, VerifyingKeys
 from podium.registry.versions import IntegrityError
@@ -102,22 +103,35 @@ def entries_since(
     Raises IntegrityError if the chain of entries is broken.
     """
     head = _find_head(store, project, promoters)
-    last = head.entry.sequence if head.entry else 0
-    end = last if upto is None else min(upto, last)
-    previous = _digest(read_document(store, entry_key(project, after)).data) if 0 < after < end else None
-    entries: list[AuditEntry] = []
-    for number in _entry_numbers(store, project):
-        if not after < number <= end:
-            continue
-        data = _read_small(store, entry_key(project, number))
-        try:
-            entries.append(parse_next_entry(data, project, number, promoters, previous))
-            previous = digest(data)
-        except FOREIGN_ERRORS:
-            continue
-    if end == last and after < end and previous != _digest(head.data):
+    if head.entry is None or head.data is None or head.entry.sequence <= after:
+        return []
+    entries = _signed_entries(store, project, promoters.past, after)
+    chain, start = _chain(entries, digest(head.data))
+    first = _digest(read_document(store, entry_key(project, after)).data) if after else None
+    if not chain or start != first:
         raise IntegrityError(f"the audit log of {project} is incomplete: run `podium models verify {project}` for details")
+    return [entry for entry in chain if upto is None or entry.sequence <= upto]
+
+
+def _signed_entries(store: Store, project: str, promoters: VerifyingKeys, after: int = 0) -> dict[str, AuditEntry]:
+    """Return the entries with numbers above `after` by their digests, whether or not they follow each other."""
+    entries = {}
+    for number in _entry_numbers(store, project):
+        if number > after:
+            data = _read_small(store, entry_key(project, number))
+            with contextlib.suppress(*FOREIGN_ERRORS):
+                entries[digest(data)] = parse_numbered_entry(data, project, number, promoters)
     return entries
+
+
+def _chain(entries: Mapping[str, AuditEntry], last: str) -> tuple[list[AuditEntry], str | None]:
+    """Return the entries up to the one with digest `last`, in order, and the digest of the one before them."""
+    chain, wanted = list[AuditEntry](), last
+    while wanted in entries:
+        chain.append(entries[wanted])
+        if (wanted := chain[-1].previous_entry or "") == "":
+            return chain[::-1], None
+    return chain[::-1], wanted
 
 
 def retired_versions(entries: Iterable[AuditEntry]) -> set[str]:
@@ -126,10 +140,17 @@ def retired_versions(entries: Iterable[AuditEntry]) -> set[str]:
 
 def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[str]:
     """Return a message for each object that is unsigned, changed or out of order, and for an outdated alias."""
-    errors, last = [], None
+    head, errors, last = _find_head(store, project, promoters), [], None
+    chain, start = _chain(_signed_entries(store, project, promoters.past), _digest(head.data) or "")
+    numbers = {entry.sequence for entry in chain}
+    if start:
+        errors.append(f"{log_prefix(project)}: an entry that others follow is missing or changed")
     for key, data in read_history(store, project):
         name = key.rpartition("/")[2].removesuffix(".json")
         number = int(name) if name.isdecimal() and key == entry_key(project, int(name)) else -1
+        if number in numbers:
+            last = data
+            continue
         try:
             parse_next_entry(data, project, number, promoters, _digest(last))
             last = data
@@ -139,7 +160,7 @@ def check_history(store: Store, project: str, promoters: VerifyingKeys) -> list[
         alias = _read_small(store, alias_key(project))
     except NotFound:
         alias = None
-    if alias != last:
+    if alias != head.data:
         errors.append(f"{alias_key(project)}: differs from the last audit-log entry")
     return errors
 
@@ -153,9 +174,12 @@ def _synced_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
 
 
 def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
-    """Read the log up to the last entry, starting at the entry in the alias, or at the first entry if the alias is foreign."""
+    """Read the log up to the last entry, starting at the entry in the alias, or at the last whole chain if it is foreign."""
     entry, alias, etag = read_alias(store, project, promoters)
-    data, number, foreign = alias, entry.sequence + 1 if entry else 1, 0
+    data = alias
+    if entry is None:
+        entry, data = _last_of_a_chain(store, project, promoters)
+    number, foreign = entry.sequence + 1 if entry else 1, 0
     while foreign <= MAX_FOREIGN:
         try:
             candidate = read_document(store, entry_key(project, number)).data
@@ -170,6 +194,17 @@ def _find_head(store: Store, project: str, promoters: VerifyingKeys) -> Head:
         f"{log_prefix(project)} has more than {MAX_FOREIGN} consecutive foreign objects: list them with `podium fsck` and "
         "delete them"
     )
+
+
+def _last_of_a_chain(store: Store, project: str, promoters: VerifyingKeys) -> tuple[AuditEntry | None, bytes | None]:
+    """Return the last entry that an accepted key signed and that all entries before it lead to."""
+    entries = _signed_entries(store, project, promoters.past)
+    for last, entry in reversed(entries.items()):
+        data = _read_small(store, entry_key(project, entry.sequence))
+        with contextlib.suppress(*FOREIGN_ERRORS):
+            if _chain(entries, last)[1] is None and digest(data) == last:
+                return parse_entry(data, project, promoters), data
+    return None, None
 
 
 def _entry_numbers(store: Store, project: str) -> list[int]:

@@ -86,7 +86,7 @@ def _check_version(
         yield f"{prefix}: unfinished version without a manifest"
         return
     try:
-        manifest, _ = read_manifest(store, project, version, trust.trainers)
+        manifest, _ = read_manifest(store, project, version, trust.trainers.past)
     except StoreError as error:
         yield f"{prefix}: {error}"
         return
@@ -104,7 +104,7 @@ def _check_version(
 def _check_references(store: Store, trust: TrustPolicy, project: str, complete: set[tuple[str, str]]) -> Iterator[str]:
     for key, data in read_history(store, project):
         try:
-            entry = parse_entry(data, project, trust.promoters)
+            entry = parse_entry(data, project, trust.promoters.past)
         except StoreError:
             continue  # check_history reports it
         for version in {entry.version, entry.champion} - {None}:

@@ -74,7 +74,7 @@ def find_garbage(context: PromotionContext, project: str, now: datetime, *, keep
                 size = sum(objects.sizes.values())
                 yield GcCandidate(project, version, "unfinished", keys, size, retire=False, unfinished=True, as_of=as_of)
             continue
-        manifest, _ = read_manifest(context.store, project, version, context.trust.trainers)
+        manifest, _ = read_manifest(context.store, project, version, context.trust.trainers.past)
         if version in needed or now - datetime.fromisoformat(manifest.created) < timedelta(days=days):
             continue
         sizes = {key: size for key, size in objects.sizes.items() if not _is_manifest(key)}

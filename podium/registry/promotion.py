@@ -188,6 +188,25 @@ def rollback(
     return _preview(project, current, build) if dry_run else context.append(project, build)
 
 
+def countersign(context: PromotionContext, project: str, reason: str, now: Clock) -> AuditEntry:
+    """Repeat the last entry with this key, which so vouches for the whole history; the champion stays.
+
+    Then an old key can be retired. Raises IntegrityError, NoPreviousChampion, Unsigned if the champion cannot be loaded.
+    """
+    current = context.current(project)
+    if current is None or current.champion is None or current.manifest_sha256 is None:
+        raise NoPreviousChampion(f"{project} never had a champion")
+    context.entries(project)
+    context.load(project, current.champion, current.manifest_sha256)
+
+    def build(head: AuditEntry | None) -> dict[str, Any]:
+        _check_champion(project, head, current.champion)
+        event = {"version": current.champion, "by": context.by, "reason": reason, "at": now().isoformat()}
+        return {"action": "countersign", **event, **_same_champion(head)}
+
+    return context.append(project, build)
+
+
 def retire(context: PromotionContext, project: str, version: str, reason: str, now: Clock, as_of: int) -> AuditEntry:
     """Record that the files of a version will be deleted; the version cannot be promoted afterwards.
 

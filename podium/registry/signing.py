@@ -78,14 +78,22 @@ def key_name(public: str) -> str:
 
 
 class VerifyingKeys:
-    """Public keys whose signatures are accepted; there are several during a key rotation."""
+    """Public keys whose signatures are accepted; there are several during a key rotation.
 
-    def __init__(self, public: Iterable[str]) -> None:
-        self.public = tuple(public)
+    Signatures of `retired` keys are accepted only in what is past: use `past`.
+    """
+
+    def __init__(self, public: Iterable[str], retired: Iterable[str] = ()) -> None:
+        self.public, self._retired = tuple(public), tuple(retired)
         self._keys = {key_name(text): _public(text) for text in self.public}
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def past(self) -> VerifyingKeys:
+        """The keys whose signatures are accepted in the history, where a digest names what was signed."""
+        return VerifyingKeys((*self.public, *self._retired)) if self._retired else self
 
     def verify_bytes(self, public: str, signature: bytes, data: bytes) -> None:
         """Check that one of the keys signed the data. Raises InvalidSignature, KeyError."""
@@ -122,7 +130,8 @@ def _public(text: str) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
         raise BadKey(
-            "PODIUM_TRAINER_KEYS, PODIUM_PROMOTER_KEYS and PODIUM_LOG_KEYS must be JSON lists of public Ed25519 keys"
+            "PODIUM_TRAINER_KEYS, PODIUM_PROMOTER_KEYS, PODIUM_RETIRED_KEYS and PODIUM_LOG_KEYS must be JSON lists of public "
+            "Ed25519 keys"
         ) from None
 
 

@@ -129,7 +129,7 @@ def _verifier(services: Services) -> Verifier:
         served = services.live.find(project)
         if served and served.manifest_sha256 == sha256:
             return served.manifest, served.models
-        loaded = loader.validator.load(project, version, sha256, loader.fetch, trust.trainers)
+        loaded = loader.validator.load(project, version, sha256, loader.fetch, trust.trainers.past)
         return loaded.manifest, loaded.models
 
     return Verifier(services.pages_store, trust, log, load)

@@ -74,10 +74,10 @@ async def _versions_with_history(services: Services, served: ServedModel) -> tup
     trust, store, project = services.settings.trust(), services.pages_store, served.project
 
     def manifest(version: str) -> Manifest:
-        return read_manifest(store, project, version, trust.trainers)[0]
+        return read_manifest(store, project, version, trust.trainers.past)[0]
 
     def entry(key: str) -> AuditEntry:
-        return parse_entry(store.read(key).data, project, trust.promoters)
+        return parse_entry(store.read(key).data, project, trust.promoters.past)
 
     def keys() -> list[str]:
         return [info.key for info in store.list_objects(f"history/{project}/")]

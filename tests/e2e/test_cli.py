@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from click.testing import CliRunner
 from podium.cli.main import podium as podium_command
 from podium.local import LocalCloud
 from podium.local.processes import DidNotStart, Process, free_ports
+from podium.local.services import promotion_context
 from podium.project import Project
 from podium.registry.promotion import PromotionContext
 from podium.registry.signing import Signer, VerifyingKeys
+from podium.registry.validation import Validator
 from podium.registry.versions import Manifest
 from podium.settings import ROOT
 from tests import tables
-from tests.conftest import Put, publish_version
+from tests.conftest import Put, publish_champion, publish_version
 from tests.unit.importers import model_files
 from tests.unit.importers.payloads import payloads
 
@@ -75,6 +78,31 @@ def test_versions_are_listed_promoted_and_rolled_back(cloud: LocalCloud, version
     assert "by eve (key " in history[1] and "): better" in history[1]
     verified = podium(cloud, "models", "verify", "cli")
     assert (verified.returncode, verified.stdout) == (0, "OK: 2 versions, 3 history entries verified\n")
+
+
+@pytest.mark.timeout(200)
+def test_a_leaked_promoter_key_is_retired(own_cloud: LocalCloud, validator: Validator) -> None:
+    context = replace(promotion_context(own_cloud), validator=validator)
+    project = Project(name="rotated", data="s3://podium/none", target="kind", families=("linear",), n_trials=1)
+    first = publish_champion(context, tables.flowers(300), project).version
+    second = publish_champion(context, tables.flowers(300, seed=9), project).version
+    old, new = context.signer, Signer.new()
+    keys = {"PODIUM_TRAINER_KEYS": json.dumps([old.public]), "PODIUM_SIGNING_KEY": new.private}
+    both = {**keys, "PODIUM_PROMOTER_KEYS": json.dumps([old.public, new.public])}
+    signed = podium(own_cloud, "models", "countersign", "rotated", "--reason", "key 1 leaked", **both)
+    assert (signed.returncode, signed.stdout) == (
+        0,
+        f"{second} is still the champion of rotated (entry 3; previously {first})\n",
+    )
+    only = {**keys, "PODIUM_PROMOTER_KEYS": json.dumps([new.public])}
+    assert podium(own_cloud, "models", "history", "rotated", **only).returncode == 5
+    retired = {**only, "PODIUM_RETIRED_KEYS": json.dumps([old.public])}
+    history = podium(own_cloud, "models", "history", "rotated", **retired)
+    assert (history.returncode, history.stdout.count("\n"), "Countersigned" in history.stdout) == (0, 3, True)
+    back = podium(own_cloud, "models", "rollback", "rotated", "--reason", "worse", **retired)
+    assert (back.returncode, f"{first} is now" in back.stdout) == (0, True), back.stderr
+    assert podium(own_cloud, "models", "verify", "rotated", **retired).returncode == 0
+    assert podium(own_cloud, "fsck", **retired).returncode == 0
 
 
 @pytest.mark.timeout(200)

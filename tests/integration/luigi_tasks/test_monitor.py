@@ -18,6 +18,7 @@ from podium.storage.reports import read_report, reported_days
 from service.webhooks import Webhooks
 from tests import tables
 from tests.conftest import publish_champion
+from tests.e2e.test_cli import podium
 from tests.integration.luigi_tasks.test_pipeline import luigi
 from tests.integration.monitoring.test_daily_report import OPTIONS, Log
 
@@ -70,6 +71,11 @@ def test_days_are_reported_in_order_and_alarms_are_delivered(
         ids = log.write(day, frame)
         wrong = 100_000 if day == days[2] else 0
         log.label(day, ids, [repr(float(value + wrong)) for value in values])
+    log.write(str(today), log.sample()[0])
+    so_far = podium(cloud, "monitor", "watched", "--json")
+    assert so_far.returncode == 0, so_far.stderr
+    assert (json.loads(so_far.stdout)["rows"], "drift" in json.loads(so_far.stdout)) == (400, True)
+    assert reported_days(cloud_context.store, "watched") == []
     environment |= {"PODIUM_ALARM_URL": receiver.url, "PODIUM_ALARM_SECRET": SECRET}
     early = luigi(environment, "Monitor", "watched", "--date", str(today), "--local-scheduler")
     assert early.returncode != 0 and "has not ended" in early.stdout + early.stderr

@@ -26,7 +26,7 @@ from podium.registry.signing import Signer, Unsigned, VerifyingKeys
 from podium.registry.versions import (
     IntegrityError,
 )
-from podium.storage.object_store import Store, StoreError, TooLarge
+from podium.storage.object_store import Store, StoreError, TooLarge, digest
 from tests.integration.registry.test_promotion import champion, check
 
 
@@ -269,3 +269,41 @@ def test_a_rotated_key_is_accepted_and_an_unknown_one_is_not(context: PromotionC
     with pytest.raises(Unsigned):
         read_champion(context.store, "p", context.trust.promoters)
     assert check_history(context.store, "p", VerifyingKeys([new.public]))
+
+
+def test_a_history_of_a_retired_key_is_whole_and_cannot_be_continued_with_it(context: PromotionContext) -> None:
+    old, new = context.signer, Signer.new()
+    both = VerifyingKeys([old.public, new.public])
+    for number in (1, 2):
+        promotion(context, f"v{number}", ANY)()
+    promotion(replace(context, signer=new, trust=replace(context.trust, promoters=both)), "v3", "v2")()
+    keys = VerifyingKeys([new.public], [old.public])
+    now = replace(context, signer=new, trust=replace(context.trust, promoters=keys))
+    last = list(read_history(context.store, "p"))[-1][1]
+    document = {**json.loads(last), "sequence": 4, "previous_entry": digest(last), "champion": "v9"}
+    forged = json.dumps({**document, "signatures": old.sign(document)}).encode()
+
+    def champions() -> list[str | None]:
+        return [entry.champion for entry in entries_since(context.store, "p", keys)]
+
+    assert (champions(), check_history(context.store, "p", keys)) == (["v1", "v2", "v3"], [])
+    overwrite(context.store, entry_key("p", 4), forged)
+    assert champions() == ["v1", "v2", "v3"]
+    assert [error.partition(":")[0] for error in check_history(context.store, "p", keys)] == [entry_key("p", 4)]
+    overwrite(context.store, alias_key("p"), forged)
+    assert champions() == ["v1", "v2", "v3"]
+    with pytest.raises(Unsigned):
+        read_champion(context.store, "p", keys)
+    assert promotion(now, "v4", "v3")().sequence == 5
+    assert (champions(), champion(now)) == (["v1", "v2", "v3", "v4"], "v4")
+    overwrite(context.store, entry_key("p", 4), None)
+    assert check_history(context.store, "p", keys) == []
+    second = context.store.read(entry_key("p", 2)).data
+    document = {**json.loads(second), "champion": "v9"}
+    overwrite(context.store, entry_key("p", 2), json.dumps({**document, "signatures": old.sign(document)}).encode())
+    with pytest.raises(IntegrityError, match="is incomplete"):
+        champions()
+    assert check_history(context.store, "p", keys)
+    overwrite(context.store, entry_key("p", 2), second)
+    overwrite(context.store, alias_key("p"), None)
+    assert finish_alias_update(context.store, "p", keys) and champion(now) == "v4"
