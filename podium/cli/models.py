@@ -186,6 +186,8 @@ def history(project: str, as_json: bool) -> None:
     context = context_from_settings(signing=False)
     _require_project(context, project)
     entries = entries_since(context.store, project, context.trust.promoters)
+    if not entries and read_history(context.store, project):
+        raise Unsigned(f"no entry of the audit log of {project} is signed by an accepted key: check PODIUM_PROMOTER_KEYS")
     if as_json:
         echo_json([entry.model_dump(mode="json") for entry in entries])
         return

@@ -96,6 +96,8 @@ def test_a_leaked_promoter_key_is_retired(own_cloud: LocalCloud, validator: Vali
     )
     only = {**keys, "PODIUM_PROMOTER_KEYS": json.dumps([new.public])}
     assert podium(own_cloud, "models", "history", "rotated", **only).returncode == 5
+    unknown = podium(own_cloud, "models", "history", "rotated", PODIUM_PROMOTER_KEYS=json.dumps([Signer.new().public]))
+    assert (unknown.returncode, "signed by an accepted key" in unknown.stderr) == (5, True)
     retired = {**only, "PODIUM_RETIRED_KEYS": json.dumps([old.public])}
     history = podium(own_cloud, "models", "history", "rotated", **retired)
     assert (history.returncode, history.stdout.count("\n"), "Countersigned" in history.stdout) == (0, 3, True)
