@@ -66,10 +66,10 @@ class Table:
     target: str
 
     @classmethod
-    def of(cls, name: str, frame: pd.DataFrame, target: str) -> Table:
+    def of(cls, name: str, frame: pd.DataFrame, target: str, rows: int) -> Table:
         columns = [c for c in frame if str(c) not in ("rownames", "Unnamed: 0", target)]
         frame = frame.loc[frame[target].notna(), [*columns[:MAX_COLUMNS], target]]
-        frame = frame.sample(min(len(frame), MAX_ROWS), random_state=0).reset_index(drop=True)
+        frame = frame.sample(min(len(frame), rows), random_state=0).reset_index(drop=True)
         typed = {str(column): frame[column] if column == target else _typed(frame[column]) for column in frame}
         text = pd.DataFrame(
             {column: cells.astype(object).map(_text, na_action="ignore").fillna("") for column, cells in typed.items()}
@@ -108,8 +108,8 @@ def _meaning(cells: pd.Series) -> pd.Series:
     return cells.fillna("").astype(object) if kind_of(cells) == "category" else cells.astype(float)
 
 
-def collect(folder: Path) -> list[Table]:
-    """Install the packages and return their tables."""
+def collect(folder: Path, rows: int = MAX_ROWS) -> list[Table]:
+    """Install the packages and return at most this many rows of their tables."""
     python = make_environment(folder / "tables", [*PACKAGES, *LIBRARIES])
     names = [
         (line.split()[0], *entry.split())
@@ -118,7 +118,7 @@ def collect(folder: Path) -> list[Table]:
     ]
     wanted = pickle.dumps([name[:2] for name in names])
     frames = pickle.loads(subprocess.run([python, "-c", LOAD], input=wanted, capture_output=True, check=True).stdout)
-    return [Table.of(name, frame, target) for (_, name, target), frame in zip(names, frames, strict=True)]
+    return [Table.of(name, frame, target, rows) for (_, name, target), frame in zip(names, frames, strict=True)]
 
 
 Change = Callable[[str, np.random.Generator], str]

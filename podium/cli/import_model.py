@@ -36,6 +36,7 @@ MAX_SHOWN_CATEGORIES = 8
 @click.option("--name", default="", help="name of the model; the file name by default")
 @click.option("--target", default="", help="name of the target; by default from project.toml, or else `prediction`")
 @click.option("--classes", default="", help="comma-separated class names, in the model's order")
+@click.option("--output", type=click.IntRange(0), help="number of the target of a model with several, from 0")
 @click.option("--seconds", default=120.0, show_default=True, help="time limit of the import")
 @click.option("--other-release", is_flag=True, help="accept estimators whose form in that scikit-learn release is not known")
 @json_option
@@ -49,6 +50,7 @@ def import_(
     name: str,
     target: str,
     classes: str,
+    output: int | None,
     seconds: float,
     other_release: bool,
     as_json: bool,
@@ -84,6 +86,7 @@ def import_(
         project=config,
         scalers=scalers.read_bytes() if scalers else None,
         preprocessing=tuple(path.read_bytes() for path in preprocessing),
+        output=output,
     )
     champion = read_champion(context.store, project, context.trust.promoters)
     parent = champion.champion if champion else None

@@ -169,7 +169,7 @@ def _read(
     # a runner does not have the operator's own list of globals
     file = None if request.allowed else data if remaining is separate else pickle.dumps(estimator)
     texts = functools.partial(_sample_texts, table)
-    return read_estimator(estimator, request.target, request.classes, names, texts, file), remaining
+    return read_estimator(estimator, request.target, request.classes, names, texts, file, request.output), remaining
 
 
 def _read_file(request: ImportRequest, table: pa.Table | None, names: list[str] | None) -> ImportedModel:

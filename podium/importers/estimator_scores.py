@@ -24,6 +24,7 @@ from sklearn.svm import SVC, NuSVC
 from sklearn.utils.extmath import softmax
 
 from podium.importers.errors import ImportRefused
+from podium.importers.several_targets import scores_of
 from podium.importers.text_vectorizers import takes_one_text
 from podium.schema.arrays import FloatMatrix
 from podium.schema.columns import Column, Decision
@@ -82,14 +83,18 @@ def class_labels(estimator: Any) -> Sequence[object] | None:
     return list(labels)
 
 
-def score_function(estimator: Any, columns: Sequence[Column]) -> Callable[[pd.DataFrame], FloatMatrix]:
+def score_function(
+    estimator: Any, columns: Sequence[Column], output: int | None = None
+) -> Callable[[pd.DataFrame], FloatMatrix]:
     """Return a function that scores a frame of `columns`: probabilities, a number, or the score of an outlier detector.
 
+    `output` is the number of the target to score, of an estimator with several.
     Missing texts are NaN, as pandas reads them, except for an estimator that was fitted with None.
     """
     texts = [column.name for column in columns if column.is_text]
     is_named, is_text = hasattr(estimator, "feature_names_in_") or bool(texts), takes_one_text(estimator)
-    predict, missing = _method(estimator), None if any(map(_knows_none, _parts(estimator))) else np.nan
+    predict = _method(estimator) if output is None else scores_of(_method(estimator), output)
+    missing = None if any(map(_knows_none, _parts(estimator))) else np.nan
     # this imputer returns something else for a row if there are other rows
     size = 1 if any(isinstance(part, IterativeImputer) for part in _parts(estimator)) else MAX_ROWS
 

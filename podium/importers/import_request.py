@@ -20,6 +20,7 @@ class ImportRequest:
     `sample` is a CSV or Parquet table for the comparison. `allowed` is the operator's own list of globals. `columns` are the
     project's column options. For panels, `project` has the panel options and `scalers` are the pickled scalers that were
     fitted with the model. `preprocessing` are pickled transformers that were applied before the model, in their order.
+    `output` is the number of the target to import, of a model with several.
     """
 
     file: str
@@ -36,6 +37,7 @@ class ImportRequest:
     project: Project | None = None
     scalers: bytes | None = None
     preprocessing: tuple[bytes, ...] = ()
+    output: int | None = None
 
     @property
     def panel_project(self) -> Project | None:

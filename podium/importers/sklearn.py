@@ -69,6 +69,7 @@ from podium.importers.imported_model import (
 from podium.importers.lightgbm import booster_model
 from podium.importers.lightgbm_text import LightGBMText
 from podium.importers.old_names import CHANGED_SINCE, VERIFIED, release
+from podium.importers.several_targets import has_several_targets, of_one_target
 from podium.importers.sklearn_graph import served_scores
 from podium.importers.sklearn_graph_columns import Columns, Unsupported
 from podium.importers.sklearn_preprocessing import UnsupportedStep, preprocessing, selected_columns
@@ -102,11 +103,13 @@ def read_estimator(
     names: list[str] | None,
     texts: Callable[[str], Sequence[str]] = no_texts,
     file: bytes | None = None,
+    output: int | None = None,
 ) -> ImportedModel:
     """Read a fitted estimator. Raises ImportRefused.
 
     `names` are the columns of a sample, for a model fitted without names, and `texts` returns the texts in one of them. `file`
-    is the pickle, which is served by scikit-learn if the estimator cannot be converted.
+    is the pickle, which is served by scikit-learn if the estimator cannot be converted. `output` is the number of the target
+    to read, of an estimator with several.
     """
     decision = threshold_decision(estimator)
     estimator = best_estimator(estimator)
@@ -134,6 +137,9 @@ def read_estimator(
         raise ImportRefused(UNFITTED) from None
     if isinstance(last, CatBoostEstimator):
         last.learn_categories(names or [], texts)
+    original = estimator
+    if has_several_targets(estimator, output):
+        estimator, file = of_one_target(estimator, output or 0), None  # a runner returns all targets
     labels = class_labels(estimator)
     columns = _columns(estimator, names)
     runner = RunnerScorer(file, tuple(columns), len(labels) if labels else 1) if file else None
@@ -147,7 +153,7 @@ def read_estimator(
         plain_encoder(columns),
         conversions,
         replace(target_of(target, labels, class_names), decision=decision),
-        score_function(estimator, columns),
+        score_function(original, columns, output),
         reference,
         is_named=bool(names) or hasattr(estimator, "feature_names_in_"),
         sums_to_one=not isinstance(last, CatBoostEstimator) or last.model.link != "logistic each",

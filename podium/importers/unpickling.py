@@ -46,7 +46,7 @@ FUNCTION_REMEDY = (
 
 REMEDIES = {
     "imblearn.": "Save a Pipeline of scikit-learn with the fitted steps other than the samplers, which change no prediction",
-    "sklearn.multioutput.": "Save each model of estimators_ in a file of its own",
+    "sklearn.multioutput.": "Fit one model per target",
     "sklearn.feature_extraction.": "Fit on columns of a table, with a ColumnTransformer and OneHotEncoder",
     "sklearn.": "Fit with other estimators of scikit-learn",
 }

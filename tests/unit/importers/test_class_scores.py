@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "several targets": (
         MultiOutputRegressor(Ridge()).fit(table()[["a", "b"]], table()[["a", "b"]]),
-        "each model of estimators_",
+        "choose one with --output",
     ),
 }
 
