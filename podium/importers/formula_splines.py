@@ -14,6 +14,7 @@ import patsy
 TRANSFORMS: dict[str, Callable[[], Any]] = {
     "bs": patsy.splines.BS,
     "cr": patsy.mgcv_cubic_splines.CR,
+    "cc": patsy.mgcv_cubic_splines.CC,
     "center": patsy.state.Center,
     "standardize": patsy.state.Standardize,
     "scale": patsy.state.Standardize,
@@ -26,13 +27,15 @@ class LearnedTransform:
     """A transform of one column: `values` computes it with patsy, and `pieces` are its polynomials.
 
     Polynomial i, with the lowest power first, counts from `starts[i]` on, and the first one also below. They are polynomials of
-    (x - starts[i]) / widths[i]. The shape of `pieces` is (intervals, outputs, powers).
+    (x - starts[i]) / widths[i]. The shape of `pieces` is (intervals, outputs, powers). With a `period`, x is first moved by
+    multiples of it into the interval that begins with the first start.
     """
 
     values: Callable[[np.ndarray], np.ndarray]
     starts: np.ndarray
     widths: np.ndarray
     pieces: np.ndarray
+    period: float = 0.0
 
 
 def learn_transform(call: ast.Call, cells: pd.Series) -> LearnedTransform:
@@ -55,4 +58,4 @@ def learn_transform(call: ast.Call, cells: pd.Series) -> LearnedTransform:
     positions = (1.0 - np.cos(np.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))) / 2.0
     powers = np.vander(positions, DEGREE + 1, increasing=True)
     pieces = [np.linalg.solve(powers, values(start + positions * width)).T for start, width in zip(starts, widths, strict=True)]
-    return LearnedTransform(values, starts, widths, np.array(pieces))
+    return LearnedTransform(values, starts, widths, np.array(pieces), knots[-1] - knots[0] if call.func.id == "cc" else 0.0)

@@ -282,6 +282,8 @@ class GraphTarget:
     def learned(self, transform: LearnedTransform, output: int, value: Tensor) -> Tensor:
         """Choose the last piece that has started."""
         total = self.number(0.0)
+        if transform.period:
+            value = value - ((value - float(transform.starts[0])) / transform.period).map(np.floor) * transform.period
         for number, (start, width) in enumerate(zip(transform.starts, transform.widths, strict=True)):
             x, polynomial = (value - float(start)) / float(width), self.number(0.0)
             for coefficient in reversed(transform.pieces[number, output].tolist()):

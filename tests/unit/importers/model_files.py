@@ -347,7 +347,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
         smf.glm("kids ~ Q('shoe size') + town:height", with_spaces(), family=FAMILIES.Poisson())
     ),
     "formula-splines.pkl": lambda: fit_statsmodels(
-        smf.logit("male ~ bs(height, df=5) + cr(weight, df=3):C(town) + center(shoe)", numeric_people())
+        smf.logit("male ~ bs(height, df=5) + cr(weight, df=3):C(town) + center(shoe) + cc(shoe, df=4)", numeric_people())
     ),
     "formula-classes.pkl": lambda: fit_statsmodels(smf.mnlogit("code ~ I(height / 100) + weight", with_spaces())),
     "formula-removed.pkl": lambda: removed_data(smf.ols("weight ~ height * town + np.log(shoe)", numeric_people())),

@@ -26,6 +26,8 @@ FORMULAS = [
     "bs(a, df=4):t",
     "bs(Q('b c'), knots=(2, 3), degree=1)",
     "cr(a, df=3)",
+    "cc(a, df=2)",
+    "cc(a, knots=(2, 3), lower_bound=1, upper_bound=5)",
     "center(a)",
     "standardize(a, ddof=1)",
 ]
@@ -59,7 +61,7 @@ HOSTILE = [
     "bs(a, df=__import__('os').getpid())[0]",
     "bs(a, knots=a)[0]",
     "bs(missing, df=4)[0]",
-    "cc(a, df=4)[0]",
+    "te(cr(a, df=3), cr(a, df=3))[0]",
     "Q(a)",
     "f'{a}'",
     "C(open('x'))[T.k]",

@@ -24,7 +24,9 @@ from podium.importers.import_request import ImportRequest, ImportResult
 RANDOM = np.random.default_rng(0)
 X = pd.DataFrame(RANDOM.normal(size=(200, 3)), columns=list("abc"))
 Y = pd.DataFrame({"p": X["a"] * 2 + X["b"], "q": X["c"] - X["a"], "r": X["b"] ** 2})
-CLASSES = pd.DataFrame({"p": np.where(Y["p"] > 0, "yes", "no"), "q": np.array(["a", "b", "c", "d"])[np.digitize(Y["q"], [-1, 0, 1])]})
+CLASSES = pd.DataFrame(
+    {"p": np.where(Y["p"] > 0, "yes", "no"), "q": np.array(["a", "b", "c", "d"])[np.digitize(Y["q"], [-1, 0, 1])]}
+)
 REGRESSORS: dict[str, Any] = {
     "tree": DecisionTreeRegressor(max_depth=6),
     "forest": RandomForestRegressor(10),
