@@ -1,6 +1,7 @@
-"""Measure batch predictions: PredictParts by rows and workers, and a Dask cluster on addresses of its own with TLS.
+"""Measure batches and panels of many rows, and a Dask cluster on addresses of its own with TLS.
 
-    python -m benchmarks.scaling parts                      # rows, seconds, and how straight the line is
+    python -m benchmarks.scaling parts                      # PredictParts: rows, seconds, and how straight the line is
+    python -m benchmarks.scaling symbols                    # 10,000 symbols for a year: training, and predictions at close
     sudo python -m benchmarks.scaling cluster               # needs root, iproute2 and openssl
 
 The cluster is a scheduler and three workers in network namespaces; a worker is killed every few seconds. Its CSV must be the
@@ -14,12 +15,14 @@ import hashlib
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -29,12 +32,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 
 from benchmarks.environment import publish_champion, running_service
 from benchmarks.serving import PARAMS, table
 from podium.local import LocalCloud
 from podium.local.processes import Process, free_ports
+from podium.local.services import put_table, run_pipeline
 from podium.project import Project
 from podium.settings import ROOT
 from podium.storage.object_store import Store
@@ -42,7 +47,7 @@ from podium.training.families import FAMILIES
 
 PROJECT = Project(name="bench", data="s3://podium/none", target="target", families=("lightgbm",), n_trials=1)
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-PART_ROWS = 250_000
+PART_ROWS, LAGS = 250_000, 5
 BRIDGE, NETWORK, SCHEDULER_PORT = "podium0", "10.91.0", 8786
 WORKERS = 3
 
@@ -280,12 +285,50 @@ def _kill_workers(nodes: list[Process], stop: threading.Event, killed: list[int]
         turn += 1
 
 
+def prices(symbols: int, days: int) -> pd.DataFrame:
+    """Return made-up daily prices; each day opens near the close before."""
+    random, shape = np.random.default_rng(0), (symbols, days)
+    close = np.exp(random.normal(3, 1, (symbols, 1)) + np.cumsum(random.normal(0, 0.02, shape), axis=1))
+    opened = np.hstack([close[:, :1], close[:, :-1]]) * random.normal(1, 0.002, shape)
+    high, low = np.maximum(opened, close) * 1.01, np.minimum(opened, close) * 0.99
+    columns = {"open": opened, "high": high, "low": low, "close": close, "volume": random.integers(1_000, 1_000_000, shape)}
+    names, dates = [f"S{number:05d}" for number in range(symbols)], pd.date_range("2025-01-01", periods=days)
+    keys = {"symbol": np.repeat(names, days), "date": np.tile(dates.strftime("%Y-%m-%d"), symbols)}
+    return pd.DataFrame({**keys, **{name: values.ravel().round(4) for name, values in columns.items()}})
+
+
+def measure_symbols(symbols: int, days: int) -> None:
+    """Train on all symbols, and predict the next opening price of each from its last days."""
+    project = f"""
+        data = "s3://podium/raw/symbols.csv"
+        target = "open"
+        panel = {{ entity = "symbol", time = "date", lags = {LAGS} }}
+        inbox = {{ input_url = "s3://podium/drop/in.csv", output_url = "s3://podium/drop/out.csv" }}
+    """
+    with tempfile.TemporaryDirectory(prefix="podium-symbols-") as name, LocalCloud(Path(name), free_ports(1)[0]) as cloud:
+        folder, frame = Path(name) / "projects" / "symbols", prices(symbols, days)
+        folder.mkdir(parents=True)
+        (folder / "project.toml").write_text(textwrap.dedent(project))
+        put_table(cloud, "raw/symbols.csv", frame)
+        put_table(cloud, "drop/in.csv", frame.groupby("symbol").tail(LAGS + 1))
+        variables = {**cloud.environment, "PODIUM_PROJECTS": str(folder.parent)}
+        training, batch = (run_pipeline(variables, "symbols", task) for task in ("Pipeline", "PredictBatch"))
+        rows = len(pd.read_csv(io.BytesIO(Store(cloud.client(), "podium").read("drop/out.csv").data)))
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(
+        f"{len(frame):,} rows: training {training:.0f} s, {rows:,} predictions {batch:.1f} s, largest process {largest:.1f} GB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     parts = commands.add_parser("parts")
     parts.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="parts of 250,000 rows")
     parts.add_argument("--workers", type=int, default=2)
+    symbols = commands.add_parser("symbols")
+    symbols.add_argument("--symbols", type=int, default=10_000)
+    symbols.add_argument("--days", type=int, default=365)
     cluster = commands.add_parser("cluster")
     cluster.add_argument("--rows", type=int, default=40_000)
     cluster.add_argument("--requests", type=int, default=30)
@@ -293,6 +336,8 @@ def main() -> None:
     print(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count()}))
     if options.command == "parts":
         measure_parts(options.counts, options.workers)
+    elif options.command == "symbols":
+        measure_symbols(options.symbols, options.days)
     else:
         measure_cluster(options.rows, options.requests)
 
