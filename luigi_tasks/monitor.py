@@ -42,7 +42,7 @@ class Monitor(luigi.Task):
         report = latest_report(bucket, self.project)
         with tempfile.TemporaryDirectory() as folder:
             fetch = fetcher(bucket, ModelCache(Path(folder)))
-            reporter = Reporter(bucket, loader(fetch, settings.trust().trainers), fetch)
+            reporter = Reporter(bucket, loader(fetch, settings.trust().trainers.past), fetch)
             for day in days_to_report(bucket, self.project, self.date):
                 report = reporter.report(self.project, str(day), report)
                 self._finish(report)

@@ -64,9 +64,8 @@ class PartsWorker(_Parts):
         """Predict parts until all have a receipt. Raises StoreError."""
         context = promotion_context(signing=False)
         listed = agree_on_parts(store(), self.prefix, self.files, champion_entry(context, self.project))
-        entry = parse_entry(
-            store().read(entry_key(self.project, listed.promotion)).data, self.project, context.trust.promoters.past
-        )
+        data = store().read(entry_key(self.project, listed.promotion)).data
+        entry = parse_entry(data, self.project, context.trust.promoters.past)
         job, model = self._job(listed), load_served(context, entry)
         started, done = time.monotonic(), 0
         with recorder() as record:

@@ -23,7 +23,7 @@ class ChampionChange(luigi.Task):
 
     project: str = luigi.Parameter(description="name of the project")
     reason: str = luigi.Parameter(description="reason, recorded in the promotion history")
-    request: str = luigi.Parameter(default="", description="any text; another one repeats an identical request")
+    request: str = luigi.Parameter(default="", description="any text; with another one, an identical request is repeated")
     expect: str = luigi.Parameter(default=ANY_CHAMPION, description="fail unless this version is the current champion")
 
     @property

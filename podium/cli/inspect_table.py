@@ -77,11 +77,7 @@ class Inspection:
                 "",
                 *rows,
                 "",
-                *(
-                    ["Errors (below, the table as the settings that avoid them have it read)", *problems, ""]
-                    if problems
-                    else []
-                ),
+                *(["Errors (the rest is read with the settings that avoid them)", *problems, ""] if problems else []),
                 *(findings_text(self.findings) or ["Nothing was changed or left out"] * (not self.problems)),
                 "",
                 *self._file_lines(),

@@ -29,7 +29,7 @@ def monitor_(project: str, as_json: bool) -> None:
     context, today = context_from_settings(signing=False), f"{datetime.now(UTC):%Y-%m-%d}"
     with tempfile.TemporaryDirectory() as folder:
         fetch = fetcher(context.store, ModelCache(Path(folder)))
-        reporter = Reporter(context.store, loader(fetch, context.trust.trainers), fetch)
+        reporter = Reporter(context.store, loader(fetch, context.trust.trainers.past), fetch)
         report = reporter.report(project, today, latest_report(context.store, project))
     if as_json:
         echo_json(report)

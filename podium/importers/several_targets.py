@@ -40,7 +40,9 @@ def _target_count(estimator: Any) -> int:
         return int(np.shape(last.coef_)[0]) if np.ndim(last.coef_) == 2 else 1
     if isinstance(last, KNeighborsRegressor | RadiusNeighborsRegressor):
         return int(last._y.shape[1]) if last._y.ndim == 2 else 1
-    return int(getattr(last, "n_outputs_", 1)) if not is_classifier(last) or hasattr(last, "tree_") or _is_forest(last) else 1
+    if is_classifier(last) and not (isinstance(last, BaseDecisionTree) or _is_forest(last)):
+        return 1  # a network's outputs are classes
+    return int(getattr(last, "n_outputs_", 1))
 
 
 def of_one_target(estimator: Any, number: int) -> Any:
@@ -111,10 +113,8 @@ def _reduce_classes(model: Any, number: int) -> None:
 
 
 def _reduce_linear(model: Any, number: int) -> None:
-    model.coef_ = model.coef_[number]
-    model.intercept_ = (
-        np.ravel(model.intercept_)[number] if np.size(model.intercept_) > 1 else float(np.ravel(model.intercept_)[0])
-    )
+    intercepts = np.broadcast_to(model.intercept_, len(model.coef_))
+    model.coef_, model.intercept_ = model.coef_[number], float(intercepts[number])
 
 
 def _reduce_neighbors(model: Any, number: int) -> None:
