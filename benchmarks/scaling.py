@@ -1,6 +1,7 @@
 """Measure batches and panels of many rows, and a Dask cluster on addresses of its own with TLS.
 
     python -m benchmarks.scaling parts                      # PredictParts: rows, seconds, and how straight the line is
+    python -m benchmarks.scaling table                      # training on a table of many files
     python -m benchmarks.scaling symbols                    # 10,000 symbols for a year: training, and predictions at close
     sudo python -m benchmarks.scaling cluster               # needs root, iproute2 and openssl
 
@@ -285,6 +286,36 @@ def _kill_workers(nodes: list[Process], stop: threading.Event, killed: list[int]
         turn += 1
 
 
+@contextmanager
+def project_of(name: str, text: str) -> Iterator[tuple[LocalCloud, dict[str, str]]]:
+    """Yield a cloud and the variables for a project with this file."""
+    with tempfile.TemporaryDirectory(prefix="podium-scaling-") as folder, LocalCloud(Path(folder), free_ports(1)[0]) as cloud:
+        projects = Path(folder) / "projects"
+        (projects / name).mkdir(parents=True)
+        (projects / name / "project.toml").write_text(textwrap.dedent(text))
+        yield cloud, {**cloud.environment, "PODIUM_PROJECTS": str(projects)}
+
+
+def largest_process() -> float:
+    """Return the gigabytes of the largest process that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+
+
+def measure_table(parts: int) -> None:
+    """Train on a table of this many Parquet files of PART_ROWS rows."""
+    with project_of("parts", 'data = "s3://podium/raw/parts/"\ntarget = "target"\n') as (cloud, variables):
+        size = 0
+        for number in range(parts):
+            file = io.BytesIO()
+            table(PART_ROWS, number).to_parquet(file, index=False)
+            size += len(file.getvalue())
+            cloud.client().put_object(Bucket="podium", Key=f"raw/parts/{number:04d}.parquet", Body=file.getvalue())
+        reading = run_pipeline(variables, "parts", "Clean")
+        training = run_pipeline(variables, "parts", "Pipeline")
+    rows = f"{parts * PART_ROWS:,} rows in {parts} files, {size / 1e6:,.0f} MB"
+    print(f"{rows}: reading {reading:.0f} s, training {training:.0f} s; largest process {largest_process():.1f} GB")
+
+
 def prices(symbols: int, days: int) -> pd.DataFrame:
     """Return made-up daily prices; each day opens near the close before."""
     random, shape = np.random.default_rng(0), (symbols, days)
@@ -299,22 +330,19 @@ def prices(symbols: int, days: int) -> pd.DataFrame:
 
 def measure_symbols(symbols: int, days: int) -> None:
     """Train on all symbols, and predict the next opening price of each from its last days."""
-    project = f"""
+    text = f"""
         data = "s3://podium/raw/symbols.csv"
         target = "open"
         panel = {{ entity = "symbol", time = "date", lags = {LAGS} }}
         inbox = {{ input_url = "s3://podium/drop/in.csv", output_url = "s3://podium/drop/out.csv" }}
     """
-    with tempfile.TemporaryDirectory(prefix="podium-symbols-") as name, LocalCloud(Path(name), free_ports(1)[0]) as cloud:
-        folder, frame = Path(name) / "projects" / "symbols", prices(symbols, days)
-        folder.mkdir(parents=True)
-        (folder / "project.toml").write_text(textwrap.dedent(project))
+    frame = prices(symbols, days)
+    with project_of("symbols", text) as (cloud, variables):
         put_table(cloud, "raw/symbols.csv", frame)
         put_table(cloud, "drop/in.csv", frame.groupby("symbol").tail(LAGS + 1))
-        variables = {**cloud.environment, "PODIUM_PROJECTS": str(folder.parent)}
         training, batch = (run_pipeline(variables, "symbols", task) for task in ("Pipeline", "PredictBatch"))
         rows = len(pd.read_csv(io.BytesIO(Store(cloud.client(), "podium").read("drop/out.csv").data)))
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    largest = largest_process()
     print(
         f"{len(frame):,} rows: training {training:.0f} s, {rows:,} predictions {batch:.1f} s, largest process {largest:.1f} GB"
     )
@@ -326,6 +354,8 @@ def main() -> None:
     parts = commands.add_parser("parts")
     parts.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="parts of 250,000 rows")
     parts.add_argument("--workers", type=int, default=2)
+    many = commands.add_parser("table")
+    many.add_argument("--count", type=int, default=20, help="files of 250,000 rows")
     symbols = commands.add_parser("symbols")
     symbols.add_argument("--symbols", type=int, default=10_000)
     symbols.add_argument("--days", type=int, default=365)
@@ -336,6 +366,8 @@ def main() -> None:
     print(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count()}))
     if options.command == "parts":
         measure_parts(options.counts, options.workers)
+    elif options.command == "table":
+        measure_table(options.count)
     elif options.command == "symbols":
         measure_symbols(options.symbols, options.days)
     else:

@@ -15,6 +15,7 @@ from podium.project import BUDGET, BUDGET_RULE, BadProject, Project, load_projec
 from podium.registry.provenance import run_name
 from podium.settings import StoreSettings
 from podium.storage import daily_ingest, datasets
+from podium.storage.table_parts import TableParts, list_parts
 from podium.training.daily_files import daily_rows, parse_fingerprint
 
 
@@ -65,14 +66,19 @@ class Ingest(luigi.Task):
     def etag(self) -> str:
         """The state of the source, read once per task, so that a run never mixes two states."""
         bucket, key = datasets.split_url(self.url)
-        if daily_ingest.is_folder(self.url):
-            return self.folder.state(self.parser)
-        return store(bucket).etag(key)
+        if not daily_ingest.is_folder(self.url):
+            return store(bucket).etag(key)
+        return self.folder.state(self.parser) if self.config.panel else self.parts.state
 
     @cached_property
     def folder(self) -> daily_ingest.SourceFolder:
         """The daily files, if the source is a folder."""
         return daily_ingest.list_source_files(store(datasets.split_url(self.url)[0]), self.url)
+
+    @cached_property
+    def parts(self) -> TableParts:
+        """The files of a table, if the source is a folder."""
+        return list_parts(store(datasets.split_url(self.url)[0]), self.url)
 
     @cached_property
     def parser(self) -> daily_ingest.Parser:
@@ -82,8 +88,10 @@ class Ingest(luigi.Task):
         return StoreTarget(datasets.receipt_key(self.project, self.url, self.etag))
 
     def run(self) -> None:
-        if daily_ingest.is_folder(self.url):
+        if daily_ingest.is_folder(self.url) and self.config.panel:
             snapshot = daily_ingest.ingest_new_files(self.folder, self.parser, store(), self.project)
+        elif daily_ingest.is_folder(self.url):
+            snapshot = self.parts.snapshot(store(), self.project)
         else:
             source = store(datasets.split_url(self.url)[0])
             snapshot = datasets.take_snapshot(source, self.url, self.etag, store(), self.project)

@@ -92,6 +92,9 @@ class ColumnOptions(StrictModel):
 class CleaningOptions(StrictModel):
     drop_duplicates: bool = Field(False, description="drop rows that repeat another row in every column")
     max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns missing more than this fraction of values")
+    max_rows: int = Field(
+        1_000_000, ge=100, description="of a table of many files (`data` is a folder), train on a random sample of so many rows"
+    )
 
 
 class ReadingOptions(StrictModel):
@@ -367,8 +370,6 @@ class Project(StrictModel):
             raise ValueError(
                 "the target of a panel must be a number column of the table, not the entity, time or a derived column"
             )
-        if self.data and self.data.endswith("/") and not self.panel:
-            raise ValueError("data is a folder, which only a panel can read; set data to a file or add a [panel] section")
         return self
 
     @property

@@ -19,6 +19,7 @@ from podium.schema.suggestions import did_you_mean
 from podium.settings import StoreSettings
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, StoreError
+from podium.storage.table_parts import list_parts
 from podium.tables.csv_header import find_header
 from podium.tables.readers import ReadOptions
 from podium.tables.size_limits import TRAINING
@@ -88,8 +89,10 @@ class Tables:
             raise StoreError(f"{url}: {self._error}")
         store = self._settings.store(PATIENCE_SECONDS).with_bucket(bucket)
         try:
-            if key.endswith("/"):
+            if key.endswith("/") and project.panel:
                 key = next((info.key for info in store.list_objects(key) if not info.key.endswith("/")), key)
+            elif key.endswith("/"):
+                key = list_parts(store, url).files[0].key
             store.etag(key)
         except StoreError as error:
             if isinstance(error.__cause__, BotoCoreError):

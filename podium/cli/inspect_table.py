@@ -28,6 +28,7 @@ from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding, printable, quoted
 from podium.storage.datasets import split_url
 from podium.storage.object_store import Store, s3_client
+from podium.storage.table_parts import list_parts
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.readers import SourceTable, read_table
 from podium.tables.schema_inference import infer_column, table_decimal
@@ -101,7 +102,7 @@ def inspect_table(source: str, target: str = "", bucket: str = "podium", project
     The table is read as the file of the `project` says; by default as that of a new one, which has a URL in `bucket` for a
     table at a path. Columns with errors are shown as the settings that avoid the errors have them read.
     """
-    data = _read(source)
+    data, file = _read(source)
     url = source if source.startswith("s3://") else f"s3://{bucket}/raw/{printable(Path(source).name)}"
     if project:
         config, lines = project, []
@@ -112,7 +113,7 @@ def inspect_table(source: str, target: str = "", bucket: str = "podium", project
             f"data = {quoted(url)}{'' if source == url else printable(f'  # upload {Path(source).name} to this URL')}",
             f"target = {quoted(config.target)}{'' if target else '  # a guess'}",
         ]
-    table = read_training_table(data, config, source)
+    table = read_training_table(data, config, file)
     rows, problems = _prepare(table, config)
     if rows is None:
         facts = list(_facts_without_target(table, config))
@@ -124,9 +125,10 @@ def inspect_table(source: str, target: str = "", bucket: str = "podium", project
         findings = (*rows.findings, *leakage_findings(rows))
         lines += _setting_lines(config, rows.signature, findings, problems)
         count, target_column, values = cells.num_rows, rows.signature.target, _target_summary(rows)
-    file = "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    shown = source if file == source else f"{file}, the first file"
     guessed = not project and not target
-    return Inspection(source, count, target_column, values, guessed, facts, findings, problems, file, not project)
+    return Inspection(shown, count, target_column, values, guessed, facts, findings, problems, text, not project)
 
 
 def _prepare(table: SourceTable, config: Project) -> tuple[LabeledRows | None, tuple[Problem, ...]]:
@@ -171,13 +173,17 @@ def _facts_without_target(table: SourceTable, config: Project) -> Iterator[dict[
             pass
 
 
-def _read(source: str) -> bytes:
-    if source.startswith("s3://"):
-        if not re.match(S3_URL, source):
-            raise BadProject(f"{source} cannot be read: {RULES_OF_PATTERNS[S3_URL]}")
-        bucket, key = split_url(source)
-        return Store(s3_client(), bucket).read(key).data
-    return Path(source).read_bytes()
+def _read(source: str) -> tuple[bytes, str]:
+    """Return a table and its path or URL: of a folder, the first file."""
+    if not source.startswith("s3://"):
+        return Path(source).read_bytes(), source
+    if not re.match(S3_URL, source):
+        raise BadProject(f"{source} cannot be read: {RULES_OF_PATTERNS[S3_URL]}")
+    bucket, key = split_url(source)
+    store = Store(s3_client(), bucket)
+    if key.endswith("/"):
+        key = list_parts(store, source).files[0].key
+    return store.read(key).data, store.url(key)
 
 
 def _config(name: str, url: str, target: str) -> Project:

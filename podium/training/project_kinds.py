@@ -12,7 +12,9 @@ from podium.project import BadProject, ColumnOptions, Project
 from podium.registry.versions import UNTIL
 from podium.schema.columns import Signature
 from podium.storage.daily_ingest import IngestState, is_folder, read_daily_rows, unreadable_files
+from podium.storage.datasets import split_url
 from podium.storage.object_store import Store
+from podium.storage.table_parts import TableParts
 from podium.tables.labeled_rows import LabeledRows
 from podium.tables.panel import window_columns
 from podium.tables.readers import SourceTable
@@ -21,6 +23,7 @@ from podium.training.daily_files import day_name, day_number, month_of, panel_op
 from podium.training.panel import prepare_panel, window_encoder, with_known_entities
 from podium.training.preparation import prepare_table
 from podium.training.reading import read_training_table
+from podium.training.table_parts import read_parts
 
 
 class ProjectKind(Protocol):
@@ -54,6 +57,9 @@ class TableProject:
     def load(self, snapshot: bytes, store: Store, until: str) -> LabeledRows:
         if until:
             raise BadProject(f"--until applies to panels only; remove it, or add a [panel] section to {self.project.name}")
+        if is_folder(str(self.project.data)):
+            parts = TableParts.from_json(snapshot)
+            return self.prepare(read_parts(parts, store.with_bucket(split_url(parts.url)[0]), self.project))
         return self.prepare(_read(snapshot, self.project))
 
     def prepare(self, source: SourceTable, until: float | None = None) -> LabeledRows:

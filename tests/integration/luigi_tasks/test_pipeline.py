@@ -408,6 +408,31 @@ def test_a_new_table_needs_only_a_short_project_file(
 
 
 @pytest.mark.slow
+def test_a_table_of_many_files_is_trained_again_when_one_is_added(
+    environment: dict[str, str], cloud: LocalCloud, cloud_context: PromotionContext
+) -> None:
+    folder = Path(environment["PODIUM_PROJECTS"]) / "many-files"
+    folder.mkdir()
+    lines = ['data = "s3://podium/raw/many-files/"', 'target = "kind"', 'families = ["linear"]', "n_trials = 1"]
+    (folder / "project.toml").write_text("\n".join([*lines, "cleaning.max_rows = 500"]))
+    for part, rows in enumerate((200, 250, 300)):
+        file = io.BytesIO()
+        tables.flowers(rows, seed=part).to_parquet(file)
+        cloud.client().put_object(Bucket="podium", Key=f"raw/many-files/part-{part}.parquet", Body=file.getvalue())
+        if part:
+            result = luigi(environment, "Pipeline", "many-files", "--local-scheduler", "--workers", "2")
+            assert result.returncode == 0, result.stdout + result.stderr
+            expected = "450 rows in 2 files" if part == 1 else "750 rows in 3 files; a random sample of 500 is used"
+            assert expected in result.stdout
+    entry = champion(cloud_context, "many-files")
+    assert entry and entry.champion
+    manifest, _ = read_manifest(cloud_context.store, "many-files", entry.champion, cloud_context.trust.trainers)
+    assert manifest.data["url"] == "s3://podium/raw/many-files/"
+    again = luigi(environment, "Pipeline", "many-files", "--local-scheduler")
+    assert again.returncode == 0 and stages(again) == []
+
+
+@pytest.mark.slow
 def test_a_manual_promotion_or_rollback_runs_once_per_request(
     environment: dict[str, str], cloud_context: PromotionContext, put_champion: Put
 ) -> None:

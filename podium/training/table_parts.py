@@ -1,0 +1,89 @@
+"""Read a table of many files one after another, and keep a random sample of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from podium.project import Project
+from podium.schema.data_errors import BadData, Problem
+from podium.schema.reading import Finding, counted
+from podium.storage.object_store import Store
+from podium.storage.table_parts import TableParts
+from podium.tables.readers import SourceTable
+from podium.training.reading import read_training_table
+
+MAX_SHOWN = 5
+
+
+def read_parts(parts: TableParts, source: Store, project: Project) -> SourceTable:
+    """Return at most `cleaning.max_rows` rows of all files, in order, as text. Memory is that of these and of one file.
+
+    Raises BadData, which names the file, and SourceChanged.
+    """
+    sample, first, findings = RowSample(project.cleaning.max_rows, project.seed), None, dict[Finding, None]()
+    for number, part in enumerate(parts.files):
+        try:
+            read = read_training_table(part.read(source), project, part.key)
+            first = first or read
+            _check_alike(first, read)
+        except BadData as error:
+            name = part.key.rpartition("/")[2]
+            raise BadData([replace(each, message=f"{name}: {each.message}") for each in error.problems]) from None
+        sample.add(number, read.table)
+        findings |= dict.fromkeys(read.findings)
+    assert first
+    rows, files = counted(sample.rows, "row"), counted(len(parts.files), "file")
+    if sample.rows > project.cleaning.max_rows:
+        message = f"{rows} in {files}; a random sample of {project.cleaning.max_rows:,} is used"
+        setting = f"cleaning.max_rows = {sample.rows}"
+    else:
+        message, setting = f"{rows} in {files}", ""
+    return SourceTable(sample.table(), first.reading, [Finding("", message, setting), *findings])
+
+
+def _check_alike(first: SourceTable, read: SourceTable) -> None:
+    """Raise BadData unless a file has the columns of the first one and is read like it."""
+    names, expected = read.table.column_names, first.table.column_names
+    if names != expected:
+        missing, unknown = [name for name in expected if name not in names], [name for name in names if name not in expected]
+        differences = [f"has no column {', '.join(missing[:MAX_SHOWN])}"] * bool(missing)
+        differences += [f"has the column {', '.join(unknown[:MAX_SHOWN])}, which is not in the first file"] * bool(unknown)
+        message = " and ".join(differences) or "has its columns in another order than the first file"
+        raise BadData([Problem("csv-header", message)])
+    if read.reading != first.reading:
+        message = "has another encoding, delimiter or header than the first file; set these in [reading]"
+        raise BadData([Problem("csv-header", message)])
+
+
+@dataclass(slots=True)
+class RowSample:
+    """Keeps the rows with the smallest random keys, which are the same whenever the same files are read."""
+
+    max_rows: int
+    seed: int
+    rows: int = 0
+    _tables: list[pa.Table] = field(default_factory=list)
+    _keys: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, number: int, table: pa.Table) -> None:
+        """Add the rows of the file with this number."""
+        self.rows += table.num_rows
+        self._tables.append(table)
+        self._keys.append(np.random.default_rng((self.seed, number)).random(table.num_rows))
+        if sum(map(len, self._keys)) > 2 * self.max_rows:
+            self._shrink()
+
+    def table(self) -> pa.Table:
+        """Return the rows of the sample in the order in which they were added."""
+        self._shrink()
+        return self._tables[0]
+
+    def _shrink(self) -> None:
+        table, keys = pa.concat_tables(self._tables), np.concatenate(self._keys)
+        if len(keys) > self.max_rows:
+            kept = np.sort(np.argpartition(keys, self.max_rows)[: self.max_rows])
+            table, keys = table.take(pa.array(kept)), keys[kept]
+        self._tables, self._keys = [table], [keys]
