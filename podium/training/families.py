@@ -16,6 +16,7 @@ import numpy as np
 from lightgbm.callback import CallbackEnv, EarlyStopException
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from podium.models.lightgbm_export import forest_trees, weighted_boosters
@@ -65,8 +66,13 @@ class Family:
 
 
 def _linear(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
-    estimator = LogisticRegression(C=params["C"], max_iter=2000) if target.classes else Ridge(alpha=1 / params["C"])
-    return estimator.fit(rows.features, rows.target)
+    if not target.classes:
+        return Ridge(alpha=1 / params["C"]).fit(rows.features, rows.target)
+    if len(target.classes) <= MAX_FULL_CLASSES:
+        return LogisticRegression(C=params["C"], max_iter=2000).fit(rows.features, rows.target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a step takes long, and 100 come near enough
+        return LogisticRegression(C=params["C"], max_iter=100).fit(rows.features, rows.target)
 
 
 def _linear_scorer(estimator: Any, target: Target, n_features: int) -> Scorer:
@@ -81,11 +87,16 @@ FIRST_TREES, MAX_TREES, MAX_LEAVES, MAX_TREE_ROWS = 10, 200, 5000, 100_000
 """Trees of a forest that are fitted before their time decides how many more there are; about the leaves and rows of a tree."""
 
 
+MAX_FULL_CLASSES = 10
+"""With more classes, trees have fewer leaves, since each leaf has a score for every class."""
+
+
 def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, FitRows], Any]:
     def fit(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:
         make = classifier if target.classes else regressor
         defaults = {"max_features": "sqrt" if target.classes else 1.0, "bootstrap": True, "warm_start": True}
-        leaf = max(params["min_samples_leaf"], min(len(rows.target), MAX_TREE_ROWS) // MAX_LEAVES)
+        leaves = MAX_LEAVES * MAX_FULL_CLASSES // max(MAX_FULL_CLASSES, len(target.classes))
+        leaf = max(params["min_samples_leaf"], min(len(rows.target), MAX_TREE_ROWS) // leaves)
         options = {**defaults, **params, "min_samples_leaf": leaf, "max_samples": min(len(rows.target), MAX_TREE_ROWS)}
         forest = make(FIRST_TREES, random_state=random_state, n_jobs=-1, oob_score=True, **options)
         started = time.monotonic()
@@ -103,8 +114,14 @@ def _forest(classifier: Any, regressor: Any) -> Callable[[Target, int, Params, F
 
 
 def _out_of_bag(forest: Any) -> FloatMatrix:
+    """Return the scores of each row by the trees that were not fitted on it; where there is none, the mean of the others."""
     scores = forest.oob_decision_function_ if hasattr(forest, "classes_") else forest.oob_prediction_.reshape(-1, 1)
-    return np.asarray(np.where(np.isnan(scores), np.nanmean(scores, axis=0), scores))
+    is_known = np.zeros(len(scores), dtype=bool)
+    for fitted in forest.estimators_samples_:
+        is_known |= np.bincount(fitted, minlength=len(scores)) == 0
+        if is_known.all():
+            return np.asarray(scores)
+    return np.where(is_known[:, None], scores, scores[is_known].mean(axis=0))
 
 
 def _lightgbm(target: Target, random_state: int, params: Params, rows: FitRows) -> Any:

@@ -98,9 +98,9 @@ def folds(data: LabeledRows, project: Project) -> list[tuple[IndexArray, IndexAr
 
 
 def _default_folds(data: LabeledRows, project: Project) -> int:
-    """More folds for small tables, where every row counts; fewer for large ones."""
+    """More folds for small tables, where every row counts; fewer for large ones, and for many scores per row."""
     rows = len(data.target)
-    if rows > 200_000:
+    if rows * max(1, len(data.signature.target.classes) - 1) > 200_000:
         return 3
     return 8 if rows <= 2_000 and kind_of(project).split_kind(data) in ("random", "stratified") else 5
 
