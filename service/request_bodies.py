@@ -26,7 +26,7 @@ TABLES = ("text/csv", "application/csv", "application/vnd.apache.parquet", "appl
 MAX_BYTES_ON_LOOP = 2_000
 """Larger bodies are parsed in a thread instead of on the event loop."""
 RECORD = "podium.record"
-"""Names the pairs of a GET's query, if some of them are both parameters and columns."""
+"""Key of the pairs of a query in the scope, if some of them are both parameters and columns."""
 EXTRA_FIELDS = 100
 """Number of fields that a form may have in addition to the inputs of the model."""
 

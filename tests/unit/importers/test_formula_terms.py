@@ -61,7 +61,7 @@ HOSTILE = [
     "bs(a, df=__import__('os').getpid())[0]",
     "bs(a, knots=a)[0]",
     "bs(missing, df=4)[0]",
-    "te(cr(a, df=3), cr(a, df=3))[0]",
+    "cr(cr(a, df=3), df=3)[0]",
     "Q(a)",
     "f'{a}'",
     "C(open('x'))[T.k]",
