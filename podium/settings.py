@@ -59,8 +59,8 @@ class StoreSettings(BaseSettings):
     log_name: str = Field(
         "",
         pattern=r"^[!-*,-~]*$",
-        description="Name in the checkpoints of the prediction log. Default: podium/ and the name of the bucket. A bucket that was "
-        "restored under another name needs the name of before.",
+        description="Name in the checkpoints of the prediction log. Default: podium/ and the name of the bucket. A bucket that "
+        "was restored under another name needs the name of before.",
     )
     alarm_url: str = Field("", description="URL that monitoring sends alarms to, as Standard Webhooks.")
     alarm_secret: SecretStr = Field(
