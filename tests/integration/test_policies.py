@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import fnmatch
 import http.client
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ import pytest
 from botocore.exceptions import ClientError
 from cfnlint.decode import decode
 
+from lambda_refresh import handler
 from podium.local import LocalCloud
 from podium.local.http_client import Client
 from podium.local.services import breast_cancer, put_table, run_pipeline, start_service
 from podium.registry.signing import Signer
+from service.webhooks import Webhooks
 
 pytestmark = pytest.mark.slow
 
@@ -165,7 +169,7 @@ def test_each_program_runs_with_its_policy_alone(own_cloud: LocalCloud, tmp_path
         run_pipeline(environment, PROJECT, "PredictBatch", quiet=True)
         run_pipeline(environment, PROJECT, "Monitor", quiet=True)
     with guarded(own_cloud, "TrainerPolicy", "PromoterPolicy") as (retrainer, environment):
-        run_pipeline(environment, PROJECT, "RetrainDue", "--date", "2026-11-28", quiet=True)
+        run_pipeline(environment, PROJECT, "RetrainDue", "--date", f"{datetime.now(UTC):%Y-%m-%d}", quiet=True)
     with guarded(own_cloud, "ServicePolicy") as (service, environment):
         _use_service(own_cloud, environment, tmp_path)
     for guard in (trainer, promoter, batch, retrainer, service):
@@ -264,8 +268,63 @@ def test_a_policy_denies_what_its_neighbours_may_do(own_cloud: LocalCloud, name:
         assert client.get_object(Bucket="podium", Key=own)["Body"].read() == b"x"
 
 
-def test_the_lambda_needs_no_bucket() -> None:
-    """It reads the keys from the event; its role names only the secret and the queue."""
+SECRET_ARN, SECRET = "arn:aws:secretsmanager:us-east-1:1:secret:refresh", "whsec_" + base64.b64encode(b"k" * 24).decode()
+EVENT = {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": "aliases/p/champion.json"}}}]}
+
+
+class SecretsAndReplica(BaseHTTPRequestHandler):
+    """Secrets Manager with the rights of the Lambda's role, and a replica that verifies notifications."""
+
+    statements: list[dict[str, Any]] = []
+    calls: list[str] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/refresh":
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            accepted = Webhooks([SECRET]).accept(headers, body, datetime.now(UTC).timestamp())
+            return self._answer(202 if accepted else 401, {})
+        action, name = self.headers["X-Amz-Target"], json.loads(body)["SecretId"]
+        self.calls.append(f"{action} {name}")
+        allowed = any(action.replace(".", ":") == each["Action"] and name == each["Resource"] for each in self.statements)
+        self._answer(*(200, {"SecretString": SECRET}) if allowed else (400, {"__type": "AccessDeniedException"}))
+
+    def _answer(self, status: int, content: dict[str, str]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_the_lambda_reads_its_secret_and_needs_no_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     template, _ = decode(str(TEMPLATE))
-    document = template["Resources"]["RefreshRole"]["Properties"]["Policies"][0]["PolicyDocument"]
-    assert [each["Action"] for each in document["Statement"]] == ["secretsmanager:GetSecretValue", "sqs:SendMessage"]
+    statements = template["Resources"]["RefreshRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    assert [each["Action"] for each in statements] == ["secretsmanager:GetSecretValue", "sqs:SendMessage"]
+    assert statements[0]["Resource"] == {"Ref": "SecretArn"}
+    SecretsAndReplica.statements = [{**statements[0], "Resource": SECRET_ARN}]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SecretsAndReplica)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("PODIUM_REFRESH_TARGETS", f"{url}/refresh")
+    try:
+        for name, delivered in ((SECRET_ARN, True), (SECRET_ARN + "-of-another", False)):
+            monkeypatch.setattr(handler, "_cached_secret", ("", 0.0))
+            monkeypatch.setenv("PODIUM_REFRESH_SECRET_ID", name)
+            if delivered:
+                assert handler.handler(EVENT, None)["changes"] == 1
+            else:
+                with pytest.raises(ClientError, match="AccessDenied"):
+                    handler.handler(EVENT, None)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert SecretsAndReplica.calls[0] == f"secretsmanager.GetSecretValue {SECRET_ARN}"
