@@ -77,6 +77,7 @@ def promotion(context: PromotionContext, version: str, expect: str | None) -> Ca
     return lambda: append(context.store, "p", context.signer, context.trust.promoters, build)
 
 
+@pytest.mark.slow
 def test_one_of_fifty_concurrent_promotions_wins(context: PromotionContext) -> None:
     outcomes = together([promotion(context, f"v{number}", None) for number in range(50)])
     winners = [outcome for outcome in outcomes if isinstance(outcome, AuditEntry)]

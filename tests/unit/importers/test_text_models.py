@@ -103,6 +103,7 @@ def test_a_model_of_texts_predicts_like_the_original(name: str) -> None:
     assert [list(score_row(cells)) for cells in rows[names].iloc[:3].itertuples(index=False)] == scores[:3].tolist()
 
 
+@pytest.mark.slow
 def test_a_number_is_predicted_from_a_text() -> None:
     estimator = make_pipeline(TfidfVectorizer(), Ridge()).fit(table()["review"], table()["stars"])
     _, model = imported(estimator, ["review"], "stars")
@@ -196,6 +197,7 @@ def test_a_pattern_that_hangs_on_the_sample_is_refused() -> None:
         convert_in_sandbox(request, 3.0)
 
 
+@pytest.mark.slow
 def test_texts_are_scored_in_the_sandbox_as_outside() -> None:
     estimator = make_pipeline(TfidfVectorizer(strip_accents="unicode"), LinearSVC()).fit(table()["review"], table()["y"])
     sample = table()[["review", "y"]].to_csv(index=False).encode()

@@ -158,6 +158,7 @@ def test_identical_models_are_tied() -> None:
     assert board["tied_with_best"].all()
 
 
+@pytest.mark.slow
 def test_a_longer_budget_is_not_needed_for_a_small_table() -> None:
     started = time.monotonic()
     _, _, candidates = trained(mixed_frame("regression", 60), budget="1h")

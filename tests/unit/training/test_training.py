@@ -156,6 +156,7 @@ def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
         metric_name(Target("y", "regression"), "accuracy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frame", "target", "best"),
     [(tables.flowers(), "kind", "log_loss"), (tables.prices(), "price", "rmse"), (tables.mixed(), "bought", "roc_auc")],
@@ -174,6 +175,7 @@ def test_the_leaderboard_ranks_by_validation_score_and_marks_ties(frame: pd.Data
     assert list(board.columns[:5]) == ["rank", "model", "eval_metric", "score_val", "score_test"]
 
 
+@pytest.mark.slow
 def test_a_significantly_worse_model_is_not_tied() -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(600, 2))
@@ -258,6 +260,7 @@ def test_dollar_signs_in_names_are_not_drawn_as_formulas() -> None:
     assert build_data_report(rows_of(frame, target="kind")).figures
 
 
+@pytest.mark.slow
 def test_a_tiny_table_is_trained_with_a_note() -> None:
     frame = pd.DataFrame({"a": range(11), "b": [1, 5, 2] * 3 + [4, 7], "y": ["n"] * 5 + ["p"] * 6})
     rows = rows_of(frame)
