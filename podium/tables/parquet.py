@@ -49,6 +49,8 @@ def _batches(
     schema, left_out = _checked_schema(metadata, max(metadata.num_rows, footer.rows), limits, check, required)
     findings += [Finding(name, "left out: it holds lists, structures or bytes instead of single values") for name in left_out]
     leaves = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    if not max(metadata.num_rows, footer.rows):
+        raise BadData([Problem("empty-input", "the table has no rows")])
     _check_pages(data, footer, leaves, set(schema.names), limits)
     texts = [field.name for field in schema if _is_text(field.type)]
     file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, pre_buffer=False)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from podium.project import Project
 from podium.schema.data_errors import BadData, Problem
 from podium.schema.reading import Finding, counted
+from podium.storage.datasets import split_url
 from podium.storage.object_store import Store
 from podium.storage.table_parts import TableParts
 from podium.tables.readers import SourceTable
@@ -21,20 +22,30 @@ MAX_SHOWN = 5
 def read_parts(parts: TableParts, source: Store, project: Project) -> SourceTable:
     """Return at most `cleaning.max_rows` rows of all files, in order, as text. Memory is that of these and of one file.
 
-    Raises BadData, which names the file, and SourceChanged.
+    Files without rows are left out. Raises BadData, which names the file, and SourceChanged.
     """
     sample, first, findings = RowSample(project.cleaning.max_rows, project.seed), None, dict[Finding, None]()
+    empty: list[str] = []
     for number, part in enumerate(parts.files):
+        name = part.key.removeprefix(split_url(parts.url)[1])
         try:
             read = read_training_table(part.read(source), project, part.key)
             first = first or read
             _check_alike(first, read)
         except BadData as error:
-            name = part.key.rpartition("/")[2]
+            if [each.code for each in error.problems] == ["empty-input"]:
+                empty.append(name)
+                continue
             raise BadData([replace(each, message=f"{name}: {each.message}") for each in error.problems]) from None
-        sample.add(number, read.table)
+        sample.add(number, read.table.select(first.table.column_names))
         findings |= dict.fromkeys(read.findings)
-    assert first
+        if read.reading.encoding != "utf-8":
+            first.reading = replace(first.reading, encoding=read.reading.encoding)
+    if first is None:
+        raise BadData([Problem("empty-input", f"none of the files in {parts.url} has rows")])
+    if empty:
+        shown = ", ".join(empty[:MAX_SHOWN]) + ", …" * (len(empty) > MAX_SHOWN)
+        findings[Finding("", f"{counted(len(empty), 'file')} without rows left out: {shown}")] = None
     rows, files = counted(sample.rows, "row"), counted(len(parts.files), "file")
     if sample.rows > project.cleaning.max_rows:
         message = f"{rows} in {files}; a random sample of {project.cleaning.max_rows:,} is used"
@@ -45,16 +56,15 @@ def read_parts(parts: TableParts, source: Store, project: Project) -> SourceTabl
 
 
 def _check_alike(first: SourceTable, read: SourceTable) -> None:
-    """Raise BadData unless a file has the columns of the first one and is read like it."""
+    """Raise BadData unless a file has the columns of the first one, in any order, and is read like it but for its encoding."""
     names, expected = read.table.column_names, first.table.column_names
-    if names != expected:
-        missing, unknown = [name for name in expected if name not in names], [name for name in names if name not in expected]
-        differences = [f"has no column {', '.join(missing[:MAX_SHOWN])}"] * bool(missing)
-        differences += [f"has the column {', '.join(unknown[:MAX_SHOWN])}, which is not in the first file"] * bool(unknown)
-        message = " and ".join(differences) or "has its columns in another order than the first file"
-        raise BadData([Problem("csv-header", message)])
-    if read.reading != first.reading:
-        message = "has another encoding, delimiter or header than the first file; set these in [reading]"
+    missing, unknown = [name for name in expected if name not in names], [name for name in names if name not in expected]
+    differences = [f"has no column {', '.join(missing[:MAX_SHOWN])}"] * bool(missing)
+    differences += [f"has the column {', '.join(unknown[:MAX_SHOWN])}, which is not in the first file"] * bool(unknown)
+    if differences:
+        raise BadData([Problem("csv-header", " and ".join(differences))])
+    if replace(read.reading, encoding=first.reading.encoding) != first.reading:
+        message = "has another delimiter, comments or header than the first file; write it like that, or set these in [reading]"
         raise BadData([Problem("csv-header", message)])
 
 
