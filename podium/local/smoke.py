@@ -35,7 +35,8 @@ PAGES = ("/", f"/projects/{PROJECT}", "/docs", "/livez", "/readyz", "/status")
 RESOURCES = ("leaderboard.csv", "schema", "versions", "report")
 MAX_SWAP_SECONDS = 30
 POLL_SECONDS = 3
-REPEATS = 20
+REPEATS = 10
+BUDGET = ("--budget", "15s")
 INPUT_URL, OUTPUT_URL = (f"s3://podium/drop/{PROJECT}{suffix}.csv" for suffix in ("", "-predictions"))
 
 
@@ -50,8 +51,8 @@ def run_smoke(folder: Path | None, as_json: bool) -> int:
         report.figure("s3_and_lambda_up_seconds", time.perf_counter() - started)
         frame = breast_cancer()
         put_table(cloud, KEY, frame)
-        report.figure("pipeline_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
-        report.figure("pipeline_again_seconds", run_pipeline(cloud.environment, PROJECT, quiet=True))
+        report.figure("pipeline_seconds", run_pipeline(cloud.environment, PROJECT, "Pipeline", *BUDGET, quiet=True))
+        report.figure("pipeline_again_seconds", run_pipeline(cloud.environment, PROJECT, "Pipeline", *BUDGET, quiet=True))
         started = time.perf_counter()
         service = start_service({**cloud.environment, "PODIUM_POLL_SECONDS": str(POLL_SECONDS)}, port, output)
         stack.callback(service.stop)
@@ -156,7 +157,7 @@ class SmokeRun:
         previous = self._champion().version
         put_table(self.cloud, KEY, self.frame.sample(frac=0.9, random_state=1))
         with self._load() as load:
-            run_pipeline(self.cloud.environment, PROJECT, quiet=True)
+            run_pipeline(self.cloud.environment, PROJECT, "Pipeline", *BUDGET, quiet=True)
             entry = self._champion()
             load.wait_for_version(entry.version, MAX_SWAP_SECONDS)
         self._check_swap(load, entry, previous, "swap by alias write → event → Lambda", "event_to_swap")
