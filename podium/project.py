@@ -93,7 +93,9 @@ class CleaningOptions(StrictModel):
     drop_duplicates: bool = Field(False, description="drop rows that repeat another row in every column")
     max_missing_fraction: float = Field(0.95, gt=0, le=1, description="drop columns missing more than this fraction of values")
     max_rows: int = Field(
-        1_000_000, ge=100, description="of a table of many files (`data` is a folder), train on a random sample of so many rows"
+        1_000_000,
+        ge=100,
+        description="if `data` is a folder of many files, the maximum number of rows to train on, chosen at random",
     )
 
 

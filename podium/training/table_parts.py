@@ -94,6 +94,7 @@ class RowSample:
     def _shrink(self) -> None:
         table, keys = pa.concat_tables(self._tables), np.concatenate(self._keys)
         if len(keys) > self.max_rows:
-            kept = np.sort(np.argpartition(keys, self.max_rows)[: self.max_rows])
-            table, keys = table.take(pa.array(kept)), keys[kept]
+            is_kept = np.zeros(len(keys), dtype=bool)
+            is_kept[np.argpartition(keys, self.max_rows)[: self.max_rows]] = True
+            table, keys = table.filter(pa.array(is_kept)), keys[is_kept]  # `take` would join texts of over 2 GB
         self._tables, self._keys = [table], [keys]
