@@ -27,9 +27,9 @@ from podium.inference.served_model import ServedModel
 from podium.registry.audit_entry import AuditEntry
 from podium.schema.data_errors import BadData
 from podium.storage.object_store import AlreadyExists, NotFound, ObjectInfo, PreconditionFailed, Store, StoreError, TooLarge
+from podium.storage.table_parts import ENDINGS
 
 POLL_SECONDS = 5.0
-ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
 class Part(BaseModel):

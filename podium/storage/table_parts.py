@@ -9,7 +9,8 @@ from typing import Self
 from podium.storage.datasets import DatasetSnapshot, SourceChanged, create_by_digest, snapshot_key, split_url
 from podium.storage.object_store import NotFound, PreconditionFailed, Store, StoreError, digest
 
-ENDINGS = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt")
+ENDINGS = (".csv", ".csv.gz", ".parquet", ".tsv")
+"""Endings, in lower case, of the files of a table."""
 HIDDEN = ("_", ".")
 """Starts of the names of files that other programs leave beside the data, such as _SUCCESS."""
 MAX_SHOWN = 3
@@ -63,7 +64,7 @@ def list_parts(source: Store, url: str) -> TableParts:
     prefix = split_url(url)[1]
     infos = [info for info in source.list_objects(prefix) if not info.key.endswith("/")]
     infos = [info for info in infos if not any(name.startswith(HIDDEN) for name in info.key[len(prefix) :].split("/"))]
-    others = [info.key for info in infos if not info.key.endswith(ENDINGS)]
+    others = [info.key for info in infos if not info.key.lower().endswith(ENDINGS)]
     if others:
         shown = ", ".join(others[:MAX_SHOWN])
         raise StoreError(f"{url} has files that are no tables ({shown}); a table has files that end with {', '.join(ENDINGS)}")

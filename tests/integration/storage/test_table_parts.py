@@ -68,7 +68,7 @@ def test_the_rows_of_all_files_are_read_in_order_without_a_copy(store: Store) ->
 
 def test_of_many_rows_the_same_random_ones_are_used_each_time(store: Store) -> None:
     for part in range(4):
-        put(store, f"part-{part}.csv", frame(part).to_csv(index=False).encode())
+        put(store, f"part-{part}.{'csv' if part else 'CSV'}", frame(part).to_csv(index=False).encode())
     parts = list_parts(store, url(store))
     rows = load(store, parts, cleaning={"max_rows": 150})
     assert "800 rows in 4 files; a random sample of 150 is used" in str(rows.findings[0])
@@ -125,5 +125,5 @@ def test_files_that_change_or_are_no_tables_are_not_read(store: Store) -> None:
     with pytest.raises(SourceChanged, match=r"a.csv was changed or deleted"):
         load(store, parts)
     put(store, "notes.docx", b"x")
-    with pytest.raises(StoreError, match=r"notes.docx.*end with .parquet"):
+    with pytest.raises(StoreError, match=r"notes.docx.*end with .csv"):
         list_parts(store, url(store))
