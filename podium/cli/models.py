@@ -193,7 +193,7 @@ def history(project: str, as_json: bool) -> None:
         return
     for entry in entries:
         action = action_label(entry.action) + (" (forced)" if entry.forced else "")
-        click.echo(f"{entry.sequence:>4}  {format_time(entry.at)}  {action:<11} {entry.version} by {entry.by}: {entry.why}")
+        click.echo(f"{entry.sequence:>4}  {format_time(entry.at)}  {action:<13} {entry.version} by {entry.by}: {entry.why}")
 
 
 @models.command()
